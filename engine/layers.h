@@ -1,0 +1,52 @@
+// The explicit list of layers. A layer is its descriptor: a plain struct; kernels define most of them.
+// To add one: its kernel neighbourhood, its struct in `Layer`, its rows in layers.cpp (name, shape, parameters, FLOPs)
+// and its steps in plan.cpp (forward) and backward.cpp.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "engine/tensor.h"
+#include "kernels/conv.h"
+#include "kernels/linear.h"
+#include "kernels/normalize.h"
+#include "kernels/pool.h"
+
+namespace switchback {
+
+struct Input {};  // the network's input, always node 0
+struct ReLU {
+  float clip = kNoClip;  // ReLU6: 6
+};
+struct BatchNorm2d {
+  int64_t features = 0;
+  float eps = 1e-5f;
+};
+struct Softmax {};
+struct Dropout {};  // the identity at inference
+struct Flatten {};  // to [n, c·h·w] in CHW order
+struct Add {};      // of two inputs of the same shape
+
+using Layer = std::variant<Input, Conv2d, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, ReLU, BatchNorm2d,
+                           LocalResponseNorm, Softmax, Dropout, Flatten, Add>;
+
+struct ParameterSpec {
+  std::string name;  // "weight", "bias", "running_mean", "running_var"
+  Dims dims;
+};
+
+std::string_view type_name(const Layer& layer);                        // "Conv2d"
+std::string describe(const Layer& layer);                              // "Conv2d(3, 64, kernel 3x3, padding 1)"
+Shape output_shape(const Layer& layer, std::span<const Shape> inputs);  // throws where it does not fit
+std::vector<ParameterSpec> parameters(const Layer& layer);
+int64_t flops(const Layer& layer, std::span<const Shape> inputs);  // of one forward pass, a multiply-add counts 2
+
+template <typename... Fs>
+struct overloaded : Fs... {
+  using Fs::operator()...;
+};
+
+}  // namespace switchback

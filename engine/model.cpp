@@ -1,0 +1,147 @@
+#include "engine/model.h"
+
+#include <unistd.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "engine/files.h"
+#include "engine/labels.h"
+#include "engine/safetensors.h"
+#include "engine/zoo.h"
+
+namespace switchback {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+bool is_file(const std::string& path) {
+  std::error_code error;
+  return fs::is_regular_file(path, error);
+}
+
+// What the folder's manifest says of one of its files; an object without members where it says nothing.
+json manifest_entry(const std::string& folder, const std::string& file) {
+  const std::string path = folder + "/manifest.json";
+  if (!is_file(path)) return json::object();
+  const json manifest = json::parse(read_file(path, 1 << 20), nullptr, false);
+  if (!manifest.is_object() || !manifest.contains("files") || !manifest["files"].is_array()) return json::object();
+  for (const json& entry : manifest["files"])
+    if (entry.is_object() && entry.contains("file") && entry["file"] == file) return entry;
+  return json::object();
+}
+
+std::string text(const json& entry, const char* key) {
+  const auto found = entry.find(key);
+  return found != entry.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+// "trained by …; top-1 99.54 % of MNIST test"
+std::string describe_source(const json& entry) {
+  std::string out = text(entry, "source").empty() ? text(entry, "made") : text(entry, "source");
+  const auto accuracy = entry.find("accuracy");
+  if (accuracy != entry.end() && accuracy->is_object() && accuracy->contains("top1") && (*accuracy)["top1"].is_number())
+    out += fmt::format("{}top-1 {:.2f} % of {}", out.empty() ? "" : "; ", 100 * (*accuracy)["top1"].get<double>(),
+                       text(*accuracy, "set"));
+  return out.empty() ? "found in the weights folder" : out;
+}
+
+uint64_t random_seed(const std::string& spec) {
+  if (spec == "random") return 0;
+  const char* first = spec.data() + std::string_view("random:").size();
+  const char* last = spec.data() + spec.size();
+  uint64_t seed = 0;
+  const auto [end, error] = std::from_chars(first, last, seed);
+  if (first == last || error != std::errc() || end != last)
+    throw Error(fmt::format("--weights '{}': the seed is no whole number", spec), "for example random:0", true);
+  return seed;
+}
+
+std::string load_parameters(Network& network, const ModelSpec& spec, const std::vector<std::string>& folders) {
+  if (spec.weights == "random" || spec.weights.starts_with("random:")) {
+    const uint64_t seed = random_seed(spec.weights);
+    random_weights(network, seed);
+    return fmt::format("random:{}", seed);
+  }
+  std::string file = spec.weights;
+  if (file.empty()) {
+    const std::vector<InstalledWeights> found = installed_weights(spec.name, folders);
+    if (found.empty())
+      throw Error(fmt::format("no weights of {} are at hand", spec.name),
+                  fmt::format("give --weights FILE.safetensors (names and shapes as in torchvision) or --weights "
+                              "random:0, or put {}.safetensors into the folder that $SWITCHBACK_WEIGHTS names",
+                              spec.name));
+    file = found[0].file;
+  }
+  load_weights(network, Safetensors(file));
+  return file;
+}
+
+std::vector<std::string> own_labels(const std::string& model, const std::vector<std::string>& folders) {
+  if (model == "lenet") return {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
+  for (const std::string& folder : folders)
+    if (const std::string path = folder + "/imagenet_classes.txt"; is_file(path)) return load_labels(path);
+  return {};
+}
+
+}  // namespace
+
+std::vector<std::string> weight_folders() {
+  std::vector<std::string> folders;
+  if (const char* named = std::getenv("SWITCHBACK_WEIGHTS"); named && *named) folders.push_back(named);
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error);
+  if (!error) folders.push_back((program.parent_path().parent_path() / "share/switchback/weights").string());
+  return folders;
+}
+
+std::vector<InstalledWeights> installed_weights(std::string_view model, const std::vector<std::string>& folders) {
+  std::vector<InstalledWeights> out;
+  const std::string file = fmt::format("{}.safetensors", model);
+  for (const std::string& folder : folders) {
+    if (!is_file(folder + "/" + file)) continue;
+    const json entry = manifest_entry(folder, file);
+    out.push_back({folder + "/" + file, describe_source(entry), text(entry, "licence")});
+  }
+  return out;
+}
+
+Network open_network(std::string_view name) {
+  if (name.ends_with(".onnx"))
+    throw Error(fmt::format("{}: this version does not read ONNX files", printable(name)),
+                "use a built-in model; `switchback models` lists them", true);
+  std::vector<std::string> names;
+  for (const ZooEntry& entry : zoo()) {
+    if (name == entry.name) return make_network(name);
+    names.push_back(entry.name);
+  }
+  throw Error(fmt::format("unknown model '{}'", printable(name)),
+              fmt::format("nearest: {}; built in: {}", nearest(name, names), fmt::join(names, ", ")), true);
+}
+
+Model open_model(const ModelSpec& spec, const std::vector<std::string>& folders) {
+  Model model;
+  model.network = open_network(spec.name);
+  if (spec.preprocess.empty()) {
+    model.preprocess = spec.name == "lenet" ? lenet_preprocess() : imagenet_preprocess();
+  } else {
+    model.preprocess = load_preprocess(spec.preprocess);
+  }
+  model.weights = load_parameters(model.network, spec, folders);
+  const std::string& labels = model.preprocess.labels;
+  model.labels = labels.empty() ? own_labels(spec.name, folders) : load_labels(labels);
+  const Network& network = model.network;
+  const int64_t classes = network.shapes(network.input).back().c;
+  if (!model.labels.empty() && int64_t(model.labels.size()) != classes) {
+    if (!labels.empty())
+      throw Error(fmt::format("{} has {} labels, but {} has {} outputs", labels, model.labels.size(), spec.name, classes),
+                  "one label a line is wanted for each output");
+    model.labels.clear();
+  }
+  return model;
+}
+
+}  // namespace switchback

@@ -1,0 +1,41 @@
+// A model ready to run: network with its parameters, how images become its input, and what its outputs are called.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/image.h"
+#include "engine/network.h"
+
+namespace switchback {
+
+struct Model {
+  Network network;
+  Preprocess preprocess;
+  std::vector<std::string> labels;  // of the outputs; empty where nobody knows
+  std::string weights;              // where the parameters came from: a path, or "random:SEED"
+};
+
+// `--model`, `--weights` and `--preprocess` as the user wrote them; empty = the model's own.
+struct ModelSpec {
+  std::string name, weights, preprocess;
+};
+
+// Where weights and labels are looked for, in this order: $SWITCHBACK_WEIGHTS, then share/switchback/weights of the
+// installation that this program belongs to.
+std::vector<std::string> weight_folders();
+
+// A model's weights at hand: FOLDER/NAME.safetensors, with what FOLDER/manifest.json says of it.
+struct InstalledWeights {
+  std::string file, source, licence;
+};
+std::vector<InstalledWeights> installed_weights(std::string_view model, const std::vector<std::string>& folders);
+
+// Throws (usage) naming the built-in models for an unknown one, and says what to do where no weights are at hand:
+// random ones are never taken unasked.
+Model open_model(const ModelSpec& spec, const std::vector<std::string>& folders = weight_folders());
+// The architecture alone, its parameters not set (`info`, `models`).
+Network open_network(std::string_view name);
+
+}  // namespace switchback

@@ -1,0 +1,19 @@
+// NumPy array files (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "engine/tensor.h"
+
+namespace switchback {
+
+// Format 1.0, 2.0 or 3.0; little-endian float32 in C order with finite values and no empty axis; anything else is an
+// error that says how to convert. `ranks`: the numbers of dimensions allowed (empty: 1 to 6).
+Tensor read_npy(const std::string& path, const std::vector<int>& ranks = {});
+
+// Format 1.0, float32, C order.
+std::vector<uint8_t> npy_bytes(const Tensor& tensor);
+void write_npy(const std::string& path, const Tensor& tensor);
+
+}  // namespace switchback

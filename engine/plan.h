@@ -1,0 +1,141 @@
+// Plan: how one network runs on inputs of one shape. Made once: fusion (conv + batch norm + residual add + ReLU with
+// gate bits become one step), liveness of every value, offsets into one arena. Then forward() fills a Tape and a
+// Backward turns seeds at any node into gradients at the input or any other node, under any ReLU rule.
+//
+//   Plan plan(ctx, network, {16, 3, 224, 224}, {});
+//   write_noisy_input(ctx, image, {}, plan.input(16));
+//   Tape tape;
+//   plan.forward(&tape);
+//   Tensor logits = plan.read(network.output());
+//   Backward backward(plan, network.output(), 0, 16);
+//   one_hot(backward.seed(16), classes);
+//   ConstView gradient = backward.run(tape, kGuided);
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/network.h"
+#include "engine/tensor.h"
+#include "kernels/context.h"
+#include "kernels/epilogue.h"
+
+namespace switchback {
+
+enum class Precision { fp32, bf16 };  // tf32 and fp16 come with the CUDA backend
+constexpr DType activation_type(Precision p) { return p == Precision::bf16 ? DType::bf16 : DType::f32; }
+
+struct PlanOptions {
+  Precision precision = Precision::fp32;
+  // Nodes whose value is wanted, or that a Backward starts from or ends at: fusion does not swallow them. A conv
+  // observed before its batch norm is computed unfolded. The input and the output are always observed.
+  std::vector<int> observe;
+  bool tape = true;  // false: no gates and switches are stored
+};
+
+// What backward needs of a forward pass: gate bits of every ReLU (types.h), switches of every max pool, and the values
+// that smooth layers keep. A value: forward fills it, backward takes it const; its memory is reused by the next forward.
+struct Tape {
+  enum class Kind { gate, switches, value };
+  struct Slot {
+    Kind kind;
+    int node;       // the ReLU, max pool, LRN or softmax node
+    Shape shape;    // of that node's output, n = the plan's capacity
+    size_t offset, bytes;
+    int element_bytes;  // of a switch (1 or 2) or a value (4 or 2)
+    float clip;     // of a ReLU
+  };
+  std::vector<Slot> slots;
+  int64_t n = 0;  // items of the forward pass that filled it
+  Buffer memory;
+
+  const Slot& slot(int node) const;
+  void* data(int node) { return static_cast<char*>(memory.data()) + slot(node).offset; }
+  const void* data(int node) const { return static_cast<const char*>(memory.data()) + slot(node).offset; }
+};
+
+// Tapes as safetensors files (NODE.gate U8 [N,C,H,W], NODE.switch U8 or I16), so that maps can be computed with
+// another program's gates and switches. load_tape replaces the contents of a tape that a forward pass has filled.
+void save_tape(const Network& network, const Tape& tape, const std::string& path);
+void load_tape(const Network& network, Tape& tape, const std::string& path);
+
+struct Step;  // one fused group of nodes, plan.cpp
+
+class Plan {
+ public:
+  // `input.n` is the capacity: forward runs on up to that many items. `network` and `ctx` must outlive the plan.
+  Plan(Context& ctx, const Network& network, Shape input, const PlanOptions& options);
+  ~Plan();
+  Plan(Plan&&) noexcept;
+
+  View input(int64_t n);               // where n items go (NHWC, activation type) before forward()
+  void forward(Tape* tape = nullptr);  // on the items of the last input(n)
+  ConstView value(int node) const;     // an observed node's value; valid until the arena's next use
+  Tensor read(int node) const;         // the same as NCHW f32 [n,c,h,w], or [n,c] after a flatten or linear layer
+
+  Context& context() const { return *ctx_; }
+  const Network& network() const { return *network_; }
+  const PlanOptions& options() const { return options_; }
+  const std::vector<Shape>& shapes() const { return shapes_; }  // of every node at capacity
+  const std::vector<Step>& steps() const;
+  int64_t capacity() const { return shapes_[0].n; }
+  size_t arena_bytes() const { return arena_bytes_; }
+  size_t tape_bytes() const { return tape_bytes_; }
+  bool observed(int node) const;
+  std::string describe() const;  // the fused steps, one a line
+
+ private:
+  friend class Backward;
+  Context* ctx_;
+  const Network* network_;
+  PlanOptions options_;
+  std::vector<Shape> shapes_;
+  std::vector<Step> steps_;
+  std::vector<size_t> offsets_;  // of every node's value in the arena; npos where fused away
+  std::vector<Tape::Slot> slots_;
+  size_t arena_bytes_ = 0, tape_bytes_ = 0;
+  int64_t n_ = 0;
+};
+
+// Gradients of (linear functionals of) node `from` with respect to node `to`, both observed by the plan.
+class Backward {
+ public:
+  Backward(const Plan& plan, int from, int to, int64_t capacity);  // capacity: seeds in one run
+  ~Backward();
+  Backward(Backward&&) noexcept;
+
+  // Where n seeds go: [n, c, h, w] of `from`, NHWC, activation type; not cleared. Reuses the arena of the forward pass:
+  // read values before writing here.
+  View seed(int64_t n);
+  // Seed p belongs to item p / seeds_per_item of the tape. The result lives in the arena until its next use.
+  ConstView run(const Tape& tape, ReluRule rule, int64_t seeds_per_item = 1);
+  size_t arena_bytes() const { return arena_bytes_; }
+
+ private:
+  struct Op;
+  const Plan* plan_;
+  int from_, to_;
+  int64_t capacity_ = 0, n_ = 0;
+  std::vector<Op> ops_;
+  std::vector<size_t> offsets_;  // of gradient buffers
+  int seed_buffer_ = -1, result_buffer_ = -1;
+  size_t arena_bytes_ = 0;
+};
+
+// Sets all of `seed` to zero but seed[p, channel[p], row[p], col[p]] = 1; row -1: the whole channel is 1 (the sum over
+// its positions is what is differentiated).
+struct SeedUnit {
+  int64_t channel = 0, row = -1, col = -1;
+};
+void one_hot(View seed, const std::vector<SeedUnit>& units);
+
+// Bytes that running n items takes beyond the weights (arena and tape), and the largest n within `limit` bytes (0: half
+// of the memory that is free), at most `most`.
+size_t run_bytes(Context& ctx, const Network& network, Shape item, const PlanOptions& options, int64_t n,
+                 int64_t seeds_per_item);
+int64_t choose_batch(Context& ctx, const Network& network, Shape item, const PlanOptions& options, size_t limit,
+                     int64_t seeds_per_item, int64_t most);
+
+}  // namespace switchback

@@ -1,0 +1,235 @@
+// Checks, choice of algorithm and dispatch. The algorithm is a function of the layer and the size of one image, never of
+// the batch: results do not depend on how a batch is split.
+#include "kernels/conv.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/check.h"
+#include "kernels/conv_im2col.h"
+#include "kernels/dnnl.h"
+#include "kernels/winograd.h"
+
+namespace switchback {
+
+Conv2d conv2d(int64_t in_channels, int64_t out_channels, int64_t kernel, int64_t stride, int64_t padding,
+              int64_t dilation, int64_t groups, bool has_bias) {
+  return {.in_channels = in_channels, .out_channels = out_channels, .kernel_h = kernel, .kernel_w = kernel,
+          .stride_h = stride, .stride_w = stride, .pad_top = padding, .pad_left = padding, .pad_bottom = padding,
+          .pad_right = padding, .dilation_h = dilation, .dilation_w = dilation, .groups = groups,
+          .has_bias = has_bias};
+}
+
+Shape output_shape(const Conv2d& c, Shape x) {
+  CHECK(c.in_channels > 0 && c.out_channels > 0 && c.groups > 0 && c.in_channels % c.groups == 0 &&
+            c.out_channels % c.groups == 0,
+        "convolution: {} -> {} channels do not divide into {} groups", c.in_channels, c.out_channels, c.groups);
+  CHECK(c.kernel_h > 0 && c.kernel_w > 0 && c.stride_h > 0 && c.stride_w > 0 && c.dilation_h > 0 && c.dilation_w > 0 &&
+            c.pad_top >= 0 && c.pad_left >= 0 && c.pad_bottom >= 0 && c.pad_right >= 0,
+        "convolution: kernel {}x{}, stride {}x{}, dilation {}x{} must be positive and padding not negative", c.kernel_h,
+        c.kernel_w, c.stride_h, c.stride_w, c.dilation_h, c.dilation_w);
+  CHECK(x.c == c.in_channels, "convolution: input has {} channels, weights expect {}", x.c, c.in_channels);
+  const int64_t span_h = c.dilation_h * (c.kernel_h - 1) + 1, span_w = c.dilation_w * (c.kernel_w - 1) + 1;
+  const int64_t padded_h = x.h + c.pad_top + c.pad_bottom, padded_w = x.w + c.pad_left + c.pad_right;
+  CHECK(span_h <= padded_h && span_w <= padded_w, "convolution: kernel {}x{} exceeds the padded input {}x{}", span_h,
+        span_w, padded_h, padded_w);
+  return {x.n, c.out_channels, (padded_h - span_h) / c.stride_h + 1, (padded_w - span_w) / c.stride_w + 1};
+}
+
+// Weights in the layouts that algorithms ask for, made at first use.
+struct ConvWeights::Packed {
+  std::vector<float> winograd, im2col_forward, im2col_backward;
+  DnnlWeights dnnl;
+};
+
+ConvWeights::ConvWeights(const Conv2d& conv, const float* weight, std::vector<float> bias, std::vector<float> scale)
+    : conv_(conv), weight_(weight), bias_(std::move(bias)), scale_(std::move(scale)),
+      packed_(std::make_unique<Packed>()) {}
+ConvWeights::~ConvWeights() = default;
+ConvWeights::ConvWeights(ConvWeights&&) noexcept = default;
+ConvWeights& ConvWeights::operator=(ConvWeights&&) noexcept = default;
+
+float ConvWeights::weight(int64_t o, int64_t i, int64_t r, int64_t s) const {
+  const float w = weight_[((o * (conv_.in_channels / conv_.groups) + i) * conv_.kernel_h + r) * conv_.kernel_w + s];
+  return scale_.empty() ? w : w * scale_[size_t(o)];
+}
+
+void pack_im2col_forward(const ConvWeights& weights, float* packed) {
+  const Conv2d& c = weights.conv();
+  const int64_t columns = round_up(c.out_channels, 16);
+  std::fill_n(packed, c.kernel_h * c.kernel_w * c.in_channels * columns, 0.f);
+  for (int64_t r = 0; r < c.kernel_h; ++r)
+    for (int64_t s = 0; s < c.kernel_w; ++s)
+      for (int64_t i = 0; i < c.in_channels; ++i, packed += columns)
+        for (int64_t o = 0; o < c.out_channels; ++o) packed[o] = weights.weight(o, i, r, s);
+}
+
+void pack_im2col_backward(const ConvWeights& weights, float* packed) {
+  const Conv2d& c = weights.conv();
+  const int64_t columns = round_up(c.kernel_h * c.kernel_w * c.in_channels, 16);
+  std::fill_n(packed, c.out_channels * columns, 0.f);
+  for (int64_t o = 0; o < c.out_channels; ++o, packed += columns)
+    for (int64_t r = 0; r < c.kernel_h; ++r)
+      for (int64_t s = 0; s < c.kernel_w; ++s)
+        for (int64_t i = 0; i < c.in_channels; ++i)
+          packed[(r * c.kernel_w + s) * c.in_channels + i] = weights.weight(o, i, r, s);
+}
+
+namespace {
+
+void pack_winograd(const ConvWeights& weights, float* packed) {
+  const Conv2d& c = weights.conv();
+  constexpr int64_t B = kWinogradBlock;
+#pragma omp parallel for schedule(static)
+  for (int64_t o = 0; o < c.out_channels; ++o)
+    for (int64_t i = 0; i < c.in_channels; ++i) {
+      float* block = packed + ((o / B) * (c.in_channels / B) + i / B) * 9 * B * B + i % B * B + o % B;
+      for (int64_t tap = 0; tap < 9; ++tap) block[tap * B * B] = weights.weight(o, i, tap / 3, tap % 3);
+    }
+}
+
+enum class Algorithm { winograd, im2col, direct };
+
+bool winograd_fits(const Conv2d& c, DType dtype) {
+  return dtype == DType::f32 && c.kernel_h == 3 && c.kernel_w == 3 && c.stride_h == 1 && c.stride_w == 1 &&
+         c.dilation_h == 1 && c.dilation_w == 1 && c.groups == 1 && c.in_channels % kWinogradBlock == 0 &&
+         c.out_channels % kWinogradBlock == 0 && cpu_features().avx2;
+}
+
+Algorithm choose(const Context& ctx, const Conv2d& c, Shape x, DType dtype) {
+  const Shape y = output_shape(c, x);
+  if (winograd_fits(c, dtype) && ctx.conv != ConvAlgorithm::direct) {
+    // Four products of ten are saved at best; where half of every 4x4 tile hangs over the border nothing is.
+    const bool worth = y.h >= 4 && y.w >= 4;
+    if (ctx.conv == ConvAlgorithm::winograd || worth) return Algorithm::winograd;
+  }
+  const int64_t weights = c.kernel_h * c.kernel_w * c.in_channels * c.out_channels;
+  const bool few_channels = c.in_channels <= 4 && c.kernel_h * c.kernel_w <= 256, tiny = weights <= 65536 && y.h * y.w <= 256;
+  const bool plain = dtype == DType::f32 && c.groups == 1 && c.dilation_h == 1 && c.dilation_w == 1 && cpu_features().avx2;
+  return plain && (few_channels || tiny) ? Algorithm::im2col : Algorithm::direct;
+}
+
+bool avx512() { return cpu_features().avx512; }
+
+// oneDNN runs as many images at a time as leave the result in the cache for the epilogue that follows.
+int64_t images_at_a_time(Shape in, Shape out, DType dtype, bool epilogue) {
+  if (!epilogue) return in.n;
+  const int64_t bytes = (in.item() + out.item()) * int64_t(size_of(dtype));
+  return std::clamp<int64_t>((int64_t(8) << 20) / bytes, 1, in.n);
+}
+
+template <typename AnyEpilogue>
+void run_direct(Context& ctx, const ConvWeights& weights, ConstView in, View out, bool backward, bool finish,
+                const AnyEpilogue& epilogue, DnnlWeights& packed) {
+  const int before = omp_get_max_threads(), threads = ctx.thread_count();
+  if (threads != before) omp_set_num_threads(threads);  // oneDNN asks OpenMP
+  const Shape x = backward ? out.shape : in.shape;
+  const int64_t step = images_at_a_time(in.shape, out.shape, in.dtype, finish);
+  for (int64_t first = 0; first < x.n; first += step) {
+    const int64_t count = std::min(step, x.n - first);
+    const DnnlConv& conv = dnnl_conv(ctx, {weights.conv(), x.with_n(count), in.dtype, backward,
+                                           !backward && weights.bias() != nullptr, threads});
+    const size_t size = size_of(in.dtype);
+    dnnl_conv_run(ctx, conv, weights, packed, in.as<char>() + size_t(first * in.shape.item()) * size,
+                  out.as<char>() + size_t(first * out.shape.item()) * size, backward);
+    if (finish) apply_epilogue(out, epilogue, first, first + count);
+  }
+  if (threads != before) omp_set_num_threads(before);
+}
+
+void check_views(const ConvWeights& weights, ConstView x, ConstView y) {
+  CHECK(output_shape(weights.conv(), x.shape) == y.shape, "convolution: output is [{},{},{},{}], the layer gives {}x{}",
+        y.shape.n, y.shape.c, y.shape.h, y.shape.w, output_shape(weights.conv(), x.shape).h,
+        output_shape(weights.conv(), x.shape).w);
+  CHECK(x.dtype == y.dtype && x.dtype != DType::f16, "convolution: {} in, {} out; the CPU does float32 and bfloat16",
+        name_of(x.dtype), name_of(y.dtype));
+}
+
+// Gates are needed where a rule looks at them.
+void check_gates(const BackwardEpilogue& e) {
+  CHECK(!e.relu || !e.rule.gate_forward || e.gates, "convolution backward: the rule needs gate bits and there are none");
+}
+
+}  // namespace
+
+void conv2d_forward(Context& ctx, const ConvWeights& weights, ConstView x, View y, const Epilogue& epilogue) {
+  check_views(weights, x, y);
+  const Conv2d& c = weights.conv();
+  auto& packed = weights.packed();
+  switch (choose(ctx, c, x.shape, x.dtype)) {
+    case Algorithm::winograd: {
+      if (packed.winograd.empty()) {
+        packed.winograd.resize(size_t(9 * c.in_channels * c.out_channels));
+        pack_winograd(weights, packed.winograd.data());
+      }
+      const WinogradProblem problem{.x = x.as<float>(), .n = x.shape.n, .h = x.shape.h, .w = x.shape.w, .c = x.shape.c,
+                                    .y = y.as<float>(), .p = y.shape.h, .q = y.shape.w, .k = y.shape.c,
+                                    .pad_top = c.pad_top, .pad_left = c.pad_left, .packed = packed.winograd.data(),
+                                    .packed_c = c.in_channels, .transposed = false, .bias = weights.bias(),
+                                    .forward = &epilogue};
+      return avx512() ? winograd_avx512(ctx, problem) : winograd_avx2(ctx, problem);
+    }
+    case Algorithm::im2col: {
+      if (packed.im2col_forward.empty()) {
+        packed.im2col_forward.resize(size_t(c.kernel_h * c.kernel_w * c.in_channels * round_up(c.out_channels, 16)));
+        pack_im2col_forward(weights, packed.im2col_forward.data());
+      }
+      const Im2colProblem problem{c, packed.im2col_forward.data(), weights.bias(), x, y, &epilogue};
+      return avx512() ? im2col_forward_avx512(ctx, problem) : im2col_forward_avx2(ctx, problem);
+    }
+    case Algorithm::direct:
+      return run_direct(ctx, weights, x, y, false, epilogue.relu || epilogue.residual, epilogue, packed.dnnl);
+  }
+}
+
+void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy, View dx,
+                          const BackwardEpilogue& epilogue) {
+  check_views(weights, dx, dy);
+  check_gates(epilogue);
+  const Conv2d& c = weights.conv();
+  auto& packed = weights.packed();
+  const bool finish = epilogue.relu || epilogue.other;
+  CHECK(!epilogue.other || epilogue.other != dx.data, "convolution backward: `other` must not be dx itself");
+  switch (choose(ctx, c, dx.shape, dx.dtype)) {
+    case Algorithm::winograd: {
+      if (c.pad_top > 2 || c.pad_left > 2) break;  // the flipped convolution would crop
+      if (packed.winograd.empty()) {
+        packed.winograd.resize(size_t(9 * c.in_channels * c.out_channels));
+        pack_winograd(weights, packed.winograd.data());
+      }
+      const WinogradProblem problem{.x = dy.as<float>(), .n = dy.shape.n, .h = dy.shape.h, .w = dy.shape.w,
+                                    .c = dy.shape.c, .y = dx.as<float>(), .p = dx.shape.h, .q = dx.shape.w,
+                                    .k = dx.shape.c, .pad_top = 2 - c.pad_top, .pad_left = 2 - c.pad_left,
+                                    .packed = packed.winograd.data(), .packed_c = c.in_channels, .transposed = true,
+                                    .backward = &epilogue};
+      return avx512() ? winograd_avx512(ctx, problem) : winograd_avx2(ctx, problem);
+    }
+    case Algorithm::im2col: {
+      if (packed.im2col_backward.empty()) {
+        packed.im2col_backward.resize(size_t(c.out_channels * round_up(c.kernel_h * c.kernel_w * c.in_channels, 16)));
+        pack_im2col_backward(weights, packed.im2col_backward.data());
+      }
+      const Im2colProblem problem{c, packed.im2col_backward.data(), nullptr, dy, dx};
+      avx512() ? im2col_backward_avx512(ctx, problem) : im2col_backward_avx2(ctx, problem);
+      if (finish) apply_epilogue(dx, epilogue, 0, dx.shape.n);
+      return;
+    }
+    case Algorithm::direct: break;
+  }
+  run_direct(ctx, weights, dy, dx, true, finish, epilogue, packed.dnnl);
+}
+
+std::string conv2d_algorithm(Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward) {
+  switch (choose(ctx, weights.conv(), x, dtype)) {
+    case Algorithm::winograd: return "winograd";
+    case Algorithm::im2col: return "im2col";
+    case Algorithm::direct: break;
+  }
+  const DnnlConv& conv = dnnl_conv(ctx, {weights.conv(), x, dtype, backward, !backward && weights.bias() != nullptr,
+                                         ctx.thread_count()});
+  return "direct:" + conv.implementation;
+}
+
+}  // namespace switchback

@@ -1,0 +1,34 @@
+// What is fused behind an op: on the way forward bias, residual add, ReLU and its gate bits; on the way back the sum
+// of a value's branches and the ReLU rule of the layer before it. Sum first, rule last: deconv and guided clamp and
+// are not linear.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/types.h"
+
+namespace switchback {
+
+// y = act(op(x) + bias + residual). The op itself owns its bias.
+struct Epilogue {
+  const void* residual = nullptr;  // same shape and type as y, or null
+  bool relu = false;
+  float clip = kNoClip;       // ReLU6: 6
+  uint32_t* gates = nullptr;  // where the gate bits of y go (types.h), or null
+};
+
+// dx = rule(gate, op^T(dy) + other).
+struct BackwardEpilogue {
+  const void* other = nullptr;      // gradient from the other branches, same shape and type as dx; never dx itself
+  bool relu = false;                // dx belongs to the output of a ReLU: apply `rule` with `gates`
+  const uint32_t* gates = nullptr;  // gate bits of the tape, item p of dx uses item p / seeds_per_item
+  int64_t seeds_per_item = 1;
+  ReluRule rule;
+};
+
+// y = act(y + residual) in place, writing gates, for items [first, last) of y: what ops without a fused form run.
+void apply_epilogue(View y, const Epilogue& epilogue, int64_t first, int64_t last);
+// dx = rule(gates, dx + other) in place, likewise.
+void apply_epilogue(View dx, const BackwardEpilogue& epilogue, int64_t first, int64_t last);
+
+}  // namespace switchback

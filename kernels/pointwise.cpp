@@ -1,0 +1,225 @@
+#include "kernels/pointwise.h"
+
+#include "kernels/parallel.h"
+#include "kernels/pointwise_loops.h"
+#include "kernels/simd.h"
+
+namespace switchback {
+
+static void check_same(const char* op, ConstView a, ConstView b) {
+  CHECK(a.shape == b.shape && a.dtype == b.dtype, "{}: operands differ: {} [{},{},{},{}] and {} [{},{},{},{}]", op,
+        name_of(a.dtype), a.shape.n, a.shape.c, a.shape.h, a.shape.w, name_of(b.dtype), b.shape.n, b.shape.c, b.shape.h,
+        b.shape.w);
+}
+
+// y = act(source + residual) over a whole tensor. source(element, channel, lanes); `by_channel`: it needs the channel.
+template <typename T, typename Source>
+static void forward_loop(Context& ctx, View y, const Epilogue& epilogue, bool by_channel, const Source& source) {
+  const ForwardTarget<T> target(y, epilogue);
+  const int64_t c = y.shape.c, words = gate_words_per_pixel(c);
+  if (by_channel) {
+    parallel_ranges(ctx, y.shape.pixels(), c, [&](int64_t first, int64_t last) {
+      for (int64_t p = first; p < last; ++p) {
+        for (int64_t j = 0; j < words; ++j) {
+          const int64_t element = p * c + 32 * j;
+          target.write_group(element, p * words + j, c - 32 * j, [&](int v, int lanes) SB_LAMBDA {
+            return source(element + 8 * v, 32 * j + 8 * v, lanes);
+          });
+        }
+      }
+    });
+    return;
+  }
+  const Groups groups(y.shape.pixels(), c, !epilogue.gates);
+  parallel_ranges(ctx, groups.count, 32, [&](int64_t first, int64_t last) {
+    groups.each(first, last, [&](int64_t element, int64_t group, int64_t size) SB_LAMBDA {
+      target.write_group(element, group, size,
+                         [&](int v, int lanes) SB_LAMBDA { return source(element + 8 * v, 0, lanes); });
+    });
+  });
+}
+
+// dx = rule(gate, source + other), likewise; gates belong to item p / seeds_per_item.
+template <typename T, typename Source>
+static void backward_loop(Context& ctx, View dx, const BackwardEpilogue& epilogue, bool by_channel,
+                          const Source& source) {
+  const BackwardTarget<T> target(dx, epilogue);
+  const int64_t c = dx.shape.c, hw = dx.shape.h * dx.shape.w, words = gate_words_per_pixel(c);
+  if (by_channel) {
+    parallel_ranges(ctx, dx.shape.pixels(), c, [&](int64_t first, int64_t last) {
+      for (int64_t p = first; p < last; ++p) {
+        const int64_t gate_pixel = p / hw / epilogue.seeds_per_item * hw + p % hw;
+        for (int64_t j = 0; j < words; ++j) {
+          const int64_t element = p * c + 32 * j;
+          target.write_group(element, gate_pixel * words + j, c - 32 * j, [&](int v, int lanes) SB_LAMBDA {
+            return source(element + 8 * v, 32 * j + 8 * v, lanes);
+          });
+        }
+      }
+    });
+    return;
+  }
+  // Without gates the whole tensor is one item.
+  const int64_t items = target.gates ? dx.shape.n : 1, item = dx.shape.count() / std::max<int64_t>(items, 1);
+  const Groups groups(target.gates ? hw : dx.shape.pixels(), c, !target.gates);
+  parallel_ranges(ctx, items * groups.count, 32, [&](int64_t first, int64_t last) {
+    while (first < last) {
+      const int64_t n = first / groups.count, begin = n * groups.count;
+      const int64_t stop = std::min(last, begin + groups.count);
+      const int64_t gate_item = n / epilogue.seeds_per_item * groups.count;
+      groups.each(first - begin, stop - begin, [&](int64_t element, int64_t group, int64_t size) SB_LAMBDA {
+        target.write_group(n * item + element, gate_item + group, size,
+                           [&](int v, int lanes) SB_LAMBDA { return source(n * item + element + 8 * v, 0, lanes); });
+      });
+      first = stop;
+    }
+  });
+}
+
+void relu_forward(Context& ctx, ConstView x, View y, const Epilogue& epilogue) {
+  check_same("relu_forward", x, y);
+  with_type(y.dtype, "relu_forward", [&](auto type) {
+    using T = decltype(type);
+    const T* in = x.as<T>();
+    forward_loop<T>(ctx, y, epilogue, false,
+                    [&](int64_t e, int64_t, int lanes) SB_LAMBDA { return load8(in + e, lanes); });
+  });
+}
+
+void combine_backward(Context& ctx, ConstView dy, View dx, const BackwardEpilogue& epilogue) {
+  check_same("combine_backward", dy, dx);
+  check_epilogue(epilogue, "combine_backward");
+  with_type(dx.dtype, "combine_backward", [&](auto type) {
+    using T = decltype(type);
+    const T* in = dy.as<T>();
+    backward_loop<T>(ctx, dx, epilogue, false,
+                     [&](int64_t e, int64_t, int lanes) SB_LAMBDA { return load8(in + e, lanes); });
+  });
+}
+
+void add_forward(Context& ctx, ConstView a, ConstView b, View y, const Epilogue& epilogue) {
+  check_same("add_forward", a, b);
+  check_same("add_forward", a, y);
+  with_type(y.dtype, "add_forward", [&](auto type) {
+    using T = decltype(type);
+    const T *in_a = a.as<T>(), *in_b = b.as<T>();
+    forward_loop<T>(ctx, y, epilogue, false, [&](int64_t e, int64_t, int lanes) SB_LAMBDA {
+      return _mm256_add_ps(load8(in_a + e, lanes), load8(in_b + e, lanes));
+    });
+  });
+}
+
+void channel_affine_forward(Context& ctx, ConstView x, const float* scale, const float* shift, View y,
+                            const Epilogue& epilogue) {
+  check_same("channel_affine_forward", x, y);
+  with_type(y.dtype, "channel_affine_forward", [&](auto type) {
+    using T = decltype(type);
+    const T* in = x.as<T>();
+    forward_loop<T>(ctx, y, epilogue, true, [&](int64_t e, int64_t channel, int lanes) SB_LAMBDA {
+      const F8 b = shift ? load8(shift + channel, lanes) : _mm256_setzero_ps();
+      return _mm256_fmadd_ps(load8(scale + channel, lanes), load8(in + e, lanes), b);
+    });
+  });
+}
+
+void channel_affine_backward(Context& ctx, ConstView dy, const float* scale, View dx,
+                             const BackwardEpilogue& epilogue) {
+  check_same("channel_affine_backward", dy, dx);
+  check_epilogue(epilogue, "channel_affine_backward");
+  with_type(dx.dtype, "channel_affine_backward", [&](auto type) {
+    using T = decltype(type);
+    const T* in = dy.as<T>();
+    backward_loop<T>(ctx, dx, epilogue, true, [&](int64_t e, int64_t channel, int lanes) SB_LAMBDA {
+      return _mm256_mul_ps(load8(scale + channel, lanes), load8(in + e, lanes));
+    });
+  });
+}
+
+// One item as a matrix: y[c][p] = x[p][c] (or back) in tiles, so that neither side is walked with a long stride only.
+template <typename From, typename To>
+static void transpose(const From* x, int64_t rows, int64_t columns, To* y) {
+  constexpr int64_t kTile = 16;
+  for (int64_t r0 = 0; r0 < rows; r0 += kTile) {
+    const int64_t r1 = std::min(rows, r0 + kTile);
+    for (int64_t c0 = 0; c0 < columns; c0 += kTile) {
+      const int64_t c1 = std::min(columns, c0 + kTile);
+      for (int64_t c = c0; c < c1; ++c) {
+        for (int64_t r = r0; r < r1; ++r) y[c * rows + r] = To(x[r * columns + c]);
+      }
+    }
+  }
+}
+
+// Strips of rows of every item; [rows, columns] -> [columns, rows].
+template <typename From, typename To>
+static void transpose_items(Context& ctx, const From* x, int64_t items, int64_t rows, int64_t columns, To* y) {
+  if (rows == 1 || columns == 1) {
+    parallel_ranges(ctx, items * rows * columns, 1, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) y[i] = To(x[i]);
+    });
+    return;
+  }
+  parallel_ranges(ctx, items, rows * columns, [&](int64_t first, int64_t last) {
+    for (int64_t n = first; n < last; ++n) transpose(x + n * rows * columns, rows, columns, y + n * rows * columns);
+  });
+}
+
+void nhwc_to_nchw(Context& ctx, ConstView x, float* y) {
+  with_type(x.dtype, "nhwc_to_nchw", [&](auto type) {
+    using T = decltype(type);
+    transpose_items(ctx, x.as<T>(), x.shape.n, x.shape.h * x.shape.w, x.shape.c, y);
+  });
+}
+
+void nchw_to_nhwc(Context& ctx, const float* x, View y) {
+  with_type(y.dtype, "nchw_to_nhwc", [&](auto type) {
+    using T = decltype(type);
+    transpose_items(ctx, x, y.shape.n, y.shape.c, y.shape.h * y.shape.w, y.as<T>());
+  });
+}
+
+static void check_flat(const char* op, ConstView x, ConstView flat) {
+  CHECK(flat.shape == (Shape{x.shape.n, x.shape.item(), 1, 1}) && x.dtype == flat.dtype,
+        "{}: [{},{},{},{}] does not flatten to [{},{},{},{}]", op, x.shape.n, x.shape.c, x.shape.h, x.shape.w,
+        flat.shape.n, flat.shape.c, flat.shape.h, flat.shape.w);
+}
+
+void flatten_forward(Context& ctx, ConstView x, View y) {
+  check_flat("flatten_forward", x, y);
+  // Bits are moved, not converted.
+  const int64_t hw = x.shape.h * x.shape.w;
+  if (size_of(x.dtype) == 4) {
+    transpose_items(ctx, x.as<uint32_t>(), x.shape.n, hw, x.shape.c, y.as<uint32_t>());
+  } else {
+    transpose_items(ctx, x.as<uint16_t>(), x.shape.n, hw, x.shape.c, y.as<uint16_t>());
+  }
+}
+
+template <typename T>
+static void flatten_backward_typed(Context& ctx, ConstView dy, View dx, const BackwardEpilogue& epilogue) {
+  const BackwardTarget<T> target(dx, epilogue);
+  const int64_t c = dx.shape.c, hw = dx.shape.h * dx.shape.w, words = gate_words_per_pixel(c);
+  const T* in = dy.as<T>();
+  parallel_ranges(ctx, dx.shape.pixels(), c, [&](int64_t first, int64_t last) {
+    for (int64_t p = first; p < last; ++p) {
+      const int64_t n = p / hw, place = p % hw, gate_pixel = n / epilogue.seeds_per_item * hw + place;
+      for (int64_t j = 0; j < words; ++j) {
+        const int64_t count = std::min<int64_t>(32, c - 32 * j);
+        alignas(32) float values[32] = {};
+        const T* column = in + n * c * hw + 32 * j * hw + place;
+        for (int64_t i = 0; i < count; ++i) values[i] = float(column[i * hw]);
+        target.write_group(p * c + 32 * j, gate_pixel * words + j, count,
+                           [&](int v, int) SB_LAMBDA { return _mm256_load_ps(values + 8 * v); });
+      }
+    }
+  });
+}
+
+void flatten_backward(Context& ctx, ConstView dy, View dx, const BackwardEpilogue& epilogue) {
+  check_flat("flatten_backward", dx, dy);
+  check_epilogue(epilogue, "flatten_backward");
+  with_type(dx.dtype, "flatten_backward",
+            [&](auto type) { flatten_backward_typed<decltype(type)>(ctx, dy, dx, epilogue); });
+}
+
+}  // namespace switchback

@@ -1,0 +1,75 @@
+// A vector of floats for kernels that are compiled once for AVX2 and once for AVX-512 (the `.inl` files): the same code,
+// chosen at run time by cpu_features(). Lanes are channels, so a mask of lanes is a piece of a pixel's gate bits.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define SWITCHBACK_ISA avx512
+#else
+#define SWITCHBACK_ISA avx2
+#endif
+
+// Everything that is compiled twice lives in the instruction set's own namespace, or the linker would keep one of two
+// functions of the same name.
+namespace switchback::simd::inline SWITCHBACK_ISA {
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+struct Vec {
+  static constexpr int kLanes = 16;
+  __m512 v;
+};
+inline Vec zero() { return {_mm512_setzero_ps()}; }
+inline Vec set1(float f) { return {_mm512_set1_ps(f)}; }
+inline Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
+inline Vec load_first(const float* p, int lanes) { return {_mm512_maskz_loadu_ps(__mmask16((1u << lanes) - 1), p)}; }
+inline void store_first(float* p, Vec a, int lanes) { _mm512_mask_storeu_ps(p, __mmask16((1u << lanes) - 1), a.v); }
+inline Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline Vec fnma(Vec a, Vec b, Vec c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }  // c - a·b
+inline Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }                  // b where either is NaN
+inline Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline uint32_t greater(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
+inline uint32_t less(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ); }
+inline Vec keep(Vec a, uint32_t mask) { return {_mm512_maskz_mov_ps(__mmask16(mask), a.v)}; }
+#else
+struct Vec {
+  static constexpr int kLanes = 8;
+  __m256 v;
+};
+inline __m256i lane_mask(uint32_t mask) {
+  const __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(int(mask)), bits), bits);
+}
+inline Vec zero() { return {_mm256_setzero_ps()}; }
+inline Vec set1(float f) { return {_mm256_set1_ps(f)}; }
+inline Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+inline void store(float* p, Vec a) { _mm256_storeu_ps(p, a.v); }
+inline Vec load_first(const float* p, int lanes) { return {_mm256_maskload_ps(p, lane_mask((1u << lanes) - 1))}; }
+inline void store_first(float* p, Vec a, int lanes) { _mm256_maskstore_ps(p, lane_mask((1u << lanes) - 1), a.v); }
+inline Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
+inline Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+inline Vec fnma(Vec a, Vec b, Vec c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }
+inline Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
+inline Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
+inline uint32_t greater(Vec a, Vec b) { return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ))); }
+inline uint32_t less(Vec a, Vec b) { return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))); }
+inline Vec keep(Vec a, uint32_t mask) { return {_mm256_and_ps(a.v, _mm256_castsi256_ps(lane_mask(mask)))}; }
+#endif
+
+inline constexpr int kLanes = Vec::kLanes;
+
+// Gate bits of kLanes consecutive channels, starting at channel c (a multiple of kLanes) of the pixel whose words are
+// given: 16 or 8 bits, which is half or a quarter of a word.
+inline uint32_t get_bits(const uint32_t* pixel_words, int64_t c) {
+  return (pixel_words[c / 32] >> (c % 32)) & uint32_t((uint64_t(1) << kLanes) - 1);
+}
+
+}  // namespace switchback::simd::inline SWITCHBACK_ISA

@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+"""Makes the golden data of tests/golden: what PyTorch gets in float64, rounded to float32 and stored.
+
+    python3 tests/golden/make_golden.py [--out FOLDER] [--only NAME ...] [--check-torchvision]
+
+MODEL.safetensors: channel-reduced copies of the zoo's networks (LeNet in full) with the weights `random:SEED` (LeNet:
+the shipped ones), for one fixed input. Its metadata "golden" is a JSON object:
+    model, divide_channels, classes, weights  what to build (weights: "random:SEED" or "lenet.safetensors")
+    targets          class with the largest logit, one per image: target of gradient, deconv, guided
+    unit             {node, channel, row, col}: target of unit.gradient, unit.deconv, unit.guided, in every image; the
+                     node is a conv, and its value counts before batch norm and ReLU (unit.value holds it)
+    activations      nodes whose values are stored as activation.NODE
+    margin           the least |s| of a gate or lead of a switch, relative to its layer's largest value, and its node
+    exact_ties       pooling windows whose first two values are equal (not counted as margins): the first place wins
+Tensors: input, logits, the maps above [N,C,H,W]; NODE.gate and NODE.switch (U8) as in the engine's tape files.
+ops.safetensors: cases of single ops (ops.py), metadata "cases" = JSON list of {name, op, params}, tensors CASE.x ...
+noise.json: words of Philox, normals and random weights (philox.py).
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT / "weights"))
+
+import networks  # noqa: E402
+import ops  # noqa: E402
+import philox  # noqa: E402
+from draw_digits import read_png  # noqa: E402
+from shipping import read_safetensors, write_bytes, write_safetensors  # noqa: E402
+
+DIVIDE, CLASSES, SEEDS_TRIED = 8, 10, 64
+# model: (input shape, seed of the weights, node of the hidden unit, activations). Odd sizes on purpose.
+MODELS = {
+    "alexnet": ((1, 3, 67, 71), 1, "features.6", ["features.2", "features.5", "classifier.4"]),
+    "vgg11": ((2, 3, 40, 38), 2, "features.8", ["features.2", "features.8", "classifier.1"]),
+    "vgg13": ((1, 3, 35, 46), 3, "features.12", ["features.4", "features.15", "classifier.3"]),
+    "vgg16": ((1, 3, 41, 33), 4, "features.17", ["features.9", "features.17", "classifier.4"]),
+    "vgg19": ((1, 3, 40, 37), 5, "features.25", ["features.9", "features.28", "classifier.0"]),
+    "vgg11_bn": ((1, 3, 37, 39), 6, "features.11", ["features.4", "features.9", "classifier.1"]),
+    "vgg13_bn": ((1, 3, 34, 42), 7, "features.17", ["features.7", "features.15", "classifier.3"]),
+    "vgg16_bn": ((2, 3, 33, 36), 8, "features.24", ["features.7", "features.25", "classifier.4"]),
+    "vgg19_bn": ((1, 3, 44, 32), 9, "features.30", ["features.8", "features.36", "classifier.0"]),
+    "resnet18": ((1, 3, 58, 51), 10, "layer2.1.conv1", ["maxpool", "layer2.0.add", "layer3.1.bn2"]),
+    "resnet34": ((1, 3, 53, 49), 11, "layer3.2.conv2", ["layer1.0.bn1", "layer2.3.relu_1", "layer4.0.downsample.0"]),
+}
+
+
+def random_parameters(net, seed):
+    return {name: torch.from_numpy(philox.random_parameter(seed, name, kind, shape).astype(np.float64))
+            for name, (kind, shape) in net.parameters.items()}
+
+
+def random_input(shape, seed):
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32).astype(np.float64))
+
+
+def least(margins):
+    node = min(margins, key=margins.get)
+    return {"node": node, "relative": margins[node]}
+
+
+def safest_seed(net, parameters, make_input):
+    """The seed of make_input(seed), of SEEDS_TRIED, whose gates and switches are farthest from a tie."""
+    found = []
+    with torch.no_grad():
+        for seed in range(SEEDS_TRIED):
+            values = networks.run(net, parameters, make_input(seed), "gradient")
+            found.append((least(networks.tape_of(net, values)[1])["relative"], seed))
+    return max(found)[1]
+
+
+def maps_of(net, parameters, x, output, select):
+    """rule -> map, for the scalar select(value of node `output`) summed over the images (they do not mix)."""
+    maps = {}
+    for rule in networks.RULES:
+        a = x.clone().requires_grad_()
+        target = select(networks.run(net, parameters, a, rule)[output]).sum()
+        maps[rule] = torch.autograd.grad(target, a)[0]
+    return maps
+
+
+def choose_unit(net, parameters, x, node, value):
+    """The channel, in the middle of the node's map, whose smallest map over rules and images is largest."""
+    row, col = value.shape[2] // 2, value.shape[3] // 2
+    best = None
+    for channel in range(min(value.shape[1], 8)):
+        maps = maps_of(net, parameters, x, node, lambda v: v[:, channel, row, col])
+        strength = min(m.flatten(1).abs().amax(1).min().item() for m in maps.values())
+        if best is None or strength > best[0]:
+            best = strength, channel, maps
+    return {"node": node, "channel": best[1], "row": row, "col": col}, best[2]
+
+
+def make_network(name, model, net, parameters, x, facts, unit_node, activations, out):
+    values = networks.run(net, parameters, x, "gradient")
+    tape, margins, ties = networks.tape_of(net, values)
+    logits = values[net.last]
+    targets = logits.argmax(1)
+    tensors = {"input": x, "logits": logits}
+    tensors.update(maps_of(net, parameters, x, net.last, lambda v: v.gather(1, targets[:, None])))
+    unit, unit_maps = choose_unit(net, parameters, x, unit_node, values[unit_node])
+    tensors.update({f"unit.{rule}": m for rule, m in unit_maps.items()})
+    tensors["unit.value"] = values[unit_node][:, unit["channel"], unit["row"], unit["col"]]
+    tensors.update({f"activation.{node}": values[node] for node in activations})
+    arrays = {name: t.detach().numpy().astype(np.float32) for name, t in tensors.items()}
+    for part, array in arrays.items():
+        filled = np.isfinite(array).all() and (array.reshape(len(array), -1) != 0).any(1).all()
+        assert filled, f"{name}: {part} holds an image of zeros or a NaN"
+    arrays.update({part: t.numpy() for part, t in tape.items()})
+
+    two = logits.topk(2, 1).values
+    facts = dict(model=model, **facts, targets=targets.tolist(), unit=unit, activations=activations,
+                 margin=least(margins), exact_ties=ties, torch=torch.__version__, dtype="float64, rounded to float32")
+    path = out / f"{name}.safetensors"
+    write_safetensors(path, arrays, {"golden": json.dumps(facts)})
+    dead = [part for part, t in tape.items() if part.endswith(".gate") and not t.any()]
+    lead = ((two[:, 0] - two[:, 1]) / two.abs().amax(1)).min().item()  # of the target over the next class
+    print(f"{path.name:23s} {path.stat().st_size:7d} bytes  margin {facts['margin']['relative']:.1e} at "
+          f"{facts['margin']['node']}  ties {ties}  |logits| {logits.abs().max().item():.3g}  lead {lead:.2g}  "
+          f"unit {unit['node']}[{unit['channel']},{unit['row']},{unit['col']}]  dead ReLUs {dead}")
+
+
+def make_lenet(out):
+    """lenet: the sample digits as they are, whose flat background makes exact ties in pool1. lenet_noisy: four of them
+    under noise, free of ties."""
+    net = networks.build("lenet")
+    parameters = {k: torch.from_numpy(v.astype(np.float64))
+                  for k, v in read_safetensors(ROOT / "weights/lenet.safetensors")[0].items()}
+    assert {k: tuple(v.shape) for k, v in parameters.items()} == {k: s for k, (_, s) in net.parameters.items()}
+    pixels = np.stack([read_png(ROOT / f"weights/samples/digit_{d}.png") for d in range(10)])[:, None]
+    x = torch.from_numpy(((pixels / 255 - 0.1307) / 0.3081).astype(np.float32).astype(np.float64))
+    facts = dict(divide_channels=1, classes=10, weights="lenet.safetensors", input="weights/samples/digit_0.png ... 9")
+    make_network("lenet", "lenet", net, parameters, x, facts, "conv2", ["conv2", "relu2", "relu3"], out)
+
+    def noisy(seed):
+        return (x[[2, 3, 5, 8]] + 0.3 * random_input((4, 1, 28, 28), seed)).float().double()
+
+    seed = safest_seed(net, parameters, noisy)
+    facts["input"] = f"digits 2, 3, 5, 8 + 0.3 normal, seed {seed}"
+    make_network("lenet_noisy", "lenet", net, parameters, noisy(seed), facts, "conv1", ["relu1", "fc1"], out)
+
+
+def make_random(model, out):
+    shape, seed, unit_node, activations = MODELS[model]
+    net = networks.build(model, DIVIDE, CLASSES)
+    parameters = random_parameters(net, seed)
+    input_seed = safest_seed(net, parameters, lambda s: random_input(shape, s))
+    facts = dict(divide_channels=DIVIDE, classes=CLASSES, weights=f"random:{seed}", input=f"normal, seed {input_seed}")
+    make_network(model, model, net, parameters, random_input(shape, input_seed), facts, unit_node, activations, out)
+
+
+def make_ops(out):
+    tensors, cases = ops.golden_ops()
+    path = out / "ops.safetensors"
+    write_safetensors(path, tensors, {"cases": json.dumps(cases), "torch": torch.__version__})
+    print(f"{path.name:23s} {path.stat().st_size:7d} bytes  {len(cases)} cases")
+
+
+def make_noise(out):
+    path = out / "noise.json"
+    write_bytes(path, (json.dumps(philox.golden_noise(), indent=1) + "\n").encode())
+    print(f"{path.name:23s} {path.stat().st_size:7d} bytes")
+
+
+def check_torchvision(model):
+    """The node lists of networks.py against torchvision: names and shapes of the parameters at full size, names of the
+    nodes, and logits and the three maps of the reduced copy, the rules there being hooks on the ReLU modules."""
+    import torchvision
+    from torchvision.models.feature_extraction import get_graph_node_names
+
+    options = {"init_weights": False} if model.startswith("vgg") else {}
+    theirs = getattr(torchvision.models, model)(weights=None, **options).eval()
+    state = {k: tuple(v.shape) for k, v in theirs.state_dict().items() if not k.endswith("num_batches_tracked")}
+    full = networks.build(model)
+    assert state == {k: s for k, (_, s) in full.parameters.items()}, model
+    names = get_graph_node_names(theirs)[1]
+    assert names == ["x"] + [n[0] for n in full.nodes], (model, names)
+
+    last = names[-1]
+    for name, module in list(theirs.named_modules()):
+        if isinstance(module, torch.nn.Conv2d):
+            i = module.in_channels if module.in_channels == 3 else module.in_channels // DIVIDE
+            new = torch.nn.Conv2d(i, module.out_channels // DIVIDE, module.kernel_size, module.stride, module.padding,
+                                  bias=module.bias is not None)
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            new = torch.nn.BatchNorm2d(module.num_features // DIVIDE)
+        elif isinstance(module, torch.nn.Linear):
+            out = CLASSES if name == last else module.out_features // DIVIDE
+            new = torch.nn.Linear(module.in_features // DIVIDE, out)
+        else:
+            continue
+        holder, _, leaf = name.rpartition(".")
+        setattr(theirs.get_submodule(holder), leaf, new)
+    shape, seed, _, _ = MODELS[model]
+    net = networks.build(model, DIVIDE, CLASSES)
+    parameters = random_parameters(net, seed)
+    missing = theirs.double().eval().load_state_dict(parameters, strict=False)
+    assert not missing.unexpected_keys and all(k.endswith("num_batches_tracked") for k in missing.missing_keys), missing
+    x = random_input(shape, 0).requires_grad_()
+    hooks = {
+        "gradient": lambda module, to_input, to_output: None,
+        "deconv": lambda module, to_input, to_output: (to_output[0].clamp(min=0),),
+        "guided": lambda module, to_input, to_output: (to_input[0].clamp(min=0),),
+    }
+    for rule, hook in hooks.items():
+        relus = [module for module in theirs.modules() if isinstance(module, torch.nn.ReLU)]
+        for module in relus:
+            module.inplace = False
+        handles = [module.register_full_backward_hook(hook) for module in relus]
+        results = []
+        for logits in (theirs(x), networks.run(net, parameters, x, rule)[net.last]):
+            results.append((logits, torch.autograd.grad(logits[:, 3].sum(), x)[0]))
+        for handle in handles:
+            handle.remove()
+        for a, b in zip(*results):
+            error = ((a - b).norm() / a.norm()).item()
+            assert error < 1e-12, (model, rule, error)
+    print(f"{model}: names, shapes, logits and maps of the three rules as torchvision {torchvision.__version__}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--only", nargs="+", default=["noise", "ops", "lenet", *MODELS], metavar="NAME")
+    parser.add_argument("--check-torchvision", action="store_true", help="compare with torchvision, write nothing")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(2)
+    philox.self_check()
+    for name in args.only:
+        if args.check_torchvision:
+            if name in MODELS:
+                check_torchvision(name)
+        elif name in ("noise", "ops", "lenet"):
+            {"noise": make_noise, "ops": make_ops, "lenet": make_lenet}[name](args.out)
+        else:
+            make_random(name, args.out)
+
+
+if __name__ == "__main__":
+    main()

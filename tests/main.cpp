@@ -1,0 +1,26 @@
+// Entry of switchback_tests: ops are registered by an explicit list, other tests use TEST as usual.
+#include <gtest/gtest.h>
+
+namespace switchback::test {
+void register_conv_tests();
+void register_linear_tests();
+void register_pool_tests();
+void register_pointwise_tests();
+void register_normalize_tests();
+void register_rule_tests();
+void register_noise_tests();
+void register_golden_tests();
+}  // namespace switchback::test
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  switchback::test::register_conv_tests();
+  switchback::test::register_linear_tests();
+  switchback::test::register_pool_tests();
+  switchback::test::register_pointwise_tests();
+  switchback::test::register_normalize_tests();
+  switchback::test::register_rule_tests();
+  switchback::test::register_noise_tests();
+  switchback::test::register_golden_tests();
+  return RUN_ALL_TESTS();
+}

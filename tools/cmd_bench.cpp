@@ -1,0 +1,166 @@
+// `switchback bench`: throughput of a method on a model, or of one op on one shape.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <optional>
+
+#include "engine/version.h"
+#include "tools/bench_ops.h"
+#include "tools/commands.h"
+#include "tools/probe.h"
+
+namespace switchback {
+namespace {
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  const size_t half = v.size() / 2;
+  return v.size() % 2 ? v[half] : 0.5 * (v[half - 1] + v[half]);
+}
+
+struct Runs {
+  std::vector<double> seconds;  // of one call, a mean over the calls of that run
+  std::vector<double> probes;   // FLOP/s beside each run; with --probe
+  int64_t calls = 0;            // in all
+};
+
+// Each run repeats the call until --min-seconds have passed.
+Runs measure(const Work& work, const BenchOptions& o, int threads, Precision precision, ProgressBar& bar) {
+  Runs runs;
+  work.once();  // packs weights, makes primitives, touches memory
+  for (int64_t r = 0; r < o.repeat; ++r) {
+    if (o.probe) runs.probes.push_back(probe_peak(threads, precision, 0.02).flops);
+    const double start = now();
+    int64_t calls = 0;
+    double elapsed = 0;
+    do {
+      work.once();
+      ++calls;
+      elapsed = now() - start;
+    } while (elapsed < o.min_seconds);
+    runs.seconds.push_back(elapsed / double(calls));
+    runs.calls += calls;
+    bar.update(double(r + 1) / double(o.repeat));
+  }
+  return runs;
+}
+
+Json results(const Work& work, const Runs& runs, const Probe& peak) {
+  const double middle = median(runs.seconds), best = *std::min_element(runs.seconds.begin(), runs.seconds.end());
+  std::vector<double> ms;
+  for (double s : runs.seconds) ms.push_back(1e3 * s);
+  Json out = work.details;
+  out.update({{"item", work.item},
+              {"items_per_call", work.items},
+              {"items_per_second", work.items / middle},
+              {"ms_per_item", 1e3 * middle / work.items},
+              {"ms_median", 1e3 * middle},
+              {"ms_min", 1e3 * best},
+              {"ms_runs", ms},
+              {"calls", runs.calls},
+              {"flops_per_item", work.flops / work.items},
+              {"flops_per_second", work.flops / middle},
+              {"peak_flops_per_second", peak.flops},
+              {"peak_kind", peak.kind},
+              {"share_of_peak", work.flops / middle / peak.flops}});
+  if (work.bytes > 0) out["bytes_per_second"] = work.bytes / middle;
+  if (!runs.probes.empty()) out["probes"] = runs.probes;
+  return out;
+}
+
+void print_results(const std::string& title, const Json& r) {
+  print_line(title);
+  print_line(fmt::format("  {} {}s/s, {} per {}", human_count(r["items_per_second"].get<double>()), r["item"].get<std::string>(),
+                         human_seconds(r["ms_per_item"].get<double>() / 1e3), r["item"].get<std::string>()));
+  print_line(fmt::format("  one call of {} {}s: median {}, least {} ({} runs)", r["items_per_call"].get<double>(),
+                         r["item"].get<std::string>(), human_seconds(r["ms_median"].get<double>() / 1e3),
+                         human_seconds(r["ms_min"].get<double>() / 1e3), r["ms_runs"].size()));
+  print_line(fmt::format("  {}FLOP/s, {:.0f} % of this machine's {}FLOP/s ({})", human_count(r["flops_per_second"].get<double>()),
+                         100 * r["share_of_peak"].get<double>(), human_count(r["peak_flops_per_second"].get<double>()),
+                         r["peak_kind"].get<std::string>()));
+  if (r.contains("bytes_per_second")) print_line(fmt::format("  {}B/s", human_count(r["bytes_per_second"].get<double>())));
+  print_line(fmt::format("  peak memory {}B", human_count(double(peak_memory_bytes()))));
+}
+
+void bench_op(const BenchOptions& o) {
+  check_options(o);
+  Context ctx;
+  set_threads(ctx, o);
+  ctx.device = parse_device(o.device);
+  ctx.conv = parse_conv(o.conv);
+  const Precision precision = parse_precision(o.precision);
+  ProgressBar bar("bench", !o.quiet);
+  const Work work = op_work(ctx, o);
+  const Probe peak = probe_peak(ctx.thread_count(), precision);
+  const Json r = results(work, measure(work, o, ctx.thread_count(), precision, bar), peak);
+  bar.clear();
+  if (!o.json) {
+    if (!o.quiet) print_results(fmt::format("bench of {} {}{}, {} on the CPU", o.op, o.shape, o.backward ? " backward" : "", o.precision), r);
+    return;
+  }
+  Json document = {{"command", "bench"}, {"device", "cpu"}, {"precision", o.precision}, {"version", kVersion},
+                   {"threads", ctx.thread_count()}, {"conv", o.conv}};
+  document.update(r);
+  document["peak_memory_bytes"] = peak_memory_bytes();
+  print_json(document);
+}
+
+void bench_method(const BenchOptions& o) {
+  Job job("bench", o);
+  const Work work = method_work(job, o);
+  const int threads = job.ctx.thread_count();
+  const Probe peak = probe_peak(threads, job.run.precision);
+  const Json r = results(work, measure(work, o, threads, job.run.precision, job.bar), peak);
+  job.bar.clear();
+  if (!o.json) {
+    if (!o.quiet) print_results(job.summary_title("bench of " + o.method), r);
+    return;
+  }
+  Json document = job.header();
+  document["threads"] = threads;
+  document["conv"] = o.conv;
+  document.update(r);
+  document["weights_bytes"] = job.model.network.parameter_count() * int64_t(sizeof(float));
+  job.add_footer(document);
+  print_json(document);
+}
+
+void run_bench(const BenchOptions& o) {
+  if (o.repeat < 1 || o.repeat > 100000) throw Error(fmt::format("--repeat {} is out of range", o.repeat), "1 to 100000", true);
+  if (!(o.min_seconds >= 0 && o.min_seconds < 1e4)) throw Error("--min-seconds is out of range", "0 to 10000", true);
+  if (o.op.empty() == o.method.empty())
+    throw Error("bench wants either --method or --op", "for example --method smoothgrad --model vgg19 --weights random:0, or "
+                "--op conv --shape 16,64,224,224,64,3", true);
+  if (o.op.empty())
+    bench_method(o);
+  else
+    bench_op(o);
+}
+
+}  // namespace
+
+std::function<void()> setup_bench(CLI::App& app) {
+  auto o = std::make_shared<BenchOptions>();
+  app.add_option("--method", o->method, "what to repeat (jacobian: one forward pass, one backward pass for each class)")
+      ->type_name("forward|gradient|jacobian|smoothgrad|integrated");
+  app.add_option("--op", o->op, "or one op")->type_name("conv|linear|maxpool");
+  app.add_option("--shape", o->shape, "of the op: conv N,C,H,W,K,kernel[,stride[,padding]]; linear N,in,out; maxpool "
+                 "N,C,H,W,kernel[,stride[,padding]]")->type_name("LIST");
+  app.add_flag("--backward", o->backward, "the op's backward-data");
+  app.add_option("--repeat", o->repeat, "runs to time; their median counts (default 5)")->type_name("N");
+  app.add_option("--min-seconds", o->min_seconds, "a run repeats the work at least that long (default 0)")->type_name("S");
+  app.add_option("--samples", o->samples, "of smoothgrad (default 32)")->type_name("N");
+  app.add_option("--steps", o->steps, "of integrated (default 32)")->type_name("N");
+  app.add_option("--rule", o->rule, "default gradient")->type_name("gradient|deconv|guided");
+  app.add_flag("--probe", o->probe, "measure the machine's multiply-add rate beside each run");
+  add_inputs(app, *o, "an image or array to run on (default: random values)");
+  add_model(app, *o);
+  add_run(app, *o);
+  add_report(app, *o);
+  return [o] { run_bench(*o); };
+}
+
+}  // namespace switchback

@@ -1,0 +1,162 @@
+// `switchback classify`: the most probable classes of each image.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <numeric>
+
+#include "engine/npy.h"
+#include "tools/commands.h"
+#include "tools/inputs.h"
+#include "tools/job.h"
+#include "viz/inspect.h"
+#include "viz/render.h"
+
+namespace switchback {
+namespace {
+
+struct ClassifyOptions : Options {
+  std::string save_input;
+};
+
+struct Ranking {
+  std::vector<int64_t> order;  // classes, most probable first
+  std::vector<double> probability;
+};
+
+Ranking rank(std::span<const float> logits, int64_t top) {
+  Ranking r;
+  r.probability = softmax(logits);
+  r.order.resize(logits.size());
+  std::iota(r.order.begin(), r.order.end(), 0);
+  std::stable_sort(r.order.begin(), r.order.end(),
+                   [&](int64_t a, int64_t b) { return logits[size_t(a)] > logits[size_t(b)]; });
+  r.order.resize(std::min(r.order.size(), size_t(top)));
+  return r;
+}
+
+std::string shown_name(const Job& job, int64_t c) {
+  const std::string name = job.class_name(c);
+  return name.empty() || name == std::to_string(c) ? std::to_string(c) : fmt::format("{} {}", c, name);
+}
+
+Json entry_json(const Job& job, const Chunk::Part& part, int64_t i, std::span<const float> logits, const Ranking& r) {
+  const auto of = [&](int64_t c) {
+    return Json{{"target", c}, {"class", job.class_json(c)}, {"score", logits[size_t(c)]}, {"probability", r.probability[size_t(c)]}};
+  };
+  Json entry = {{"path", part.file->path}, {"index", i}};
+  entry.update(of(r.order[0]));
+  entry["top"] = Json::array();
+  for (int64_t c : r.order) entry["top"].push_back(of(c));
+  return entry;
+}
+
+Image chart(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, const Ranking& r) {
+  std::vector<std::string> names;
+  std::vector<float> values;
+  for (int64_t c : r.order) {
+    names.push_back(shown_name(job, c));
+    values.push_back(float(r.probability[size_t(c)]));
+  }
+  const Image pictures[] = {
+      enlarge_to_at_least(to_rgb(input_picture(chunk.x, part.first + i, job.model, part.file->array)), 224),
+      bar_chart(names, values, {.title = item_name(*part.file, i)})};
+  return side_by_side(pictures);
+}
+
+std::string summary_line(const Job& job, const Chunk::Part& part, int64_t i, const Ranking& r) {
+  std::string line = fmt::format("  {:<28}", item_name(*part.file, i));
+  for (int64_t c : r.order) line += fmt::format("  {} {:.1f} %", shown_name(job, c), 100 * r.probability[size_t(c)]);
+  return line;
+}
+
+struct Classified {
+  Json inputs = Json::array();
+  std::vector<std::string> lines;
+  int64_t items = 0;
+};
+
+void classify_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const Tensor& all, Output& output,
+                   Classified& result) {
+  const int64_t classes = all.dim(1);
+  Json files = Json::array();
+  if (output.npy()) {
+    Tensor own({part.count, classes});
+    std::copy_n(all.data() + part.first * classes, own.count(), own.data());
+    files.push_back(output.add_npy(part.file->stem + ".classify.npy", own, {"N", "K"}));
+  }
+  std::vector<Panel> charts;
+  std::vector<Json> entries;
+  for (int64_t i = 0; i < part.count; ++i) {
+    const std::span<const float> logits = all.values().subspan(size_t((part.first + i) * classes), size_t(classes));
+    const Ranking r = rank(logits, job.options.top);
+    entries.push_back(entry_json(job, part, i, logits, r));
+    result.lines.push_back(summary_line(job, part, i, r));
+    if (!output.png()) continue;
+    const Image picture = chart(job, chunk, part, i, r);
+    if (charts.size() < kMostGridPanels) charts.push_back({picture, ""});
+    output.add_panel(picture, "");
+  }
+  if (output.png()) files.push_back(output.add_png(part.file->stem + ".classify.png", arrange(std::move(charts), part.file->stem)));
+  for (Json& entry : entries) {
+    entry["files"] = files;
+    result.inputs.push_back(std::move(entry));
+  }
+  result.items += part.count;
+}
+
+void run_classify(const ClassifyOptions& o) {
+  Job job("classify", o);
+  const std::vector<InputFile> files = list_inputs(o.inputs);
+  Output output(o);
+  Classified result;
+  size_t done = 0;
+  const int64_t most = o.save_input.empty() ? 256 : std::numeric_limits<int64_t>::max();
+  for_each_chunk(files, job.model, [&](Shape) { return most; }, [&](const Chunk& chunk) {
+    if (!o.save_input.empty()) {
+      CHECK(chunk.parts.size() == files.size(), "--save-input writes one array, but the inputs differ in shape");
+      write_npy(o.save_input, chunk.x);
+    }
+    RunOptions options = job.run;
+    options.progress = [&](int64_t n, int64_t total) {
+      job.bar.update((double(done) + double(chunk.parts.size()) * double(n) / double(total)) / double(files.size()));
+    };
+    const Tensor all = logits(job.ctx, job.model.network, chunk.x, options);
+    CHECK(all.dims().size() == 2, "{} gives maps of shape {}, not classes", o.model, to_string(all.dims()));
+    for (float v : all.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", o.model);
+    for (const Chunk::Part& part : chunk.parts) classify_file(job, chunk, part, all, output, result);
+    done += chunk.parts.size();
+  });
+  const std::string sheet = output.png() ? output.add_contact_sheet("classify", job.summary_title("classify")) : "";
+  output.commit();
+  job.bar.clear();
+  if (o.json) {
+    Json document = job.header();
+    document["inputs"] = std::move(result.inputs);
+    if (!sheet.empty()) document["contact_sheet"] = sheet;
+    job.add_footer(document);
+    print_json(document);
+  } else if (!o.quiet) {
+    print_line(job.summary_title("classify"));
+    for (const std::string& line : result.lines) print_line(line);
+    for (const std::string& path : output.paths()) print_line("wrote " + path);
+    print_line(job.summary_times(result.items, "image"));
+  }
+}
+
+}  // namespace
+
+std::function<void()> setup_classify(CLI::App& app) {
+  auto o = std::make_shared<ClassifyOptions>();
+  add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]");
+  add_model(app, *o);
+  app.add_option("--save-input", o->save_input, "write what the network sees of the inputs, [N,C,H,W]")
+      ->type_name("FILE.npy");
+  add_output(app, *o, false);
+  add_run(app, *o);
+  add_report(app, *o);
+  add_top(app, *o, "classes to show (default 5)");
+  return [o] { run_classify(*o); };
+}
+
+}  // namespace switchback

@@ -1,0 +1,90 @@
+#include "tools/job.h"
+
+#include <omp.h>
+
+#include <filesystem>
+
+#include "engine/version.h"
+
+namespace switchback {
+namespace {
+
+double since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+Model open(const Options& o) {
+  check_options(o);
+  if (o.model.empty()) throw Error("--model is missing", "`switchback models` lists the built-in ones", true);
+  return open_model({o.model, o.weights, o.preprocess}, all_weight_folders());
+}
+
+}  // namespace
+
+std::vector<std::string> all_weight_folders() {
+  std::vector<std::string> folders = weight_folders();
+  std::error_code error;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (!error && std::filesystem::exists(program.parent_path() / "CMakeCache.txt", error))
+    folders.push_back(SWITCHBACK_SOURCE_WEIGHTS);
+  return folders;
+}
+
+void set_threads(Context& ctx, const Options& o) {
+  if (o.threads.empty()) return;
+  ctx.threads = int(parse_whole("--threads", o.threads, 1, 4096));
+  omp_set_num_threads(ctx.threads);
+}
+
+Job::Job(const char* command, const Options& options)
+    : command(command), options(options), bar(command, !options.quiet), start(std::chrono::steady_clock::now()) {
+  model = open(options);
+  set_threads(ctx, options);
+  ctx.device = parse_device(options.device);
+  ctx.conv = parse_conv(options.conv);
+  run = {.precision = parse_precision(options.precision),
+         .batch = parse_batch(options.batch),
+         .memory = parse_memory(options.memory),
+         .progress = {}};
+  target = {options.target, options.layer, parse_score(options.score)};
+  if (!options.save_weights.empty()) save_weights(model.network, options.save_weights);
+  load_seconds = seconds();
+}
+
+double Job::seconds() const { return since(start); }
+
+std::string Job::class_name(int64_t c) const {
+  return c >= 0 && c < int64_t(model.labels.size()) ? model.labels[size_t(c)] : "";
+}
+
+Json Job::class_json(int64_t c) const {
+  const std::string name = class_name(c);
+  return name.empty() ? Json(nullptr) : Json(name);
+}
+
+Json Job::header() const {
+  return {{"command", command},
+          {"model", options.model},
+          {"weights", model.weights},
+          {"device", "cpu"},
+          {"precision", options.precision},
+          {"seed", parse_seed(options.seed)},
+          {"version", kVersion}};
+}
+
+void Job::add_footer(Json& document) const {
+  const double total = seconds();
+  document["seconds"] = {{"load", load_seconds}, {"run", total - load_seconds}, {"total", total}};
+  document["peak_memory_bytes"] = peak_memory_bytes();
+}
+
+std::string Job::summary_title(const std::string& what) const {
+  return fmt::format("{} of {} (weights: {}), {} on the CPU", what, options.model, model.weights, options.precision);
+}
+
+std::string Job::summary_times(int64_t items, const char* noun) const {
+  return fmt::format("{} {}{} in {} (loading the model: {})", items, noun, items == 1 ? "" : "s",
+                     human_seconds(seconds() - load_seconds), human_seconds(load_seconds));
+}
+
+}  // namespace switchback

@@ -1,0 +1,46 @@
+// One run of a command: its model, context and times, opened from the options.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "engine/model.h"
+#include "kernels/context.h"
+#include "tools/options.h"
+#include "tools/output.h"
+#include "tools/progress.h"
+#include "viz/gradient.h"
+
+namespace switchback {
+
+struct Job {
+  // Checks the options and opens the model (and writes --save-weights).
+  Job(const char* command, const Options& options);
+
+  std::string command;
+  Options options;
+  Context ctx;
+  Model model;
+  RunOptions run;
+  TargetSpec target;
+  ProgressBar bar;
+  std::chrono::steady_clock::time_point start;
+  double load_seconds = 0;
+
+  double seconds() const;  // since the start
+  std::string class_name(int64_t c) const;  // "" where there is no label
+  Json class_json(int64_t c) const;         // null where there is no label
+  // The fields of every JSON document up to `version`, and those behind `inputs`.
+  Json header() const;
+  void add_footer(Json& document) const;
+  std::string summary_title(const std::string& what) const;  // "gradient of vgg19 (weights …), fp32 on the CPU"
+  std::string summary_times(int64_t items, const char* noun) const;
+};
+
+// Weights folders, the source tree's for a command that runs in its build folder included.
+std::vector<std::string> all_weight_folders();
+// Threads for OpenMP and the context; call before anything runs.
+void set_threads(Context& ctx, const Options& o);
+
+}  // namespace switchback

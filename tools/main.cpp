@@ -1,0 +1,117 @@
+// `switchback COMMAND [OPTIONS] INPUT...`: picks the row of the command, parses, runs, and turns errors into one line
+// on stderr and an exit code: 0 done, 1 failed, 2 wrong usage.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "engine/files.h"
+#include "engine/network.h"
+#include "engine/version.h"
+#include "kernels/check.h"
+#include "tools/commands.h"
+#include "tools/output.h"
+
+namespace switchback {
+namespace {
+
+std::vector<std::string> command_names() {
+  std::vector<std::string> names;
+  for (const Command& command : kCommands) names.push_back(command.name);
+  return names;
+}
+
+std::string overview() {
+  std::string text = "switchback: which pixels, regions or patterns a unit of a convolutional network answers to\n\n"
+                     "Usage: switchback COMMAND [OPTIONS] INPUT...\n\nCommands:\n";
+  for (const Command& command : kCommands) text += fmt::format("  {:<12} {}\n", command.name, command.about);
+  return text +
+         "\n`switchback COMMAND --help` tells a command's options, `switchback --version` the version.\n"
+         "INPUT is an image, a folder of images or a .npy array [N,C,H,W] (used as it is).\n";
+}
+
+std::string version() { return fmt::format("switchback {} ({})", kVersion, kGitCommit); }
+
+// Options that do not exist, with the nearest that do.
+[[noreturn]] void unknown_option(const CLI::App& app, const std::string& command) {
+  const std::vector<std::string> extras = app.remaining();
+  std::string word = extras.empty() ? "" : extras[0];
+  for (const std::string& extra : extras)
+    if (extra.size() > 1 && extra[0] == '-') {
+      word = extra;
+      break;
+    }
+  word = word.substr(0, word.find('='));
+  if (word.empty() || word[0] != '-')
+    throw Error(fmt::format("{} takes no INPUT, but '{}' is given", command, printable(word)),
+                fmt::format("see `switchback {} --help`", command), true);
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  throw Error(fmt::format("{} has no option {}", command, printable(word)),
+              fmt::format("nearest: {}; `switchback {} --help` lists them", nearest(word, names), command), true);
+}
+
+void run_command(const Command& row, std::vector<std::string> arguments) {
+  CLI::App app(row.about, fmt::format("switchback {}", row.name));
+  app.get_formatter()->column_width(34);
+  app.allow_windows_style_options(false);
+  const std::function<void()> run = row.setup(app);
+  std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
+  try {
+    app.parse(std::move(arguments));
+  } catch (const CLI::CallForHelp&) {
+    print_line(app.help());
+    return;
+  } catch (const CLI::ExtrasError&) {
+    unknown_option(app, row.name);
+  } catch (const CLI::ParseError& e) {
+    throw Error(e.what(), fmt::format("see `switchback {} --help`", row.name), true);
+  }
+  run();
+}
+
+void run(std::vector<std::string> arguments) {
+  if (arguments.empty()) throw Error("no command given", fmt::format("commands: {}", fmt::join(command_names(), ", ")), true);
+  const std::string command = arguments[0];
+  for (const std::string& argument : arguments)
+    if (argument == "--version") return print_line(version());
+  if (command == "--help" || command == "-h" || command == "help") return print_line(overview());
+  for (const Command& row : kCommands)
+    if (command == row.name) return run_command(row, {arguments.begin() + 1, arguments.end()});
+  if (command.starts_with("-"))
+    throw Error(fmt::format("the command must come first, but '{}' does", printable(command)),
+                "switchback COMMAND [OPTIONS] INPUT...", true);
+  throw Error(fmt::format("unknown command '{}'", printable(command)),
+              fmt::format("nearest: {}; commands: {}", nearest(command, command_names()), fmt::join(command_names(), ", ")),
+              true);
+}
+
+// One line, whatever the text holds.
+int report(const std::string& what, const std::string& hint, int code) {
+  std::string line = "switchback: error: " + what + (hint.empty() ? "" : " (" + hint + ")");
+  for (char& c : line)
+    if (c == '\n' || c == '\r') c = ' ';
+  fmt::print(stderr, "{}\n", line);
+  return code;
+}
+
+}  // namespace
+}  // namespace switchback
+
+int main(int argc, char** argv) {
+  switchback::remove_temporaries_on_signals();
+  try {
+    switchback::run({argv + 1, argv + argc});
+    return 0;
+  } catch (const switchback::Error& e) {
+    return switchback::report(e.what(), e.hint, e.usage ? 2 : 1);
+  } catch (const std::bad_alloc&) {
+    return switchback::report("out of memory", "use a smaller --batch or --memory, or fewer inputs and targets", 1);
+  } catch (const std::exception& e) {
+    return switchback::report(e.what(), "", 1);
+  }
+}

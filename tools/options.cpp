@@ -1,0 +1,180 @@
+#include "tools/options.h"
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <cmath>
+
+#include "engine/files.h"
+#include "engine/version.h"
+#include "kernels/check.h"
+
+namespace switchback {
+namespace {
+
+[[noreturn]] void usage(const std::string& what, const std::string& hint = "") { throw Error(what, hint, true); }
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts(1);
+  for (char c : text) {
+    if (c == separator)
+      parts.emplace_back();
+    else
+      parts.back() += c;
+  }
+  return parts;
+}
+
+}  // namespace
+
+bool Options::saves(std::string_view kind) const {
+  for (const std::string& part : split(save, ','))
+    if (part == kind) return true;
+  return false;
+}
+
+void add_inputs(CLI::App& app, Options& o, const char* about) { app.add_option("INPUT", o.inputs, about); }
+
+void add_model(CLI::App& app, Options& o) {
+  app.add_option("--model", o.model, "built-in architecture; `switchback models` lists them")->type_name("NAME");
+  app.add_option("--weights", o.weights, "safetensors file with torchvision's names, or random[:SEED]; default: the "
+                 "model's installed weights")->type_name("FILE|random[:SEED]");
+  app.add_option("--save-weights", o.save_weights, "write the weights that are loaded")->type_name("FILE");
+  app.add_option("--preprocess", o.preprocess, "how images become input; default: the model's own")->type_name("FILE.json");
+}
+
+void add_target(CLI::App& app, Options& o) {
+  app.add_option("--target", o.target, "output units to explain: max, all, class numbers C,C or a label (default max)")
+      ->type_name("max|all|C,C|LABEL");
+  app.add_option("--score", o.score, "what is differentiated (default logit)")->type_name("logit|probability|nll");
+  app.add_option("--layer", o.layer, "a hidden unit instead of an output")
+      ->type_name("NAME[:CHANNEL|max|all[:ROW,COL|max]]");
+}
+
+void add_output(CLI::App& app, Options& o, bool saves_by_default) {
+  if (!saves_by_default) o.save = "none";
+  app.add_option("-o,--output", o.output, "folder for results (default out)")->type_name("DIR");
+  app.add_option("--save", o.save, fmt::format("what to write: png, npy or both (default {})", o.save))->type_name("png,npy");
+}
+
+void add_run(CLI::App& app, Options& o) {
+  app.add_option("--device", o.device, "where to run (default auto)")->type_name("auto|cpu|cuda[:N]");
+  app.add_option("--precision", o.precision, "arithmetic (default fp32)")->type_name("fp32|tf32|bf16|fp16");
+  app.add_option("--batch", o.batch, "items of one pass (default auto: from memory)")->type_name("auto|N");
+  app.add_option("--memory", o.memory, "most memory beyond the weights, for example 2G (default: half of what is free)")
+      ->type_name("SIZE");
+  app.add_option("--conv", o.conv, "convolution algorithm (default auto)")->type_name("auto|direct|winograd");
+  app.add_option("--seed", o.seed, "of random numbers (default 0)")->type_name("N");
+  app.add_option("--threads", o.threads, "default: one for each processor")->type_name("N");
+}
+
+void add_report(CLI::App& app, Options& o) {
+  app.add_flag("--json", o.json, "print one JSON document instead of a summary");
+  app.add_flag("--quiet", o.quiet, "print no summary and no progress");
+}
+
+void add_top(CLI::App& app, Options& o, const char* about) { app.add_option("--top", o.top, about)->type_name("K"); }
+
+void check_choice(std::string_view option, std::string_view value, const std::vector<std::string>& choices) {
+  for (const std::string& choice : choices)
+    if (value == choice) return;
+  usage(fmt::format("{} {} is unknown", option, printable(value)), fmt::format("one of: {}", fmt::join(choices, ", ")));
+}
+
+int64_t parse_whole(std::string_view option, std::string_view text, int64_t least, int64_t most) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size())
+    usage(fmt::format("{} '{}' is no whole number", option, printable(text)));
+  if (value < least || value > most)
+    usage(fmt::format("{} {} is out of range", option, value), fmt::format("{} to {}", least, most));
+  return value;
+}
+
+uint64_t parse_seed(const std::string& text) {
+  uint64_t seed = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size())
+    usage(fmt::format("--seed '{}' is no whole number", printable(text)), "0 to 2^64 - 1");
+  return seed;
+}
+
+int64_t parse_batch(const std::string& text) {
+  return text == "auto" ? 0 : parse_whole("--batch", text, 1, 1 << 20);
+}
+
+size_t parse_memory(const std::string& text) {
+  if (text.empty() || text == "auto") return 0;
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  std::string unit(end, size_t(text.data() + text.size() - end));
+  if (unit.ends_with("iB") || unit.ends_with("ib")) unit.resize(unit.size() - 2);
+  if (unit.ends_with("B") || unit.ends_with("b")) unit.resize(unit.size() - 1);
+  int shift = -1;
+  const std::pair<const char*, int> units[] = {{"", 0},   {"K", 10}, {"k", 10}, {"M", 20}, {"m", 20},
+                                               {"G", 30}, {"g", 30}, {"T", 40}, {"t", 40}};
+  for (const auto& [name, bits] : units)
+    if (unit == name) shift = bits;
+  const double bytes = std::ldexp(value, std::max(shift, 0));
+  if (error != std::errc() || shift < 0 || !(bytes >= 1) || bytes > 1e18)
+    usage(fmt::format("--memory '{}' is no size", printable(text)), "for example 500M or 2G");
+  return size_t(bytes);
+}
+
+std::vector<int64_t> parse_list(std::string_view option, const std::string& text, int64_t count) {
+  std::vector<int64_t> out;
+  if (text.empty()) return out;
+  for (const std::string& part : split(text, ',')) {
+    const size_t dash = part.find('-', 1);
+    const int64_t first = parse_whole(option, part.substr(0, dash), 0, count - 1);
+    const int64_t last = dash == std::string::npos ? first : parse_whole(option, part.substr(dash + 1), first, count - 1);
+    for (int64_t i = first; i <= last; ++i) out.push_back(i);
+  }
+  return out;
+}
+
+Score parse_score(const std::string& text) {
+  check_choice("--score", text, {"logit", "probability", "nll"});
+  return text == "logit" ? Score::logit : text == "nll" ? Score::nll : Score::probability;
+}
+
+Precision parse_precision(const std::string& text) {
+  check_choice("--precision", text, {"fp32", "tf32", "bf16", "fp16"});
+  if (text == "fp32") return Precision::fp32;
+  if (text != "bf16") throw Error(fmt::format("--precision {} is not available on the CPU", text), "use fp32 or bf16");
+  if (!cpu_features().fast_bf16())
+    throw Error("--precision bf16 needs a processor with AVX512-BF16 or AMX; this one has neither", "use fp32");
+  return Precision::bf16;
+}
+
+ReluRule parse_rule(const std::string& text) {
+  check_choice("--rule", text, {"gradient", "deconv", "guided"});
+  return text == "gradient" ? kGradient : text == "deconv" ? kDeconv : kGuided;
+}
+
+Device parse_device(const std::string& text) {
+  if (text == "auto" || text == "cpu") return Device::cpu;
+  if (text != "cuda" && !text.starts_with("cuda:")) check_choice("--device", text, {"auto", "cpu", "cuda", "cuda:N"});
+  if (text.starts_with("cuda:")) parse_whole("--device cuda:", std::string_view(text).substr(5), 0, 1023);
+  throw Error(fmt::format("--device {}: this build has no CUDA backend", text), "use --device cpu");
+}
+
+ConvAlgorithm parse_conv(const std::string& text) {
+  check_choice("--conv", text, {"auto", "direct", "winograd"});
+  return text == "auto" ? ConvAlgorithm::automatic : text == "direct" ? ConvAlgorithm::direct : ConvAlgorithm::winograd;
+}
+
+void check_options(const Options& o) {
+  parse_device(o.device);
+  parse_precision(o.precision);
+  parse_batch(o.batch);
+  parse_memory(o.memory);
+  parse_score(o.score);
+  parse_conv(o.conv);
+  parse_seed(o.seed);
+  if (!o.threads.empty()) parse_whole("--threads", o.threads, 1, 4096);
+  if (o.top < 1) usage(fmt::format("--top {} is less than 1", o.top));
+  for (const std::string& part : split(o.save, ',')) check_choice("--save", part, {"png", "npy", "none"});
+  if (o.output.empty()) usage("--output names no folder");
+}
+
+}  // namespace switchback

@@ -1,0 +1,63 @@
+// The options that commands share (CLI.md's table), their parsing, and the checks that need no model.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/plan.h"
+#include "kernels/context.h"
+#include "viz/target.h"
+
+namespace CLI {
+class App;
+}
+
+namespace switchback {
+
+struct Options {
+  std::vector<std::string> inputs;
+  // model
+  std::string model, weights, save_weights, preprocess;
+  // target
+  std::string target = "max", score = "logit", layer;
+  // output
+  std::string output = "out", save = "png";
+  // run
+  std::string device = "auto", precision = "fp32", batch = "auto", memory, conv = "auto";
+  std::string seed = "0", threads;
+  int top = 5;
+  bool json = false, quiet = false;
+
+  bool saves(std::string_view kind) const;  // "png" or "npy"
+};
+
+// Each adds its group of options to a command's parser.
+void add_inputs(CLI::App& app, Options& o, const char* about);
+void add_model(CLI::App& app, Options& o);
+void add_target(CLI::App& app, Options& o);
+void add_output(CLI::App& app, Options& o, bool saves_by_default = true);
+void add_run(CLI::App& app, Options& o);     // device, precision, batch, memory, seed, threads, conv
+void add_report(CLI::App& app, Options& o);  // json, quiet
+void add_top(CLI::App& app, Options& o, const char* about);
+
+// Throws (usage) on values that no command takes; --model itself is checked where it is opened.
+void check_options(const Options& o);
+
+// One of `choices`, or an error (usage) that lists them.
+void check_choice(std::string_view option, std::string_view value, const std::vector<std::string>& choices);
+
+int64_t parse_whole(std::string_view option, std::string_view text, int64_t least, int64_t most);
+uint64_t parse_seed(const std::string& text);
+int64_t parse_batch(const std::string& text);  // 0: auto
+size_t parse_memory(const std::string& text);  // "2G", "500M", "1.5GiB"; "" gives 0
+std::vector<int64_t> parse_list(std::string_view option, const std::string& text, int64_t count);  // "0-15,20"
+Score parse_score(const std::string& text);
+Precision parse_precision(const std::string& text);
+ReluRule parse_rule(const std::string& text);
+Device parse_device(const std::string& text);
+ConvAlgorithm parse_conv(const std::string& text);
+
+}  // namespace switchback

@@ -1,0 +1,57 @@
+// Results: picture and array files that appear together at the end or not at all, the contact sheet of all inputs, and
+// the report on stdout.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "engine/files.h"
+#include "engine/image.h"
+#include "engine/tensor.h"
+#include "tools/options.h"
+#include "viz/grid.h"
+
+namespace switchback {
+
+using Json = nlohmann::ordered_json;
+
+class Output {
+ public:
+  // Makes the folder at once, so that one that cannot be written is found before the work and not after it.
+  explicit Output(const Options& o);
+  bool png() const { return png_; }
+  bool npy() const { return npy_; }
+  // Each stages DIR/NAME and returns its entry for `files` of the JSON document.
+  Json add_png(const std::string& name, const Image& image);
+  Json add_npy(const std::string& name, const Tensor& tensor, const std::vector<std::string>& axes);
+  // One panel of the contact sheet; those beyond the first kMostPanels are counted but not drawn.
+  void add_panel(Image picture, std::string label);
+  // Writes DIR/contact_sheet.SUFFIX.png if there are at least two panels; returns its path or "".
+  std::string add_contact_sheet(const std::string& suffix, const std::string& title);
+  void commit() { files_.commit(); }
+  std::vector<std::string> paths() const { return files_.paths(); }
+
+ private:
+  static constexpr size_t kMostPanels = 120;
+  std::string path(const std::string& name) const;
+  std::string folder_;
+  bool png_, npy_;
+  StagedFiles files_;
+  std::vector<Panel> panels_;
+  size_t panels_wanted_ = 0;
+};
+
+// Pictures of one input's maps: the picture alone (enlarged where it is tiny), or a labelled grid of them.
+Image arrange(std::vector<Panel> panels, const std::string& title);
+inline constexpr size_t kMostGridPanels = 120;
+
+size_t peak_memory_bytes();
+void print_json(const Json& document);  // one document on stdout
+void print_line(const std::string& line);
+
+// 1234567 -> "1.23 M"; 0.0123 s -> "12.3 ms".
+std::string human_count(double value);
+std::string human_seconds(double seconds);
+
+}  // namespace switchback
