@@ -39,14 +39,12 @@ std::string text(const json& entry, const char* key) {
   return found != entry.end() && found->is_string() ? found->get<std::string>() : "";
 }
 
-// "trained by …; top-1 99.54 % of MNIST test"
-std::string describe_source(const json& entry) {
-  std::string out = text(entry, "source").empty() ? text(entry, "made") : text(entry, "source");
+// "top-1 99.54 % of MNIST test, 10,000 digits"
+std::string describe_accuracy(const json& entry) {
   const auto accuracy = entry.find("accuracy");
-  if (accuracy != entry.end() && accuracy->is_object() && accuracy->contains("top1") && (*accuracy)["top1"].is_number())
-    out += fmt::format("{}top-1 {:.2f} % of {}", out.empty() ? "" : "; ", 100 * (*accuracy)["top1"].get<double>(),
-                       text(*accuracy, "set"));
-  return out.empty() ? "found in the weights folder" : out;
+  if (accuracy == entry.end() || !accuracy->is_object() || !accuracy->contains("top1") || !(*accuracy)["top1"].is_number())
+    return "";
+  return fmt::format("top-1 {:.2f} % of {}", 100 * (*accuracy)["top1"].get<double>(), text(*accuracy, "set"));
 }
 
 uint64_t random_seed(const std::string& spec) {
@@ -104,7 +102,9 @@ std::vector<InstalledWeights> installed_weights(std::string_view model, const st
   for (const std::string& folder : folders) {
     if (!is_file(folder + "/" + file)) continue;
     const json entry = manifest_entry(folder, file);
-    out.push_back({folder + "/" + file, describe_source(entry), text(entry, "licence")});
+    const std::string source = text(entry, "source").empty() ? text(entry, "made") : text(entry, "source");
+    out.push_back({folder + "/" + file, source.empty() ? "found in " + folder : source, describe_accuracy(entry),
+                   text(entry, "licence")});
   }
   return out;
 }

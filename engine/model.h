@@ -28,7 +28,7 @@ std::vector<std::string> weight_folders();
 
 // A model's weights at hand: FOLDER/NAME.safetensors, with what FOLDER/manifest.json says of it.
 struct InstalledWeights {
-  std::string file, source, licence;
+  std::string file, source, accuracy, licence;
 };
 std::vector<InstalledWeights> installed_weights(std::string_view model, const std::vector<std::string>& folders);
 

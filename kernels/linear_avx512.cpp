@@ -6,7 +6,7 @@
 namespace switchback {
 namespace {
 
-constexpr int kForwardR = 4, kForwardS = 4, kBackV = 4, kBackS = 4;  // 16 sums in 32 registers
+constexpr int kForwardR = 4, kForwardS = 4, kBackV = 3, kBackS = 8;  // 16 and 24 of 32 registers hold sums
 
 struct V16 {
   __m512 a;

@@ -11,11 +11,11 @@ namespace {
 #define SB_LINEAR_INLINE inline __attribute__((always_inline))
 
 constexpr int64_t kLanes = 16;
-constexpr int64_t kDepth = 1024;      // columns of a forward block: 16 lane sums over it, then added to the total
-constexpr int64_t kTotals = 512;      // lane totals kept on the stack by the forward pass (32 KB)
-constexpr int64_t kMostSamples = 64;  // per pass over the weights
-constexpr int64_t kBackRows = 32;     // rows (outputs) summed before they are added to dx
-constexpr int64_t kBackColumns = 1024;
+constexpr int64_t kDepth = 1024;       // columns of a forward block: 16 lane sums over it, then added to the total
+constexpr int64_t kTotals = 512;       // lane totals kept on the stack by the forward pass (32 KB)
+constexpr int64_t kMostSamples = 64;   // per pass over the weights
+constexpr int64_t kBackRows = 32;      // rows (outputs) summed before they are added to dx
+constexpr int64_t kBackColumns = 960;  // a multiple of both tile widths, 32 and 48
 
 struct alignas(64) LaneTotal {
   float lane[kLanes];

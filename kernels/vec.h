@@ -37,6 +37,36 @@ inline Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline uint32_t greater(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
 inline uint32_t less(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ); }
 inline Vec keep(Vec a, uint32_t mask) { return {_mm512_maskz_mov_ps(__mmask16(mask), a.v)}; }
+
+// out[j][i] = in[i·stride + j] for 16x16 floats: four rounds of shuffles, pairs, fours, halves.
+inline void transpose16(const float* in, int64_t stride, float* out) {
+  __m512 a[16], b[16];
+  for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_ps(in + i * stride);
+  for (int i = 0; i < 16; i += 2) {
+    b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+  }
+  const auto low = [](__m512 x, __m512 y) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(x), _mm512_castps_pd(y)));
+  };
+  const auto high = [](__m512 x, __m512 y) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(x), _mm512_castps_pd(y)));
+  };
+  for (int i = 0; i < 16; i += 4) {  // a[i + j], quarter q: column 4q + j of rows i .. i+3
+    a[i] = low(b[i], b[i + 2]);
+    a[i + 1] = high(b[i], b[i + 2]);
+    a[i + 2] = low(b[i + 1], b[i + 3]);
+    a[i + 3] = high(b[i + 1], b[i + 3]);
+  }
+  for (int j = 0; j < 4; ++j) {
+    const __m512 even0 = _mm512_shuffle_f32x4(a[j], a[4 + j], 0x88), even1 = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0x88);
+    const __m512 odd0 = _mm512_shuffle_f32x4(a[j], a[4 + j], 0xdd), odd1 = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0xdd);
+    _mm512_storeu_ps(out + 16 * j, _mm512_shuffle_f32x4(even0, even1, 0x88));
+    _mm512_storeu_ps(out + 16 * (4 + j), _mm512_shuffle_f32x4(odd0, odd1, 0x88));
+    _mm512_storeu_ps(out + 16 * (8 + j), _mm512_shuffle_f32x4(even0, even1, 0xdd));
+    _mm512_storeu_ps(out + 16 * (12 + j), _mm512_shuffle_f32x4(odd0, odd1, 0xdd));
+  }
+}
 #else
 struct Vec {
   static constexpr int kLanes = 8;
@@ -62,6 +92,10 @@ inline Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
 inline uint32_t greater(Vec a, Vec b) { return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ))); }
 inline uint32_t less(Vec a, Vec b) { return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))); }
 inline Vec keep(Vec a, uint32_t mask) { return {_mm256_and_ps(a.v, _mm256_castsi256_ps(lane_mask(mask)))}; }
+inline void transpose16(const float* in, int64_t stride, float* out) {
+  for (int i = 0; i < 16; ++i)
+    for (int j = 0; j < 16; ++j) out[16 * j + i] = in[i * stride + j];
+}
 #endif
 
 inline constexpr int kLanes = Vec::kLanes;

@@ -124,9 +124,7 @@ void transform_weights(const WinogradProblem& w, int64_t k0, int64_t first, int6
                                            9 * kWinogradBlock * kWinogradBlock;
       if (w.transposed) {
         for (int tap = 0; tap < 9; ++tap)
-          for (int a = 0; a < kWinogradBlock; ++a)
-            for (int b = 0; b < kWinogradBlock; ++b)
-              block[8 - tap][a][b] = packed[(tap * kWinogradBlock + b) * kWinogradBlock + a];
+          transpose16(packed + tap * kWinogradBlock * kWinogradBlock, kWinogradBlock, &block[8 - tap][0][0]);
         packed = &block[0][0][0];
       }
       for (int r = 0; r < kWinogradBlock; ++r)
@@ -272,7 +270,7 @@ void run_large(Context& ctx, const Geometry& g, const End& end) {
   const WinogradProblem& w = g.w;
   const int threads = ctx.thread_count();
   const int64_t panels = (w.k + kCols - 1) / kCols, panel = 36 * w.c * kCols;
-  const int64_t most = std::max<int64_t>(kTiles, (int64_t(8) << 20) / (36 * w.c * 4) / kTiles * kTiles);
+  const int64_t most = std::max<int64_t>(kTiles, (int64_t(16) << 20) / (36 * w.c * 4) / kTiles * kTiles);
   const int64_t supers = (g.tiles() + most - 1) / most;
   const int64_t super = std::min(most, whole_panels((g.tiles() + supers - 1) / supers));
   const int64_t parts = (threads + panels - 1) / panels;  // of the tiles, where there are more threads than panels

@@ -81,6 +81,8 @@ struct Case {
   const char* says;  // on stderr, anywhere
 };
 
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+
 const std::vector<Case>& cases() {
   static const std::vector<Case> all = {
       // files
@@ -117,7 +119,7 @@ const std::vector<Case>& cases() {
       {"NoWeights", {"gradient", "--model", "vgg19", kDigit}, 1, "random:0"},
       {"BadSeedOfWeights", {"gradient", "--model", "lenet", "--weights", "random:x", kDigit}, 2, "random:x"},
       {"MissingTape", {"gradient", "--model", "lenet", "--load-tape", "@missing.safetensors", kDigit}, 1, "missing.safetensors"},
-      {"OtherTape", {"gradient", "--model", "lenet", "--load-tape", "@other.safetensors", kDigit}, 1, "gate"},
+      {"OtherTape", {"gradient", "--model", "lenet", "--load-tape", "@other.safetensors", kDigit}, 1, "has no 'pool1.switch'"},
       {"TapeBatch", {"gradient", "--model", "lenet", "--save-tape", "@t.safetensors", "--batch", "1", kDigit, kDigit}, 2, "--batch"},
       // names
       {"NoCommand", {}, 2, "classify"},
@@ -126,7 +128,7 @@ const std::vector<Case>& cases() {
       {"OptionFirst", {"--model", "lenet", "gradient"}, 2, "first"},
       {"UnknownOption", {"gradient", "--model", "lenet", "--tagret", "3", kDigit}, 2, "nearest: --target"},
       {"OptionOfAnother", {"gradient", "--model", "lenet", "--samples", "3", kDigit}, 2, "--samples"},
-      {"MissingValue", {"gradient", "--model"}, 2, "--model"},
+      {"MissingValue", {"gradient", kDigit, "--model"}, 2, "--model"},
       {"NoModel", {"gradient", kDigit}, 2, "--model"},
       {"UnknownModel", {"gradient", "--model", "vgg18", kDigit}, 2, "nearest: vgg1"},
       {"OnnxModel", {"gradient", "--model", "x.onnx", kDigit}, 2, "ONNX"},
@@ -190,8 +192,7 @@ TEST_P(CliError, OneLineAndNothingLeft) {
   const bool has_output = command == "gradient" || command == "smoothgrad" || command == "integrated" || command == "classify" ||
                           command == "evaluate" || command == "filters" || command == "activations";
   if (!output_named && has_output) {
-    arguments.push_back("-o");
-    arguments.push_back(folder / "out");
+    arguments.insert(arguments.begin() + 1, {"-o", folder / "out"});
   }
   const Outcome o = run_switchback(arguments);
   EXPECT_EQ(o.code, GetParam().code) << o.line << "\n" << o.err;

@@ -224,8 +224,8 @@ TEST(Cli, HiddenUnits) {
   TempFolder folder;
   write_npy(folder / "x.npy", wave({3, 64, 64}));
   const auto run = [&](const std::string& layer) {
-    return succeed({"gradient", "--model", "resnet18", "--weights", "random:0", "--layer", layer, "--save", "npy", "--json", "-o",
-                    folder / "out", folder / "x.npy"}).json()["inputs"][0];
+    return succeed({"gradient", "--model", "resnet18", "--weights", "random:0", "--layer", layer, "--conv", "direct", "--save", "npy",
+                    "--json", "-o", folder / "out", folder / "x.npy"}).json()["inputs"][0];
   };
   const json unit = run("layer2.0.conv1:5:3,2");
   EXPECT_EQ(unit["unit"], json({{"layer", "layer2.0.conv1"}, {"channel", 5}, {"row", 3}, {"column", 2}}));
@@ -234,9 +234,16 @@ TEST(Cli, HiddenUnits) {
   EXPECT_TRUE(unit["probability"].is_null());
   const Tensor map = read_npy(folder / "out/x.gradient.npy");
   EXPECT_EQ(map.dims(), (Dims{1, 3, 64, 64}));
-  // The receptive field of row 3 of layer2.0.conv1 ends far above the last row.
+  // The receptive field of row 3 of layer2.0.conv1 ends far above the last row, but not above row 20. (Winograd's tiles
+  // leave rounding errors of 1e-15 there, hence --conv direct.)
+  float outside = 0, inside = 0;
   for (int64_t c = 0; c < 3; ++c)
-    for (int64_t w = 0; w < 64; ++w) EXPECT_EQ(map[(c * 64 + 63) * 64 + w], 0);
+    for (int64_t w = 0; w < 64; ++w) {
+      outside = std::max(outside, std::abs(map[(c * 64 + 63) * 64 + w]));
+      inside = std::max(inside, std::abs(map[(c * 64 + 20) * 64 + w]));
+    }
+  EXPECT_EQ(outside, 0);
+  EXPECT_GT(inside, 0);
   const json strongest = run("layer2.0.conv1:5:max");
   EXPECT_GE(strongest["score"].get<double>(), unit["score"].get<double>());
   EXPECT_EQ(run("layer2.0.conv1:all")["target"].size(), 128u);

@@ -97,9 +97,7 @@ TEST(Compare, RejectsZeros) {
   EXPECT_NE(compare_exact(few, few), "") << "mostly zeros";
 }
 
-TEST(Compare, RejectsAToleranceThatHidesEverything) {
-  EXPECT_NE(compare(numbers(), numbers(), Nchw(kShape, 3.0)), "");
-}
+TEST(Compare, RejectsAToleranceThatHidesEverything) { EXPECT_NE(compare(numbers(), numbers(), Nchw(kShape, 3.0)), ""); }
 
 TEST(Compare, RejectsOtherShapes) {
   EXPECT_NE(compare_exact(numbers({2, 3, 4, 5}), numbers()), "");
@@ -209,13 +207,15 @@ TEST(Adjoint, RejectsAWrongTranspose) {
 }
 
 TEST(Splits, RejectsABatchDependentResult) {
-  EXPECT_EQ(check_splits(4, [](int64_t first, int64_t count) {
-              std::vector<uint8_t> out;
-              for (int64_t i = first; i < first + count; ++i) out.push_back(uint8_t(i));
-              return out;
-            }),
+  EXPECT_EQ(check_splits(4,
+                         [](int64_t first, int64_t count) {
+                           std::vector<uint8_t> out;
+                           for (int64_t i = first; i < first + count; ++i) out.push_back(uint8_t(i));
+                           return out;
+                         }),
             "");
-  EXPECT_NE(check_splits(4, [](int64_t, int64_t count) { return std::vector<uint8_t>(size_t(count), uint8_t(count)); }), "");
+  EXPECT_NE(check_splits(4, [](int64_t, int64_t count) { return std::vector<uint8_t>(size_t(count), uint8_t(count)); }),
+            "");
 }
 
 // A 1-pixel kernel at a corner shifts the map; a stride takes every other pixel; groups do not mix.
@@ -249,7 +249,7 @@ TEST(Reference, MaxPoolTiesAndCeilMode) {
 TEST(Reference, RoundsToBf16) {
   EXPECT_EQ(round_to(DType::bf16, 257), 256);
   EXPECT_EQ(round_to(DType::bf16, 259), 260);
-  EXPECT_EQ(round_to(DType::bf16, 1 + 0x1p-8), 1);       // half way: to even
+  EXPECT_EQ(round_to(DType::bf16, 1 + 0x1p-8), 1);  // half way: to even
   EXPECT_EQ(round_to(DType::bf16, 1 + 3 * 0x1p-8), 1 + 0x1p-6);
   EXPECT_EQ(round_to(DType::f32, 16777217), 16777216);
 }

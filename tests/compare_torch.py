@@ -8,12 +8,14 @@ torchvision; --install gets them with apt. VGG16, AlexNet and ResNet-34 have the
 and loaded into PyTorch, LeNet the shipped ones. For each network and convolution algorithm:
 
   logits     within 1e-5 (norm-wise) of float64
+  rounding   logits and hidden activations deviate by at most 8 σ, element by element, σ from the propagated variances of
+             rounding (tests/compare/reference.py derives them)
   loaded     maps of the three rules, of an output and of hidden units, with the float64 run's gates and switches loaded
              (--load-tape): within 1e-5
-  tape       run freely (--save-tape): every gate or switch that differs from float64's has a margin within the rounding
-             bound (tests/compare/reference.py derives it)
+  tape       run freely (--save-tape): every gate or switch that differs from float64's has a margin within 8 σ
   own tape   the freely run map against float64 with the gates and switches that the command itself saved: within 1e-5
   stable     where float64's own map moves less than 1e-5 under 1e-6 of input noise: the freely run map within 1e-4
+             (see check_stable for the few that hang on a gate at the brink)
 
 Then preprocessing against torchvision on PIL images, SmoothGrad with the same noise, and bf16 beside PyTorch's own bf16
 (reported only). Ends with "N passed, N failed, N skipped"; the exit code is 1 if anything failed."""
@@ -131,9 +133,6 @@ class Switchback:
         shutil.rmtree(out)
         return array
 
-    def classify(self, *options, inputs):
-        return self.array("classify", *options, inputs=inputs)
-
     def map(self, rule, *options, inputs):
         return self.array("gradient", "--rule", rule, *options, inputs=inputs, kind=rule)
 
@@ -205,7 +204,7 @@ def check_parameters(case):
     x = case.save("tiny", np.zeros((1, *size)))
 
     def run():
-        case.sb.classify(*case.options, "--save-weights", path, inputs=[x])
+        case.sb.array("classify", *case.options, "--save-weights", path, inputs=[x])
         return read_safetensors(path)[0]
 
     saved = case.attempt(what, run)
@@ -260,20 +259,25 @@ def check_checker(case, run, var):
                     len(found), note="" if found == expected else f"found {found}, turned {expected}")
 
 
-def check_tape(case, run, var, tape, needed, what):
+def check_tape(case, run, var, tape, needed, what, quiet=False):
+    """Whether all that differs is within the bound; quiet: no row (the tape of the same pass has been reported)."""
     listed, problems = reference.differences(run, var, tape)
     missing = sorted(needed - tape.keys())
     if missing:
         problems.append(f"missing: {', '.join(missing[:4])}")
     bad = [d for d in listed if not d["ok"]]
+    ok = not bad and not problems
+    if quiet and ok:
+        return True
     elements = sum(v.size for v in tape.values())
-    case.report.row(not bad and not problems, what, len(listed), note=f"of {elements} gates and switches")
+    case.report.row(ok, what, len(listed), note=f"differ of {elements} gates and switches")
     for problem in problems:
         print(f"       {problem}")
     for d in (bad + [d for d in listed if d["ok"]])[:6]:
         print(f"       {d['key']}{d['at']}: margin {d['margin']:.2e}, bound {d['bound']:.2e}{'' if d['ok'] else '  OUTSIDE'}")
     if len(listed) > 6:
         print(f"       … {len(listed)} in all, {len(bad)} outside")
+    return ok
 
 
 def ancestors(net, node):
@@ -288,13 +292,13 @@ def ancestors(net, node):
 
 
 class Truth:
-    """What float64 says about one input, each map computed once: run, its maps, how far they move under input noise,
-    and the maps under tapes that the command saved."""
+    """What float64 says about one input, each map computed once: the run, its maps, the same maps with every gate and
+    switch turned that input noise turns, and the maps under tapes that the command saved."""
 
-    def __init__(self, case, image, draws=2):
-        self.case, self.x, self.draws = case, torch.from_numpy(image).double(), draws
+    def __init__(self, case, image):
+        self.case, self.x = case, torch.from_numpy(image).double()
         self.run = Run(case.net, case.parameters, self.x)
-        self.maps, self.moved, self.noisy, self.other = {}, {}, [], self.run
+        self.maps, self.moved, self.turned, self.other, self.stable = {}, {}, {}, self.run, 0
         self.tape_file = case.sb.folder / "reference-tape.safetensors"
         write_safetensors(self.tape_file, {k: v.numpy() for k, v in self.run.tape.items()})
 
@@ -303,16 +307,27 @@ class Truth:
             self.maps[unit, rule] = self.run.map(unit, rule)
         return self.maps[unit, rule]
 
-    def moves(self, unit, rule):
-        """How far the map moves (norm-wise, relative) under noise of 1e-6 of the input's size, the largest of the draws."""
-        if not self.noisy:
+    def moves(self, unit, rule, size, pairs):
+        """How far (norm-wise, relative) the map moves under noise of `size` times the input's: a map depends on the input
+        through gates and switches alone, so all those that turn under any of `pairs` draws, added and subtracted,
+        are turned together."""
+        if size not in self.turned:
             rng = np.random.default_rng(5)
-            size = 1e-6 * float(self.x.pow(2).mean().sqrt())
-            self.noisy = [Run(self.case.net, self.case.parameters, self.x + torch.from_numpy(size * draw))
-                          for draw in rng.standard_normal((self.draws, *self.x.shape))]
-        if (unit, rule) not in self.moved:
-            self.moved[unit, rule] = max(error(n.map(unit, rule), self.map(unit, rule)) for n in self.noisy)
-        return self.moved[unit, rule]
+            amplitude = size * float(self.x.pow(2).mean().sqrt())
+            tape = {k: v.clone() for k, v in self.run.tape.items()}
+            for draw in rng.standard_normal((pairs, *self.x.shape)):
+                for sign in (amplitude, -amplitude):
+                    with torch.no_grad():
+                        noisy = Run(self.case.net, self.case.parameters, self.x + torch.from_numpy(sign * draw)).tape
+                    for key, values in noisy.items():
+                        tape[key] = torch.where(values != self.run.tape[key], values, tape[key])
+            same = all(torch.equal(v, self.run.tape[k]) for k, v in tape.items())
+            self.turned[size] = self.run if same else Run(self.case.net, self.case.parameters, self.x, tape)
+        if self.turned[size] is self.run:
+            return 0.0
+        if (unit, rule, size) not in self.moved:
+            self.moved[unit, rule, size] = error(self.turned[size].map(unit, rule), self.map(unit, rule))
+        return self.moved[unit, rule, size]
 
     def map_under(self, tape, unit, rule):
         """The map with another tape's gates and switches. Beyond the unit's node the tape may be missing."""
@@ -333,32 +348,51 @@ def check_maps(case, truth, path, unit, rules, conv, var):
     for rule in rules:
         what = f"{case.model} {conv} {unit_text(unit)} {rule}"
         expected = truth.map(unit, rule)
-        loaded = case.attempt(f"{what}: loaded", lambda: case.sb.map(rule, *options, "--load-tape", truth.tape_file, inputs=[path]))
+        loaded = case.attempt(f"{what}: loaded",
+                              lambda: case.sb.map(rule, *options, "--load-tape", truth.tape_file, inputs=[path]))
         if loaded is not None:
             e = error(loaded, expected)
             report.row(e <= 1e-5, f"{what}: loaded", e, 1e-5)
         free = case.attempt(f"{what}: free", lambda: case.sb.map(rule, *options, "--save-tape", saved_file, inputs=[path]))
         if free is None:
             continue
-        tape = read_safetensors(saved_file)[0]
-        if rule == rules[0]:
-            check_tape(case, truth.run, var, tape, ancestors(case.net, unit[0]), f"{case.model} {conv} {unit_text(unit)}: tape")
-        if ancestors(case.net, unit[0]) <= tape.keys():
+        tape, needed = read_safetensors(saved_file)[0], ancestors(case.net, unit[0])
+        explained = check_tape(case, truth.run, var, tape, needed, f"{case.model} {conv} {unit_text(unit)}: tape",
+                               quiet=rule != rules[0])
+        if needed <= tape.keys():
             e = error(free, truth.map_under(tape, unit, rule))
+            explained = explained and e <= 1e-5
             report.row(e <= 1e-5, f"{what}: own tape", e, 1e-5)
-        moved, e = truth.moves(unit, rule), error(free, expected)
-        if moved < 1e-5:
-            report.row(e <= 1e-4, f"{what}: stable", e, 1e-4, f"float64 moves {moved:.0e}")
-        else:
-            report.row(None, f"{what}: free, not stable", e, "", f"float64 moves {moved:.0e}")
+        check_stable(truth, unit, rule, what, error(free, expected), explained)
 
 
-def check_logits(case, run, path, conv, note=""):
-    what = f"{case.model} {conv} logits {'x'.join(map(str, run.x.shape))}{note}"
-    got = case.attempt(what, lambda: case.sb.classify(*case.options, "--conv", conv, inputs=[path]))
-    if got is not None:
-        e = error(got, run.output.detach().numpy())
-        case.report.row(e <= 1e-5, what, e, 1e-5)
+def check_stable(truth, unit, rule, what, e, explained):
+    """The freely run map where float64's does not move under 1e-6 of input noise. A few draws do not turn every gate that
+    1e-6 could, and rounding reaches 2e-6 in deep layers; so a map that 4e-6 moves is excused if its own tape explains it."""
+    report, moved = truth.case.report, truth.moves(unit, rule, 1e-6, 2)
+    if moved >= 1e-5:
+        return report.row(None, f"{what}: not stable", e, "", f"float64 moves {moved:.0e} under 1e-6 of noise")
+    if e > 1e-4 and explained and (more := truth.moves(unit, rule, 4e-6, 3)) >= 1e-5:
+        return report.row(None, f"{what}: hardly stable", e, "", f"by the gates listed; float64 moves {more:.0e} under 4e-6")
+    truth.stable += 1
+    report.row(e <= 1e-4, f"{what}: stable", e, 1e-4)
+
+
+def check_values(case, run, path, conv, node, var, note=""):
+    """One node's values (the output's: logits): the norm-wise error, and every element's in units of its own σ."""
+    output = node == case.net.nodes[-1][0]
+    what = f"{case.model} {conv} {'logits' if output else node} {'x'.join(map(str, run.x.shape))}{note}"
+    options = [*case.options, "--conv", conv]
+    got = case.attempt(what, lambda: case.sb.array("classify", *options, inputs=[path]) if output else
+                       case.sb.array("activations", *options, "--layer", node, inputs=[path]))
+    if got is None:
+        return
+    expected = run.values[node].detach().numpy()
+    e = error(got, expected)
+    case.report.row(e <= 1e-5, what, e, 1e-5)
+    if np.isfinite(e):
+        sigmas = float((np.abs(got - expected) / np.sqrt(var[node].double().numpy()).clip(1e-300)).max())
+        case.report.row(sigmas <= reference.SIGMAS, f"{what}: rounding", f"{sigmas:.2f}", f"{reference.SIGMAS:.0f} σ")
 
 
 def check_model(case, quick):
@@ -376,15 +410,18 @@ def check_model(case, quick):
     hidden = [u if not quick or u[2] is None else (u[0], u[1], 1, 1) for u in HIDDEN[case.model]]
     for conv in convs:
         var = variances[conv != "direct"]
-        check_logits(case, run, path, conv)
+        for node in [output[0], *(unit[0] for unit in hidden)]:
+            check_values(case, run, path, conv, node, var)
         check_maps(case, truth, path, output, list(reference.RULES), conv, var)
         for unit in hidden:
             check_maps(case, truth, path, unit, list(reference.RULES) if conv == "auto" else ["gradient"], conv, var)
+    case.report.row(truth.stable > 0, f"{case.model}: maps that were stable", truth.stable)
     for size in sizes[1:]:
         image = reference.image_like(2, size)[None]
         path, truth = case.save("other", image), Truth(case, image)
-        check_logits(case, truth.run, path, "auto")
-        check_maps(case, truth, path, output, ["gradient"], "auto", reference.variances(truth.run, case.parameters, True))
+        var = reference.variances(truth.run, case.parameters, True)
+        check_values(case, truth.run, path, "auto", output[0], var)
+        check_maps(case, truth, path, output, ["gradient"], "auto", var)
     print(f"     {case.model}: {time.time() - start:.0f} s", flush=True)
 
 
@@ -413,7 +450,7 @@ def check_digits(case):
     path = case.save("digits", batch)
     run = Run(case.net, case.parameters, torch.from_numpy(batch).double())
     write_safetensors(case.sb.folder / "digits-tape.safetensors", {k: v.numpy() for k, v in run.tape.items()})
-    check_logits(case, run, path, "auto", " (digits)")
+    check_values(case, run, path, "auto", "fc2", reference.variances(run, case.parameters, True), " (digits)")
     for rule in reference.RULES:
         what = f"lenet auto digits, all ten outputs, {rule}: loaded"
         expected = np.stack([run.map(("fc2", t, None, None), rule) for t in range(10)], 1)
@@ -523,7 +560,7 @@ def report_bf16(case, size):
         print(f"     PyTorch's bf16: {str(why).splitlines()[0]}")
     theirs = f"{error(half.output.detach().double().numpy(), run.output.detach().numpy()):.2e}" if half else "-"
     try:
-        ours = error(case.sb.classify(*case.options, "--precision", "bf16", inputs=[path]), run.output.detach().numpy())
+        ours = error(case.sb.array("classify", *case.options, "--precision", "bf16", inputs=[path]), run.output.detach().numpy())
         case.report.row(None, f"{case.model} bf16 logits", ours, "", f"PyTorch's bf16 {theirs}")
         for rule in reference.RULES:
             expected = run.map(unit, rule)

@@ -3,8 +3,8 @@
 
 #include <functional>
 
-#include "tests/harness.h"
 #include "kernels/epilogue.h"
+#include "tests/harness.h"
 #include "tests/reference.h"
 
 namespace switchback::test {

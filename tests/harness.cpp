@@ -207,8 +207,7 @@ std::string worthless(const Nchw& got, const Nchw& want, const Nchw& tolerance, 
   if (zeros == Zeros::many_allowed) return "";
   if (want_zeros > 0.9 * double(count))
     return fmt::format("mostly zeros: {} of {} wanted values are 0, this proves nothing", want_zeros, count);
-  if (got_zeros > 0.9 * double(count))
-    return fmt::format("mostly zeros: {} of {} values are 0", got_zeros, count);
+  if (got_zeros > 0.9 * double(count)) return fmt::format("mostly zeros: {} of {} values are 0", got_zeros, count);
   if (finite > 0 && errors > 0.04 * values)
     return fmt::format("the tolerance (rms {:.3g}) is no smaller than a fifth of the values (rms {:.3g})",
                        std::sqrt(errors / double(finite)), std::sqrt(values / double(finite)));
@@ -236,10 +235,11 @@ std::string compare(const Nchw& got, const Nchw& want, const Nchw& tolerance, Ze
   }
   if (wrong > 0) {
     const size_t i = size_t(worst);
-    return fmt::format("{} of {} elements wrong ({} NaN left over), worst at nchw {}: {:.9g} where {:.9g} is wanted, "
-                       "difference {:.3g}, tolerance {:.3g}",
-                       wrong, want.v.size(), nans, place(want.shape, worst), got.v[i], want.v[i],
-                       got.v[i] - want.v[i], tolerance.v[i]);
+    return fmt::format(
+        "{} of {} elements wrong ({} NaN left over), worst at nchw {}: {:.9g} where {:.9g} is wanted, "
+        "difference {:.3g}, tolerance {:.3g}",
+        wrong, want.v.size(), nans, place(want.shape, worst), got.v[i], want.v[i], got.v[i] - want.v[i],
+        tolerance.v[i]);
   }
   return worthless(got, want, tolerance, zeros);
 }
@@ -275,7 +275,8 @@ std::vector<uint32_t> pack_gates(Shape shape, const Gates& gates, bool clipped) 
 std::string compare_gates(Shape shape, const std::vector<uint32_t>& got, const Gates& want, bool clipped,
                           const std::vector<uint8_t>* undecided) {
   std::vector<uint32_t> expected = pack_gates(shape, want, clipped);
-  if (got.size() != expected.size()) return fmt::format("{} gate words where {} are wanted", got.size(), expected.size());
+  if (got.size() != expected.size())
+    return fmt::format("{} gate words where {} are wanted", got.size(), expected.size());
   std::vector<uint32_t> ignored(expected.size(), 0);
   if (undecided) {
     ignored = pack_gates(shape, *undecided, false);

@@ -54,9 +54,9 @@ Nchw round_to(DType type, Nchw a);
 
 struct DeviceRow {
   const char* name;
-  Device device;                                                   // what Context::device is set to
-  std::function<std::string()> why_not;                            // "" where the device can run
-  std::function<void*(size_t bytes)> allocate;                     // 64-byte aligned
+  Device device;                                // what Context::device is set to
+  std::function<std::string()> why_not;         // "" where the device can run
+  std::function<void*(size_t bytes)> allocate;  // 64-byte aligned
   std::function<void(void*)> release;
   std::function<void(void* to, const void* from, size_t)> upload;  // host to device
   std::function<void(void* to, const void* from, size_t)> download;
@@ -77,14 +77,16 @@ class Guarded {
 
   void* data() const { return payload_; }
   size_t size() const { return size_; }
-  void fill(uint32_t pattern);                   // the whole payload
+  void fill(uint32_t pattern);  // the whole payload
   void write(const void* host, size_t bytes);
   std::vector<uint8_t> read() const;
-  void freeze() { frozen_ = read(); }            // from now on the payload must not change
-  std::string damage() const;                    // what is wrong with guards or frozen payload; "" when nothing
+  void freeze() { frozen_ = read(); }  // from now on the payload must not change
+  std::string damage() const;          // what is wrong with guards or frozen payload; "" when nothing
 
   template <typename T>
-  T* as() const { return static_cast<T*>(payload_); }
+  T* as() const {
+    return static_cast<T*>(payload_);
+  }
   template <typename T>
   std::vector<T> read_as() const {
     const std::vector<uint8_t> bytes = read();
@@ -100,7 +102,7 @@ class Guarded {
   std::vector<uint8_t> frozen_;
 };
 
-inline constexpr uint32_t kPoison = 0x7fc17fc1;    // NaN as one float and as two bf16
+inline constexpr uint32_t kPoison = 0x7fc17fc1;      // NaN as one float and as two bf16
 inline constexpr uint32_t kPoisonBits = 0xa5a5a5a5;  // for gates and switches, where NaN means nothing
 
 // A guarded NHWC activation.

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tests/epilogue_check.h"
 #include "kernels/check.h"
 #include "kernels/conv.h"
+#include "tests/epilogue_check.h"
 
 namespace switchback::test {
 namespace {
@@ -39,6 +39,8 @@ const std::vector<Case>& cases() {
       {"k3_p1_c64_k64_batch5", conv2d(64, 64, 3, 1, 1), {5, 64, 6, 6}},
       {"k3_p1_c64_k64_tall", conv2d(64, 64, 3, 1, 1), {1, 64, 31, 2}},
       {"k3_p1_c64_k64_wide", conv2d(64, 64, 3, 1, 1), {1, 64, 2, 33}},
+      {"k3_p1_c16_many_tiles", conv2d(16, 16, 3, 1, 1), {2, 16, 41, 42}},
+      {"k3_p1_c80_many_tiles", conv2d(80, 16, 3, 1, 1), {1, 80, 55, 58}},
       {"k3_p1_c16_k32", conv2d(16, 32, 3, 1, 1), {2, 16, 10, 9}},
       {"k3_p1_c33_k31", conv2d(33, 31, 3, 1, 1), {2, 33, 7, 8}},
       {"k3_p1_c70_k70", conv2d(70, 70, 3, 1, 1), {1, 70, 9, 5}},
@@ -46,8 +48,16 @@ const std::vector<Case>& cases() {
       {"k3_p0_to_one_pixel", conv2d(20, 30, 3, 1, 0), {2, 20, 3, 3}},
       {"k3_p3_padding_above_kernel", conv2d(6, 8, 3, 1, 4), {1, 6, 5, 5}},
       {"k3_p4_c64_k64_padding_above_kernel", conv2d(64, 64, 3, 1, 4), {1, 64, 5, 5}},
-      {"k3_asymmetric", {.in_channels = 64, .out_channels = 64, .kernel_h = 3, .kernel_w = 3, .pad_top = 1, .pad_left = 0,
-                         .pad_bottom = 0, .pad_right = 2}, {2, 64, 7, 6}},
+      {"k3_asymmetric",
+       {.in_channels = 64,
+        .out_channels = 64,
+        .kernel_h = 3,
+        .kernel_w = 3,
+        .pad_top = 1,
+        .pad_left = 0,
+        .pad_bottom = 0,
+        .pad_right = 2},
+       {2, 64, 7, 6}},
       {"k3_d2", conv2d(16, 16, 3, 1, 2, 2), {2, 16, 9, 8}},
       {"k3_d4", conv2d(8, 12, 3, 1, 4, 4), {1, 8, 11, 12}},
       // 3x3 stride 2
@@ -61,15 +71,30 @@ const std::vector<Case>& cases() {
       {"first_alexnet_k11_s4_p2", conv2d(3, 64, 11, 4, 2), {2, 3, 31, 35}},
       {"first_lenet_k5", conv2d(1, 32, 5), {5, 1, 12, 12}},
       {"first_k3_p1_out8", conv2d(3, 8, 3, 1, 1), {4, 3, 9, 11}},
+      {"first_k3_p1_tall", conv2d(3, 64, 3, 1, 1), {1, 3, 83, 21}},
+      {"first_k7_s2_p3_tall", conv2d(3, 33, 7, 2, 3), {1, 3, 75, 19}},
       {"k5_lenet_conv2", conv2d(32, 64, 5), {2, 32, 8, 8}},
       {"k5_p2_alexnet", conv2d(64, 96, 5, 1, 2), {1, 64, 7, 7}},
       // asymmetric everything
-      {"asymmetric_all", {.in_channels = 5, .out_channels = 7, .kernel_h = 3, .kernel_w = 4, .stride_h = 2, .stride_w = 3,
-                          .pad_top = 2, .pad_left = 1, .pad_bottom = 0, .pad_right = 3, .dilation_h = 2, .dilation_w = 1},
+      {"asymmetric_all",
+       {.in_channels = 5,
+        .out_channels = 7,
+        .kernel_h = 3,
+        .kernel_w = 4,
+        .stride_h = 2,
+        .stride_w = 3,
+        .pad_top = 2,
+        .pad_left = 1,
+        .pad_bottom = 0,
+        .pad_right = 3,
+        .dilation_h = 2,
+        .dilation_w = 1},
        {2, 5, 11, 13}},
-      {"k1x7", {.in_channels = 16, .out_channels = 16, .kernel_h = 1, .kernel_w = 7, .pad_left = 3, .pad_right = 3},
+      {"k1x7",
+       {.in_channels = 16, .out_channels = 16, .kernel_h = 1, .kernel_w = 7, .pad_left = 3, .pad_right = 3},
        {2, 16, 6, 11}},
-      {"k7x1", {.in_channels = 16, .out_channels = 24, .kernel_h = 7, .kernel_w = 1, .pad_top = 3, .pad_bottom = 3},
+      {"k7x1",
+       {.in_channels = 16, .out_channels = 24, .kernel_h = 7, .kernel_w = 1, .pad_top = 3, .pad_bottom = 3},
        {2, 16, 11, 6}},
       {"k1x3_s1x2", {.in_channels = 9, .out_channels = 4, .kernel_h = 1, .kernel_w = 3, .stride_w = 2}, {2, 9, 4, 9}},
       // groups
@@ -201,6 +226,7 @@ void check_batch_splits(OpRun& run, const Case& c, DType dtype) {
     const Shape out = backward ? c.x : d.dy.shape;
     const auto op = [&](int64_t first, int64_t count) {
       const Activation part = run.output(out.with_n(count), dtype);
+      run.ctx.threads = int(count % 3) + 1;  // nor may the number of threads matter
       run.poison_scratch();
       if (backward)
         conv2d_backward_data(run.ctx, weights, slice(in, first, count), part);
@@ -222,6 +248,72 @@ void check_case(OpRun& run, const Case& c, ConvAlgorithm algorithm, DType dtype)
   check_batch_splits(run, c, dtype);
 }
 
+// More tiles and weights than the cases above can have: Winograd in several large blocks, oneDNN in several steps of
+// the batch. The reference is the plain direct convolution, exact on integers and checked above; its terms are the same
+// convolution of absolute values.
+void check_large(OpRun& run, bool backward) {
+  const Case c{"large", conv2d(272, 288, 3, 1, 1), {2, 272, 60, 60}};
+  Data d = make_data(run, c, true, DType::f32);
+  const Shape in_shape = backward ? d.dy.shape : d.x.shape, out_shape = backward ? d.x.shape : d.dy.shape;
+  const auto convolve = [&](const ConvWeights& weights, const Nchw& in) {
+    const Activation out = run.output(out_shape, DType::f32);
+    run.ctx.conv = ConvAlgorithm::direct;
+    if (backward)
+      conv2d_backward_data(run.ctx, weights, run.input(in, DType::f32), out);
+    else
+      conv2d_forward(run.ctx, weights, run.input(in, DType::f32), out);
+    return out.read();
+  };
+  const auto absolute = [](auto values) {
+    for (auto& v : values) v = std::abs(v);
+    return values;
+  };
+  const Nchw& in_values = backward ? d.dy : d.x;
+  Nchw in_absolute(in_shape);
+  in_absolute.v = absolute(in_values.v);
+  const std::vector<float> weight_absolute = absolute(d.weight), bias_absolute = absolute(d.bias);
+  const ConvWeights weights(c.conv, d.weight.data(), d.bias);
+  Ref want;
+  want.value = convolve(weights, in_values);
+  want.terms = convolve(ConvWeights(c.conv, weight_absolute.data(), bias_absolute), in_absolute);
+
+  const Activation in = run.input(in_values, DType::f32);
+  for (const ConvAlgorithm algorithm : {ConvAlgorithm::winograd, ConvAlgorithm::direct}) {
+    run.ctx.conv = algorithm;
+    const std::string name = conv2d_algorithm(run.ctx, weights, c.x, DType::f32, backward);
+    SCOPED_TRACE(name);
+    EXPECT_EQ(name == "winograd", algorithm == ConvAlgorithm::winograd);
+    const Accuracy accuracy = accuracy_of(c, d, true, DType::f32, name, backward);
+    const Nchw branch = run.integers(out_shape, 50);
+    const Guarded* branch_in = run.input(branch, DType::f32).memory;
+    Guarded& bits = run.bytes(size_t(gate_words(out_shape)) * 4, kPoisonBits);
+    const Activation out = run.output(out_shape, DType::f32);
+    run.poison_scratch();
+    Ref result = want;
+    if (backward) {
+      Gates gates(result.value.v.size());
+      for (uint8_t& g : gates) g = uint8_t(run.rng() % 2);
+      finish_backward(result, &branch, &gates, Rule::guided, 1);
+      const Guarded& gates_in = run.input_of(pack_gates(out_shape, gates, false));
+      conv2d_backward_data(run.ctx, weights, in, out,
+                           {.other = branch_in->data(),
+                            .relu = true,
+                            .gates = gates_in.as<uint32_t>(),
+                            .seeds_per_item = 1,
+                            .rule = kGuided});
+      EXPECT_EQ(accuracy.compare(out.read(), result, Zeros::few), "");
+    } else {
+      const Activated activated = finish_forward(result, &branch, true, kNoClip);
+      conv2d_forward(run.ctx, weights, in, out,
+                     {.residual = branch_in->data(), .relu = true, .gates = bits.as<uint32_t>()});
+      EXPECT_EQ(accuracy.compare(out.read(), result, Zeros::few), "");
+      std::vector<uint8_t> undecided(result.value.v.size(), 0);
+      if (!accuracy.exact()) undecided = undecided_gates(activated.s, accuracy.tolerance(result), kNoClip);
+      EXPECT_EQ(compare_gates(out_shape, bits.read_as<uint32_t>(), activated.gates, false, &undecided), "");
+    }
+  }
+}
+
 // The layers that decide the speed must not fall into oneDNN's reference code, and 3x3 layers must get what was asked.
 void check_algorithms(OpRun& run) {
   struct Row {
@@ -230,15 +322,16 @@ void check_algorithms(OpRun& run) {
     bool winograd;
   };
   const Row rows[] = {
-      {conv2d(3, 64, 3, 1, 1), {16, 3, 224, 224}, false},     {conv2d(64, 64, 3, 1, 1), {16, 64, 224, 224}, true},
-      {conv2d(256, 256, 3, 1, 1), {16, 256, 56, 56}, true},   {conv2d(512, 512, 3, 1, 1), {1, 512, 14, 14}, true},
-      {conv2d(3, 64, 7, 2, 3), {4, 3, 224, 224}, false},      {conv2d(3, 64, 11, 4, 2), {4, 3, 224, 224}, false},
-      {conv2d(64, 128, 3, 2, 1), {4, 64, 56, 56}, false},     {conv2d(64, 128, 1, 2, 0), {4, 64, 56, 56}, false},
-      {conv2d(64, 192, 5, 1, 2), {4, 64, 27, 27}, false},     {conv2d(1, 32, 5), {10, 1, 28, 28}, false},
+      {conv2d(3, 64, 3, 1, 1), {16, 3, 224, 224}, false},   {conv2d(64, 64, 3, 1, 1), {16, 64, 224, 224}, true},
+      {conv2d(256, 256, 3, 1, 1), {16, 256, 56, 56}, true}, {conv2d(512, 512, 3, 1, 1), {1, 512, 14, 14}, true},
+      {conv2d(3, 64, 7, 2, 3), {4, 3, 224, 224}, false},    {conv2d(3, 64, 11, 4, 2), {4, 3, 224, 224}, false},
+      {conv2d(64, 128, 3, 2, 1), {4, 64, 56, 56}, false},   {conv2d(64, 128, 1, 2, 0), {4, 64, 56, 56}, false},
+      {conv2d(64, 192, 5, 1, 2), {4, 64, 27, 27}, false},   {conv2d(1, 32, 5), {10, 1, 28, 28}, false},
       {conv2d(32, 64, 5), {10, 32, 8, 8}, false},
   };
   for (const Row& row : rows) {
-    const std::vector<float> w(size_t(row.conv.in_channels * row.conv.out_channels * row.conv.kernel_h * row.conv.kernel_w));
+    const std::vector<float> w(
+        size_t(row.conv.in_channels * row.conv.out_channels * row.conv.kernel_h * row.conv.kernel_w));
     const ConvWeights weights(row.conv, w.data());
     for (const ConvAlgorithm algorithm : kAlgorithms)
       for (const bool backward : {false, true})
@@ -298,6 +391,8 @@ void register_conv_tests() {
     }
     if (!cpu_features().fast_bf16())
       add_skip("Op/Conv", std::string("all_cases/") + device.name + "/bf16", "this processor has no fast bf16");
+    add_test("Op/Conv", "large_forward", device, "f32", [](OpRun& run) { check_large(run, false); });
+    add_test("Op/Conv", "large_backward", device, "f32", [](OpRun& run) { check_large(run, true); });
     add_test("Op/Conv", "algorithms", device, "", check_algorithms);
     add_test("Op/Conv", "weights_and_errors", device, "", check_weights_and_errors);
   });

@@ -9,8 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/safetensors.h"
-#include "tests/epilogue_check.h"
 #include "kernels/pointwise.h"
+#include "tests/epilogue_check.h"
 
 namespace switchback::test {
 namespace {
@@ -59,13 +59,20 @@ void expect_golden(const char* what, const Nchw& got, const Nchw& golden, const 
 }
 
 void run_conv(OpRun& run, const Golden& g) {
-  const Conv2d conv{.in_channels = g.integer("in_channels"), .out_channels = g.integer("out_channels"),
-                    .kernel_h = g.integer("kernel_h"), .kernel_w = g.integer("kernel_w"),
-                    .stride_h = g.integer("stride_h"), .stride_w = g.integer("stride_w"),
-                    .pad_top = g.integer("pad_top"), .pad_left = g.integer("pad_left"),
-                    .pad_bottom = g.integer("pad_bottom"), .pad_right = g.integer("pad_right"),
-                    .dilation_h = g.integer("dilation_h"), .dilation_w = g.integer("dilation_w"),
-                    .groups = g.integer("groups"), .has_bias = g.params.at("has_bias").get<bool>()};
+  const Conv2d conv{.in_channels = g.integer("in_channels"),
+                    .out_channels = g.integer("out_channels"),
+                    .kernel_h = g.integer("kernel_h"),
+                    .kernel_w = g.integer("kernel_w"),
+                    .stride_h = g.integer("stride_h"),
+                    .stride_w = g.integer("stride_w"),
+                    .pad_top = g.integer("pad_top"),
+                    .pad_left = g.integer("pad_left"),
+                    .pad_bottom = g.integer("pad_bottom"),
+                    .pad_right = g.integer("pad_right"),
+                    .dilation_h = g.integer("dilation_h"),
+                    .dilation_w = g.integer("dilation_w"),
+                    .groups = g.integer("groups"),
+                    .has_bias = g.params.at("has_bias").get<bool>()};
   run.ctx.conv = ConvAlgorithm::direct;
   const Nchw x = g.map("x"), dy = g.map("dy");
   const std::vector<float> w = g.values("w"), b = g.values("b");
@@ -87,15 +94,22 @@ void run_linear(OpRun& run, const Golden& g) {
   const Activation y = run.output(dy.shape, kF32), dx = run.output(x.shape, kF32);
   switchback::linear_forward(run.ctx, weights, run.input(x, kF32), y);
   switchback::linear_backward_data(run.ctx, weights, run.input(dy, kF32), dx);
-  expect_golden("y", y.read(), g.map("y"), linear_forward(x, w, b, dy.shape.c), g.exact(), rounding_steps(x.shape.c + 1));
+  expect_golden("y", y.read(), g.map("y"), linear_forward(x, w, b, dy.shape.c), g.exact(),
+                rounding_steps(x.shape.c + 1));
   expect_golden("dx", dx.read(), g.map("dx"), linear_backward(dy, w, x.shape.c), g.exact(), rounding_steps(dy.shape.c));
 }
 
 MaxPool2d max_pool_of(const Golden& g) {
-  return {.kernel_h = g.integer("kernel_h"), .kernel_w = g.integer("kernel_w"), .stride_h = g.integer("stride_h"),
-          .stride_w = g.integer("stride_w"), .pad_top = g.integer("pad_top"), .pad_left = g.integer("pad_left"),
-          .pad_bottom = g.integer("pad_bottom"), .pad_right = g.integer("pad_right"),
-          .dilation_h = g.integer("dilation_h"), .dilation_w = g.integer("dilation_w"),
+  return {.kernel_h = g.integer("kernel_h"),
+          .kernel_w = g.integer("kernel_w"),
+          .stride_h = g.integer("stride_h"),
+          .stride_w = g.integer("stride_w"),
+          .pad_top = g.integer("pad_top"),
+          .pad_left = g.integer("pad_left"),
+          .pad_bottom = g.integer("pad_bottom"),
+          .pad_right = g.integer("pad_right"),
+          .dilation_h = g.integer("dilation_h"),
+          .dilation_w = g.integer("dilation_w"),
           .ceil_mode = g.params.at("ceil_mode").get<bool>()};
 }
 
@@ -131,9 +145,14 @@ void run_max_pool(OpRun& run, const Golden& g) {
 }
 
 void run_unpool(OpRun& run, const Golden& g) {
-  MaxPool2d pool{.kernel_h = g.integer("kernel_h"), .kernel_w = g.integer("kernel_w"), .stride_h = g.integer("stride_h"),
-                 .stride_w = g.integer("stride_w"), .pad_top = g.integer("pad_top"), .pad_left = g.integer("pad_left"),
-                 .pad_bottom = g.integer("pad_bottom"), .pad_right = g.integer("pad_right")};
+  MaxPool2d pool{.kernel_h = g.integer("kernel_h"),
+                 .kernel_w = g.integer("kernel_w"),
+                 .stride_h = g.integer("stride_h"),
+                 .stride_w = g.integer("stride_w"),
+                 .pad_top = g.integer("pad_top"),
+                 .pad_left = g.integer("pad_left"),
+                 .pad_bottom = g.integer("pad_bottom"),
+                 .pad_right = g.integer("pad_right")};
   const Nchw x = g.map("x"), want = g.map("y");
   std::vector<int> switches;
   const Guarded& in = switches_of(run, g, pool, x.shape, switches);
@@ -143,10 +162,14 @@ void run_unpool(OpRun& run, const Golden& g) {
 }
 
 void run_avg_pool(OpRun& run, const Golden& g) {
-  const AvgPool2d pool{.kernel_h = g.integer("kernel_h"), .kernel_w = g.integer("kernel_w"),
-                       .stride_h = g.integer("stride_h"), .stride_w = g.integer("stride_w"),
-                       .pad_top = g.integer("pad_top"), .pad_left = g.integer("pad_left"),
-                       .pad_bottom = g.integer("pad_bottom"), .pad_right = g.integer("pad_right"),
+  const AvgPool2d pool{.kernel_h = g.integer("kernel_h"),
+                       .kernel_w = g.integer("kernel_w"),
+                       .stride_h = g.integer("stride_h"),
+                       .stride_w = g.integer("stride_w"),
+                       .pad_top = g.integer("pad_top"),
+                       .pad_left = g.integer("pad_left"),
+                       .pad_bottom = g.integer("pad_bottom"),
+                       .pad_right = g.integer("pad_right"),
                        .ceil_mode = g.params.at("ceil_mode").get<bool>(),
                        .count_include_pad = g.params.at("count_include_pad").get<bool>()};
   const Nchw x = g.map("x"), dy = g.map("dy");
@@ -237,9 +260,15 @@ void run_relu(OpRun& run, const Golden& g) {
 using Runner = void (*)(OpRun&, const Golden&);
 const std::map<std::string, Runner>& runners() {
   static const std::map<std::string, Runner> rows = {
-      {"conv2d", run_conv},         {"linear", run_linear},     {"max_pool2d", run_max_pool},
-      {"max_unpool2d", run_unpool}, {"avg_pool2d", run_avg_pool}, {"adaptive_avg_pool2d", run_adaptive},
-      {"lrn", run_lrn},             {"softmax", run_softmax},   {"batch_norm", run_batch_norm},
+      {"conv2d", run_conv},
+      {"linear", run_linear},
+      {"max_pool2d", run_max_pool},
+      {"max_unpool2d", run_unpool},
+      {"avg_pool2d", run_avg_pool},
+      {"adaptive_avg_pool2d", run_adaptive},
+      {"lrn", run_lrn},
+      {"softmax", run_softmax},
+      {"batch_norm", run_batch_norm},
       {"relu", run_relu},
   };
   return rows;

@@ -3,9 +3,9 @@
 
 #include <cmath>
 
-#include "tests/epilogue_check.h"
 #include "kernels/check.h"
 #include "kernels/noise.h"
+#include "tests/epilogue_check.h"
 
 namespace switchback::test {
 namespace {
@@ -59,13 +59,15 @@ void check_noise(OpRun& run, const Case& c, DType dtype) {
   EXPECT_EQ(compare(y.read(), want.value, allowed), "");
 
   // Any split gives the same numbers, and so does a second run.
-  EXPECT_EQ(check_splits(c.y.n, [&](int64_t first, int64_t count) {
-              const Activation part = run.output(c.y.with_n(count), dtype);
-              Noise noise = c.noise;
-              noise.first_sample += uint32_t(first);
-              write_noisy_input(run.ctx, in.as<float>(), noise, part);
-              return part.memory->read();
-            }),
+  EXPECT_EQ(check_splits(c.y.n,
+                         [&](int64_t first, int64_t count) {
+                           const Activation part = run.output(c.y.with_n(count), dtype);
+                           Noise noise = c.noise;
+                           noise.first_sample += uint32_t(first);
+                           run.ctx.threads = int(count % 3) + 1;  // nor may the number of threads matter
+                           write_noisy_input(run.ctx, in.as<float>(), noise, part);
+                           return part.memory->read();
+                         }),
             "");
 
   const Activation plain = run.output(c.y, dtype);

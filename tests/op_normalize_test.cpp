@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tests/epilogue_check.h"
 #include "kernels/check.h"
 #include "kernels/normalize.h"
+#include "tests/epilogue_check.h"
 
 namespace switchback::test {
 namespace {
@@ -33,8 +33,8 @@ struct SoftmaxCase {
   double scale;
 };
 constexpr SoftmaxCase kSoftmaxCases[] = {
-    {"c10", {2, 10, 1, 1}, 1},      {"c1000", {2, 1000, 1, 1}, 8}, {"pixels", {2, 5, 3, 4}, 4},
-    {"c1", {2, 1, 2, 2}, 1},        {"c33_pixels", {2, 33, 2, 2}, 3}, {"large_logits", {2, 17, 1, 1}, 200},
+    {"c10", {2, 10, 1, 1}, 1}, {"c1000", {2, 1000, 1, 1}, 8},    {"pixels", {2, 5, 3, 4}, 4},
+    {"c1", {2, 1, 2, 2}, 1},   {"c33_pixels", {2, 33, 2, 2}, 3}, {"large_logits", {2, 17, 1, 1}, 200},
 };
 
 // Powers are good to a few units in the last place; the denominator is a sum of `size` squares raised to beta + 1.
@@ -51,8 +51,9 @@ void check_lrn(OpRun& run, const LrnCase& c, DType dtype) {
   for (const int64_t seeds : {1, 2, 3}) {
     const Nchw dy = run.reals(c.x.with_n(c.x.n * seeds), dtype);
     const Activation dy_in = run.input(dy, dtype);
-    check_backward(run, lrn_backward(c.lrn, dy, x, seeds), within(dtype, steps), seeds,
-                   [&](View dx, const BackwardEpilogue& e) { switchback::lrn_backward(run.ctx, c.lrn, dy_in, in, dx, e); });
+    check_backward(
+        run, lrn_backward(c.lrn, dy, x, seeds), within(dtype, steps), seeds,
+        [&](View dx, const BackwardEpilogue& e) { switchback::lrn_backward(run.ctx, c.lrn, dy_in, in, dx, e); });
   }
 }
 
@@ -72,11 +73,13 @@ void check_softmax(OpRun& run, const SoftmaxCase& c, DType dtype) {
   for (const int64_t seeds : {1, 2, 3}) {
     const Nchw dy = run.reals(c.x.with_n(c.x.n * seeds), dtype);
     const Activation dy_in = run.input(dy, dtype);
-    Accuracy accuracy{dtype, [=](const Ref& ref) {
+    Accuracy accuracy{dtype,
+                      [=](const Ref& ref) {
                         Nchw t = tolerance(ref, steps, dtype);
                         for (double& v : t.v) v += 0x1p-126;
                         return t;
-                      }, Zeros::many_allowed};
+                      },
+                      Zeros::many_allowed};
     // With one channel the gradient is exactly 0 and only its rounding is left to see.
     if (c.x.c == 1) continue;
     check_backward(run, softmax_backward(dy, kept, seeds), accuracy, seeds, [&](View dx, const BackwardEpilogue& e) {
@@ -103,7 +106,8 @@ TEST(FiniteDifferences, LocalResponseNorm) {
     if (c.x.c > 9) continue;
     OpRun run(devices().front(), c.name);
     const Nchw x = run.reals(c.x.with_n(1), DType::f32), dy = run.reals(c.x.with_n(1), DType::f32);
-    expect_gradient(x, dy, lrn_backward(c.lrn, dy, x, 1).value, [&](const Nchw& v) { return lrn_forward(c.lrn, v).value; });
+    expect_gradient(x, dy, lrn_backward(c.lrn, dy, x, 1).value,
+                    [&](const Nchw& v) { return lrn_forward(c.lrn, v).value; });
   }
 }
 

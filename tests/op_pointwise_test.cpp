@@ -4,9 +4,9 @@
 #include <cmath>
 #include <limits>
 
-#include "tests/epilogue_check.h"
 #include "kernels/check.h"
 #include "kernels/pointwise.h"
+#include "tests/epilogue_check.h"
 
 namespace switchback::test {
 namespace {
@@ -19,8 +19,8 @@ struct Case {
 };
 // Channels around the 32 bits of a gate word, and maps around the vector lengths.
 constexpr Case kCases[] = {
-    {"c1", {6, 1, 5, 7}},    {"c3", {6, 3, 5, 4}},     {"c31", {6, 31, 3, 2}},   {"c32", {6, 32, 2, 5}},
-    {"c33", {6, 33, 3, 3}},  {"c64", {6, 64, 3, 2}},   {"c70", {6, 70, 2, 3}},   {"one_element", {6, 1, 1, 1}},
+    {"c1", {6, 1, 5, 7}},        {"c3", {6, 3, 5, 4}},     {"c31", {6, 31, 3, 2}}, {"c32", {6, 32, 2, 5}},
+    {"c33", {6, 33, 3, 3}},      {"c64", {6, 64, 3, 2}},   {"c70", {6, 70, 2, 3}}, {"one_element", {6, 1, 1, 1}},
     {"vector", {6, 1000, 1, 1}}, {"c128", {6, 128, 7, 5}},
 };
 
@@ -43,7 +43,8 @@ void check_relu_table(OpRun& run, int64_t channels, DType dtype) {
   const Shape shape{1, channels, 1, int64_t(std::size(values))};
   Nchw x(shape);
   for (int64_t c = 0; c < channels; ++c)
-    for (int64_t w = 0; w < shape.w; ++w) x(0, c, 0, w) = round_to(dtype, values[size_t(w + c * 5) % std::size(values)]);
+    for (int64_t w = 0; w < shape.w; ++w)
+      x(0, c, 0, w) = round_to(dtype, values[size_t(w + c * 5) % std::size(values)]);
   for (const double clip : {double(kNoClip), 6.0}) {
     Ref want = plain(x);
     const Activated activated = finish_forward(want, nullptr, true, clip);
@@ -82,8 +83,10 @@ void check_combine_in_place(OpRun& run, const Case& c, DType dtype) {
     finish_backward(want, &other, &gates, rule, 1);
     const Activation dx = run.in_place(dy, dtype);
     combine_backward(run.ctx, dx, dx,
-                     {.other = run.input(other, dtype).memory->data(), .relu = true,
-                      .gates = run.input_of(pack_gates(c.shape, gates, false)).as<uint32_t>(), .rule = relu_rule(rule)});
+                     {.other = run.input(other, dtype).memory->data(),
+                      .relu = true,
+                      .gates = run.input_of(pack_gates(c.shape, gates, false)).as<uint32_t>(),
+                      .rule = relu_rule(rule)});
     EXPECT_EQ(compare_exact(dx.read(), want.value, Zeros::many_allowed), "") << name_of(rule);
   }
 }
@@ -174,9 +177,9 @@ void register_pointwise_tests() {
     const char* suite;
     void (*check)(OpRun&, const Case&, DType);
   };
-  constexpr Op kOps[] = {{"Op/Relu", check_relu},         {"Op/CombineInPlace", check_combine_in_place},
-                         {"Op/Add", check_add},           {"Op/ChannelAffine", check_affine},
-                         {"Op/Layout", check_layouts},    {"Op/Flatten", check_flatten}};
+  constexpr Op kOps[] = {{"Op/Relu", check_relu},      {"Op/CombineInPlace", check_combine_in_place},
+                         {"Op/Add", check_add},        {"Op/ChannelAffine", check_affine},
+                         {"Op/Layout", check_layouts}, {"Op/Flatten", check_flatten}};
   for (const Op& op : kOps)
     for_each_device(op.suite, [&](const DeviceRow& device) {
       for (const Case& c : kCases)

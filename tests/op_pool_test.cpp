@@ -4,9 +4,9 @@
 #include <cmath>
 #include <limits>
 
-#include "tests/epilogue_check.h"
 #include "kernels/check.h"
 #include "kernels/pool.h"
+#include "tests/epilogue_check.h"
 
 namespace switchback::test {
 namespace {
@@ -15,15 +15,20 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN(), kInf = std::nu
 
 // What the input is made of. The few-valued ones make ties, the usual state behind a ReLU.
 enum class Fill { reals, integers, ties_at_zero, all_equal, all_minus_infinity, negative, with_nan, with_infinities };
-constexpr Fill kFills[] = {Fill::reals,     Fill::integers, Fill::ties_at_zero, Fill::all_equal, Fill::all_minus_infinity,
-                           Fill::negative,  Fill::with_nan, Fill::with_infinities};
+constexpr Fill kFills[] = {Fill::reals,     Fill::integers,           Fill::ties_at_zero,
+                           Fill::all_equal, Fill::all_minus_infinity, Fill::negative,
+                           Fill::with_nan,  Fill::with_infinities};
 
 Nchw make_input(OpRun& run, Shape shape, Fill fill, DType dtype) {
   switch (fill) {
-    case Fill::reals: return run.reals(shape, dtype);
-    case Fill::all_equal: return Nchw(shape, 2);
-    case Fill::all_minus_infinity: return Nchw(shape, -kInf);
-    default: break;
+    case Fill::reals:
+      return run.reals(shape, dtype);
+    case Fill::all_equal:
+      return Nchw(shape, 2);
+    case Fill::all_minus_infinity:
+      return Nchw(shape, -kInf);
+    default:
+      break;
   }
   Nchw x = run.integers(shape, fill == Fill::ties_at_zero ? 1 : 5);
   for (double& v : x.v) {
@@ -61,8 +66,16 @@ const std::vector<MaxCase>& max_cases() {
       {"k16_one_byte_switches", max_pool2d(16, 3), {1, 3, 20, 19}},
       {"k17_two_byte_switches", max_pool2d(17, 2), {2, 3, 21, 20}},
       {"k20_p9_two_byte_switches", max_pool2d(20, 5, 9), {1, 9, 22, 24}},
-      {"rectangle", {.kernel_h = 2, .kernel_w = 3, .stride_h = 1, .stride_w = 2, .pad_top = 1, .pad_left = 0,
-                     .pad_bottom = 0, .pad_right = 1}, {2, 9, 5, 8}},
+      {"rectangle",
+       {.kernel_h = 2,
+        .kernel_w = 3,
+        .stride_h = 1,
+        .stride_w = 2,
+        .pad_top = 1,
+        .pad_left = 0,
+        .pad_bottom = 0,
+        .pad_right = 1},
+       {2, 9, 5, 8}},
       {"one_row", {.kernel_h = 1, .kernel_w = 2, .stride_h = 1, .stride_w = 2}, {2, 17, 1, 30}},
       {"one_pixel", max_pool2d(1, 1), {2, 64, 1, 1}},
   };
@@ -155,8 +168,16 @@ void check_max(OpRun& run, const MaxCase& c, DType dtype) {
 // --- Averages --------------------------------------------------------------------------------------------------------
 
 AvgPool2d avg(int64_t kernel, int64_t stride, int64_t pad, bool ceil, bool include) {
-  return {.kernel_h = kernel, .kernel_w = kernel, .stride_h = stride, .stride_w = stride, .pad_top = pad,
-          .pad_left = pad, .pad_bottom = pad, .pad_right = pad, .ceil_mode = ceil, .count_include_pad = include};
+  return {.kernel_h = kernel,
+          .kernel_w = kernel,
+          .stride_h = stride,
+          .stride_w = stride,
+          .pad_top = pad,
+          .pad_left = pad,
+          .pad_bottom = pad,
+          .pad_right = pad,
+          .ceil_mode = ceil,
+          .count_include_pad = include};
 }
 
 struct AvgCase {
@@ -174,8 +195,16 @@ const std::vector<AvgCase>& avg_cases() {
       {"k3_s1_p1_inception", avg(3, 1, 1, false, true), {2, 32, 5, 6}},
       {"k2_s3_gaps", avg(2, 3, 0, false, true), {2, 1, 9, 10}},
       {"k7_whole_map", avg(7, 7, 0, false, true), {3, 40, 7, 7}},
-      {"asymmetric", {.kernel_h = 3, .kernel_w = 4, .stride_h = 2, .stride_w = 1, .pad_top = 1, .pad_left = 2,
-                      .pad_bottom = 0, .pad_right = 1}, {2, 6, 7, 9}},
+      {"asymmetric",
+       {.kernel_h = 3,
+        .kernel_w = 4,
+        .stride_h = 2,
+        .stride_w = 1,
+        .pad_top = 1,
+        .pad_left = 2,
+        .pad_bottom = 0,
+        .pad_right = 1},
+       {2, 6, 7, 9}},
   };
   return rows;
 }
@@ -186,10 +215,10 @@ struct AdaptiveCase {
   Shape x;
 };
 constexpr AdaptiveCase kAdaptiveCases[] = {
-    {"global", {1, 1}, {2, 70, 7, 5}},          {"7_from_7", {7, 7}, {2, 33, 7, 7}},
-    {"7_from_10x9", {7, 7}, {2, 3, 10, 9}},     {"7_from_14", {7, 7}, {1, 64, 14, 14}},
-    {"6_from_13", {6, 6}, {2, 31, 13, 13}},     {"7_from_1", {7, 7}, {2, 32, 1, 1}},
-    {"7_from_3x4", {7, 7}, {1, 8, 3, 4}},       {"5x3_from_11x7", {5, 3}, {2, 1, 11, 7}},
+    {"global", {1, 1}, {2, 70, 7, 5}},      {"7_from_7", {7, 7}, {2, 33, 7, 7}},
+    {"7_from_10x9", {7, 7}, {2, 3, 10, 9}}, {"7_from_14", {7, 7}, {1, 64, 14, 14}},
+    {"6_from_13", {6, 6}, {2, 31, 13, 13}}, {"7_from_1", {7, 7}, {2, 32, 1, 1}},
+    {"7_from_3x4", {7, 7}, {1, 8, 3, 4}},   {"5x3_from_11x7", {5, 3}, {2, 1, 11, 7}},
 };
 
 // A sum of up to `window` values and a division or a product with a rounded reciprocal.
@@ -208,8 +237,7 @@ void check_average(OpRun& run, DType dtype, const Nchw& x, const Ref& y, double 
     const Ref dx = reference(dy, x.shape.with_n(seeds * x.shape.n));
     Accuracy accuracy = within(dtype, steps);
     accuracy.zeros = Zeros::many_allowed;
-    check_backward(run, dx, accuracy, seeds,
-                   [&](View to, const BackwardEpilogue& e) { backward(dy_in, to, e); });
+    check_backward(run, dx, accuracy, seeds, [&](View to, const BackwardEpilogue& e) { backward(dy_in, to, e); });
     if (seeds > 1) continue;
     const Activation dx_out = run.output(x.shape, dtype);
     backward(dy_in, dx_out, BackwardEpilogue{});
@@ -235,13 +263,16 @@ void check_adaptive(OpRun& run, const AdaptiveCase& c, DType dtype) {
   check_average(
       run, dtype, x, y, average_steps(std::max(c.x.h * c.x.w, c.pool.out_h * c.pool.out_w)),
       [&](ConstView in, View out) { adaptive_avg_pool2d_forward(run.ctx, c.pool, in, out); },
-      [&](ConstView dy, View dx, const BackwardEpilogue& e) { adaptive_avg_pool2d_backward(run.ctx, c.pool, dy, dx, e); },
+      [&](ConstView dy, View dx, const BackwardEpilogue& e) {
+        adaptive_avg_pool2d_backward(run.ctx, c.pool, dy, dx, e);
+      },
       [&](const Nchw& dy, Shape shape) { return adaptive_backward(c.pool, dy, shape); });
 }
 
 void check_errors(OpRun& run) {
   EXPECT_THROW(output_shape(max_pool2d(5, 1), Shape{1, 2, 4, 9}), Error) << "window larger than the input";
-  EXPECT_THROW(output_shape(max_pool2d(3, 1, 0, 3), Shape{1, 2, 6, 9}), Error) << "dilated window larger than the input";
+  EXPECT_THROW(output_shape(max_pool2d(3, 1, 0, 3), Shape{1, 2, 6, 9}), Error)
+      << "dilated window larger than the input";
   EXPECT_THROW(output_shape(avg(5, 1, 0, false, true), Shape{1, 2, 9, 4}), Error);
   EXPECT_THROW(output_shape(max_pool2d(2, 0), Shape{1, 2, 6, 9}), Error) << "stride 0";
   const Activation x = run.input(Nchw(Shape{1, 2, 4, 4}, 1), DType::f32), y = run.output({1, 2, 3, 2}, DType::f32);

@@ -4,12 +4,12 @@
 
 #include <limits>
 
-#include "tests/epilogue_check.h"
 #include "kernels/conv.h"
 #include "kernels/linear.h"
 #include "kernels/normalize.h"
 #include "kernels/pointwise.h"
 #include "kernels/pool.h"
+#include "tests/epilogue_check.h"
 
 namespace switchback::test {
 namespace {
@@ -31,8 +31,8 @@ TEST(Rule, TruthTableOfTheReferenceAndOfTheOneExpression) {
     for (const bool active : {false, true})
       for (int64_t g = 0; g < kGradientCount; ++g) {
         const double value = kGradients[g], want = kPasses[r][active][g] ? value : 0.0;
-        for (const double got : {rule_value(kRules[r], active, value),
-                                 double(apply(relu_rule(kRules[r]), active, float(value)))})
+        for (const double got :
+             {rule_value(kRules[r], active, value), double(apply(relu_rule(kRules[r]), active, float(value)))})
           EXPECT_TRUE(got == want || (got != got && want != want)) << r << active << value << " gave " << got;
       }
 }
@@ -57,62 +57,92 @@ bool always(Shape) { return true; }
 
 const std::vector<Op>& ops() {
   static const std::vector<Op> rows = {
-      {"combine", [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
+      {"combine",
+       [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
          combine_backward(run.ctx, zeros(run, s, t), out, e);
-       }, always},
-      {"conv_k1", [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
+       },
+       always},
+      {"conv_k1",
+       [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
          conv_of(run, conv2d(s.c, 16, 1), s, t, e, out);
-       }, always},
-      {"conv_k3_direct", [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
+       },
+       always},
+      {"conv_k3_direct",
+       [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
          run.ctx.conv = ConvAlgorithm::direct;
          conv_of(run, conv2d(s.c, 64, 3, 1, 1), s, t, e, out);
-       }, always},
-      {"conv_k3_winograd", [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
+       },
+       always},
+      {"conv_k3_winograd",
+       [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
          run.ctx.conv = ConvAlgorithm::winograd;
          conv_of(run, conv2d(s.c, 64, 3, 1, 1), s, t, e, out);
-       }, always},
-      {"conv_k3_s2", [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
+       },
+       always},
+      {"conv_k3_s2",
+       [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
          conv_of(run, conv2d(s.c, 32, 3, 2, 1), s, t, e, out);
-       }, always},
-      {"conv_k7_s2_first", [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
+       },
+       always},
+      {"conv_k7_s2_first",
+       [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
          conv_of(run, conv2d(s.c, 64, 7, 2, 3), s, t, e, out);
-       }, [](Shape s) { return s.c <= 3; }},
-      {"conv_depthwise", [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
+       },
+       [](Shape s) { return s.c <= 3; }},
+      {"conv_depthwise",
+       [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
          conv_of(run, conv2d(s.c, s.c, 3, 1, 1, 1, s.c), s, t, e, out);
-       }, always},
-      {"linear", [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
+       },
+       always},
+      {"linear",
+       [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
          const std::vector<float> w = run.integers(8 * s.c, 3);
          const LinearWeights weights{{s.c, 8, false}, w.data(), nullptr, {}};
          linear_backward_data(run.ctx, weights, zeros(run, {s.n, 8, 1, 1}, t), out, e);
-       }, [](Shape s) { return s.h * s.w == 1; }},
-      {"max_pool", [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
+       },
+       [](Shape s) { return s.h * s.w == 1; }},
+      {"max_pool",
+       [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
          const MaxPool2d pool = max_pool2d(3, 2, 1);
          const Shape y = pool_shape(pool, s);
          const std::vector<uint8_t> switches(size_t(y.count()), 4);  // the middle: always inside
          max_pool2d_backward(run.ctx, pool, zeros(run, y, t), run.input_of(switches).data(), out, e);
-       }, always},
-      {"avg_pool", [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
+       },
+       always},
+      {"avg_pool",
+       [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
          const AvgPool2d pool{.kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1};
          avg_pool2d_backward(run.ctx, pool, zeros(run, s, t), out, e);
-       }, always},
-      {"adaptive_avg_pool", [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
+       },
+       always},
+      {"adaptive_avg_pool",
+       [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
          adaptive_avg_pool2d_backward(run.ctx, {2, 1}, zeros(run, {s.n, s.c, 2, 1}, t), out, e);
-       }, always},
-      {"channel_affine", [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
+       },
+       always},
+      {"channel_affine",
+       [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
          const Guarded& scale = run.input_of(run.integers(s.c, 3));
          channel_affine_backward(run.ctx, zeros(run, s, t), scale.as<float>(), out, e);
-       }, always},
-      {"flatten", [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
+       },
+       always},
+      {"flatten",
+       [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
          flatten_backward(run.ctx, zeros(run, {s.n, s.item(), 1, 1}, t), out, e);
-       }, always},
-      {"lrn", [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
+       },
+       always},
+      {"lrn",
+       [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
          const Shape tape = s.with_n(s.n / e.seeds_per_item);
          lrn_backward(run.ctx, {}, zeros(run, s, t), run.input(run.reals(tape, t), t), out, e);
-       }, always},
-      {"softmax", [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
+       },
+       always},
+      {"softmax",
+       [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
          const Shape tape = s.with_n(s.n / e.seeds_per_item);
          softmax_backward(run.ctx, zeros(run, s, t), run.input(Nchw(tape, 0.25), t), out, e);
-       }, always},
+       },
+       always},
   };
   return rows;
 }
@@ -141,8 +171,11 @@ void check_table(OpRun& run, const Op& op, Shape shape, DType dtype, int64_t see
     const Activation dx = run.output(shape, dtype);
     run.poison_scratch();
     op.backward(run, shape, dtype,
-                {.other = run.input(other, dtype).memory->data(), .relu = true, .gates = bits.as<uint32_t>(),
-                 .seeds_per_item = seeds, .rule = relu_rule(rule)},
+                {.other = run.input(other, dtype).memory->data(),
+                 .relu = true,
+                 .gates = bits.as<uint32_t>(),
+                 .seeds_per_item = seeds,
+                 .rule = relu_rule(rule)},
                 dx);
     EXPECT_EQ(compare_exact(dx.read(), want.value, Zeros::many_allowed), "")
         << name_of(rule) << ", " << seeds << " seeds per item";

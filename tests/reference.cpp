@@ -111,7 +111,8 @@ namespace {
 
 // torch's rule: in ceil mode the last window may hang over the border, but must start inside the input or its padding
 // at the beginning.
-int64_t pooled_size(int64_t in, int64_t kernel, int64_t stride, int64_t begin, int64_t end, int64_t dilation, bool ceil) {
+int64_t pooled_size(int64_t in, int64_t kernel, int64_t stride, int64_t begin, int64_t end, int64_t dilation,
+                    bool ceil) {
   const int64_t room = in + begin + end - dilation * (kernel - 1) - 1;
   int64_t out = (room + (ceil ? stride - 1 : 0)) / stride + 1;
   if (ceil && (out - 1) * stride >= in + begin) --out;
@@ -231,7 +232,9 @@ Ref average_backward(const Pool& pool, const Nchw& dy, Shape x) {
 
 }  // namespace
 
-Ref avg_pool_forward(const AvgPool2d& pool, const Nchw& x) { return average_forward(pool, x, pool_shape(pool, x.shape)); }
+Ref avg_pool_forward(const AvgPool2d& pool, const Nchw& x) {
+  return average_forward(pool, x, pool_shape(pool, x.shape));
+}
 Ref avg_pool_backward(const AvgPool2d& pool, const Nchw& dy, Shape x) { return average_backward(pool, dy, x); }
 Ref adaptive_forward(const AdaptiveAvgPool2d& pool, const Nchw& x) {
   return average_forward(pool, x, {x.shape.n, x.shape.c, pool.out_h, pool.out_w});
@@ -344,9 +347,12 @@ ReluRule relu_rule(Rule rule) { return rule == Rule::gradient ? kGradient : rule
 
 double rule_value(Rule rule, bool active, double g) {
   switch (rule) {
-    case Rule::gradient: return active ? g : 0;
-    case Rule::deconv: return g > 0 ? g : 0;
-    case Rule::guided: return active && g > 0 ? g : 0;
+    case Rule::gradient:
+      return active ? g : 0;
+    case Rule::deconv:
+      return g > 0 ? g : 0;
+    case Rule::guided:
+      return active && g > 0 ? g : 0;
   }
   return 0;
 }

@@ -6,11 +6,11 @@
 #include <array>
 #include <vector>
 
-#include "tests/harness.h"
 #include "kernels/conv.h"
 #include "kernels/linear.h"
 #include "kernels/normalize.h"
 #include "kernels/pool.h"
+#include "tests/harness.h"
 
 namespace switchback::test {
 

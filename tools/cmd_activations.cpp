@@ -111,8 +111,8 @@ void finish_file(const Job& job, const ActivationOptions& o, const Chunk& chunk,
   for (int64_t i = 0; i < part.count && i < kMostItems && output.png(); ++i)
     panels.push_back({picture(o, values, part.first + i, fmt::format("{} of {}", layer, item_name(*part.file, i))), ""});
   for (int64_t i = 0; i < std::min<int64_t>(part.count, kMostItems) && output.png(); ++i) {
-    const Image pair[] = {enlarge_to_at_least(to_rgb(input_picture(chunk.x, part.first + i, job.model, part.file->array)), 224),
-                          panels[size_t(i)].picture};
+    const Image pair[] = {thumbnail(input_picture(chunk.x, part.first + i, job.model, part.file->array), 224, 224),
+                          thumbnail(panels[size_t(i)].picture, 1, 800)};
     output.add_panel(side_by_side(pair), item_name(*part.file, i));
   }
   if (output.png())
@@ -146,7 +146,7 @@ void run_activations(const ActivationOptions& o) {
     for (const Chunk::Part& part : chunk.parts) finish_file(job, o, chunk, part, layer, values, output, results);
     job.bar.update(double(done += chunk.parts.size()) / double(files.size()));
   });
-  const std::string sheet = output.png() ? output.add_contact_sheet("activations", job.summary_title(layer)) : "";
+  const std::string sheet = output.png() ? output.add_contact_sheet("activations", fmt::format("{} of {}", layer, o.model), 1000) : "";
   output.commit();
   job.bar.clear();
   if (o.json) {

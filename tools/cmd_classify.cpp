@@ -59,7 +59,7 @@ Image chart(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t
     values.push_back(float(r.probability[size_t(c)]));
   }
   const Image pictures[] = {
-      enlarge_to_at_least(to_rgb(input_picture(chunk.x, part.first + i, job.model, part.file->array)), 224),
+      thumbnail(input_picture(chunk.x, part.first + i, job.model, part.file->array), 224, 448),
       bar_chart(names, values, {.title = item_name(*part.file, i)})};
   return side_by_side(pictures);
 }
@@ -127,7 +127,7 @@ void run_classify(const ClassifyOptions& o) {
     for (const Chunk::Part& part : chunk.parts) classify_file(job, chunk, part, all, output, result);
     done += chunk.parts.size();
   });
-  const std::string sheet = output.png() ? output.add_contact_sheet("classify", job.summary_title("classify")) : "";
+  const std::string sheet = output.png() ? output.add_contact_sheet("classify", "classes by " + o.model, 800) : "";
   output.commit();
   job.bar.clear();
   if (o.json) {

@@ -187,7 +187,7 @@ void run_evaluate(const EvaluateOptions& o) {
     std::string stem = std::filesystem::path(path.ends_with('/') ? path.substr(0, path.size() - 1) : path).filename().string();
     stem = stem.substr(0, stem.find('.'));
     files.push_back(output.add_png((stem.empty() ? "dataset" : stem) + ".evaluate.png",
-                                   worst_picture(job, data, e, job.summary_title("worst cases"))));
+                                   worst_picture(job, data, e, "worst cases of " + o.model)));
   }
   output.commit();
   job.bar.clear();

@@ -28,7 +28,7 @@ void run_filters(const FilterOptions& o) {
   options.channels = narrow(parse_list("--channels", o.channels, weights.dim(1)));
   options.shared_scale = o.shared_scale;
   options.color_map = color_map_by_name(o.color);
-  options.grid.title = fmt::format("{} of {}, {} (weights: {})", layer, o.model, to_string(weights.dims()), job.model.weights);
+  options.grid.title = fmt::format("filters of {} in {}, {}", layer, o.model, to_string(weights.dims()));
   Output output(o);
   Json files = Json::array();
   if (output.png()) files.push_back(output.add_png(o.model + ".filters.png", filter_grid(weights, options)));

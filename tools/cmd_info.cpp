@@ -32,7 +32,7 @@ void machine_info(const Options& o) {
                        {"build", {{"type", kBuildType}, {"compiler", kCompiler}, {"architecture", kArchitecture},
                                   {"sanitizers", kSanitizers}}},
                        {"cpu", {{"name", cpu.name}, {"features", features}, {"threads", ctx.thread_count()}}},
-                       {"cuda", {{"built", kWithCuda}, {"reason", kCudaReason}}},
+                       {"cuda", {{"on", kWithCuda}, {"reason", kCudaReason}}},
                        {"devices", {"cpu"}},
                        {"precisions", precisions},
                        {"weight_folders", all_weight_folders()}});
@@ -42,7 +42,8 @@ void machine_info(const Options& o) {
   print_line(fmt::format("processor   {}, {} threads", cpu.name, ctx.thread_count()));
   print_line(fmt::format("features    {}", fmt::join(features, " ")));
   print_line(fmt::format("precisions  {}", fmt::join(precisions, " ")));
-  print_line(fmt::format("CUDA side   {} ({})", kWithCuda ? "built" : "not built", kCudaReason));
+  print_line(fmt::format("CUDA side   {} ({}){}", kWithCuda ? "on" : "off", kCudaReason,
+                         kWithCuda ? "; this version holds no CUDA kernels" : ""));
   print_line(fmt::format("weights     looked for in {}", fmt::join(all_weight_folders(), ", ")));
 }
 
@@ -93,7 +94,7 @@ void model_info(const InfoOptions& o) {
       layers.push_back({{"name", r.name}, {"type", r.type}, {"about", r.about}, {"shape", {r.shape.c, r.shape.h, r.shape.w}},
                         {"parameters", r.parameters}, {"flops", r.flops}});
     Json files = Json::array();
-    for (const InstalledWeights& w : weights) files.push_back({{"file", w.file}, {"source", w.source}, {"licence", w.licence}});
+    for (const InstalledWeights& w : weights) files.push_back({{"file", w.file}, {"source", w.source}, {"accuracy", w.accuracy}, {"licence", w.licence}});
     return print_json({{"command", "info"}, {"model", o.model}, {"version", kVersion}, {"input", {input.c, input.h, input.w}},
                        {"layers", layers}, {"parameters", network.parameter_count()}, {"flops", network.flops(input)},
                        {"weights", files}});

@@ -73,8 +73,8 @@ Json save_picture(const Results& r, const Chunk::Part& part, Output& output) {
 void add_sheet_panels(const Results& r, const Chunk::Part& part, Output& output) {
   for (int64_t i = 0; i < part.count; ++i) {
     const int64_t item = part.first + i;
-    const Image pictures[] = {enlarge_to_at_least(to_rgb(input_picture(r.chunk.x, item, r.job.model, part.file->array)), 112),
-                              enlarge_to_at_least(map_picture(r.method, r.map(item, 0), r.image), 112)};
+    const Image pictures[] = {thumbnail(input_picture(r.chunk.x, item, r.job.model, part.file->array), 112, 224),
+                              thumbnail(map_picture(r.method, r.map(item, 0), r.image), 112, 224)};
     output.add_panel(side_by_side(pictures, 4), fmt::format("{}\n{}", item_name(*part.file, i),
                                                             caption(r.job, r.maps.explained[size_t(item)], 0)));
   }
@@ -183,7 +183,7 @@ void run_maps(Job& job, const MapMethod& method) {
     items += chunk.x.dim(0);
     batch = std::max(batch, maps.batch);
   });
-  const std::string sheet = output.png() ? output.add_contact_sheet(method.suffix, job.summary_title(method.suffix)) : "";
+  const std::string sheet = output.png() ? output.add_contact_sheet(method.suffix, fmt::format("{} of {}", method.suffix, job.options.model)) : "";
   output.commit();
   job.bar.clear();
   if (job.options.json) {

@@ -28,6 +28,7 @@ std::string Output::path(const std::string& name) const { return folder_.ends_wi
 Json Output::add_png(const std::string& name, const Image& image) {
   const std::string file = path(name);
   files_.add(file, png_bytes(image));
+  paths_.push_back(file);
   return {{"path", file}, {"axes", nullptr}};
 }
 
@@ -35,6 +36,7 @@ Json Output::add_npy(const std::string& name, const Tensor& tensor, const std::v
   CHECK(axes.size() == tensor.dims().size(), "{}: {} axes for shape {}", name, axes.size(), to_string(tensor.dims()));
   const std::string file = path(name);
   files_.add(file, npy_bytes(tensor));
+  paths_.push_back(file);
   return {{"path", file}, {"axes", axes}};
 }
 
@@ -42,13 +44,21 @@ void Output::add_panel(Image picture, std::string label) {
   if (panels_wanted_++ < kMostPanels) panels_.push_back({std::move(picture), std::move(label)});
 }
 
-std::string Output::add_contact_sheet(const std::string& suffix, const std::string& title) {
+std::string Output::add_contact_sheet(const std::string& suffix, const std::string& title, int panel_side) {
   if (panels_wanted_ < 2) return "";
   std::string text = title;
   if (panels_wanted_ > panels_.size()) text += fmt::format(" (the first {} of {})", panels_.size(), panels_wanted_);
   GridOptions options;
   options.title = text;
+  options.panel_side = panel_side;
   return add_png(fmt::format("contact_sheet.{}.png", suffix), grid(panels_, options))["path"];
+}
+
+Image thumbnail(const Image& image, int least, int most) {
+  const Image large = enlarge_to_at_least(to_rgb(image), least);
+  const double scale = double(most) / std::max(large.width, large.height);
+  if (scale >= 1) return large;
+  return resized(large, std::max(1, int(large.width * scale)), std::max(1, int(large.height * scale)));
 }
 
 Image arrange(std::vector<Panel> panels, const std::string& title) {

@@ -27,10 +27,10 @@ class Output {
   Json add_npy(const std::string& name, const Tensor& tensor, const std::vector<std::string>& axes);
   // One panel of the contact sheet; those beyond the first kMostPanels are counted but not drawn.
   void add_panel(Image picture, std::string label);
-  // Writes DIR/contact_sheet.SUFFIX.png if there are at least two panels; returns its path or "".
-  std::string add_contact_sheet(const std::string& suffix, const std::string& title);
+  // Writes DIR/contact_sheet.SUFFIX.png if there are at least two panels; returns its path or "". panel_side 0: chosen.
+  std::string add_contact_sheet(const std::string& suffix, const std::string& title, int panel_side = 0);
   void commit() { files_.commit(); }
-  std::vector<std::string> paths() const { return files_.paths(); }
+  const std::vector<std::string>& paths() const { return paths_; }  // of all that was staged
 
  private:
   static constexpr size_t kMostPanels = 120;
@@ -38,9 +38,13 @@ class Output {
   std::string folder_;
   bool png_, npy_;
   StagedFiles files_;
+  std::vector<std::string> paths_;
   std::vector<Panel> panels_;
   size_t panels_wanted_ = 0;
 };
+
+// Between `least` and `most` pixels on its shorter and longer side: what a panel of the contact sheet wants.
+Image thumbnail(const Image& image, int least, int most);
 
 // Pictures of one input's maps: the picture alone (enlarged where it is tiny), or a labelled grid of them.
 Image arrange(std::vector<Panel> panels, const std::string& title);

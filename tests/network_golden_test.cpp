@@ -1,0 +1,232 @@
+// Whole networks against PyTorch in float64 (tests/golden/make_golden.py): channel-reduced copies of every architecture
+// with `random:SEED` weights, and LeNet as shipped. Logits, activations, and maps of the three rules for an output and a
+// hidden unit: once with the reference's gates and switches loaded, once run freely, once on half the batch.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "engine/plan.h"
+#include "engine/safetensors.h"
+#include "engine/zoo.h"
+#include "kernels/noise.h"
+#include "kernels/pointwise.h"
+#include "tests/temp_folder.h"
+
+namespace switchback {
+namespace {
+
+struct Golden {
+  Safetensors file;
+  nlohmann::json about;
+  Network network;
+
+  explicit Golden(const std::string& name)
+      : file(std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/" + name + ".safetensors"),
+        about(nlohmann::json::parse(file.metadata().at("golden"))),
+        network(make_network(about["model"].get<std::string>(),
+                             {.divide_channels = about["divide_channels"], .classes = about["classes"]})) {
+    const std::string weights = about["weights"];
+    if (weights.starts_with("random:"))
+      random_weights(network, std::stoull(weights.substr(7)));
+    else
+      load_weights(network, Safetensors(std::string(SWITCHBACK_SOURCE_DIR) + "/weights/" + weights));
+  }
+  Shape shape() const {
+    const Dims d = file.dims("input");
+    return {d[0], d[1], d[2], d[3]};
+  }
+};
+
+double relative_error(const Tensor& a, const Tensor& b) {
+  EXPECT_EQ(a.dims(), b.dims());
+  if (a.dims() != b.dims()) return 1e30;
+  double difference = 0, norm = 0;
+  for (int64_t i = 0; i < a.count(); ++i) {
+    difference += (double(a[i]) - b[i]) * (double(a[i]) - b[i]);
+    norm += double(b[i]) * b[i];
+  }
+  EXPECT_GT(norm, 0) << "the reference is all zero";
+  return std::sqrt(difference / norm);
+}
+
+struct NamedRule {
+  const char* name;
+  ReluRule rule;
+};
+constexpr NamedRule kRules[] = {{"gradient", kGradient}, {"deconv", kDeconv}, {"guided", kGuided}};
+
+struct Pass {
+  explicit Pass(Golden& g)
+      : golden(g), unit_node(g.network.find(g.about["unit"]["node"].get<std::string>())), input(g.shape()) {}
+  Golden& golden;
+  Context ctx;
+  int unit_node;
+  Shape input;
+  Tape tape;
+
+  Plan plan(std::vector<int> observe, int64_t capacity = 0) {
+    return Plan(ctx, golden.network, input.with_n(capacity ? capacity : input.n), {.observe = std::move(observe)});
+  }
+  void forward(Plan& p, const Tensor& x, int64_t first, int64_t n) {
+    nchw_to_nhwc(ctx, x.data() + first * input.item(), p.input(n));
+    p.forward(&tape);
+  }
+  std::vector<SeedUnit> output_units(int64_t first, int64_t n) const {
+    std::vector<SeedUnit> units;
+    for (int64_t i = first; i < first + n; ++i) units.push_back({golden.about["targets"][size_t(i)], -1, -1});
+    return units;
+  }
+  std::vector<SeedUnit> hidden_units() const {
+    const auto& u = golden.about["unit"];
+    return std::vector<SeedUnit>(size_t(input.n), {u["channel"], u["row"], u["col"]});
+  }
+  Tensor map(Plan& p, int from, const std::vector<SeedUnit>& units, ReluRule rule) {
+    const int64_t n = int64_t(units.size());
+    Backward backward(p, from, 0, n);
+    one_hot(backward.seed(n), units);
+    const ConstView g = backward.run(tape, rule);
+    Tensor out({n, input.c, input.h, input.w});
+    nhwc_to_nchw(ctx, g, out.data());
+    return out;
+  }
+};
+
+class NetworkGolden : public testing::TestWithParam<std::tuple<const char*, ConvAlgorithm>> {
+ protected:
+  Golden golden{std::get<0>(GetParam())};
+  Pass run{golden};
+  void SetUp() override { run.ctx.conv = std::get<1>(GetParam()); }
+};
+
+TEST_P(NetworkGolden, LogitsAndActivations) {
+  std::vector<int> nodes;
+  for (const auto& name : golden.about["activations"]) nodes.push_back(golden.network.find(name.get<std::string>()));
+  nodes.push_back(run.unit_node);
+  Plan plan = run.plan(nodes);
+  run.forward(plan, golden.file.load("input"), 0, run.input.n);
+  EXPECT_LT(relative_error(plan.read(golden.network.output()), golden.file.load("logits")), 1e-5);
+  for (const auto& name : golden.about["activations"]) {
+    const std::string node = name;
+    EXPECT_LT(relative_error(plan.read(golden.network.find(node)), golden.file.load("activation." + node)), 1e-5) << node;
+  }
+  const Tensor values = plan.read(run.unit_node);
+  const SeedUnit u = run.hidden_units()[0];
+  for (int64_t n = 0; n < run.input.n; ++n) {
+    const int64_t at = ((n * values.dim(1) + u.channel) * values.dim(2) + u.row) * values.dim(3) + u.col;
+    const float expected = golden.file.load("unit.value")[n];
+    EXPECT_NEAR(values[at], expected, 1e-5 * std::max(1.f, std::abs(expected)));
+  }
+}
+
+TEST_P(NetworkGolden, MapsWithTheReferencesGatesAndSwitches) {
+  Plan plan = run.plan({run.unit_node});
+  run.forward(plan, golden.file.load("input"), 0, run.input.n);
+  load_tape(golden.network, run.tape, golden.file.path());
+  for (const auto& [name, rule] : kRules) {
+    EXPECT_LT(relative_error(run.map(plan, golden.network.output(), run.output_units(0, run.input.n), rule),
+                             golden.file.load(name)), 1e-5) << name;
+    EXPECT_LT(relative_error(run.map(plan, run.unit_node, run.hidden_units(), rule),
+                             golden.file.load(std::string("unit.") + name)), 1e-5) << "unit." << name;
+  }
+}
+
+// The inputs were chosen so that no gate or switch is near a tie (LeNet's flat backgrounds tie exactly instead, in both).
+TEST_P(NetworkGolden, GatesAndSwitchesRunFreely) {
+  const test::TempFolder folder;
+  Plan plan = run.plan({run.unit_node});
+  run.forward(plan, golden.file.load("input"), 0, run.input.n);
+  const std::string path = folder / "tape.safetensors";
+  save_tape(golden.network, run.tape, path);
+  const Safetensors ours(path);
+  int compared = 0;
+  for (const std::string& name : ours.names()) {
+    ASSERT_TRUE(golden.file.has(name)) << name;
+    const auto a = ours.load_ints(name), b = golden.file.load_ints(name);
+    ASSERT_EQ(a.size(), b.size()) << name;
+    size_t differ = 0;
+    for (size_t i = 0; i < a.size(); ++i) differ += a[i] != b[i];
+    EXPECT_EQ(differ, 0u) << name << ": " << differ << " of " << a.size() << " differ";
+    ++compared;
+  }
+  EXPECT_GE(compared, 4);
+  for (const auto& [name, rule] : kRules)
+    EXPECT_LT(relative_error(run.map(plan, golden.network.output(), run.output_units(0, run.input.n), rule),
+                             golden.file.load(name)), 1e-5) << name;
+}
+
+// The same bits whether images run alone, together, or in a plan made for more of them.
+TEST_P(NetworkGolden, BatchSplitChangesNothing) {
+  const Tensor x = golden.file.load("input");
+  Plan whole = run.plan({run.unit_node});
+  run.forward(whole, x, 0, run.input.n);
+  const Tensor logits = whole.read(golden.network.output());
+  const Tensor maps = run.map(whole, golden.network.output(), run.output_units(0, run.input.n), kGuided);
+  Plan single = run.plan({run.unit_node}, 3);
+  for (int64_t n = 0; n < run.input.n; ++n) {
+    run.forward(single, x, n, 1);
+    const Tensor one = single.read(golden.network.output());
+    for (int64_t k = 0; k < one.count(); ++k) ASSERT_EQ(one[k], logits[n * one.count() + k]) << "image " << n;
+    const Tensor map = run.map(single, golden.network.output(), run.output_units(n, 1), kGuided);
+    for (int64_t i = 0; i < map.count(); ++i) ASSERT_EQ(map[i], maps[n * map.count() + i]) << "image " << n << " at " << i;
+  }
+}
+
+// All outputs of one image from one tape, in one batch of seeds: as one by one.
+TEST_P(NetworkGolden, ManySeedsShareOneTape) {
+  Plan plan = run.plan({run.unit_node});
+  run.forward(plan, golden.file.load("input"), 0, 1);
+  const int64_t classes = plan.shapes().back().c;
+  std::vector<SeedUnit> all;
+  for (int64_t k = 0; k < classes; ++k) all.push_back({k, -1, -1});
+  for (const auto& [name, rule] : kRules) {
+    Backward backward(plan, golden.network.output(), 0, classes);
+    one_hot(backward.seed(classes), all);
+    Tensor maps({classes, run.input.c, run.input.h, run.input.w});
+    nhwc_to_nchw(run.ctx, backward.run(run.tape, rule, classes), maps.data());
+    double total = 0;
+    for (int64_t k = 0; k < classes; ++k) {
+      const Tensor one = run.map(plan, golden.network.output(), {{k, -1, -1}}, rule);
+      for (int64_t i = 0; i < one.count(); ++i) {
+        ASSERT_EQ(one[i], maps[k * one.count() + i]) << name << " class " << k;
+        total += std::abs(one[i]);
+      }
+    }
+    EXPECT_GT(total, 0);
+  }
+}
+
+std::string test_name(const testing::TestParamInfo<NetworkGolden::ParamType>& info) {
+  constexpr const char* kNames[] = {"auto", "direct", "winograd"};
+  return std::string(std::get<0>(info.param)) + "_" + kNames[int(std::get<1>(info.param))];
+}
+
+INSTANTIATE_TEST_SUITE_P(Zoo, NetworkGolden,
+                         testing::Combine(testing::Values("lenet", "lenet_noisy", "alexnet", "vgg11", "vgg13", "vgg16",
+                                                          "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn",
+                                                          "resnet18", "resnet34"),
+                                          testing::Values(ConvAlgorithm::automatic, ConvAlgorithm::direct,
+                                                          ConvAlgorithm::winograd)),
+                         test_name);
+
+// Gradients with respect to an inner layer: chained through it they give the gradient at the input.
+TEST(Network, BackwardStopsAtAnyLayer) {
+  Golden golden("resnet18");
+  Pass run{golden};
+  const int middle = golden.network.find("layer2.0.relu_1");
+  Plan plan = run.plan({middle});
+  run.forward(plan, golden.file.load("input"), 0, 1);
+  Backward upper(plan, golden.network.output(), middle, 1), lower(plan, middle, 0, 1);
+  one_hot(upper.seed(1), run.output_units(0, 1));
+  const ConstView at_middle = upper.run(run.tape, kGradient);
+  std::vector<float> kept(at_middle.as<float>(), at_middle.as<float>() + at_middle.shape.count());
+  std::copy(kept.begin(), kept.end(), lower.seed(1).as<float>());
+  const ConstView at_input = lower.run(run.tape, kGradient);
+  Tensor chained({1, run.input.c, run.input.h, run.input.w});
+  nhwc_to_nchw(run.ctx, at_input, chained.data());
+  EXPECT_LT(relative_error(chained, golden.file.load("gradient")), 1e-5);
+}
+
+}  // namespace
+}  // namespace switchback
