@@ -42,7 +42,8 @@ std::string text(const json& entry, const char* key) {
 // "top-1 99.54 % of MNIST test, 10,000 digits"
 std::string describe_accuracy(const json& entry) {
   const auto accuracy = entry.find("accuracy");
-  if (accuracy == entry.end() || !accuracy->is_object() || !accuracy->contains("top1") || !(*accuracy)["top1"].is_number())
+  if (accuracy == entry.end() || !accuracy->is_object() || !accuracy->contains("top1") ||
+      !(*accuracy)["top1"].is_number())
     return "";
   return fmt::format("top-1 {:.2f} % of {}", 100 * (*accuracy)["top1"].get<double>(), text(*accuracy, "set"));
 }
@@ -137,8 +138,9 @@ Model open_model(const ModelSpec& spec, const std::vector<std::string>& folders)
   const int64_t classes = network.shapes(network.input).back().c;
   if (!model.labels.empty() && int64_t(model.labels.size()) != classes) {
     if (!labels.empty())
-      throw Error(fmt::format("{} has {} labels, but {} has {} outputs", labels, model.labels.size(), spec.name, classes),
-                  "one label a line is wanted for each output");
+      throw Error(
+          fmt::format("{} has {} labels, but {} has {} outputs", labels, model.labels.size(), spec.name, classes),
+          "one label a line is wanted for each output");
     model.labels.clear();
   }
   return model;

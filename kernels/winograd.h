@@ -5,8 +5,8 @@
 //                                              of the rounding error of the textbook's 0, ±1, ±2, ∞
 //
 // For every block of tiles: V = B^T x B for all channels, then for every 64 output channels 36 small matrix products
-// M = V·U and the output transform with the whole epilogue. U = G w G^T is made where it is used, block by block: at
-// 4 times the weights it would be 640 MB for VGG19 in both directions, and making it costs 2 % of using it.
+// M = V·U and the output transform with the whole epilogue. U = G w G^T is made anew in every call: at 4 times the
+// weights it would be 640 MB for VGG19 in both directions, and making it costs 2 % of using it on a batch.
 #pragma once
 
 #include <cstdint>

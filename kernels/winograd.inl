@@ -231,13 +231,14 @@ void multiply_and_finish(const Geometry& g, const End& end, int64_t first, int64
   }
 }
 
-// Few weights (U up to a few MB): U once, then every thread takes blocks of tiles from input to output.
+// Many tiles: U once (in memory shared by all), then every thread takes blocks of tiles from input to output.
 template <typename End>
-void run_small(Context& ctx, const Geometry& g, const End& end) {
+void run_by_tiles(Context& ctx, const Geometry& g, const End& end) {
   const WinogradProblem& w = g.w;
   const int threads = ctx.thread_count();
   const int64_t panels = (w.k + kCols - 1) / kCols, panel = 36 * w.c * kCols;
-  const int64_t block = w.c <= 64 ? kTiles : kTiles / 2;
+  const int64_t rounds = (g.tiles() + threads * kTiles - 1) / (threads * kTiles);  // the same work for every thread
+  const int64_t block = whole_panels((g.tiles() + rounds * threads - 1) / (rounds * threads));
   const int64_t v_stride = block * w.c + kLanes, v_size = 36 * v_stride, m_size = 36 * (block * kCols + kLanes);
   const int64_t zeros_size = w.c;
   float* u = static_cast<float*>(
@@ -264,9 +265,10 @@ void run_small(Context& ctx, const Geometry& g, const End& end) {
   }
 }
 
-// Many weights: all threads make V of a large block of tiles, then take panels of U, each made once per block.
+// Few tiles (small batches of deep layers): all threads make V of all tiles, then take panels of U, each made where it
+// is used: writing and reading all of U would take longer than the product.
 template <typename End>
-void run_large(Context& ctx, const Geometry& g, const End& end) {
+void run_by_panels(Context& ctx, const Geometry& g, const End& end) {
   const WinogradProblem& w = g.w;
   const int threads = ctx.thread_count();
   const int64_t panels = (w.k + kCols - 1) / kCols, panel = 36 * w.c * kCols;
@@ -305,8 +307,7 @@ void run_large(Context& ctx, const Geometry& g, const End& end) {
 
 template <typename End>
 void run(Context& ctx, const Geometry& g, const End& end) {
-  const bool small = 36 * g.w.c * g.w.k * 4 <= (int64_t(10) << 20) && g.tiles() >= 4 * kTiles;
-  small ? run_small(ctx, g, end) : run_large(ctx, g, end);
+  g.tiles() >= 4 * kTiles ? run_by_tiles(ctx, g, end) : run_by_panels(ctx, g, end);
 }
 
 }  // namespace

@@ -25,12 +25,14 @@ std::string npy(const std::string& descr, const std::string& order, const std::s
   std::string header = "{'descr': '" + descr + "', 'fortran_order': " + order + ", 'shape': " + shape + ", }";
   header.resize((header.size() + 10 + 1 + 63) / 64 * 64 - 10 - 1, ' ');
   header += '\n';
-  return std::string("\x93NUMPY\x01\x00", 8) + char(header.size() & 255) + char(header.size() >> 8) + header + std::string(data_bytes, '\0');
+  return std::string("\x93NUMPY\x01\x00", 8) + char(header.size() & 255) + char(header.size() >> 8) + header +
+         std::string(data_bytes, '\0');
 }
 
 // A PNG's head that promises 50,000 x 50,000 grey pixels (the CRC of IHDR is right).
 std::string huge_png() {
-  return std::string("\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\xc3\x50\0\0\xc3\x50\x08\0\0\0\0", 29) + std::string("\x6e\xc4\x62\x16", 4);
+  return std::string("\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\xc3\x50\0\0\xc3\x50\x08\0\0\0\0", 29) +
+         std::string("\x6e\xc4\x62\x16", 4);
 }
 
 Tensor filled(Dims dims, float value) {
@@ -111,16 +113,34 @@ const std::vector<Case>& cases() {
       {"BaselineShape", {"integrated", "--model", "lenet", "--baseline", "@rgb.npy", kDigit}, 1, "rgb.npy"},
       // weights
       {"CutWeights", {"gradient", "--model", "lenet", "--weights", "@cut.safetensors", kDigit}, 1, "cut.safetensors"},
-      {"LyingWeights", {"gradient", "--model", "lenet", "--weights", "@lying.safetensors", kDigit}, 1, "lying.safetensors"},
-      {"TextWeights", {"gradient", "--model", "lenet", "--weights", "@text.safetensors", kDigit}, 1, "text.safetensors"},
+      {"LyingWeights",
+       {"gradient", "--model", "lenet", "--weights", "@lying.safetensors", kDigit},
+       1,
+       "lying.safetensors"},
+      {"TextWeights",
+       {"gradient", "--model", "lenet", "--weights", "@text.safetensors", kDigit},
+       1,
+       "text.safetensors"},
       {"OtherWeights", {"gradient", "--model", "lenet", "--weights", "@other.safetensors", kDigit}, 1, "conv1.weight"},
       {"WeightsOfLenet", {"gradient", "--model", "alexnet", "--weights", kLenet, kDigit}, 1, "features.0.weight"},
-      {"MissingWeights", {"gradient", "--model", "lenet", "--weights", "@missing.safetensors", kDigit}, 1, "missing.safetensors"},
+      {"MissingWeights",
+       {"gradient", "--model", "lenet", "--weights", "@missing.safetensors", kDigit},
+       1,
+       "missing.safetensors"},
       {"NoWeights", {"gradient", "--model", "vgg19", kDigit}, 1, "random:0"},
       {"BadSeedOfWeights", {"gradient", "--model", "lenet", "--weights", "random:x", kDigit}, 2, "random:x"},
-      {"MissingTape", {"gradient", "--model", "lenet", "--load-tape", "@missing.safetensors", kDigit}, 1, "missing.safetensors"},
-      {"OtherTape", {"gradient", "--model", "lenet", "--load-tape", "@other.safetensors", kDigit}, 1, "has no 'pool1.switch'"},
-      {"TapeBatch", {"gradient", "--model", "lenet", "--save-tape", "@t.safetensors", "--batch", "1", kDigit, kDigit}, 2, "--batch"},
+      {"MissingTape",
+       {"gradient", "--model", "lenet", "--load-tape", "@missing.safetensors", kDigit},
+       1,
+       "missing.safetensors"},
+      {"OtherTape",
+       {"gradient", "--model", "lenet", "--load-tape", "@other.safetensors", kDigit},
+       1,
+       "has no 'pool1.switch'"},
+      {"TapeBatch",
+       {"gradient", "--model", "lenet", "--save-tape", "@t.safetensors", "--batch", "1", kDigit, kDigit},
+       2,
+       "--batch"},
       // names
       {"NoCommand", {}, 2, "classify"},
       {"UnknownCommand", {"gradiant"}, 2, "nearest: gradient"},
@@ -189,8 +209,9 @@ TEST_P(CliError, OneLineAndNothingLeft) {
     output_named |= a == "-o";
   }
   const std::string command = arguments.empty() ? "" : arguments[0];
-  const bool has_output = command == "gradient" || command == "smoothgrad" || command == "integrated" || command == "classify" ||
-                          command == "evaluate" || command == "filters" || command == "activations";
+  const bool has_output = command == "gradient" || command == "smoothgrad" || command == "integrated" ||
+                          command == "classify" || command == "evaluate" || command == "filters" ||
+                          command == "activations";
   if (!output_named && has_output) {
     arguments.insert(arguments.begin() + 1, {"-o", folder / "out"});
   }
@@ -198,13 +219,15 @@ TEST_P(CliError, OneLineAndNothingLeft) {
   EXPECT_EQ(o.code, GetParam().code) << o.line << "\n" << o.err;
   EXPECT_TRUE(o.err.starts_with("switchback: error: ")) << o.line << "\n" << o.err;
   EXPECT_EQ(std::count(o.err.begin(), o.err.end(), '\n'), 1) << o.err;
-  EXPECT_NE(o.err.find(GetParam().says), std::string::npos) << o.line << "\nsaid: " << o.err << "not: " << GetParam().says;
+  EXPECT_NE(o.err.find(GetParam().says), std::string::npos)
+      << o.line << "\nsaid: " << o.err << "not: " << GetParam().says;
   EXPECT_EQ(o.out, "");
   if (fs::exists(folder / "out")) fs::remove(folder / "out");  // may be there, but empty
   EXPECT_EQ(folder.files(), before) << "files were left by " << o.line;
 }
 
-INSTANTIATE_TEST_SUITE_P(Cases, CliError, testing::ValuesIn(cases()), [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Cases, CliError, testing::ValuesIn(cases()),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 TEST(CliFailure, ErrorsCarryAHint) {
   TempFolder folder;
@@ -217,7 +240,8 @@ TEST(CliFailure, ErrorsCarryAHint) {
 
 TEST(CliFailure, FileSizeLimitLeavesNothing) {  // as a full disk: write() fails midway
   TempFolder folder;
-  const Outcome o = run_switchback({"gradient", "--model", "lenet", "--save", "png,npy", "-o", folder / "out", kDigit}, {.file_bytes = 1000});
+  const Outcome o = run_switchback({"gradient", "--model", "lenet", "--save", "png,npy", "-o", folder / "out", kDigit},
+                                   {.file_bytes = 1000});
   EXPECT_EQ(o.code, 1) << o.err;
   EXPECT_TRUE(o.err.starts_with("switchback: error: ")) << o.err;
   EXPECT_TRUE(fs::is_empty(folder / "out"));
@@ -232,8 +256,9 @@ TEST(CliFailure, FullStandardOutput) {
 
 TEST(CliFailure, InterruptLeavesNothing) {
   TempFolder folder;
-  const Outcome o = run_switchback({"smoothgrad", "--model", "lenet", "--samples", "100000000", "--save", "npy", "-o", folder / "out", kDigit},
-                                   {.interrupt_after_ms = 500});
+  const Outcome o = run_switchback(
+      {"smoothgrad", "--model", "lenet", "--samples", "100000000", "--save", "npy", "-o", folder / "out", kDigit},
+      {.interrupt_after_ms = 500});
   EXPECT_EQ(o.code, 128 + SIGINT) << o.err;
   if (fs::exists(folder / "out")) {
     EXPECT_TRUE(fs::is_empty(folder / "out"));

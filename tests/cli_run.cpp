@@ -27,7 +27,8 @@ void redirect(int to, const char* path) {
   close(file);
 }
 
-[[noreturn]] void child(std::vector<char*>& argv, const std::string& out, const std::string& err, const RunLimits& limits) {
+[[noreturn]] void child(std::vector<char*>& argv, const std::string& out, const std::string& err,
+                        const RunLimits& limits) {
   redirect(STDOUT_FILENO, limits.stdout_to ? limits.stdout_to : out.c_str());
   redirect(STDERR_FILENO, err.c_str());
   if (limits.file_bytes >= 0) {

@@ -47,7 +47,8 @@ Outcome succeed(std::vector<std::string> arguments) {
 }
 
 void expect_common_fields(const json& d, const std::string& command) {
-  for (const char* key : {"model", "weights", "device", "precision", "seed", "version", "inputs", "seconds", "peak_memory_bytes"})
+  for (const char* key :
+       {"model", "weights", "device", "precision", "seed", "version", "inputs", "seconds", "peak_memory_bytes"})
     EXPECT_TRUE(d.contains(key)) << command << " JSON lacks " << key;
   EXPECT_EQ(d["command"], command);
   EXPECT_EQ(d["device"], "cpu");
@@ -59,7 +60,8 @@ void expect_common_fields(const json& d, const std::string& command) {
 
 TEST(Cli, ClassifyReadsTheSampleDigits) {
   TempFolder folder;
-  std::vector<std::string> arguments = {"classify", "--model", "lenet", "--json", "--save", "npy", "-o", folder / "out", "--top", "10"};
+  std::vector<std::string> arguments = {"classify", "--model", "lenet",        "--json", "--save",
+                                        "npy",      "-o",      folder / "out", "--top",  "10"};
   for (int d = 0; d < 10; ++d) arguments.push_back(digit(d));
   const json document = succeed(arguments).json();
   expect_common_fields(document, "classify");
@@ -84,8 +86,9 @@ TEST(Cli, ClassifyReadsTheSampleDigits) {
 TEST(Cli, GradientFilesOfTheThreeRules) {
   TempFolder folder;
   for (const std::string rule : {"gradient", "deconv", "guided"}) {
-    const json d = succeed({"gradient", "--model", "lenet", "--rule", rule, "--save", "png,npy", "--json", "-o", folder.path(),
-                            digit(3), digit(5)}).json();
+    const json d = succeed({"gradient", "--model", "lenet", "--rule", rule, "--save", "png,npy", "--json", "-o",
+                            folder.path(), digit(3), digit(5)})
+                       .json();
     expect_common_fields(d, "gradient");
     const std::string path = folder / ("digit_3." + rule + ".npy");
     EXPECT_EQ(read_npy(path).dims(), (Dims{1, 1, 28, 28}));
@@ -135,7 +138,8 @@ TEST(Cli, SeveralTargetsGetAnAxis) {
 TEST(Cli, SmoothGradDoesNotDependOnTheBatchOrTheRun) {
   TempFolder folder;
   const auto run = [&](const std::string& out, std::vector<std::string> more) {
-    more.insert(more.begin(), {"smoothgrad", "--model", "lenet", "--samples", "11", "--save", "npy", "--quiet", "-o", folder / out, digit(4)});
+    more.insert(more.begin(), {"smoothgrad", "--model", "lenet", "--samples", "11", "--save", "npy", "--quiet", "-o",
+                               folder / out, digit(4)});
     succeed(more);
     return bytes_of(folder / (out + "/digit_4.smoothgrad.npy"));
   };
@@ -151,20 +155,26 @@ TEST(Cli, SmoothGradDoesNotDependOnTheBatchOrTheRun) {
 TEST(Cli, SmoothGradNoiseIsThatOfTheItemInItsFile) {
   TempFolder folder;
   write_npy(folder / "both.npy", wave({2, 1, 28, 28}));
-  succeed({"smoothgrad", "--model", "lenet", "--samples", "3", "--save", "npy", "--quiet", "-o", folder / "a", folder / "both.npy"});
-  succeed({"smoothgrad", "--model", "lenet", "--samples", "3", "--save", "npy", "--quiet", "-o", folder / "b", digit(1), folder / "both.npy"});
+  succeed({"smoothgrad", "--model", "lenet", "--samples", "3", "--save", "npy", "--quiet", "-o", folder / "a",
+           folder / "both.npy"});
+  succeed({"smoothgrad", "--model", "lenet", "--samples", "3", "--save", "npy", "--quiet", "-o", folder / "b", digit(1),
+           folder / "both.npy"});
   EXPECT_EQ(bytes_of(folder / "a/both.smoothgrad.npy"), bytes_of(folder / "b/both.smoothgrad.npy"));
 }
 
 TEST(Cli, RuleNamesOfSmoothGrad) {
   TempFolder folder;
-  succeed({"smoothgrad", "--model", "lenet", "--samples", "2", "--rule", "guided", "--save", "png,npy", "--quiet", "-o", folder.path(), digit(4)});
-  EXPECT_EQ(names_in(folder.path()), (std::set<std::string>{"digit_4.smoothgrad-guided.png", "digit_4.smoothgrad-guided.npy"}));
+  succeed({"smoothgrad", "--model", "lenet", "--samples", "2", "--rule", "guided", "--save", "png,npy", "--quiet", "-o",
+           folder.path(), digit(4)});
+  EXPECT_EQ(names_in(folder.path()),
+            (std::set<std::string>{"digit_4.smoothgrad-guided.png", "digit_4.smoothgrad-guided.npy"}));
 }
 
 TEST(Cli, IntegratedReportsCompleteness) {
   TempFolder folder;
-  const json d = succeed({"integrated", "--model", "lenet", "--steps", "200", "--save", "npy", "--json", "-o", folder.path(), digit(8)}).json();
+  const json d = succeed({"integrated", "--model", "lenet", "--steps", "200", "--save", "npy", "--json", "-o",
+                          folder.path(), digit(8)})
+                     .json();
   expect_common_fields(d, "integrated");
   EXPECT_EQ(d["steps"], 200);
   const json& c = d["inputs"][0]["completeness"];
@@ -179,8 +189,9 @@ TEST(Cli, IntegratedBaselines) {
   TempFolder folder;
   write_npy(folder / "x.npy", wave({1, 28, 28}));
   for (const std::string& baseline : {std::string("mean"), folder / "x.npy"}) {
-    const json d = succeed({"integrated", "--model", "lenet", "--steps", "4", "--baseline", baseline, "--save", "npy", "--json",
-                            "-o", folder / "out", folder / "x.npy"}).json();
+    const json d = succeed({"integrated", "--model", "lenet", "--steps", "4", "--baseline", baseline, "--save", "npy",
+                            "--json", "-o", folder / "out", folder / "x.npy"})
+                       .json();
     const Tensor map = read_npy(folder / "out/x.integrated.npy");
     float largest = 0;
     for (float v : map.values()) largest = std::max(largest, std::abs(v));
@@ -198,7 +209,8 @@ TEST(Cli, EqualStemsAndFolders) {
   fs::copy_file(digit(1), folder / "in/a/x.png");
   fs::copy_file(digit(2), folder / "in/b/x.png");
   folder.put("in/b/notes.txt", "not an image");
-  const Outcome o = succeed({"gradient", "--model", "lenet", "--save", "npy", "--json", "-o", folder / "out", folder / "in/a/x.png", folder / "in/b"});
+  const Outcome o = succeed({"gradient", "--model", "lenet", "--save", "npy", "--json", "-o", folder / "out",
+                             folder / "in/a/x.png", folder / "in/b"});
   EXPECT_NE(o.err.find("warning"), std::string::npos) << o.err;
   EXPECT_NE(o.err.find("notes.txt"), std::string::npos) << o.err;
   EXPECT_EQ(names_in(folder / "out"), (std::set<std::string>{"x.gradient.npy", "x_2.gradient.npy"}));
@@ -211,8 +223,9 @@ TEST(Cli, EqualStemsAndFolders) {
 TEST(Cli, ArraysAreUsedAsTheyAre) {
   TempFolder folder;
   write_npy(folder / "x.npy", wave({3, 3, 64, 80}));
-  const json d = succeed({"gradient", "--model", "resnet18", "--weights", "random:0", "--save", "png,npy", "--json", "-o", folder / "out",
-                          folder / "x.npy"}).json();
+  const json d = succeed({"gradient", "--model", "resnet18", "--weights", "random:0", "--save", "png,npy", "--json",
+                          "-o", folder / "out", folder / "x.npy"})
+                     .json();
   ASSERT_EQ(d["inputs"].size(), 3u);
   EXPECT_EQ(d["weights"], "random:0");
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(d["inputs"][i]["index"], i);
@@ -224,8 +237,9 @@ TEST(Cli, HiddenUnits) {
   TempFolder folder;
   write_npy(folder / "x.npy", wave({3, 64, 64}));
   const auto run = [&](const std::string& layer) {
-    return succeed({"gradient", "--model", "resnet18", "--weights", "random:0", "--layer", layer, "--conv", "direct", "--save", "npy",
-                    "--json", "-o", folder / "out", folder / "x.npy"}).json()["inputs"][0];
+    return succeed({"gradient", "--model", "resnet18", "--weights", "random:0", "--layer", layer, "--conv", "direct",
+                    "--save", "npy", "--json", "-o", folder / "out", folder / "x.npy"})
+        .json()["inputs"][0];
   };
   const json unit = run("layer2.0.conv1:5:3,2");
   EXPECT_EQ(unit["unit"], json({{"layer", "layer2.0.conv1"}, {"channel", 5}, {"row", 3}, {"column", 2}}));
@@ -251,8 +265,9 @@ TEST(Cli, HiddenUnits) {
 
 TEST(Cli, FiltersAndActivations) {
   TempFolder folder;
-  const json f = succeed({"filters", "--model", "lenet", "--layer", "conv2", "--save", "png,npy", "--json", "-o", folder.path(),
-                          "--filters", "0-3,9", "--channels", "1"}).json();
+  const json f = succeed({"filters", "--model", "lenet", "--layer", "conv2", "--save", "png,npy", "--json", "-o",
+                          folder.path(), "--filters", "0-3,9", "--channels", "1"})
+                     .json();
   expect_common_fields(f, "filters");
   EXPECT_EQ(f["shape"], json({64, 32, 5, 5}));
   const Tensor saved = read_npy(folder / "lenet.filters.npy");
@@ -262,7 +277,9 @@ TEST(Cli, FiltersAndActivations) {
   EXPECT_GT(load_image(folder / "lenet.filters.png").width, 10);
 
   for (const auto& [layer, dims] : {std::pair<std::string, Dims>{"conv2", {1, 64, 4, 4}}, {"fc1", {1, 200}}}) {
-    const json a = succeed({"activations", "--model", "lenet", "--layer", layer, "--save", "png,npy", "--json", "-o", folder / layer, digit(6)}).json();
+    const json a = succeed({"activations", "--model", "lenet", "--layer", layer, "--save", "png,npy", "--json", "-o",
+                            folder / layer, digit(6)})
+                       .json();
     expect_common_fields(a, "activations");
     EXPECT_EQ(read_npy(folder / (layer + "/digit_6.activations.npy")).dims(), dims);
     EXPECT_GT(load_image(folder / (layer + "/digit_6.activations.png")).width, 10);
@@ -272,31 +289,36 @@ TEST(Cli, FiltersAndActivations) {
 
 TEST(Cli, ActivationsAreThoseOfTheLogits) {
   TempFolder folder;
-  succeed({"activations", "--model", "lenet", "--layer", "fc2", "--save", "npy", "--quiet", "-o", folder.path(), digit(6)});
+  succeed(
+      {"activations", "--model", "lenet", "--layer", "fc2", "--save", "npy", "--quiet", "-o", folder.path(), digit(6)});
   succeed({"classify", "--model", "lenet", "--save", "npy", "--quiet", "-o", folder.path(), digit(6)});
   EXPECT_EQ(bytes_of(folder / "digit_6.activations.npy"), bytes_of(folder / "digit_6.classify.npy"));
 }
 
 TEST(Cli, SavedWeightsLoadAgain) {
   TempFolder folder;
-  succeed({"classify", "--model", "lenet", "--weights", "random:3", "--save-weights", folder / "w.safetensors", "--save", "npy", "-o",
-           folder / "a", digit(6)});
-  succeed({"classify", "--model", "lenet", "--weights", folder / "w.safetensors", "--save", "npy", "-o", folder / "b", digit(6)});
+  succeed({"classify", "--model", "lenet", "--weights", "random:3", "--save-weights", folder / "w.safetensors",
+           "--save", "npy", "-o", folder / "a", digit(6)});
+  succeed({"classify", "--model", "lenet", "--weights", folder / "w.safetensors", "--save", "npy", "-o", folder / "b",
+           digit(6)});
   EXPECT_EQ(bytes_of(folder / "a/digit_6.classify.npy"), bytes_of(folder / "b/digit_6.classify.npy"));
 }
 
 TEST(Cli, TapesComeBack) {
   TempFolder folder;
   const std::string tape = folder / "tape.safetensors";
-  succeed({"gradient", "--model", "lenet", "--save-tape", tape, "--save", "npy", "--quiet", "-o", folder / "a", digit(6), digit(7)});
+  succeed({"gradient", "--model", "lenet", "--save-tape", tape, "--save", "npy", "--quiet", "-o", folder / "a",
+           digit(6), digit(7)});
   const Safetensors file(tape);
   EXPECT_EQ(file.dims("relu1.gate"), (Dims{2, 32, 8, 8}));
   EXPECT_EQ(file.dims("pool1.switch"), (Dims{2, 32, 8, 8}));
   EXPECT_EQ(file.dims("relu3.gate"), (Dims{2, 200, 1, 1}));
-  succeed({"gradient", "--model", "lenet", "--load-tape", tape, "--save", "npy", "--quiet", "-o", folder / "b", digit(6), digit(7)});
+  succeed({"gradient", "--model", "lenet", "--load-tape", tape, "--save", "npy", "--quiet", "-o", folder / "b",
+           digit(6), digit(7)});
   EXPECT_EQ(bytes_of(folder / "a/digit_6.gradient.npy"), bytes_of(folder / "b/digit_6.gradient.npy"));
   // The other digit's gates give another map: the file is used.
-  succeed({"gradient", "--model", "lenet", "--load-tape", tape, "--target", "6", "--save", "npy", "--quiet", "-o", folder / "c", digit(7), digit(6)});
+  succeed({"gradient", "--model", "lenet", "--load-tape", tape, "--target", "6", "--save", "npy", "--quiet", "-o",
+           folder / "c", digit(7), digit(6)});
   EXPECT_NE(bytes_of(folder / "a/digit_6.gradient.npy"), bytes_of(folder / "c/digit_6.gradient.npy"));
 }
 
@@ -307,7 +329,8 @@ TEST(Cli, EvaluateFolders) {
     fs::copy_file(digit(d), folder / ("set/" + std::to_string(d) + "/a.png"));
   }
   fs::copy_file(digit(4), folder / "set/9/wrong.png");  // a 4 among the nines
-  const json d = succeed({"evaluate", "--model", "lenet", "--json", "--save", "png", "-o", folder / "out", folder / "set"}).json();
+  const json d =
+      succeed({"evaluate", "--model", "lenet", "--json", "--save", "png", "-o", folder / "out", folder / "set"}).json();
   expect_common_fields(d, "evaluate");
   EXPECT_EQ(d["images"], 11);
   EXPECT_EQ(d["correct"], 10);
@@ -344,7 +367,8 @@ TEST(Cli, InfoAndModels) {
       EXPECT_FALSE(m["weights"].empty());
     }
   }
-  for (const char* name : {"lenet", "alexnet", "vgg11", "vgg19_bn", "resnet18", "resnet34"}) EXPECT_TRUE(names.contains(name)) << name;
+  for (const char* name : {"lenet", "alexnet", "vgg11", "vgg19_bn", "resnet18", "resnet34"})
+    EXPECT_TRUE(names.contains(name)) << name;
   EXPECT_NE(succeed({"models"}).out.find("lenet.safetensors"), std::string::npos);
   EXPECT_NE(succeed({"info", "--model", "lenet"}).out.find("fc2"), std::string::npos);
 }
@@ -354,7 +378,8 @@ TEST(Cli, HelpNamesEveryCommandAndOption) {
   const std::vector<std::pair<std::string, std::vector<std::string>>> wanted = {
       {"classify", {"--top", "--preprocess", "--save-weights"}},
       {"evaluate", {"--top", "--limit"}},
-      {"gradient", {"--rule", "--times-input", "--save-tape", "--load-tape", "--target", "--score", "--layer", "--precision"}},
+      {"gradient",
+       {"--rule", "--times-input", "--save-tape", "--load-tape", "--target", "--score", "--layer", "--precision"}},
       {"smoothgrad", {"--samples", "--noise", "--moment", "--rule", "--seed", "--memory", "--conv", "--threads"}},
       {"integrated", {"--steps", "--baseline", "--device"}},
       {"filters", {"--filters", "--channels", "--layer"}},
@@ -365,7 +390,8 @@ TEST(Cli, HelpNamesEveryCommandAndOption) {
   for (const auto& [command, options] : wanted) {
     EXPECT_NE(overview.find("  " + command + " "), std::string::npos) << command;
     const std::string help = succeed({command, "--help"}).out;
-    for (const std::string& option : options) EXPECT_NE(help.find(option), std::string::npos) << command << " " << option;
+    for (const std::string& option : options)
+      EXPECT_NE(help.find(option), std::string::npos) << command << " " << option;
   }
   EXPECT_EQ(succeed({"--version"}).out.substr(0, 11), "switchback ");
   EXPECT_EQ(succeed({"gradient", "--version"}).out.substr(0, 11), "switchback ");
@@ -373,8 +399,9 @@ TEST(Cli, HelpNamesEveryCommandAndOption) {
 
 TEST(Cli, BenchReportsRates) {
   for (const std::string method : {"forward", "gradient", "jacobian", "smoothgrad", "integrated"}) {
-    const json d = succeed({"bench", "--method", method, "--model", "lenet", "--repeat", "3", "--batch", "4", "--samples", "8", "--steps", "8",
-                            "--probe", "--json"}).json();
+    const json d = succeed({"bench", "--method", method, "--model", "lenet", "--repeat", "3", "--batch", "4",
+                            "--samples", "8", "--steps", "8", "--probe", "--json"})
+                       .json();
     EXPECT_EQ(d["ms_runs"].size(), 3u) << method;
     EXPECT_EQ(d["probes"].size(), 3u) << method;
     EXPECT_GT(d["items_per_second"].get<double>(), 0) << method;
@@ -382,7 +409,9 @@ TEST(Cli, BenchReportsRates) {
     EXPECT_GT(d["share_of_peak"].get<double>(), 0) << method;
     EXPECT_EQ(d["weights_bytes"], 4 * 105506) << method;
   }
-  for (const auto& [op, shape] : {std::pair<std::string, std::string>{"conv", "2,8,16,16,8,3"}, {"linear", "2,64,32"}, {"maxpool", "2,8,16,16,2"}})
+  for (const auto& [op, shape] : {std::pair<std::string, std::string>{"conv", "2,8,16,16,8,3"},
+                                  {"linear", "2,64,32"},
+                                  {"maxpool", "2,8,16,16,2"}})
     for (const bool backward : {false, true}) {
       std::vector<std::string> arguments = {"bench", "--op", op, "--shape", shape, "--repeat", "2", "--json"};
       if (backward) arguments.push_back("--backward");

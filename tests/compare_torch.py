@@ -4,12 +4,12 @@
     tests/compare_torch.py [--install] [--switchback build/switchback] [--models vgg16,alexnet,resnet34,lenet] [--quick]
 
 Needs PyTorch (Debian's python3-torch 1.13 or newer) and, for the architectures' cross-check and the preprocessing,
-torchvision; --install gets them with apt. VGG16, AlexNet and ResNet-34 have the weights `random:SEED`, drawn again in numpy
-and loaded into PyTorch, LeNet the shipped ones. For each network and convolution algorithm:
+torchvision; --install gets them with apt. VGG16, AlexNet and ResNet-34 have the weights `random:SEED`, drawn again in
+numpy and loaded into PyTorch, LeNet the shipped ones. For each network and convolution algorithm:
 
   logits     within 1e-5 (norm-wise) of float64
-  rounding   logits and hidden activations deviate by at most 8 σ, element by element, σ from the propagated variances of
-             rounding (tests/compare/reference.py derives them)
+  rounding   logits and hidden activations deviate by at most 8 σ, element by element, σ from the propagated variances
+             of rounding (tests/compare/reference.py derives them)
   loaded     maps of the three rules, of an output and of hidden units, with the float64 run's gates and switches loaded
              (--load-tape): within 1e-5
   tape       run freely (--save-tape): every gate or switch that differs from float64's has a margin within 8 σ
@@ -23,7 +23,6 @@ Then preprocessing against torchvision on PIL images, SmoothGrad with the same n
 import argparse
 import importlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -54,7 +53,8 @@ def install_torch():
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--switchback", "--binary", type=Path, default=ROOT / "build" / "switchback", help="the command")
+    parser.add_argument("--switchback", "--binary", type=Path, default=ROOT / "build" / "switchback",
+                        help="the command (default build/switchback)")
     parser.add_argument("--models", default=",".join(MODELS), help="comma-separated; may be empty")
     parser.add_argument("--skip", default="", help="comma-separated: preprocessing, smoothgrad, bf16")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of PyTorch")
@@ -79,523 +79,35 @@ try:
 except ImportError as missing:
     sys.exit(f"compare_torch: error: {missing} (run with --install, or with a Python that has PyTorch)")
 
-import reference  # noqa: E402
-from reference import Run, error, networks  # noqa: E402
-from shipping import read_safetensors, write_safetensors  # noqa: E402
-
-
-class Failed(Exception):
-    """A check that could not be made because the command failed."""
-
-
-class Report:
-    """Rows of the table, counted."""
-
-    def __init__(self):
-        self.passed = self.failed = self.skipped = 0
-
-    def row(self, ok, what, value="", limit="", note=""):
-        value = f"{value:.2e}" if isinstance(value, float) else str(value)
-        limit = f"{limit:.0e}" if isinstance(limit, float) else str(limit)
-        self.passed += ok is True
-        self.failed += ok is False
-        word = {True: "ok", False: "FAIL", None: "info"}[ok]
-        print(f"{word:5}{what:62}{value:>10}{'  <= ' + limit if limit else '':12}  {note}".rstrip(), flush=True)
-
-    def skip(self, what, why):
-        self.skipped += 1
-        print(f"skip {what:62}{why}", flush=True)
-
-    def head(self, text):
-        print(f"\n== {text}", flush=True)
-
-
-class Switchback:
-    """Runs the command in a scratch folder. `model`: the options that name the network."""
-
-    def __init__(self, binary, folder):
-        self.binary, self.folder, self.runs = str(Path(binary).resolve()), Path(folder), 0
-
-    def run(self, command, *options, inputs):
-        self.runs += 1
-        out = self.folder / f"out{self.runs}"
-        line = [self.binary, command, *map(str, options), "-o", str(out), "--save", "npy", "--quiet", *map(str, inputs)]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=600)
-        if done.returncode != 0:
-            shutil.rmtree(out, ignore_errors=True)
-            raise Failed(f"exit code {done.returncode}: {done.stderr.strip()[-300:]}\n     {' '.join(line)}")
-        return out
-
-    def array(self, command, *options, inputs, kind=None):
-        """The one array that the command writes for the first input."""
-        out = self.run(command, *options, inputs=inputs)
-        array = np.load(out / f"{Path(inputs[0]).stem}.{kind or command}.npy")
-        shutil.rmtree(out)
-        return array
-
-    def map(self, rule, *options, inputs):
-        return self.array("gradient", "--rule", rule, *options, inputs=inputs, kind=rule)
-
-
-# What is compared: hidden units as (node, channel, row, column), a conv's value before its ReLU.
-HIDDEN = {
-    "vgg16": [("features.28", 151, 6, 6), ("features.7", 40, 57, 31)],
-    "alexnet": [("features.10", 77, 5, 6), ("features.3", 30, 11, 12)],
-    "resnet34": [("layer3.1.conv2", 100, 2, 3), ("layer1.1.conv1", 9, 8, 10)],
-    "lenet": [("conv2", 40, 1, 2), ("fc1", 17, None, None)],
-}
-# (c, h, w) of the inputs: the first for everything, the others for logits and one map.
-SIZES = {
-    "vgg16": [(3, 224, 224)],
-    "alexnet": [(3, 224, 224)],
-    "resnet34": [(3, 224, 224), (3, 192, 256)],
-    "lenet": [(1, 28, 28)],
-}
-QUICK_SIZES = {"alexnet": [(3, 128, 160)], "resnet34": [(3, 64, 96)], "lenet": [(1, 28, 28)]}
-SEED = 20240131
-
-
-def unit_options(net, unit):
-    node, channel, row, column = unit
-    if node == net.nodes[-1][0]:
-        return ["--target", channel]
-    return ["--layer", f"{node}:{channel}" + (f":{row},{column}" if row is not None else "")]
-
-
-def unit_text(unit):
-    return f"{unit[0]}:{unit[1]}" + (f":{unit[2]},{unit[3]}" if unit[2] is not None else "")
-
-
-class Case:
-    """One network with its parameters in float64 and the command's options for the same ones."""
-
-    def __init__(self, model, sb, report, seed=SEED, divide=1):
-        self.model, self.sb, self.report = model, sb, report
-        self.net = networks.build(model, divide)
-        if model == "lenet":
-            path = ROOT / "weights" / "lenet.safetensors"
-            drawn = {k: v for k, v in read_safetensors(path)[0].items()}
-            self.weights = path
-        else:
-            drawn = reference.random_parameters(self.net, seed)
-            self.weights = f"random:{seed}"
-        self.drawn = drawn
-        self.parameters = {k: torch.from_numpy(np.asarray(v)).double() for k, v in drawn.items()}
-        self.options = ["--model", model, "--weights", self.weights]
-
-    def attempt(self, what, function):
-        try:
-            return function()
-        except Failed as why:
-            self.report.row(False, what, note=str(why))
-            return None
-
-    def save(self, name, x):
-        path = self.sb.folder / f"{name}.npy"
-        np.save(path, np.ascontiguousarray(x, np.float32))
-        return path
-
-
-def check_parameters(case):
-    """The weights that the command draws and writes are, bit for bit, those drawn here from the published formula."""
-    what = f"{case.model} --save-weights: all parameters bit-equal"
-    path = case.sb.folder / "saved.safetensors"
-    size = (1, 28, 28) if case.model == "lenet" else (3, 64, 64)
-    x = case.save("tiny", np.zeros((1, *size)))
-
-    def run():
-        case.sb.array("classify", *case.options, "--save-weights", path, inputs=[x])
-        return read_safetensors(path)[0]
-
-    saved = case.attempt(what, run)
-    if saved is None:
-        return
-    wrong = [k for k in case.drawn.keys() | saved.keys()
-             if k not in saved or k not in case.drawn or not np.array_equal(saved[k], case.drawn[k])]
-    case.report.row(not wrong, what, f"{len(saved)}", note=f"differ: {', '.join(sorted(wrong)[:5])}" if wrong else "")
-    path.unlink()
-
-
-def check_architecture(case, run):
-    """The node lists of tests/golden/networks.py say the same as torchvision's own module."""
-    what = f"{case.model}: reference against torchvision's module"
-    try:
-        import torchvision
-    except ImportError:
-        return case.report.skip(what, "torchvision is not installed")
-    options = {} if case.model.startswith("resnet") else ({"init_weights": False} if "vgg" in case.model else {})
-    module = getattr(torchvision.models, case.model)(**options).eval()
-    holders = dict(module.named_parameters()) | {k: b for k, b in module.named_buffers() if "num_batches" not in k}
-    if holders.keys() != case.parameters.keys():
-        return case.report.row(False, what, note=f"names differ: {sorted(holders.keys() ^ case.parameters.keys())[:5]}")
-    if bad := [k for k in holders if holders[k].shape != case.parameters[k].shape]:
-        return case.report.row(False, what, note=f"shapes differ: {bad[:5]}")
-    for name, holder in holders.items():
-        holder.data = case.parameters[name]
-    with torch.no_grad():
-        e = error(module(run.x).numpy(), run.output.detach().numpy())
-    case.report.row(e <= 1e-12, what, e, 1e-12)
-
-
-def check_checker(case, run, var):
-    """A gate and a switch that are far from a tie, turned over, must be reported as outside the bound."""
-    tape = {k: v.numpy().copy() for k, v in run.tape.items()}
-    turned = {}
-    for name, op, inputs, options in case.net.nodes:
-        if op == "relu" and "gate" not in turned:
-            at = int(run.values[inputs[0]].abs().argmax())
-            tape[f"{name}.gate"].reshape(-1)[at] ^= 1
-            turned["gate"] = name
-        if op == "max_pool" and "switch" not in turned:
-            at = int(run.values[name].argmax())
-            flat = tape[f"{name}.switch"].reshape(-1)
-            k = reference.pool_geometry(options)[0]
-            flat[at] = (flat[at] + k + 1) % (k * k) if k == 3 else flat[at] ^ 1  # another place of the window
-            turned["switch"] = name
-    listed, problems = reference.differences(run, var, tape)
-    found = {d["key"] for d in listed if not d["ok"]} | {p.split(":")[0] for p in problems}
-    expected = {f"{name}.{kind}" for kind, name in turned.items()}
-    case.report.row(found == expected, f"{case.model}: the checker finds a turned gate and a turned switch",
-                    len(found), note="" if found == expected else f"found {found}, turned {expected}")
-
-
-def check_tape(case, run, var, tape, needed, what, quiet=False):
-    """Whether all that differs is within the bound; quiet: no row (the tape of the same pass has been reported)."""
-    listed, problems = reference.differences(run, var, tape)
-    missing = sorted(needed - tape.keys())
-    if missing:
-        problems.append(f"missing: {', '.join(missing[:4])}")
-    bad = [d for d in listed if not d["ok"]]
-    ok = not bad and not problems
-    if quiet and ok:
-        return True
-    elements = sum(v.size for v in tape.values())
-    case.report.row(ok, what, len(listed), note=f"differ of {elements} gates and switches")
-    for problem in problems:
-        print(f"       {problem}")
-    for d in (bad + [d for d in listed if d["ok"]])[:6]:
-        print(f"       {d['key']}{d['at']}: margin {d['margin']:.2e}, bound {d['bound']:.2e}{'' if d['ok'] else '  OUTSIDE'}")
-    if len(listed) > 6:
-        print(f"       … {len(listed)} in all, {len(bad)} outside")
-    return ok
-
-
-def ancestors(net, node):
-    """Gates and switches between the input and a node."""
-    wanted, keys = {node}, set()
-    for name, op, inputs, _ in reversed(net.nodes):
-        if name in wanted:
-            wanted.update(inputs)
-            if name != node and op in ("relu", "max_pool"):
-                keys.add(f"{name}.{'gate' if op == 'relu' else 'switch'}")
-    return keys
-
-
-class Truth:
-    """What float64 says about one input, each map computed once: the run, its maps, the same maps with every gate and
-    switch turned that input noise turns, and the maps under tapes that the command saved."""
-
-    def __init__(self, case, image):
-        self.case, self.x = case, torch.from_numpy(image).double()
-        self.run = Run(case.net, case.parameters, self.x)
-        self.maps, self.moved, self.turned, self.other, self.stable = {}, {}, {}, self.run, 0
-        self.tape_file = case.sb.folder / "reference-tape.safetensors"
-        write_safetensors(self.tape_file, {k: v.numpy() for k, v in self.run.tape.items()})
-
-    def map(self, unit, rule):
-        if (unit, rule) not in self.maps:
-            self.maps[unit, rule] = self.run.map(unit, rule)
-        return self.maps[unit, rule]
-
-    def moves(self, unit, rule, size, pairs):
-        """How far (norm-wise, relative) the map moves under noise of `size` times the input's: a map depends on the input
-        through gates and switches alone, so all those that turn under any of `pairs` draws, added and subtracted,
-        are turned together."""
-        if size not in self.turned:
-            rng = np.random.default_rng(5)
-            amplitude = size * float(self.x.pow(2).mean().sqrt())
-            tape = {k: v.clone() for k, v in self.run.tape.items()}
-            for draw in rng.standard_normal((pairs, *self.x.shape)):
-                for sign in (amplitude, -amplitude):
-                    with torch.no_grad():
-                        noisy = Run(self.case.net, self.case.parameters, self.x + torch.from_numpy(sign * draw)).tape
-                    for key, values in noisy.items():
-                        tape[key] = torch.where(values != self.run.tape[key], values, tape[key])
-            same = all(torch.equal(v, self.run.tape[k]) for k, v in tape.items())
-            self.turned[size] = self.run if same else Run(self.case.net, self.case.parameters, self.x, tape)
-        if self.turned[size] is self.run:
-            return 0.0
-        if (unit, rule, size) not in self.moved:
-            self.moved[unit, rule, size] = error(self.turned[size].map(unit, rule), self.map(unit, rule))
-        return self.moved[unit, rule, size]
-
-    def map_under(self, tape, unit, rule):
-        """The map with another tape's gates and switches. Beyond the unit's node the tape may be missing."""
-        def same(run):
-            return unit[0] in run.values and all(np.array_equal(run.tape.get(k), v) for k, v in tape.items())
-        if same(self.run):
-            return self.map(unit, rule)
-        if not same(self.other):
-            tensors = {k: torch.from_numpy(v) for k, v in tape.items()}
-            self.other = Run(self.case.net, self.case.parameters, self.x, tensors, until=unit[0])
-        return self.other.map(unit, rule)
-
-
-def check_maps(case, truth, path, unit, rules, conv, var):
-    """Loaded, tape, own tape and stable for one unit."""
-    report, saved_file = case.report, case.sb.folder / "saved-tape.safetensors"
-    options = [*case.options, "--conv", conv, *unit_options(case.net, unit)]
-    for rule in rules:
-        what = f"{case.model} {conv} {unit_text(unit)} {rule}"
-        expected = truth.map(unit, rule)
-        loaded = case.attempt(f"{what}: loaded",
-                              lambda: case.sb.map(rule, *options, "--load-tape", truth.tape_file, inputs=[path]))
-        if loaded is not None:
-            e = error(loaded, expected)
-            report.row(e <= 1e-5, f"{what}: loaded", e, 1e-5)
-        free = case.attempt(f"{what}: free", lambda: case.sb.map(rule, *options, "--save-tape", saved_file, inputs=[path]))
-        if free is None:
-            continue
-        tape, needed = read_safetensors(saved_file)[0], ancestors(case.net, unit[0])
-        explained = check_tape(case, truth.run, var, tape, needed, f"{case.model} {conv} {unit_text(unit)}: tape",
-                               quiet=rule != rules[0])
-        if needed <= tape.keys():
-            e = error(free, truth.map_under(tape, unit, rule))
-            explained = explained and e <= 1e-5
-            report.row(e <= 1e-5, f"{what}: own tape", e, 1e-5)
-        check_stable(truth, unit, rule, what, error(free, expected), explained)
-
-
-def check_stable(truth, unit, rule, what, e, explained):
-    """The freely run map where float64's does not move under 1e-6 of input noise. A few draws do not turn every gate that
-    1e-6 could, and rounding reaches 2e-6 in deep layers; so a map that 4e-6 moves is excused if its own tape explains it."""
-    report, moved = truth.case.report, truth.moves(unit, rule, 1e-6, 2)
-    if moved >= 1e-5:
-        return report.row(None, f"{what}: not stable", e, "", f"float64 moves {moved:.0e} under 1e-6 of noise")
-    if e > 1e-4 and explained and (more := truth.moves(unit, rule, 4e-6, 3)) >= 1e-5:
-        return report.row(None, f"{what}: hardly stable", e, "", f"by the gates listed; float64 moves {more:.0e} under 4e-6")
-    truth.stable += 1
-    report.row(e <= 1e-4, f"{what}: stable", e, 1e-4)
-
-
-def check_values(case, run, path, conv, node, var, note=""):
-    """One node's values (the output's: logits): the norm-wise error, and every element's in units of its own σ."""
-    output = node == case.net.nodes[-1][0]
-    what = f"{case.model} {conv} {'logits' if output else node} {'x'.join(map(str, run.x.shape))}{note}"
-    options = [*case.options, "--conv", conv]
-    got = case.attempt(what, lambda: case.sb.array("classify", *options, inputs=[path]) if output else
-                       case.sb.array("activations", *options, "--layer", node, inputs=[path]))
-    if got is None:
-        return
-    expected = run.values[node].detach().numpy()
-    e = error(got, expected)
-    case.report.row(e <= 1e-5, what, e, 1e-5)
-    if np.isfinite(e):
-        sigmas = float((np.abs(got - expected) / np.sqrt(var[node].double().numpy()).clip(1e-300)).max())
-        case.report.row(sigmas <= reference.SIGMAS, f"{what}: rounding", f"{sigmas:.2f}", f"{reference.SIGMAS:.0f} σ")
-
-
-def check_model(case, quick):
-    start = time.time()
-    sizes = (QUICK_SIZES if quick else SIZES)[case.model]
-    convs = ["auto"] if quick else ["auto", "direct", "winograd"]
-    image = reference.image_like(1, sizes[0])[None]
-    path, truth = case.save("input", image), Truth(case, image)
-    run = truth.run
-    if case.model != "lenet":
-        check_architecture(case, run)
-    variances = {w: reference.variances(run, case.parameters, w) for w in (False, True)}
-    check_checker(case, run, variances[True])
-    output = (case.net.nodes[-1][0], int(run.output.argmax()), None, None)
-    hidden = [u if not quick or u[2] is None else (u[0], u[1], 1, 1) for u in HIDDEN[case.model]]
-    for conv in convs:
-        var = variances[conv != "direct"]
-        for node in [output[0], *(unit[0] for unit in hidden)]:
-            check_values(case, run, path, conv, node, var)
-        check_maps(case, truth, path, output, list(reference.RULES), conv, var)
-        for unit in hidden:
-            check_maps(case, truth, path, unit, list(reference.RULES) if conv == "auto" else ["gradient"], conv, var)
-    case.report.row(truth.stable > 0, f"{case.model}: maps that were stable", truth.stable)
-    for size in sizes[1:]:
-        image = reference.image_like(2, size)[None]
-        path, truth = case.save("other", image), Truth(case, image)
-        var = reference.variances(truth.run, case.parameters, True)
-        check_values(case, truth.run, path, "auto", output[0], var)
-        check_maps(case, truth, path, output, ["gradient"], "auto", var)
-    print(f"     {case.model}: {time.time() - start:.0f} s", flush=True)
-
-
-# ---------------------------------------------------------------------------------------------- digits
-
-def sample_digits():
-    """The shipped digits as LeNet's input [1,1,28,28] each, preprocessed here: grey, (x/255 - 0.1307)/0.3081."""
-    try:
-        from PIL import Image
-    except ImportError:
-        return []
-    digits = []
-    for path in sorted((ROOT / "weights" / "samples").glob("digit_*.png")):
-        grey = Image.open(path).convert("L")
-        if grey.size == (28, 28):
-            digits.append(((np.asarray(grey, np.float64) / 255 - 0.1307) / 0.3081).astype(np.float32)[None, None])
-    return digits
-
-
-def check_digits(case):
-    """All sample digits as one batch, all ten outputs: logits, maps [N,10,1,28,28] under the loaded tape."""
-    digits = sample_digits()
-    if not digits:
-        return case.report.skip("lenet: sample digits", "none in weights/samples, or no PIL to read them")
-    batch = np.concatenate(digits)
-    path = case.save("digits", batch)
-    run = Run(case.net, case.parameters, torch.from_numpy(batch).double())
-    write_safetensors(case.sb.folder / "digits-tape.safetensors", {k: v.numpy() for k, v in run.tape.items()})
-    check_values(case, run, path, "auto", "fc2", reference.variances(run, case.parameters, True), " (digits)")
-    for rule in reference.RULES:
-        what = f"lenet auto digits, all ten outputs, {rule}: loaded"
-        expected = np.stack([run.map(("fc2", t, None, None), rule) for t in range(10)], 1)
-        got = case.attempt(what, lambda: case.sb.map(rule, *case.options, "--target", "all", "--batch", len(batch),
-                                                     "--load-tape", case.sb.folder / "digits-tape.safetensors", inputs=[path]))
-        if got is not None:
-            e = error(got, expected)
-            case.report.row(e <= 1e-5, what, e, 1e-5)
-
-
-# ---------------------------------------------------------------------------------------------- preprocessing
-
-def photos(folder):
-    """PNG copies of the photos (so that both sides start from the same decoded pixels) and of some odd sizes."""
-    from PIL import Image
-    found = []
-    for source in sorted((ROOT / ".." / "shared" / "data" / "photos").glob("*")):
-        if source.suffix in (".png", ".jpg", ".bmp"):
-            path = folder / f"{source.stem}.png"
-            Image.open(source).convert("RGB").save(path)
-            found.append(path)
-    for index, (w, h) in enumerate([(97, 61), (256, 256), (300, 257), (511, 900)]):
-        smooth = reference.image_like(index, (3, h, w))
-        path = folder / f"synthetic_{w}x{h}.png"
-        Image.fromarray((smooth.transpose(1, 2, 0) * 60 + 120).clip(0, 255).astype(np.uint8)).save(path)
-        found.append(path)
-    return found
-
-
-def check_preprocessing(sb, report):
-    report.head("preprocessing against torchvision on PIL images, before normalisation")
-    try:
-        from PIL import Image
-        from torchvision import transforms
-    except ImportError as missing:
-        return report.skip("preprocessing", str(missing))
-    theirs = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()])
-    mean, std = np.array([0.485, 0.456, 0.406])[:, None, None], np.array([0.229, 0.224, 0.225])[:, None, None]
-    saved = sb.folder / "preprocessed.npy"
-    for path in photos(sb.folder):
-        what = f"{path.name} {'x'.join(map(str, Image.open(path).size))}"
-        try:
-            sb.run("classify", "--model", "resnet18", "--weights", "random:0", "--save-input", saved, inputs=[path])
-        except Failed as why:
-            report.row(False, what, note=str(why))
-            continue
-        ours, expected = np.load(saved).astype(np.float64), theirs(Image.open(path).convert("RGB")).numpy()
-        if ours.shape != (1, *expected.shape):
-            report.row(False, what, note=f"shape {ours.shape}, expected (1, {expected.shape})")
-            continue
-        e = float(np.abs(ours[0] * std + mean - expected).max()) * 255
-        report.row(e <= 1.001, what, f"{e:.3f}", "1", "grey levels, largest difference")
-
-
-# ---------------------------------------------------------------------------------------------- SmoothGrad
-
-def smoothgrad(case, x, unit, rule, samples, share, seed):
-    """(mean g, mean g²) over samples in float64, with the command's documented noise."""
-    sigma = share * float(x.max() - x.min())
-    total = square = 0
-    for s in range(samples):
-        noisy = torch.from_numpy(x + sigma * reference.noise(seed, 0, s, x.shape[1:])[None])
-        g = Run(case.net, case.parameters, noisy).map(unit, rule)
-        total, square = total + g, square + g * g
-    return total / samples, square / samples
-
-
-def check_smoothgrad(case, size, samples, report):
-    x = reference.image_like(3, size)[None].astype(np.float64)
-    path = case.save("smooth", x)
-    clean = Run(case.net, case.parameters, torch.from_numpy(x))
-    unit = (case.net.nodes[-1][0], int(clean.output.argmax()), None, None)
-    rng = np.random.default_rng(0)
-    for rule in reference.RULES:
-        # A seed of the noise for which float64 itself does not move: else the comparison would be one of ties.
-        for seed in range(1, 20):
-            mean, square = smoothgrad(case, x, unit, rule, samples, 0.15, seed)
-            nudged = x + 1e-6 * rng.standard_normal(x.shape)
-            if error(smoothgrad(case, nudged, unit, rule, samples, 0.15, seed)[0], mean) < 1e-5:
-                break
-        else:
-            report.skip(f"smoothgrad {case.model} {rule}", "no stable seed in 19")
-            continue
-        moments = {"mean": mean} if rule != "gradient" else dict(mean=mean, square=square, variance=square - mean * mean)
-        for moment, expected in moments.items():
-            what = f"smoothgrad {case.model} {'x'.join(map(str, size))} {rule} {moment}, {samples} samples"
-            options = ["--samples", samples, "--noise", 0.15, "--seed", seed, "--rule", rule, "--moment", moment]
-            kind = "smoothgrad" if rule == "gradient" else f"smoothgrad-{rule}"
-            got = case.attempt(what, lambda: case.sb.array("smoothgrad", *case.options, *options, inputs=[path], kind=kind))
-            if got is not None:
-                e = error(got, expected)
-                report.row(e <= 1e-4, what, e, 1e-4, f"noise seed {seed}")
-
-
-# ---------------------------------------------------------------------------------------------- bf16
-
-def report_bf16(case, size):
-    """Ours and PyTorch's bf16 against float64: logits and the output's maps. No verdict: bf16 is what it is."""
-    image = reference.image_like(1, size)[None]
-    path, x = case.save("half", image), torch.from_numpy(image).double()
-    run = Run(case.net, case.parameters, x)
-    unit = (case.net.nodes[-1][0], int(run.output.argmax()), None, None)
-    try:
-        half = Run(case.net, {k: v.bfloat16() for k, v in case.parameters.items()}, x.bfloat16())
-    except RuntimeError as why:
-        half = None
-        print(f"     PyTorch's bf16: {str(why).splitlines()[0]}")
-    theirs = f"{error(half.output.detach().double().numpy(), run.output.detach().numpy()):.2e}" if half else "-"
-    try:
-        ours = error(case.sb.array("classify", *case.options, "--precision", "bf16", inputs=[path]), run.output.detach().numpy())
-        case.report.row(None, f"{case.model} bf16 logits", ours, "", f"PyTorch's bf16 {theirs}")
-        for rule in reference.RULES:
-            expected = run.map(unit, rule)
-            theirs = f"{error(half.map(unit, rule), expected):.2e}" if half else "-"
-            got = case.sb.map(rule, *case.options, "--precision", "bf16", *unit_options(case.net, unit), inputs=[path])
-            case.report.row(None, f"{case.model} bf16 {unit_text(unit)} {rule}", error(got, expected), "",
-                            f"PyTorch's bf16 {theirs}")
-    except Failed as why:
-        case.report.skip(f"{case.model} bf16", str(why))
+import checks  # noqa: E402
+import methods  # noqa: E402
 
 
 def main(args):
     torch.set_num_threads(args.threads)
-    start, report = time.time(), Report()
-    print(f"PyTorch {torch.__version__}, numpy {np.__version__}, Python {sys.version.split()[0]}, {args.threads} threads")
+    start, report = time.time(), checks.Report()
+    python = sys.version.split()[0]
+    print(f"PyTorch {torch.__version__}, numpy {np.__version__}, Python {python}, {args.threads} threads")
     models = [m for m in args.models.split(",") if m and not (args.quick and m == "vgg16")]
     with tempfile.TemporaryDirectory(prefix="switchback-compare-") as folder:
-        sb = Switchback(args.switchback, folder)
+        sb = checks.Switchback(args.switchback, folder)
         for model in models:
             report.head(f"{model} against float64")
-            case = Case(model, sb, report)
+            case = checks.Case(model, sb, report)
             if model != "vgg16":
-                check_parameters(case)
-            check_model(case, args.quick)
+                checks.check_parameters(case)
+            checks.check_model(case, args.quick)
             if model == "lenet":
-                check_digits(case)
+                methods.check_digits(case)
             if "bf16" not in args.skip and not args.quick:
-                report_bf16(case, SIZES[model][0])
-            del case
+                methods.report_bf16(case, checks.SIZES[model][0])
+            case = None  # its float64 weights go before the next ones come
         if "preprocessing" not in args.skip:
-            check_preprocessing(sb, report)
+            methods.check_preprocessing(sb, report)
         if "smoothgrad" not in args.skip:
             report.head("SmoothGrad with the same noise")
-            check_smoothgrad(Case("lenet", sb, report), (1, 28, 28), 8, report)
-            check_smoothgrad(Case("resnet18", sb, report), (3, 64, 64), 3, report)
+            methods.check_smoothgrad(checks.Case("lenet", sb, report), (1, 28, 28), 8, report)
+            methods.check_smoothgrad(checks.Case("resnet18", sb, report), (3, 64, 64), 3, report)
     print(f"\n{sb.runs} runs of the command, {time.time() - start:.0f} s")
     print(f"{report.passed} passed, {report.failed} failed, {report.skipped} skipped")
     return 1 if report.failed or report.passed == 0 else 0

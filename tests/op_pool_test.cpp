@@ -59,6 +59,7 @@ const std::vector<MaxCase>& max_cases() {
       {"k2_s3_gaps", max_pool2d(2, 3), {2, 1, 9, 10}},
       {"k2_s1", max_pool2d(2, 1), {2, 8, 4, 5}},
       {"k3_d2", max_pool2d(3, 1, 1, 2), {2, 5, 9, 8}},
+      {"k5_d2_p2", max_pool2d(5, 2, 2, 2), {1, 5, 11, 12}},
       {"k2_s2_d3_ceil", max_pool2d(2, 2, 1, 3, true), {1, 40, 10, 11}},
       {"k1", max_pool2d(1, 1), {2, 7, 3, 4}},
       {"k1_s2", max_pool2d(1, 2), {2, 7, 5, 4}},

@@ -189,21 +189,137 @@ void check_op(OpRun& run, const Op& op, int64_t channels, DType dtype) {
   for (const int64_t seeds : {1, 3}) check_table(run, op, shape.with_n(shape.n * seeds), dtype, seeds);
 }
 
+// --- Forward ---------------------------------------------------------------------------------------------------------
+
+// The same on the way forward: an op that gives 0 everywhere, so that the residual is s. The gate is 0 < s (< clip) and
+// NaN passes with its gate off.
+struct ForwardOp {
+  const char* name;
+  void (*forward)(OpRun&, Shape y, DType, const Epilogue&, View out);
+  bool (*takes)(Shape y);
+};
+
+void conv_forward_of(OpRun& run, const Conv2d& conv, Shape x, DType dtype, const Epilogue& e, View out) {
+  const std::vector<float> w =
+      run.integers(conv.out_channels * (conv.in_channels / conv.groups) * conv.kernel_h * conv.kernel_w, 3);
+  const ConvWeights weights(conv, w.data());
+  conv2d_forward(run.ctx, weights, zeros(run, x, dtype), out, e);
+}
+
+const std::vector<ForwardOp>& forward_ops() {
+  static const std::vector<ForwardOp> rows = {
+      {"relu",
+       [](OpRun& run, Shape s, DType t, const Epilogue& e, View out) {
+         relu_forward(run.ctx, zeros(run, s, t), out, e);
+       },
+       always},
+      {"add",
+       [](OpRun& run, Shape s, DType t, const Epilogue& e, View out) {
+         add_forward(run.ctx, zeros(run, s, t), zeros(run, s, t), out, e);
+       },
+       always},
+      {"channel_affine",
+       [](OpRun& run, Shape s, DType t, const Epilogue& e, View out) {
+         const Guarded& scale = run.input_of(run.integers(s.c, 3));
+         channel_affine_forward(run.ctx, zeros(run, s, t), scale.as<float>(), nullptr, out, e);
+       },
+       always},
+      {"max_pool",
+       [](OpRun& run, Shape s, DType t, const Epilogue& e, View out) {
+         max_pool2d_forward(run.ctx, max_pool2d(2, 2), zeros(run, {s.n, s.c, 2 * s.h, 2 * s.w}, t), out, nullptr, e);
+       },
+       always},
+      {"linear",
+       [](OpRun& run, Shape s, DType t, const Epilogue& e, View out) {
+         const std::vector<float> w = run.integers(8 * s.c, 3);
+         const LinearWeights weights{{8, s.c, false}, w.data(), nullptr, {}};
+         linear_forward(run.ctx, weights, zeros(run, {s.n, 8, 1, 1}, t), out, e);
+       },
+       [](Shape s) { return s.h * s.w == 1; }},
+      {"conv_k1",
+       [](OpRun& run, Shape s, DType t, const Epilogue& e, View out) {
+         conv_forward_of(run, conv2d(16, s.c, 1, 1, 0, 1, 1, false), {s.n, 16, s.h, s.w}, t, e, out);
+       },
+       always},
+      {"conv_k3_direct",
+       [](OpRun& run, Shape s, DType t, const Epilogue& e, View out) {
+         run.ctx.conv = ConvAlgorithm::direct;
+         conv_forward_of(run, conv2d(64, s.c, 3, 1, 1, 1, 1, false), {s.n, 64, s.h, s.w}, t, e, out);
+       },
+       always},
+      {"conv_k3_winograd",
+       [](OpRun& run, Shape s, DType t, const Epilogue& e, View out) {
+         run.ctx.conv = ConvAlgorithm::winograd;
+         conv_forward_of(run, conv2d(64, s.c, 3, 1, 1, 1, 1, false), {s.n, 64, s.h, s.w}, t, e, out);
+       },
+       always},
+      {"conv_k3_first",
+       [](OpRun& run, Shape s, DType t, const Epilogue& e, View out) {
+         conv_forward_of(run, conv2d(3, s.c, 3, 1, 1, 1, 1, false), {s.n, 3, s.h, s.w}, t, e, out);
+       },
+       always},
+      {"conv_k3_d2",
+       [](OpRun& run, Shape s, DType t, const Epilogue& e, View out) {
+         conv_forward_of(run, conv2d(8, s.c, 3, 1, 2, 2, 1, false), {s.n, 8, s.h, s.w}, t, e, out);
+       },
+       always},
+      {"conv_depthwise",
+       [](OpRun& run, Shape s, DType t, const Epilogue& e, View out) {
+         conv_forward_of(run, conv2d(s.c, s.c, 3, 1, 1, 1, s.c, false), s, t, e, out);
+       },
+       always},
+  };
+  return rows;
+}
+
+constexpr double kInputs[] = {0.0, -0.0, 1, -1, 6, 5.96875, 7, kInf, -kInf, kNan, 0x1p-126, -0x1p-126, 0x1p+127, -3};
+constexpr int64_t kInputCount = std::size(kInputs);
+
+void check_forward_op(OpRun& run, const ForwardOp& op, int64_t channels, DType dtype) {
+  const Shape map{1, channels, 2, kInputCount / 2}, vector{kInputCount, channels, 1, 1};
+  const Shape shape = op.takes(map) ? map : vector;
+  Nchw residual(shape);
+  const int64_t pixels = shape.h * shape.w;
+  for (int64_t i = 0; i < shape.count(); ++i)
+    residual.v[size_t(i)] = kInputs[(i / shape.item() + i % pixels + 5 * (i / pixels % channels)) % kInputCount];
+  for (const bool clipped : {false, true}) {
+    Ref want(shape);
+    const Activated activated = finish_forward(want, &residual, true, clipped ? 6.f : kNoClip);
+    const Activation y = run.output(shape, dtype);
+    Guarded& gates = run.bytes(size_t(gate_words(shape)) * (clipped ? 8 : 4), kPoisonBits);
+    run.poison_scratch();
+    op.forward(run, shape, dtype,
+               {.residual = run.input(residual, dtype).memory->data(),
+                .relu = true,
+                .clip = clipped ? 6.f : kNoClip,
+                .gates = gates.as<uint32_t>()},
+               y);
+    EXPECT_EQ(compare_exact(y.read(), want.value, Zeros::many_allowed), "") << "clipped " << clipped;
+    EXPECT_EQ(compare_gates(shape, gates.read_as<uint32_t>(), activated.gates, clipped), "") << "clipped " << clipped;
+  }
+}
+
+// Convolutions and linear layers exist in bf16 only where the processor is fast at it.
+bool runs_in(const std::string& name, DType dtype) {
+  const bool library = name.rfind("conv", 0) == 0 || name == "linear";
+  return dtype == DType::f32 || !library || cpu_features().fast_bf16();
+}
+
 }  // namespace
 
 void register_rule_tests() {
-  for_each_device("Op/Rule", [](const DeviceRow& device) {
-    for (const Op& op : ops())
-      for (const int64_t channels : kChannels) {
-        if (!op.takes({1, channels, 5, 6}) && !op.takes({1, channels, 1, 1})) continue;
+  const auto add = [](const char* suite, const DeviceRow& device, const auto& ops, auto check) {
+    for (const auto& op : ops)
+      for (const int64_t channels : kChannels)
         for (const DType dtype : {DType::f32, DType::bf16}) {
-          const bool library = std::string(op.name).rfind("conv", 0) == 0 || std::string(op.name) == "linear";
-          if (dtype == DType::bf16 && library && !cpu_features().fast_bf16()) continue;
-          add_test("Op/Rule", fmt::format("{}_c{}", op.name, channels), device, dtype == DType::f32 ? "f32" : "bf16",
-                   [&op, channels, dtype](OpRun& run) { check_op(run, op, channels, dtype); });
+          if (!op.takes({1, channels, 5, 6}) && !op.takes({1, channels, 1, 1})) continue;
+          if (!runs_in(op.name, dtype)) continue;
+          add_test(suite, fmt::format("{}_c{}", op.name, channels), device, dtype == DType::f32 ? "f32" : "bf16",
+                   [&op, channels, dtype, check](OpRun& run) { check(run, op, channels, dtype); });
         }
-      }
-  });
+  };
+  for_each_device("Op/Rule", [&](const DeviceRow& device) { add("Op/Rule", device, ops(), check_op); });
+  for_each_device("Op/Gate", [&](const DeviceRow& device) { add("Op/Gate", device, forward_ops(), check_forward_op); });
 }
 
 }  // namespace switchback::test

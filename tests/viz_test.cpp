@@ -65,10 +65,12 @@ TEST(VizTarget, UnitsAreResolved) {
   const Network net = lenet();
   const int conv2 = net.find("conv2");
   Tensor values = Tensor::zeros({1, 64, 4, 4});
-  values[(7 * 4 + 2) * 4 + 3] = 5;                                 // the strongest place
-  for (int i = 0; i < 16; ++i) values[9 * 16 + i] = 0.5f;          // the strongest channel: sum 8
+  values[(7 * 4 + 2) * 4 + 3] = 5;                         // the strongest place
+  for (int i = 0; i < 16; ++i) values[9 * 16 + i] = 0.5f;  // the strongest channel: sum 8
   values[(9 * 4 + 1) * 4 + 0] = 0.75f;
-  const auto units = [&](const std::string& layer) { return resolve_target(net, {"max", layer, Score::logit}, values, {}); };
+  const auto units = [&](const std::string& layer) {
+    return resolve_target(net, {"max", layer, Score::logit}, values, {});
+  };
   EXPECT_EQ(units("conv2"), (std::vector<Unit>{{conv2, 9}}));
   EXPECT_EQ(units("conv2:max"), (std::vector<Unit>{{conv2, 9}}));
   EXPECT_EQ(units("conv2:max:max"), (std::vector<Unit>{{conv2, 7, 2, 3}}));
@@ -87,8 +89,11 @@ TEST(VizTarget, ClassesAndLabels) {
   const int out = net.output();
   Tensor values = Tensor::zeros({1, 10});
   values[4] = values[6] = 2;
-  const std::vector<std::string> labels = {"zero", "One, uno", "two", "three", "four", "five", "six", "seven", "eight", "nine"};
-  const auto units = [&](const std::string& target) { return resolve_target(net, {target, "", Score::logit}, values, labels); };
+  const std::vector<std::string> labels = {"zero", "One, uno", "two",   "three", "four",
+                                           "five", "six",      "seven", "eight", "nine"};
+  const auto units = [&](const std::string& target) {
+    return resolve_target(net, {target, "", Score::logit}, values, labels);
+  };
   EXPECT_EQ(units("max"), (std::vector<Unit>{{out, 4}})) << "the first of equals";
   EXPECT_EQ(units("3,7"), (std::vector<Unit>{{out, 3}, {out, 7}}));
   EXPECT_EQ(units("one, UNO"), (std::vector<Unit>{{out, 1}}));
@@ -137,8 +142,9 @@ TEST(VizGradient, OfALinearNetworkByFiniteDifferences) {
     for (int64_t i = 0; i < x.count(); ++i) {
       Tensor up = x.clone(), down = x.clone();
       up[i] += h, down[i] -= h;
-      want.push_back((score_at(ctx, net, up, {net.output(), 3}, score) - score_at(ctx, net, down, {net.output(), 3}, score)) /
-                     (double(up[i]) - double(down[i])));
+      want.push_back(
+          (score_at(ctx, net, up, {net.output(), 3}, score) - score_at(ctx, net, down, {net.output(), 3}, score)) /
+          (double(up[i]) - double(down[i])));
     }
     expect_near(maps.values.values(), want, score == Score::logit ? 1e-5 : 2e-3, "finite differences");
     EXPECT_NEAR(maps.explained[0].scores[0], score_at(ctx, net, x, {net.output(), 3}, score), 1e-6);
@@ -169,7 +175,8 @@ TEST(VizGradient, TargetsAndBatchesDoNotChangeAMap) {
   ASSERT_EQ(all.values.dims(), (Dims{3, 10, 1, 28, 28}));
   for (const int64_t batch : {1, 2, 7, 30}) {
     options.batch = batch;
-    expect_same_bits(gradient(ctx, net, x, {"all", "", Score::logit}, {}, options).values, all.values, "targets at once");
+    expect_same_bits(gradient(ctx, net, x, {"all", "", Score::logit}, {}, options).values, all.values,
+                     "targets at once");
   }
   for (int64_t i = 0; i < 3; ++i) {
     const Tensor one = batch_item(x, i);
@@ -231,7 +238,8 @@ TEST(VizSmoothGrad, WithoutNoiseIsTheGradient) {
   options.samples = 1;
   options.noise = 0;
   options.batch = 1;
-  expect_same_bits(smoothgrad(ctx, net, x, {}, {}, options).values, gradient(ctx, net, x, {}, {}).values, "one clean sample");
+  expect_same_bits(smoothgrad(ctx, net, x, {}, {}, options).values, gradient(ctx, net, x, {}, {}).values,
+                   "one clean sample");
 }
 
 TEST(VizSmoothGrad, MomentsAreThoseOfTheNoisyGradients) {
@@ -263,7 +271,8 @@ TEST(VizSmoothGrad, MomentsAreThoseOfTheNoisyGradients) {
       }
       variance[size_t(e)] = square[size_t(e)] - mean[size_t(e)] * mean[size_t(e)];
     }
-    for (const auto& [moment, want] : {std::pair{Moment::mean, mean}, {Moment::square, square}, {Moment::variance, variance}}) {
+    for (const auto& [moment, want] :
+         {std::pair{Moment::mean, mean}, {Moment::square, square}, {Moment::variance, variance}}) {
       options.moment = moment;
       const Maps got = smoothgrad(ctx, net, x, {}, {}, options);
       expect_near(got.values.values().subspan(size_t(i * 784), 784), want, 1e-6, "moment");
@@ -298,7 +307,8 @@ TEST(VizIntegrated, IsCompleteOnALinearNetwork) {
   const Tensor x = wave({2, 2, 6, 6});
   IntegratedOptions options;
   options.steps = 3;
-  for (const auto baseline : {IntegratedOptions::Baseline::zero, IntegratedOptions::Baseline::mean, IntegratedOptions::Baseline::given}) {
+  for (const auto baseline :
+       {IntegratedOptions::Baseline::zero, IntegratedOptions::Baseline::mean, IntegratedOptions::Baseline::given}) {
     options.baseline = baseline;
     options.given = wave({2, 6, 6}, 2);
     const Maps maps = integrated(ctx, net, x, {"all", "", Score::logit}, {}, options);
@@ -355,7 +365,12 @@ TEST(VizInspect, WrongShapes) {
   Context ctx;
   const Network net = lenet();
   expect_error("channels", [&] { logits(ctx, net, wave({1, 3, 28, 28})); });
-  expect_error("[28,28]", [&] { logits(ctx, net, wave({28, 28})); }, false);
+  expect_error(
+      "[28,28]",
+      [&] {
+        logits(ctx, net, wave({28, 28}));
+      },
+      false);
 }
 
 TEST(VizModel, WeightsMustBeAskedFor) {

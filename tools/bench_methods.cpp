@@ -30,7 +30,12 @@ std::vector<float> bench_images(const Job& job, Shape& image, int64_t images) {
 // Forward passes at batch n and, with `seeds` > 0, that many backward passes for each image from the one tape.
 struct Passes {
   Passes(Job& job, const PlanOptions& options, Shape image, int64_t n, int64_t seeds, ReluRule rule)
-      : job(job), image(image), n(n), seeds(seeds), rule(rule), images(bench_images(job, this->image, n)),
+      : job(job),
+        image(image),
+        n(n),
+        seeds(seeds),
+        rule(rule),
+        images(bench_images(job, this->image, n)),
         plan(job.ctx, job.model.network, this->image.with_n(n), options) {
     node = logit_node(job.model.network);
     if (seeds > 0) {
@@ -74,9 +79,12 @@ Work passes_work(Job& job, const BenchOptions& o) {
   const int64_t seeds = forward ? 0 : jacobian ? network.shapes(network.input)[size_t(logit_node(network))].c : 1;
   auto passes = std::make_shared<Passes>(job, options, network.input, n, seeds, parse_rule(o.rule));
   const double flops = double(network.flops(passes->image));
-  Work work{.once = [passes] { passes->run(); }, .items = double(n), .item = jacobian ? "jacobian" : "image",
+  Work work{.once = [passes] { passes->run(); },
+            .items = double(n),
+            .item = jacobian ? "jacobian" : "image",
             .flops = double(n) * flops * double(1 + seeds)};
-  work.details = {{"batch", n}, {"arena_bytes", passes->plan.arena_bytes()},
+  work.details = {{"batch", n},
+                  {"arena_bytes", passes->plan.arena_bytes()},
                   {"tape_bytes", forward ? 0 : passes->plan.tape_bytes()}};
   if (passes->backward) work.details["backward_arena_bytes"] = passes->backward->arena_bytes();
   if (jacobian) work.details["passes"] = seeds;
@@ -86,13 +94,17 @@ Work passes_work(Job& job, const BenchOptions& o) {
 // SmoothGrad and integrated gradients of one image; an item is one perturbed copy, forward and backward.
 struct Samples {
   Samples(Job& job, int64_t count)
-      : job(job), count(count), pixels(bench_images(job, image = job.model.network.input, 1)),
+      : job(job),
+        count(count),
+        pixels(bench_images(job, image = job.model.network.input, 1)),
         sampler(job.ctx, job.model.network, image, {}, job.run, count) {}
 
   void run(ReluRule rule, bool noisy) {
     const std::vector<Unit> units = {{sampler.node, 0}};
     const auto write = [&](int64_t first, View input) {
-      if (noisy) return write_noisy_input(job.ctx, pixels.data(), {.sigma = 0.3f, .seed = 0, .image = 0, .first_sample = uint32_t(first)}, input);
+      if (noisy)
+        return write_noisy_input(job.ctx, pixels.data(),
+                                 {.sigma = 0.3f, .seed = 0, .image = 0, .first_sample = uint32_t(first)}, input);
       std::vector<float> alpha;
       for (int64_t k = first; k < first + input.shape.n; ++k) alpha.push_back((float(k) + 0.5f) / float(count));
       write_interpolated_input(job.ctx, pixels.data(), nullptr, alpha.data(), input);
@@ -113,9 +125,13 @@ Work samples_work(Job& job, const BenchOptions& o) {
   const int64_t count = noisy ? o.samples : o.steps;
   auto samples = std::make_shared<Samples>(job, count);
   const ReluRule rule = parse_rule(o.rule);
-  Work work{.once = [=] { samples->run(rule, noisy); }, .items = double(count), .item = "sample",
+  Work work{.once = [=] { samples->run(rule, noisy); },
+            .items = double(count),
+            .item = "sample",
             .flops = 2.0 * double(count) * double(job.model.network.flops(samples->image))};
-  work.details = {{"batch", samples->sampler.batch}, {"samples", count}, {"arena_bytes", samples->sampler.plan.arena_bytes()},
+  work.details = {{"batch", samples->sampler.batch},
+                  {"samples", count},
+                  {"arena_bytes", samples->sampler.plan.arena_bytes()},
                   {"backward_arena_bytes", samples->sampler.backward.arena_bytes()},
                   {"tape_bytes", samples->sampler.plan.tape_bytes()}};
   return work;

@@ -55,7 +55,9 @@ Work conv_work(Context& ctx, const BenchOptions& o, DType dtype) {
   state->weight = random_values(v[4] * v[1] * kernel * kernel, 1);
   state->packed = std::make_unique<ConvWeights>(conv, state->weight.data());
   auto x = activation(ctx, in, dtype, 2), y = activation(ctx, out, dtype, 3);
-  Work work{.once = {}, .items = double(v[0]), .item = "image",
+  Work work{.once = {},
+            .items = double(v[0]),
+            .item = "image",
             .flops = 2.0 * double(out.count()) * double(v[1] * kernel * kernel),
             .bytes = bytes_of(*x) + bytes_of(*y) + double(state->weight.size() * size_of(dtype))};
   work.details["algorithm"] = conv2d_algorithm(ctx, *state->packed, in, dtype, o.backward);
@@ -77,7 +79,10 @@ Work linear_work(Context& ctx, const BenchOptions& o, DType dtype) {
   state->weights.linear = {v[1], v[2], false};
   state->weights.weight = state->weight.data();
   auto x = activation(ctx, {v[0], v[1]}, dtype, 2), y = activation(ctx, {v[0], v[2]}, dtype, 3);
-  Work work{.once = {}, .items = double(v[0]), .item = "image", .flops = 2.0 * double(v[0] * v[1] * v[2]),
+  Work work{.once = {},
+            .items = double(v[0]),
+            .item = "image",
+            .flops = 2.0 * double(v[0] * v[1] * v[2]),
             .bytes = bytes_of(*x) + bytes_of(*y) + double(state->weight.size() * size_of(dtype))};
   if (o.backward)
     work.once = [&ctx, state, x, y] { linear_backward_data(ctx, state->weights, y->view, x->view); };
@@ -93,7 +98,10 @@ Work pool_work(Context& ctx, const BenchOptions& o, DType dtype) {
   auto x = activation(ctx, in, dtype, 2), y = activation(ctx, out, dtype, 3);
   auto switches = std::make_shared<Buffer>(size_t(out.count()) * pool.switch_bytes());
   max_pool2d_forward(ctx, pool, x->view, y->view, switches->data());
-  Work work{.once = {}, .items = double(v[0]), .item = "image", .flops = double(out.count() * pool.window()),
+  Work work{.once = {},
+            .items = double(v[0]),
+            .item = "image",
+            .flops = double(out.count() * pool.window()),
             .bytes = bytes_of(*x) + bytes_of(*y) + double(switches->size())};
   if (o.backward)
     work.once = [&ctx, pool, x, y, switches] { max_pool2d_backward(ctx, pool, y->view, switches->data(), x->view); };
@@ -114,10 +122,14 @@ std::vector<float> random_values(int64_t count, uint64_t seed) {
 Work op_work(Context& ctx, const BenchOptions& o) {
   check_choice("--op", o.op, {"conv", "linear", "maxpool"});
   if (o.shape.empty())
-    throw Error(fmt::format("--op {} needs --shape", o.op),
-                "conv: N,C,H,W,K,kernel[,stride[,padding]]; linear: N,in,out; maxpool: N,C,H,W,kernel[,stride[,padding]]", true);
+    throw Error(
+        fmt::format("--op {} needs --shape", o.op),
+        "conv: N,C,H,W,K,kernel[,stride[,padding]]; linear: N,in,out; maxpool: N,C,H,W,kernel[,stride[,padding]]",
+        true);
   const DType dtype = activation_type(parse_precision(o.precision));
-  Work work = o.op == "conv" ? conv_work(ctx, o, dtype) : o.op == "linear" ? linear_work(ctx, o, dtype) : pool_work(ctx, o, dtype);
+  Work work = o.op == "conv"     ? conv_work(ctx, o, dtype)
+              : o.op == "linear" ? linear_work(ctx, o, dtype)
+                                 : pool_work(ctx, o, dtype);
   work.details["op"] = o.op;
   work.details["shape"] = o.shape;
   work.details["backward"] = o.backward;

@@ -21,7 +21,6 @@ struct ActivationOptions : Options {
   int columns = 0;
 };
 
-
 // The channels to show of one item, in order.
 std::vector<int64_t> shown_channels(const ActivationOptions& o, const Tensor& values, int64_t item) {
   const std::vector<int64_t> chosen = parse_list("--channels", o.channels, values.dim(1));
@@ -83,7 +82,8 @@ Json strongest_json(const ActivationOptions& o, const Tensor& values, int64_t it
   channels.resize(std::min(channels.size(), size_t(o.top)));
   for (int64_t c : channels) {
     const float* map = values.data() + (item * values.dim(1) + c) * place;
-    list.push_back({{"channel", c}, {"mean", std::accumulate(map, map + place, 0.0) / double(place)},
+    list.push_back({{"channel", c},
+                    {"mean", std::accumulate(map, map + place, 0.0) / double(place)},
                     {"max", *std::max_element(map, map + place)}});
   }
   return list;
@@ -103,30 +103,37 @@ void finish_file(const Job& job, const ActivationOptions& o, const Chunk& chunk,
     dims[0] = part.count;
     Tensor own(dims);
     std::memcpy(own.data(), values.data() + part.first * item_count, size_t(own.count()) * sizeof(float));
-    files.push_back(output.add_npy(part.file->stem + ".activations.npy", own,
-                                   dims.size() == 4 ? std::vector<std::string>{"N", "C", "H", "W"} : std::vector<std::string>{"N", "C"}));
+    files.push_back(output.add_npy(
+        part.file->stem + ".activations.npy", own,
+        dims.size() == 4 ? std::vector<std::string>{"N", "C", "H", "W"} : std::vector<std::string>{"N", "C"}));
   }
   constexpr int64_t kMostItems = 12;
   std::vector<Panel> panels;
   for (int64_t i = 0; i < part.count && i < kMostItems && output.png(); ++i)
-    panels.push_back({picture(o, values, part.first + i, fmt::format("{} of {}", layer, item_name(*part.file, i))), ""});
+    panels.push_back(
+        {picture(o, values, part.first + i, fmt::format("{} of {}", layer, item_name(*part.file, i))), ""});
   for (int64_t i = 0; i < std::min<int64_t>(part.count, kMostItems) && output.png(); ++i) {
     const Image pair[] = {thumbnail(input_picture(chunk.x, part.first + i, job.model, part.file->array), 224, 224),
                           thumbnail(panels[size_t(i)].picture, 1, 800)};
     output.add_panel(side_by_side(pair), item_name(*part.file, i));
   }
   if (output.png())
-    files.push_back(output.add_png(part.file->stem + ".activations.png",
-                                   panels.size() == 1 ? panels[0].picture : arrange(std::move(panels), part.file->stem)));
+    files.push_back(
+        output.add_png(part.file->stem + ".activations.png",
+                       panels.size() == 1 ? panels[0].picture : arrange(std::move(panels), part.file->stem)));
   for (int64_t i = 0; i < part.count; ++i)
-    results.inputs.push_back({{"path", part.file->path}, {"index", i}, {"layer", layer},
-                              {"channels", strongest_json(o, values, part.first + i)}, {"files", files}});
+    results.inputs.push_back({{"path", part.file->path},
+                              {"index", i},
+                              {"layer", layer},
+                              {"channels", strongest_json(o, values, part.first + i)},
+                              {"files", files}});
   results.items += part.count;
 }
 
 void run_activations(const ActivationOptions& o) {
   check_choice("--order", o.order, {"strongest", "channel"});
-  if (o.columns < 0 || o.columns > 1000) throw Error(fmt::format("--columns {} is out of range", o.columns), "1 to 1000", true);
+  if (o.columns < 0 || o.columns > 1000)
+    throw Error(fmt::format("--columns {} is out of range", o.columns), "1 to 1000", true);
   Job job("activations", o);
   const Network& network = job.model.network;
   const int node = o.layer.empty() ? first_conv(network) : network.find(o.layer);
@@ -146,7 +153,8 @@ void run_activations(const ActivationOptions& o) {
     for (const Chunk::Part& part : chunk.parts) finish_file(job, o, chunk, part, layer, values, output, results);
     job.bar.update(double(done += chunk.parts.size()) / double(files.size()));
   });
-  const std::string sheet = output.png() ? output.add_contact_sheet("activations", fmt::format("{} of {}", layer, o.model), 1000) : "";
+  const std::string sheet =
+      output.png() ? output.add_contact_sheet("activations", fmt::format("{} of {}", layer, o.model), 1000) : "";
   output.commit();
   job.bar.clear();
   if (o.json) {
@@ -171,8 +179,10 @@ std::function<void()> setup_activations(CLI::App& app) {
   add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]");
   add_model(app, *o);
   app.add_option("--layer", o->layer, "whose values to show (default: the first convolution)")->type_name("NAME");
-  app.add_option("--channels", o->channels, "which of them, for example 0-15,20 (default: up to 64)")->type_name("LIST");
-  app.add_option("--order", o->order, "strongest first, or by channel (default strongest)")->type_name("strongest|channel");
+  app.add_option("--channels", o->channels, "which of them, for example 0-15,20 (default: up to 64)")
+      ->type_name("LIST");
+  app.add_option("--order", o->order, "strongest first, or by channel (default strongest)")
+      ->type_name("strongest|channel");
   app.add_option("--columns", o->columns, "of the grid (default: near 4:3)")->type_name("N");
   add_output(app, *o);
   add_run(app, *o);

@@ -73,15 +73,17 @@ Json results(const Work& work, const Runs& runs, const Probe& peak) {
 
 void print_results(const std::string& title, const Json& r) {
   print_line(title);
-  print_line(fmt::format("  {} {}s/s, {} per {}", human_count(r["items_per_second"].get<double>()), r["item"].get<std::string>(),
-                         human_seconds(r["ms_per_item"].get<double>() / 1e3), r["item"].get<std::string>()));
+  print_line(fmt::format("  {} {}s/s, {} per {}", human_count(r["items_per_second"].get<double>()),
+                         r["item"].get<std::string>(), human_seconds(r["ms_per_item"].get<double>() / 1e3),
+                         r["item"].get<std::string>()));
   print_line(fmt::format("  one call of {} {}s: median {}, least {} ({} runs)", r["items_per_call"].get<double>(),
                          r["item"].get<std::string>(), human_seconds(r["ms_median"].get<double>() / 1e3),
                          human_seconds(r["ms_min"].get<double>() / 1e3), r["ms_runs"].size()));
-  print_line(fmt::format("  {}FLOP/s, {:.0f} % of this machine's {}FLOP/s ({})", human_count(r["flops_per_second"].get<double>()),
-                         100 * r["share_of_peak"].get<double>(), human_count(r["peak_flops_per_second"].get<double>()),
-                         r["peak_kind"].get<std::string>()));
-  if (r.contains("bytes_per_second")) print_line(fmt::format("  {}B/s", human_count(r["bytes_per_second"].get<double>())));
+  print_line(fmt::format("  {}FLOP/s, {:.0f} % of this machine's {}FLOP/s ({})",
+                         human_count(r["flops_per_second"].get<double>()), 100 * r["share_of_peak"].get<double>(),
+                         human_count(r["peak_flops_per_second"].get<double>()), r["peak_kind"].get<std::string>()));
+  if (r.contains("bytes_per_second"))
+    print_line(fmt::format("  {}B/s", human_count(r["bytes_per_second"].get<double>())));
   print_line(fmt::format("  peak memory {}B", human_count(double(peak_memory_bytes()))));
 }
 
@@ -98,11 +100,17 @@ void bench_op(const BenchOptions& o) {
   const Json r = results(work, measure(work, o, ctx.thread_count(), precision, bar), peak);
   bar.clear();
   if (!o.json) {
-    if (!o.quiet) print_results(fmt::format("bench of {} {}{}, {} on the CPU", o.op, o.shape, o.backward ? " backward" : "", o.precision), r);
+    if (!o.quiet)
+      print_results(
+          fmt::format("bench of {} {}{}, {} on the CPU", o.op, o.shape, o.backward ? " backward" : "", o.precision), r);
     return;
   }
-  Json document = {{"command", "bench"}, {"device", "cpu"}, {"precision", o.precision}, {"version", kVersion},
-                   {"threads", ctx.thread_count()}, {"conv", o.conv}};
+  Json document = {{"command", "bench"},
+                   {"device", "cpu"},
+                   {"precision", o.precision},
+                   {"version", kVersion},
+                   {"threads", ctx.thread_count()},
+                   {"conv", o.conv}};
   document.update(r);
   document["peak_memory_bytes"] = peak_memory_bytes();
   print_json(document);
@@ -129,11 +137,14 @@ void bench_method(const BenchOptions& o) {
 }
 
 void run_bench(const BenchOptions& o) {
-  if (o.repeat < 1 || o.repeat > 100000) throw Error(fmt::format("--repeat {} is out of range", o.repeat), "1 to 100000", true);
+  if (o.repeat < 1 || o.repeat > 100000)
+    throw Error(fmt::format("--repeat {} is out of range", o.repeat), "1 to 100000", true);
   if (!(o.min_seconds >= 0 && o.min_seconds < 1e4)) throw Error("--min-seconds is out of range", "0 to 10000", true);
   if (o.op.empty() == o.method.empty())
-    throw Error("bench wants either --method or --op", "for example --method smoothgrad --model vgg19 --weights random:0, or "
-                "--op conv --shape 16,64,224,224,64,3", true);
+    throw Error("bench wants either --method or --op",
+                "for example --method smoothgrad --model vgg19 --weights random:0, or "
+                "--op conv --shape 16,64,224,224,64,3",
+                true);
   if (o.op.empty())
     bench_method(o);
   else
@@ -147,11 +158,14 @@ std::function<void()> setup_bench(CLI::App& app) {
   app.add_option("--method", o->method, "what to repeat (jacobian: one forward pass, one backward pass for each class)")
       ->type_name("forward|gradient|jacobian|smoothgrad|integrated");
   app.add_option("--op", o->op, "or one op")->type_name("conv|linear|maxpool");
-  app.add_option("--shape", o->shape, "of the op: conv N,C,H,W,K,kernel[,stride[,padding]]; linear N,in,out; maxpool "
-                 "N,C,H,W,kernel[,stride[,padding]]")->type_name("LIST");
+  app.add_option("--shape", o->shape,
+                 "of the op: conv N,C,H,W,K,kernel[,stride[,padding]]; linear N,in,out; maxpool "
+                 "N,C,H,W,kernel[,stride[,padding]]")
+      ->type_name("LIST");
   app.add_flag("--backward", o->backward, "the op's backward-data");
   app.add_option("--repeat", o->repeat, "runs to time; their median counts (default 5)")->type_name("N");
-  app.add_option("--min-seconds", o->min_seconds, "a run repeats the work at least that long (default 0)")->type_name("S");
+  app.add_option("--min-seconds", o->min_seconds, "a run repeats the work at least that long (default 0)")
+      ->type_name("S");
   app.add_option("--samples", o->samples, "of smoothgrad (default 32)")->type_name("N");
   app.add_option("--steps", o->steps, "of integrated (default 32)")->type_name("N");
   app.add_option("--rule", o->rule, "default gradient")->type_name("gradient|deconv|guided");

@@ -42,7 +42,10 @@ std::string shown_name(const Job& job, int64_t c) {
 
 Json entry_json(const Job& job, const Chunk::Part& part, int64_t i, std::span<const float> logits, const Ranking& r) {
   const auto of = [&](int64_t c) {
-    return Json{{"target", c}, {"class", job.class_json(c)}, {"score", logits[size_t(c)]}, {"probability", r.probability[size_t(c)]}};
+    return Json{{"target", c},
+                {"class", job.class_json(c)},
+                {"score", logits[size_t(c)]},
+                {"probability", r.probability[size_t(c)]}};
   };
   Json entry = {{"path", part.file->path}, {"index", i}};
   entry.update(of(r.order[0]));
@@ -58,9 +61,8 @@ Image chart(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t
     names.push_back(shown_name(job, c));
     values.push_back(float(r.probability[size_t(c)]));
   }
-  const Image pictures[] = {
-      thumbnail(input_picture(chunk.x, part.first + i, job.model, part.file->array), 224, 448),
-      bar_chart(names, values, {.title = item_name(*part.file, i)})};
+  const Image pictures[] = {thumbnail(input_picture(chunk.x, part.first + i, job.model, part.file->array), 224, 448),
+                            bar_chart(names, values, {.title = item_name(*part.file, i)})};
   return side_by_side(pictures);
 }
 
@@ -97,7 +99,8 @@ void classify_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const 
     if (charts.size() < kMostGridPanels) charts.push_back({picture, ""});
     output.add_panel(picture, "");
   }
-  if (output.png()) files.push_back(output.add_png(part.file->stem + ".classify.png", arrange(std::move(charts), part.file->stem)));
+  if (output.png())
+    files.push_back(output.add_png(part.file->stem + ".classify.png", arrange(std::move(charts), part.file->stem)));
   for (Json& entry : entries) {
     entry["files"] = files;
     result.inputs.push_back(std::move(entry));
@@ -112,21 +115,24 @@ void run_classify(const ClassifyOptions& o) {
   Classified result;
   size_t done = 0;
   const int64_t most = o.save_input.empty() ? 256 : std::numeric_limits<int64_t>::max();
-  for_each_chunk(files, job.model, [&](Shape) { return most; }, [&](const Chunk& chunk) {
-    if (!o.save_input.empty()) {
-      CHECK(chunk.parts.size() == files.size(), "--save-input writes one array, but the inputs differ in shape");
-      write_npy(o.save_input, chunk.x);
-    }
-    RunOptions options = job.run;
-    options.progress = [&](int64_t n, int64_t total) {
-      job.bar.update((double(done) + double(chunk.parts.size()) * double(n) / double(total)) / double(files.size()));
-    };
-    const Tensor all = logits(job.ctx, job.model.network, chunk.x, options);
-    CHECK(all.dims().size() == 2, "{} gives maps of shape {}, not classes", o.model, to_string(all.dims()));
-    for (float v : all.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", o.model);
-    for (const Chunk::Part& part : chunk.parts) classify_file(job, chunk, part, all, output, result);
-    done += chunk.parts.size();
-  });
+  for_each_chunk(
+      files, job.model, [&](Shape) { return most; },
+      [&](const Chunk& chunk) {
+        if (!o.save_input.empty()) {
+          CHECK(chunk.parts.size() == files.size(), "--save-input writes one array, but the inputs differ in shape");
+          write_npy(o.save_input, chunk.x);
+        }
+        RunOptions options = job.run;
+        options.progress = [&](int64_t n, int64_t total) {
+          job.bar.update((double(done) + double(chunk.parts.size()) * double(n) / double(total)) /
+                         double(files.size()));
+        };
+        const Tensor all = logits(job.ctx, job.model.network, chunk.x, options);
+        CHECK(all.dims().size() == 2, "{} gives maps of shape {}, not classes", o.model, to_string(all.dims()));
+        for (float v : all.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", o.model);
+        for (const Chunk::Part& part : chunk.parts) classify_file(job, chunk, part, all, output, result);
+        done += chunk.parts.size();
+      });
   const std::string sheet = output.png() ? output.add_contact_sheet("classify", "classes by " + o.model, 800) : "";
   output.commit();
   job.bar.clear();

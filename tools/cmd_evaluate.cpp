@@ -36,7 +36,8 @@ struct Evaluation {
   std::vector<Case> worst;         // the largest losses first
 };
 
-// Output of the model for each class of the data set: by name where the model's labels hold all of them, else by number.
+// Output of the model for each class of the data set: by name where the model's labels hold all of them, else by
+// number.
 std::vector<int64_t> class_map(const Dataset& data, const Model& model, int64_t outputs, const std::string& path) {
   std::map<std::string, int64_t> by_name;
   for (size_t i = 0; i < model.labels.size(); ++i) by_name.emplace(model.labels[i], int64_t(i));
@@ -46,7 +47,8 @@ std::vector<int64_t> class_map(const Dataset& data, const Model& model, int64_t 
   if (map.size() == data.classes.size()) return map;
   if (int64_t(data.classes.size()) != outputs)
     throw Error(fmt::format("{} has {} classes, the model {} outputs, and their names do not match", printable(path),
-                            data.classes.size(), outputs), "name the class folders as the model's labels, or by number");
+                            data.classes.size(), outputs),
+                "name the class folders as the model's labels, or by number");
   map.clear();
   for (int64_t i = 0; i < outputs; ++i) map.push_back(i);
   return map;
@@ -96,7 +98,8 @@ Evaluation evaluate(Job& job, const Dataset& data, const std::vector<int64_t>& c
       std::memcpy(pixels.data() + i * image.item(), x.data(), size_t(image.item()) * sizeof(float));
     }
     const Tensor values = forward.run(pixels.data(), n);
-    CHECK(values.dims().size() == 2, "{} gives maps of shape {}, not classes", job.options.model, to_string(values.dims()));
+    CHECK(values.dims().size() == 2, "{} gives maps of shape {}, not classes", job.options.model,
+          to_string(values.dims()));
     for (float v : values.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", job.options.model);
     for (int64_t i = 0; i < n; ++i)
       judge(values.values().subspan(size_t(i * outputs), size_t(outputs)), classes[size_t(data.label(first + i))], sum,
@@ -116,8 +119,13 @@ std::string name_of(const Job& job, int64_t c) {
 Json worst_json(const Job& job, const Dataset& data, const Evaluation& e) {
   Json list = Json::array();
   for (const Case& c : e.worst)
-    list.push_back({{"path", data.path(c.index)}, {"index", c.index}, {"true", c.label}, {"true_class", job.class_json(c.label)},
-                    {"target", c.predicted}, {"class", job.class_json(c.predicted)}, {"probability", c.probability},
+    list.push_back({{"path", data.path(c.index)},
+                    {"index", c.index},
+                    {"true", c.label},
+                    {"true_class", job.class_json(c.label)},
+                    {"target", c.predicted},
+                    {"class", job.class_json(c.predicted)},
+                    {"probability", c.probability},
                     {"loss", c.loss}});
   return list;
 }
@@ -126,8 +134,8 @@ Image worst_picture(const Job& job, const Dataset& data, const Evaluation& e, co
   std::vector<Panel> panels;
   for (const Case& c : e.worst)
     panels.push_back({enlarge_to_at_least(to_rgb(preprocessed_picture(data.image(c.index), job.model.preprocess)), 112),
-                      fmt::format("#{}: {}\nread as {}, {:.0f} %", c.index, name_of(job, c.label), name_of(job, c.predicted),
-                                  100 * c.probability)});
+                      fmt::format("#{}: {}\nread as {}, {:.0f} %", c.index, name_of(job, c.label),
+                                  name_of(job, c.predicted), 100 * c.probability)});
   GridOptions options;
   options.title = title;
   return grid(panels, options);
@@ -150,7 +158,8 @@ Json confusion_json(const Evaluation& e) {
   if (e.confusion.empty()) return nullptr;
   const size_t k = size_t(std::lround(std::sqrt(double(e.confusion.size()))));
   Json rows = Json::array();
-  for (size_t r = 0; r < k; ++r) rows.push_back(std::vector<int64_t>(e.confusion.begin() + long(r * k), e.confusion.begin() + long((r + 1) * k)));
+  for (size_t r = 0; r < k; ++r)
+    rows.push_back(std::vector<int64_t>(e.confusion.begin() + long(r * k), e.confusion.begin() + long((r + 1) * k)));
   return rows;
 }
 
@@ -176,7 +185,8 @@ void run_evaluate(const EvaluateOptions& o) {
   Job job("evaluate", o);
   const std::string& path = o.inputs[0];
   const Dataset data = open_dataset(path);
-  const int64_t images = o.limit.empty() ? data.size() : std::min(data.size(), parse_whole("--limit", o.limit, 1, int64_t(1) << 40));
+  const int64_t images =
+      o.limit.empty() ? data.size() : std::min(data.size(), parse_whole("--limit", o.limit, 1, int64_t(1) << 40));
   const Network& network = job.model.network;
   const std::vector<int64_t> classes =
       class_map(data, job.model, network.shapes(network.input)[size_t(logit_node(network))].c, path);
@@ -184,7 +194,8 @@ void run_evaluate(const EvaluateOptions& o) {
   const Evaluation e = evaluate(job, data, classes, images);
   Json files = Json::array();
   if (output.png() && !e.worst.empty()) {
-    std::string stem = std::filesystem::path(path.ends_with('/') ? path.substr(0, path.size() - 1) : path).filename().string();
+    std::string stem =
+        std::filesystem::path(path.ends_with('/') ? path.substr(0, path.size() - 1) : path).filename().string();
     stem = stem.substr(0, stem.find('.'));
     files.push_back(output.add_png((stem.empty() ? "dataset" : stem) + ".evaluate.png",
                                    worst_picture(job, data, e, "worst cases of " + o.model)));

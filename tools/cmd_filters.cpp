@@ -53,8 +53,10 @@ std::function<void()> setup_filters(CLI::App& app) {
   auto o = std::make_shared<FilterOptions>();
   add_model(app, *o);
   app.add_option("--layer", o->layer, "a convolution (default: the first)")->type_name("NAME");
-  app.add_option("--filters", o->filters, "which of them, for example 0-15,20 (default: all of a first layer, 12 of a "
-                 "deeper one)")->type_name("LIST");
+  app.add_option("--filters", o->filters,
+                 "which of them, for example 0-15,20 (default: all of a first layer, 12 of a "
+                 "deeper one)")
+      ->type_name("LIST");
   app.add_option("--channels", o->channels, "which input channels of each")->type_name("LIST");
   app.add_option("--color", o->color, "colours of single channels (default grey)")->type_name("grey|seismic");
   app.add_flag("--shared-scale", o->shared_scale, "one scale for all filters; else each has its own");

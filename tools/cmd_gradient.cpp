@@ -78,7 +78,9 @@ void run_integrated(const MapOptions& o) {
   if (o.steps < 1) throw Error(fmt::format("--steps {} is less than 1", o.steps), "", true);
   Job job("integrated", o);
   using Baseline = IntegratedOptions::Baseline;
-  const Baseline baseline = o.baseline == "0" ? Baseline::zero : o.baseline == "mean" ? Baseline::mean : Baseline::given;
+  const Baseline baseline = o.baseline == "0"      ? Baseline::zero
+                            : o.baseline == "mean" ? Baseline::mean
+                                                   : Baseline::given;
   const Tensor given = baseline == Baseline::given ? load_single(o.baseline, job.model) : Tensor();
   MapMethod method;
   method.suffix = "integrated";
@@ -99,7 +101,8 @@ std::function<void()> setup_gradient(CLI::App& app) {
   app.add_flag("--times-input", o->times_input, "multiply the map with the input");
   app.add_option("--save-tape", o->save_tape, "write the gates and switches of the forward pass")
       ->type_name("FILE.safetensors");
-  app.add_option("--load-tape", o->load_tape, "use another program's gates and switches")->type_name("FILE.safetensors");
+  app.add_option("--load-tape", o->load_tape, "use another program's gates and switches")
+      ->type_name("FILE.safetensors");
   return [o] { run_gradient(*o); };
 }
 
@@ -108,15 +111,18 @@ std::function<void()> setup_smoothgrad(CLI::App& app) {
   add_rule(app, *o);
   app.add_option("--samples", o->samples, "noisy copies of each image (default 50)")->type_name("N");
   app.add_option("--noise", o->noise, "sigma as a share of the image's value range (default 0.15)")->type_name("S");
-  app.add_option("--moment", o->moment, "what is kept of the gradients (default mean)")->type_name("mean|square|variance");
+  app.add_option("--moment", o->moment, "what is kept of the gradients (default mean)")
+      ->type_name("mean|square|variance");
   return [o] { run_smoothgrad(*o); };
 }
 
 std::function<void()> setup_integrated(CLI::App& app) {
   auto o = map_options(app);
   app.add_option("--steps", o->steps, "of the integral, midpoint rule (default 50)")->type_name("N");
-  app.add_option("--baseline", o->baseline, "where the path starts: 0, each channel's mean over the image, or a file "
-                 "(default 0)")->type_name("0|mean|FILE");
+  app.add_option("--baseline", o->baseline,
+                 "where the path starts: 0, each channel's mean over the image, or a file "
+                 "(default 0)")
+      ->type_name("0|mean|FILE");
   return [o] { run_integrated(*o); };
 }
 

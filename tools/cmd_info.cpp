@@ -29,8 +29,11 @@ void machine_info(const Options& o) {
     return print_json({{"command", "info"},
                        {"version", kVersion},
                        {"commit", kGitCommit},
-                       {"build", {{"type", kBuildType}, {"compiler", kCompiler}, {"architecture", kArchitecture},
-                                  {"sanitizers", kSanitizers}}},
+                       {"build",
+                        {{"type", kBuildType},
+                         {"compiler", kCompiler},
+                         {"architecture", kArchitecture},
+                         {"sanitizers", kSanitizers}}},
                        {"cpu", {{"name", cpu.name}, {"features", features}, {"threads", ctx.thread_count()}}},
                        {"cuda", {{"on", kWithCuda}, {"reason", kCudaReason}}},
                        {"devices", {"cpu"}},
@@ -73,8 +76,8 @@ std::vector<LayerRow> layer_rows(const Network& network, Shape input) {
     for (int k : node.inputs) in.push_back(shapes[size_t(k)]);
     int64_t count = 0;
     for (const ParameterSpec& spec : parameters(node.layer)) count += switchback::count(spec.dims);
-    rows.push_back({node.name, std::string(type_name(node.layer)), describe(node.layer), shapes[i], count,
-                    flops(node.layer, in)});
+    rows.push_back(
+        {node.name, std::string(type_name(node.layer)), describe(node.layer), shapes[i], count, flops(node.layer, in)});
   }
   return rows;
 }
@@ -91,17 +94,28 @@ void model_info(const InfoOptions& o) {
   if (o.json) {
     Json layers = Json::array();
     for (const LayerRow& r : rows)
-      layers.push_back({{"name", r.name}, {"type", r.type}, {"about", r.about}, {"shape", {r.shape.c, r.shape.h, r.shape.w}},
-                        {"parameters", r.parameters}, {"flops", r.flops}});
+      layers.push_back({{"name", r.name},
+                        {"type", r.type},
+                        {"about", r.about},
+                        {"shape", {r.shape.c, r.shape.h, r.shape.w}},
+                        {"parameters", r.parameters},
+                        {"flops", r.flops}});
     Json files = Json::array();
-    for (const InstalledWeights& w : weights) files.push_back({{"file", w.file}, {"source", w.source}, {"accuracy", w.accuracy}, {"licence", w.licence}});
-    return print_json({{"command", "info"}, {"model", o.model}, {"version", kVersion}, {"input", {input.c, input.h, input.w}},
-                       {"layers", layers}, {"parameters", network.parameter_count()}, {"flops", network.flops(input)},
+    for (const InstalledWeights& w : weights)
+      files.push_back({{"file", w.file}, {"source", w.source}, {"accuracy", w.accuracy}, {"licence", w.licence}});
+    return print_json({{"command", "info"},
+                       {"model", o.model},
+                       {"version", kVersion},
+                       {"input", {input.c, input.h, input.w}},
+                       {"layers", layers},
+                       {"parameters", network.parameter_count()},
+                       {"flops", network.flops(input)},
                        {"weights", files}});
   }
   print_line(fmt::format("{:<24} {:<14} {:>11} {:>11}  {}", "layer", "output", "parameters", "FLOPs", "what"));
   for (const LayerRow& r : rows)
-    print_line(fmt::format("{:<24} {:<14} {:>11} {:>11}  {}", r.name, shape_text(r.shape), r.parameters ? human_count(double(r.parameters)) : "",
+    print_line(fmt::format("{:<24} {:<14} {:>11} {:>11}  {}", r.name, shape_text(r.shape),
+                           r.parameters ? human_count(double(r.parameters)) : "",
                            r.flops ? human_count(double(r.flops)) : "", r.about));
   print_line(fmt::format("{:<24} {:<14} {:>11} {:>11}", "total", "", human_count(double(network.parameter_count())),
                          human_count(double(network.flops(input)))));

@@ -17,24 +17,26 @@ void run_models(const Options& o) {
     const Network network = open_network(entry.name);
     Json weights = Json::array();
     for (const InstalledWeights& found : installed_weights(entry.name, folders))
-      weights.push_back({{"file", found.file}, {"source", found.source}, {"accuracy", found.accuracy}, {"licence", found.licence}});
+      weights.push_back(
+          {{"file", found.file}, {"source", found.source}, {"accuracy", found.accuracy}, {"licence", found.licence}});
     models.push_back({{"name", entry.name},
                       {"about", entry.about},
                       {"input", {network.input.c, network.input.h, network.input.w}},
                       {"parameters", network.parameter_count()},
                       {"weights", weights}});
   }
-  if (o.json) return print_json({{"command", "models"}, {"version", kVersion}, {"models", models}, {"folders", folders}});
+  if (o.json)
+    return print_json({{"command", "models"}, {"version", kVersion}, {"models", models}, {"folders", folders}});
   if (o.quiet) return;
   print_line(fmt::format("{:<10} {:>11}  {:<13} {}", "model", "parameters", "input", "weights at hand"));
   for (const Json& m : models) {
     std::string weights = "-";
-    if (!m["weights"].empty())
-      weights = m["weights"][0]["file"].get<std::string>();
+    if (!m["weights"].empty()) weights = m["weights"][0]["file"].get<std::string>();
     if (!m["weights"].empty() && m["weights"][0]["accuracy"] != "")
       weights += fmt::format(" ({})", m["weights"][0]["accuracy"].get<std::string>());
     const Json& in = m["input"];
-    print_line(fmt::format("{:<10} {:>11}  {:<13} {}", m["name"].get<std::string>(), human_count(m["parameters"].get<double>()),
+    print_line(fmt::format("{:<10} {:>11}  {:<13} {}", m["name"].get<std::string>(),
+                           human_count(m["parameters"].get<double>()),
                            fmt::format("{}x{}x{}", in[0].get<int>(), in[1].get<int>(), in[2].get<int>()), weights));
   }
   print_line("\nWeights are looked for as NAME.safetensors in the folder that $SWITCHBACK_WEIGHTS names and in:");

@@ -44,7 +44,8 @@ std::vector<std::string> images_in(const std::string& folder) {
     }
   }
   if (found.empty())
-    throw Error(fmt::format("{} holds no images", printable(folder)), "png, jpg, bmp, ppm and pgm files are looked for");
+    throw Error(fmt::format("{} holds no images", printable(folder)),
+                "png, jpg, bmp, ppm and pgm files are looked for");
   if (others > 0)
     warn(fmt::format("{}: skipped {} {} no image ({}{})", printable(folder), others,
                      others == 1 ? "file that is" : "files that are", printable(skipped), others > 1 ? ", …" : ""));
@@ -85,8 +86,7 @@ uint8_t byte(double v) { return uint8_t(std::lround(std::clamp(v, 0.0, 255.0)));
 }  // namespace
 
 std::vector<InputFile> list_inputs(const std::vector<std::string>& arguments) {
-  if (arguments.empty())
-    throw Error("no INPUT given", "name an image, a folder of images or a .npy file", true);
+  if (arguments.empty()) throw Error("no INPUT given", "name an image, a folder of images or a .npy file", true);
   std::vector<InputFile> files;
   std::set<std::string> stems = {"contact_sheet"};  // kept for the sheet of all inputs
   for (const std::string& argument : arguments) {
@@ -119,8 +119,8 @@ Tensor load_single(const std::string& path, const Model& model) {
   return x;
 }
 
-void for_each_chunk(const std::vector<InputFile>& files, const Model& model,
-                    const std::function<int64_t(Shape)>& most, const std::function<void(const Chunk&)>& run) {
+void for_each_chunk(const std::vector<InputFile>& files, const Model& model, const std::function<int64_t(Shape)>& most,
+                    const std::function<void(const Chunk&)>& run) {
   Chunk chunk;
   std::vector<Tensor> tensors;
   int64_t items = 0, limit = 0;
@@ -134,7 +134,8 @@ void for_each_chunk(const std::vector<InputFile>& files, const Model& model,
   };
   for (const InputFile& file : files) {
     Tensor x = load_input(file, model);
-    const bool same = !tensors.empty() && std::equal(x.dims().begin() + 1, x.dims().end(), tensors[0].dims().begin() + 1);
+    const bool same =
+        !tensors.empty() && std::equal(x.dims().begin() + 1, x.dims().end(), tensors[0].dims().begin() + 1);
     if (!same || items + x.dim(0) > limit) {
       flush();
       limit = most({1, x.dim(1), x.dim(2), x.dim(3)});

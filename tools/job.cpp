@@ -63,12 +63,8 @@ Json Job::class_json(int64_t c) const {
 }
 
 Json Job::header() const {
-  return {{"command", command},
-          {"model", options.model},
-          {"weights", model.weights},
-          {"device", "cpu"},
-          {"precision", options.precision},
-          {"seed", parse_seed(options.seed)},
+  return {{"command", command}, {"model", options.model},         {"weights", model.weights},
+          {"device", "cpu"},    {"precision", options.precision}, {"seed", parse_seed(options.seed)},
           {"version", kVersion}};
 }
 

@@ -28,7 +28,7 @@ struct Job {
   std::chrono::steady_clock::time_point start;
   double load_seconds = 0;
 
-  double seconds() const;  // since the start
+  double seconds() const;                   // since the start
   std::string class_name(int64_t c) const;  // "" where there is no label
   Json class_json(int64_t c) const;         // null where there is no label
   // The fields of every JSON document up to `version`, and those behind `inputs`.

@@ -25,8 +25,9 @@ std::vector<std::string> command_names() {
 }
 
 std::string overview() {
-  std::string text = "switchback: which pixels, regions or patterns a unit of a convolutional network answers to\n\n"
-                     "Usage: switchback COMMAND [OPTIONS] INPUT...\n\nCommands:\n";
+  std::string text =
+      "switchback: which pixels, regions or patterns a unit of a convolutional network answers to\n\n"
+      "Usage: switchback COMMAND [OPTIONS] INPUT...\n\nCommands:\n";
   for (const Command& command : kCommands) text += fmt::format("  {:<12} {}\n", command.name, command.about);
   return text +
          "\n`switchback COMMAND --help` tells a command's options, `switchback --version` the version.\n"
@@ -75,7 +76,8 @@ void run_command(const Command& row, std::vector<std::string> arguments) {
 }
 
 void run(std::vector<std::string> arguments) {
-  if (arguments.empty()) throw Error("no command given", fmt::format("commands: {}", fmt::join(command_names(), ", ")), true);
+  if (arguments.empty())
+    throw Error("no command given", fmt::format("commands: {}", fmt::join(command_names(), ", ")), true);
   const std::string command = arguments[0];
   for (const std::string& argument : arguments)
     if (argument == "--version") return print_line(version());
@@ -85,9 +87,10 @@ void run(std::vector<std::string> arguments) {
   if (command.starts_with("-"))
     throw Error(fmt::format("the command must come first, but '{}' does", printable(command)),
                 "switchback COMMAND [OPTIONS] INPUT...", true);
-  throw Error(fmt::format("unknown command '{}'", printable(command)),
-              fmt::format("nearest: {}; commands: {}", nearest(command, command_names()), fmt::join(command_names(), ", ")),
-              true);
+  throw Error(
+      fmt::format("unknown command '{}'", printable(command)),
+      fmt::format("nearest: {}; commands: {}", nearest(command, command_names()), fmt::join(command_names(), ", ")),
+      true);
 }
 
 // One line, whatever the text holds.

@@ -15,7 +15,8 @@ constexpr int64_t kChunkItems = 64;
 std::string unit_name(const Job& job, const Unit& unit) {
   if (job.options.layer.empty()) {
     const std::string name = job.class_name(unit.channel), number = std::to_string(unit.channel);
-    return name.empty() || name == number ? fmt::format("class {}", unit.channel) : fmt::format("{} {}", unit.channel, name);
+    return name.empty() || name == number ? fmt::format("class {}", unit.channel)
+                                          : fmt::format("{} {}", unit.channel, name);
   }
   std::string name = fmt::format("{}:{}", job.model.network.nodes[size_t(unit.node)].name, unit.channel);
   return unit.row < 0 ? name : name + fmt::format(":{},{}", unit.row, unit.col);
@@ -41,9 +42,7 @@ struct Results {
   const Maps& maps;
   Shape image;
   int64_t targets() const { return maps.values.dim(1); }
-  const float* map(int64_t item, int64_t t) const {
-    return maps.values.data() + (item * targets() + t) * image.item();
-  }
+  const float* map(int64_t item, int64_t t) const { return maps.values.data() + (item * targets() + t) * image.item(); }
 };
 
 Json save_array(const Results& r, const Chunk::Part& part, Output& output) {
@@ -64,7 +63,8 @@ Json save_picture(const Results& r, const Chunk::Part& part, Output& output) {
     for (int64_t t = 0; t < r.targets() && panels.size() <= kMostGridPanels; ++t) {
       const Explained& explained = r.maps.explained[size_t(part.first + i)];
       const std::string number = part.count > 1 ? fmt::format("[{}] ", i) : "";
-      panels.push_back({map_picture(r.method, r.map(part.first + i, t), r.image), number + caption(r.job, explained, size_t(t))});
+      panels.push_back(
+          {map_picture(r.method, r.map(part.first + i, t), r.image), number + caption(r.job, explained, size_t(t))});
     }
   const std::string title = fmt::format("{} of {}", r.method.suffix, part.file->stem);
   return output.add_png(fmt::format("{}.{}.png", part.file->stem, r.method.suffix), arrange(std::move(panels), title));
@@ -110,7 +110,8 @@ std::string summary_line(const Results& r, const Chunk::Part& part, int64_t i) {
   std::string line = fmt::format("  {:<28} {}", item_name(*part.file, i), caption(r.job, explained, 0));
   if (explained.units.size() > 1) line += fmt::format(" and {} more targets", explained.units.size() - 1);
   if (!std::isnan(explained.scores[0])) line += fmt::format(", {} {:.4g}", r.job.options.score, explained.scores[0]);
-  if (!explained.completeness.empty()) line += fmt::format(", completeness error {:.1e}", explained.completeness[0].error());
+  if (!explained.completeness.empty())
+    line += fmt::format(", completeness error {:.1e}", explained.completeness[0].error());
   return line;
 }
 
@@ -128,8 +129,9 @@ void print_summary(const Job& job, const MapMethod& method, const std::vector<st
   if (lines.size() > kMostLines) print_line(fmt::format("  … and {} more", lines.size() - kMostLines));
   const std::vector<std::string> paths = output.paths();
   if (paths.size() == 1) print_line("wrote " + paths[0]);
-  if (paths.size() > 1) print_line(fmt::format("wrote {} files into {}{}", paths.size(), job.options.output,
-                                               sheet.empty() ? "" : "; all on one sheet: " + sheet));
+  if (paths.size() > 1)
+    print_line(fmt::format("wrote {} files into {}{}", paths.size(), job.options.output,
+                           sheet.empty() ? "" : "; all on one sheet: " + sheet));
   print_line(job.summary_times(items, "image"));
 }
 
@@ -137,7 +139,8 @@ void print_summary(const Job& job, const MapMethod& method, const std::vector<st
 
 void add_explained(Json& entry, const Job& job, const Explained& explained) {
   const bool hidden = !job.options.layer.empty();
-  Json target = Json::array(), name = Json::array(), score = Json::array(), probability = Json::array(), unit = Json::array();
+  Json target = Json::array(), name = Json::array(), score = Json::array(), probability = Json::array(),
+       unit = Json::array();
   for (size_t t = 0; t < explained.units.size(); ++t) {
     const Unit& u = explained.units[t];
     target.push_back(u.channel);
@@ -165,25 +168,32 @@ void run_maps(Job& job, const MapMethod& method) {
   std::vector<std::string> lines;
   size_t files_done = 0;
   int64_t items = 0, batch = 0;
-  for_each_chunk(files, job.model, [&](Shape image) { return chunk_items(job, method, image); }, [&](const Chunk& chunk) {
-    if (method.one_chunk && chunk.parts.size() != files.size())
-      throw Error("a tape file holds one batch, so all inputs must have one shape", "give them in several runs", true);
-    std::vector<uint32_t> index;
-    for (const Chunk::Part& part : chunk.parts)
-      for (int64_t i = 0; i < part.count; ++i) index.push_back(uint32_t(i));
-    const Maps maps = method.run(chunk.x, index, [&](int64_t done, int64_t total) {
-      job.bar.update((double(files_done) + double(chunk.parts.size()) * double(done) / double(total)) / double(files.size()));
-    });
-    const Results results{job, method, chunk, maps, {1, chunk.x.dim(1), chunk.x.dim(2), chunk.x.dim(3)}};
-    for (const Chunk::Part& part : chunk.parts) {
-      for (Json& entry : finish_input(results, part, output)) inputs.push_back(std::move(entry));
-      for (int64_t i = 0; i < part.count && lines.size() <= 100; ++i) lines.push_back(summary_line(results, part, i));
-    }
-    files_done += chunk.parts.size();
-    items += chunk.x.dim(0);
-    batch = std::max(batch, maps.batch);
-  });
-  const std::string sheet = output.png() ? output.add_contact_sheet(method.suffix, fmt::format("{} of {}", method.suffix, job.options.model)) : "";
+  for_each_chunk(
+      files, job.model, [&](Shape image) { return chunk_items(job, method, image); },
+      [&](const Chunk& chunk) {
+        if (method.one_chunk && chunk.parts.size() != files.size())
+          throw Error("a tape file holds one batch, so all inputs must have one shape", "give them in several runs",
+                      true);
+        std::vector<uint32_t> index;
+        for (const Chunk::Part& part : chunk.parts)
+          for (int64_t i = 0; i < part.count; ++i) index.push_back(uint32_t(i));
+        const Maps maps = method.run(chunk.x, index, [&](int64_t done, int64_t total) {
+          job.bar.update((double(files_done) + double(chunk.parts.size()) * double(done) / double(total)) /
+                         double(files.size()));
+        });
+        const Results results{job, method, chunk, maps, {1, chunk.x.dim(1), chunk.x.dim(2), chunk.x.dim(3)}};
+        for (const Chunk::Part& part : chunk.parts) {
+          for (Json& entry : finish_input(results, part, output)) inputs.push_back(std::move(entry));
+          for (int64_t i = 0; i < part.count && lines.size() <= 100; ++i)
+            lines.push_back(summary_line(results, part, i));
+        }
+        files_done += chunk.parts.size();
+        items += chunk.x.dim(0);
+        batch = std::max(batch, maps.batch);
+      });
+  const std::string sheet =
+      output.png() ? output.add_contact_sheet(method.suffix, fmt::format("{} of {}", method.suffix, job.options.model))
+                   : "";
   output.commit();
   job.bar.clear();
   if (job.options.json) {
@@ -191,7 +201,7 @@ void run_maps(Job& job, const MapMethod& method) {
     document["inputs"] = std::move(inputs);
     if (!sheet.empty()) document["contact_sheet"] = sheet;
     document.update(method.details);
-    document["score"] = job.options.score;
+    document["score_kind"] = job.options.score;
     document["batch"] = batch;
     job.add_footer(document);
     print_json(document);

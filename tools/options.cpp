@@ -36,10 +36,13 @@ void add_inputs(CLI::App& app, Options& o, const char* about) { app.add_option("
 
 void add_model(CLI::App& app, Options& o) {
   app.add_option("--model", o.model, "built-in architecture; `switchback models` lists them")->type_name("NAME");
-  app.add_option("--weights", o.weights, "safetensors file with torchvision's names, or random[:SEED]; default: the "
-                 "model's installed weights")->type_name("FILE|random[:SEED]");
+  app.add_option("--weights", o.weights,
+                 "safetensors file with torchvision's names, or random[:SEED]; default: the "
+                 "model's installed weights")
+      ->type_name("FILE|random[:SEED]");
   app.add_option("--save-weights", o.save_weights, "write the weights that are loaded")->type_name("FILE");
-  app.add_option("--preprocess", o.preprocess, "how images become input; default: the model's own")->type_name("FILE.json");
+  app.add_option("--preprocess", o.preprocess, "how images become input; default: the model's own")
+      ->type_name("FILE.json");
 }
 
 void add_target(CLI::App& app, Options& o) {
@@ -53,7 +56,8 @@ void add_target(CLI::App& app, Options& o) {
 void add_output(CLI::App& app, Options& o, bool saves_by_default) {
   if (!saves_by_default) o.save = "none";
   app.add_option("-o,--output", o.output, "folder for results (default out)")->type_name("DIR");
-  app.add_option("--save", o.save, fmt::format("what to write: png, npy or both (default {})", o.save))->type_name("png,npy");
+  app.add_option("--save", o.save, fmt::format("what to write: png, npy or both (default {})", o.save))
+      ->type_name("png,npy");
 }
 
 void add_run(CLI::App& app, Options& o) {
@@ -98,9 +102,7 @@ uint64_t parse_seed(const std::string& text) {
   return seed;
 }
 
-int64_t parse_batch(const std::string& text) {
-  return text == "auto" ? 0 : parse_whole("--batch", text, 1, 1 << 20);
-}
+int64_t parse_batch(const std::string& text) { return text == "auto" ? 0 : parse_whole("--batch", text, 1, 1 << 20); }
 
 size_t parse_memory(const std::string& text) {
   if (text.empty() || text == "auto") return 0;
@@ -126,7 +128,8 @@ std::vector<int64_t> parse_list(std::string_view option, const std::string& text
   for (const std::string& part : split(text, ',')) {
     const size_t dash = part.find('-', 1);
     const int64_t first = parse_whole(option, part.substr(0, dash), 0, count - 1);
-    const int64_t last = dash == std::string::npos ? first : parse_whole(option, part.substr(dash + 1), first, count - 1);
+    const int64_t last =
+        dash == std::string::npos ? first : parse_whole(option, part.substr(dash + 1), first, count - 1);
     for (int64_t i = first; i <= last; ++i) out.push_back(i);
   }
   return out;

@@ -23,7 +23,9 @@ Output::Output(const Options& o) : folder_(o.output), png_(o.saves("png")), npy_
                 "choose another folder with --output DIR");
 }
 
-std::string Output::path(const std::string& name) const { return folder_.ends_with('/') ? folder_ + name : folder_ + "/" + name; }
+std::string Output::path(const std::string& name) const {
+  return folder_.ends_with('/') ? folder_ + name : folder_ + "/" + name;
+}
 
 Json Output::add_png(const std::string& name, const Image& image) {
   const std::string file = path(name);
@@ -88,7 +90,9 @@ void print_text(const std::string& text) {
 
 }  // namespace
 
-void print_json(const Json& document) { print_text(document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"); }
+void print_json(const Json& document) {
+  print_text(document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
 
 void print_line(const std::string& line) { print_text(line + "\n"); }
 

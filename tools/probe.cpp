@@ -22,12 +22,22 @@ __attribute__((target("avx2,fma"))) void round_avx2() {
   asm volatile("" : "+x"(a), "+x"(b));  // nothing is known of them
   __m256 c0 = b, c1 = b, c2 = b, c3 = b, c4 = b, c5 = b, c6 = b, c7 = b, c8 = b, c9 = b, c10 = b, c11 = b;
   for (int s = 0; s < kSteps; ++s) {
-    c0 = _mm256_fmadd_ps(c0, a, b); c1 = _mm256_fmadd_ps(c1, a, b); c2 = _mm256_fmadd_ps(c2, a, b);
-    c3 = _mm256_fmadd_ps(c3, a, b); c4 = _mm256_fmadd_ps(c4, a, b); c5 = _mm256_fmadd_ps(c5, a, b);
-    c6 = _mm256_fmadd_ps(c6, a, b); c7 = _mm256_fmadd_ps(c7, a, b); c8 = _mm256_fmadd_ps(c8, a, b);
-    c9 = _mm256_fmadd_ps(c9, a, b); c10 = _mm256_fmadd_ps(c10, a, b); c11 = _mm256_fmadd_ps(c11, a, b);
+    c0 = _mm256_fmadd_ps(c0, a, b);
+    c1 = _mm256_fmadd_ps(c1, a, b);
+    c2 = _mm256_fmadd_ps(c2, a, b);
+    c3 = _mm256_fmadd_ps(c3, a, b);
+    c4 = _mm256_fmadd_ps(c4, a, b);
+    c5 = _mm256_fmadd_ps(c5, a, b);
+    c6 = _mm256_fmadd_ps(c6, a, b);
+    c7 = _mm256_fmadd_ps(c7, a, b);
+    c8 = _mm256_fmadd_ps(c8, a, b);
+    c9 = _mm256_fmadd_ps(c9, a, b);
+    c10 = _mm256_fmadd_ps(c10, a, b);
+    c11 = _mm256_fmadd_ps(c11, a, b);
     // Keeps equal chains from being merged into one.
-    asm volatile("" : "+x"(c0), "+x"(c1), "+x"(c2), "+x"(c3), "+x"(c4), "+x"(c5), "+x"(c6), "+x"(c7), "+x"(c8), "+x"(c9), "+x"(c10), "+x"(c11));
+    asm volatile(""
+                 : "+x"(c0), "+x"(c1), "+x"(c2), "+x"(c3), "+x"(c4), "+x"(c5), "+x"(c6), "+x"(c7), "+x"(c8), "+x"(c9),
+                   "+x"(c10), "+x"(c11));
   }
 }
 
@@ -37,12 +47,22 @@ __attribute__((target("avx512f"))) void round_avx512() {
   asm volatile("" : "+v"(a), "+v"(b));  // nothing is known of them
   __m512 c0 = b, c1 = b, c2 = b, c3 = b, c4 = b, c5 = b, c6 = b, c7 = b, c8 = b, c9 = b, c10 = b, c11 = b;
   for (int s = 0; s < kSteps; ++s) {
-    c0 = _mm512_fmadd_ps(c0, a, b); c1 = _mm512_fmadd_ps(c1, a, b); c2 = _mm512_fmadd_ps(c2, a, b);
-    c3 = _mm512_fmadd_ps(c3, a, b); c4 = _mm512_fmadd_ps(c4, a, b); c5 = _mm512_fmadd_ps(c5, a, b);
-    c6 = _mm512_fmadd_ps(c6, a, b); c7 = _mm512_fmadd_ps(c7, a, b); c8 = _mm512_fmadd_ps(c8, a, b);
-    c9 = _mm512_fmadd_ps(c9, a, b); c10 = _mm512_fmadd_ps(c10, a, b); c11 = _mm512_fmadd_ps(c11, a, b);
+    c0 = _mm512_fmadd_ps(c0, a, b);
+    c1 = _mm512_fmadd_ps(c1, a, b);
+    c2 = _mm512_fmadd_ps(c2, a, b);
+    c3 = _mm512_fmadd_ps(c3, a, b);
+    c4 = _mm512_fmadd_ps(c4, a, b);
+    c5 = _mm512_fmadd_ps(c5, a, b);
+    c6 = _mm512_fmadd_ps(c6, a, b);
+    c7 = _mm512_fmadd_ps(c7, a, b);
+    c8 = _mm512_fmadd_ps(c8, a, b);
+    c9 = _mm512_fmadd_ps(c9, a, b);
+    c10 = _mm512_fmadd_ps(c10, a, b);
+    c11 = _mm512_fmadd_ps(c11, a, b);
     // Keeps equal chains from being merged into one.
-    asm volatile("" : "+v"(c0), "+v"(c1), "+v"(c2), "+v"(c3), "+v"(c4), "+v"(c5), "+v"(c6), "+v"(c7), "+v"(c8), "+v"(c9), "+v"(c10), "+v"(c11));
+    asm volatile(""
+                 : "+v"(c0), "+v"(c1), "+v"(c2), "+v"(c3), "+v"(c4), "+v"(c5), "+v"(c6), "+v"(c7), "+v"(c8), "+v"(c9),
+                   "+v"(c10), "+v"(c11));
   }
 }
 
@@ -52,12 +72,22 @@ __attribute__((target("avx512f,avx512bf16"))) void round_bf16() {
   asm volatile("" : "+v"(a), "+v"(b));  // nothing is known of them
   __m512 c0 = b, c1 = b, c2 = b, c3 = b, c4 = b, c5 = b, c6 = b, c7 = b, c8 = b, c9 = b, c10 = b, c11 = b;
   for (int s = 0; s < kSteps; ++s) {
-    c0 = _mm512_dpbf16_ps(c0, a, a); c1 = _mm512_dpbf16_ps(c1, a, a); c2 = _mm512_dpbf16_ps(c2, a, a);
-    c3 = _mm512_dpbf16_ps(c3, a, a); c4 = _mm512_dpbf16_ps(c4, a, a); c5 = _mm512_dpbf16_ps(c5, a, a);
-    c6 = _mm512_dpbf16_ps(c6, a, a); c7 = _mm512_dpbf16_ps(c7, a, a); c8 = _mm512_dpbf16_ps(c8, a, a);
-    c9 = _mm512_dpbf16_ps(c9, a, a); c10 = _mm512_dpbf16_ps(c10, a, a); c11 = _mm512_dpbf16_ps(c11, a, a);
+    c0 = _mm512_dpbf16_ps(c0, a, a);
+    c1 = _mm512_dpbf16_ps(c1, a, a);
+    c2 = _mm512_dpbf16_ps(c2, a, a);
+    c3 = _mm512_dpbf16_ps(c3, a, a);
+    c4 = _mm512_dpbf16_ps(c4, a, a);
+    c5 = _mm512_dpbf16_ps(c5, a, a);
+    c6 = _mm512_dpbf16_ps(c6, a, a);
+    c7 = _mm512_dpbf16_ps(c7, a, a);
+    c8 = _mm512_dpbf16_ps(c8, a, a);
+    c9 = _mm512_dpbf16_ps(c9, a, a);
+    c10 = _mm512_dpbf16_ps(c10, a, a);
+    c11 = _mm512_dpbf16_ps(c11, a, a);
     // Keeps equal chains from being merged into one.
-    asm volatile("" : "+v"(c0), "+v"(c1), "+v"(c2), "+v"(c3), "+v"(c4), "+v"(c5), "+v"(c6), "+v"(c7), "+v"(c8), "+v"(c9), "+v"(c10), "+v"(c11));
+    asm volatile(""
+                 : "+v"(c0), "+v"(c1), "+v"(c2), "+v"(c3), "+v"(c4), "+v"(c5), "+v"(c6), "+v"(c7), "+v"(c8), "+v"(c9),
+                   "+v"(c10), "+v"(c11));
   }
 }
 
@@ -69,7 +99,8 @@ struct Method {
 
 Method choose(Precision precision) {
   const CpuFeatures& cpu = cpu_features();
-  if (precision == Precision::bf16 && cpu.avx512_bf16) return {"avx512_bf16 dot", round_bf16, 2.0 * 32 * kChains * kSteps};
+  if (precision == Precision::bf16 && cpu.avx512_bf16)
+    return {"avx512_bf16 dot", round_bf16, 2.0 * 32 * kChains * kSteps};
   if (cpu.avx512) return {"avx512 fma", round_avx512, 2.0 * 16 * kChains * kSteps};
   return {"avx2 fma", round_avx2, 2.0 * 8 * kChains * kSteps};
 }

@@ -7,8 +7,8 @@
 namespace switchback {
 
 struct Probe {
-  double flops = 0;         // multiply and add count 2; all threads together
-  const char* kind = "";    // "avx512 fma", "avx2 fma", "avx512_bf16 dot"
+  double flops = 0;       // multiply and add count 2; all threads together
+  const char* kind = "";  // "avx512 fma", "avx2 fma", "avx512_bf16 dot"
 };
 
 // Runs independent multiply-add chains in registers for about `seconds` on `threads` threads. For bf16 the bf16 dot

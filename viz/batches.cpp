@@ -106,7 +106,8 @@ void Sampler::accumulate(const std::vector<Unit>& units, ReluRule rule, int64_t 
     for (size_t t = 0; t < units.size(); ++t) {
       write_seeds(ctx, std::vector<Unit>(size_t(n), units[t]), score, values, 1, backward.seed(n));
       const ConstView g = backward.run(tape, rule);
-      accumulate_moments(ctx, g, sum.data() + t * size_t(item), square.empty() ? nullptr : square.data() + t * size_t(item));
+      accumulate_moments(ctx, g, sum.data() + t * size_t(item),
+                         square.empty() ? nullptr : square.data() + t * size_t(item));
     }
     progress(first + n);
   }

@@ -23,8 +23,9 @@ Split split(Context& ctx, const Network& network, Shape image, const PlanOptions
             int64_t images, int64_t targets) {
   const bool one_batch = !options.save_tape.empty() || !options.load_tape.empty();
   if (one_batch && options.batch > 0 && options.batch < images)
-    throw Error(fmt::format("a tape file holds one batch, but {} images do not fit into --batch {}", images, options.batch),
-                "leave out --batch or give fewer images", true);
+    throw Error(
+        fmt::format("a tape file holds one batch, but {} images do not fit into --batch {}", images, options.batch),
+        "leave out --batch or give fewer images", true);
   const int64_t passes = batch_size(ctx, network, image, plan, options, std::max(images, targets));
   const int64_t seeds = std::min(targets, passes);
   return {one_batch ? images : std::min(images, std::max<int64_t>(1, passes / seeds)), seeds};

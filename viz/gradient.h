@@ -17,14 +17,14 @@ using Progress = std::function<void(int64_t done, int64_t total)>;
 
 struct RunOptions {
   Precision precision = Precision::fp32;
-  int64_t batch = 0;   // 0: chosen from memory
-  size_t memory = 0;   // bytes that a run may take beyond the weights; 0: half of what is free
-  Progress progress;   // may be empty
+  int64_t batch = 0;  // 0: chosen from memory
+  size_t memory = 0;  // bytes that a run may take beyond the weights; 0: half of what is free
+  Progress progress;  // may be empty
 };
 
 struct GradientOptions : RunOptions {
   ReluRule rule = kGradient;
-  bool times_input = false;        // map ⊙ x
+  bool times_input = false;          // map ⊙ x
   std::string save_tape, load_tape;  // tape files (engine/plan.h); all images are then run as one batch
 };
 
@@ -41,7 +41,7 @@ struct IntegratedOptions : RunOptions {
   ReluRule rule = kGradient;
   int64_t steps = 50;
   enum class Baseline { zero, mean, given } baseline = Baseline::zero;  // mean: of each channel over that image
-  Tensor given;  // [C,H,W] or [1,C,H,W], for every image
+  Tensor given;                                                         // [C,H,W] or [1,C,H,W], for every image
 };
 
 // How far an integrated-gradients map keeps its promise Σ map = score(x) − score(baseline).
@@ -66,11 +66,12 @@ struct Maps {
 // x: [N,C,H,W].
 Maps gradient(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
               const std::vector<std::string>& labels, const GradientOptions& options = {});
-// Smilkov et al. 2017; targets are fixed on the clean input. Noise is that of kernels/noise.h. Sums are in double and in
-// sample order, so the batch does not change them.
+// Smilkov et al. 2017; targets are fixed on the clean input. Noise is that of kernels/noise.h. Sums are in double and
+// in sample order, so the batch does not change them.
 Maps smoothgrad(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
                 const std::vector<std::string>& labels, const SmoothGradOptions& options = {});
-// Sundararajan et al. 2017 with the midpoint rule: (x − x') ⊙ mean over steps of the gradient at x' + (k−½)/steps·(x − x').
+// Sundararajan et al. 2017 with the midpoint rule: (x − x') ⊙ mean over steps of the gradient at x' + (k−½)/steps·(x −
+// x').
 Maps integrated(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
                 const std::vector<std::string>& labels, const IntegratedOptions& options = {});
 

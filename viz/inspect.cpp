@@ -60,8 +60,7 @@ std::vector<int64_t> strongest_channels(const Tensor& activations, int64_t image
     mean[size_t(c)] = std::accumulate(values + c * place, values + (c + 1) * place, 0.0) / double(place);
   std::vector<int64_t> order(size_t(channels), 0);
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int64_t a, int64_t b) { return mean[size_t(a)] > mean[size_t(b)]; });
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return mean[size_t(a)] > mean[size_t(b)]; });
   return order;
 }
 

@@ -28,8 +28,9 @@ void check_baseline(const IntegratedOptions& options, Shape image) {
   if (options.baseline != IntegratedOptions::Baseline::given) return;
   const Dims plain{image.c, image.h, image.w}, batch{1, image.c, image.h, image.w};
   if (options.given.dims() != plain && options.given.dims() != batch)
-    throw Error(fmt::format("the baseline has shape {}, the input {}", to_string(options.given.dims()), to_string(plain)),
-                "both must be alike");
+    throw Error(
+        fmt::format("the baseline has shape {}, the input {}", to_string(options.given.dims()), to_string(plain)),
+        "both must be alike");
 }
 
 }  // namespace
@@ -71,7 +72,8 @@ Maps integrated(Context& ctx, const Network& network, const Tensor& x, const Tar
           explained.scores[size_t(t)] - score_of(explained.units[size_t(t)], target.score, at_baseline);
       float* map = maps.values.data() + (i * targets + t) * item;
       for (int64_t e = 0; e < item; ++e) {
-        const double v = (double(pixels[e]) - double(baseline[size_t(e)])) * sum[size_t(t * item + e)] / double(options.steps);
+        const double v =
+            (double(pixels[e]) - double(baseline[size_t(e)])) * sum[size_t(t * item + e)] / double(options.steps);
         complete.sum += v;
         map[e] = float(v);
       }

@@ -26,7 +26,8 @@ Maps smoothgrad(Context& ctx, const Network& network, const Tensor& x, const Tar
   const Shape image = image_shape(network, x);
   const int64_t images = x.dim(0), targets = check_target(network, image, target, labels);
   if (options.samples < 1) throw Error(fmt::format("--samples {} is less than 1", options.samples), "", true);
-  if (!(options.noise >= 0 && options.noise < 1e6)) throw Error(fmt::format("--noise {} is no share of the value range", options.noise), "0.15 is usual", true);
+  if (!(options.noise >= 0 && options.noise < 1e6))
+    throw Error(fmt::format("--noise {} is no share of the value range", options.noise), "0.15 is usual", true);
   CHECK(options.images.empty() || int64_t(options.images.size()) == images, "{} image numbers for {} images",
         options.images.size(), images);
   Sampler sampler(ctx, network, image, target, options, options.samples);

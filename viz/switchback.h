@@ -3,6 +3,7 @@
 #pragma once
 
 // Networks, their weights and how they run
+#include "engine/model.h"
 #include "engine/network.h"
 #include "engine/plan.h"
 #include "engine/safetensors.h"

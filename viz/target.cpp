@@ -99,7 +99,8 @@ void check_layer(const Network& network, const LayerSpec& spec, Shape shape) {
   if (spec.channel == LayerSpec::Channel::index && (spec.index < 0 || spec.index >= shape.c))
     usage(fmt::format("layer {} has no channel {}", name, spec.index),
           fmt::format("its {} channels are 0 to {}", shape.c, shape.c - 1));
-  if (spec.place == LayerSpec::Place::at && (spec.row < 0 || spec.row >= shape.h || spec.col < 0 || spec.col >= shape.w))
+  if (spec.place == LayerSpec::Place::at &&
+      (spec.row < 0 || spec.row >= shape.h || spec.col < 0 || spec.col >= shape.w))
     usage(fmt::format("layer {} has no position {},{}", name, spec.row, spec.col),
           fmt::format("its maps have {} rows and {} columns, counted from 0", shape.h, shape.w));
 }
@@ -196,10 +197,12 @@ int64_t check_target(const Network& network, Shape input, const TargetSpec& spec
   const Shape shape = network.shapes(input)[size_t(node)];
   if (spec.score != Score::logit) {
     if (node != logit_node(network))
-      usage("--score probability and nll are about classes, not hidden units", "leave out --layer, or use --score logit");
+      usage("--score probability and nll are about classes, not hidden units",
+            "leave out --layer, or use --score logit");
     if (shape.h * shape.w != 1)
       usage(fmt::format("--score probability and nll need a vector of outputs; {} gives {}x{} maps", network.name,
-                        shape.h, shape.w), "use --score logit");
+                        shape.h, shape.w),
+            "use --score logit");
   }
   if (!spec.layer.empty()) {
     if (spec.target != "max")
@@ -218,8 +221,9 @@ std::vector<Unit> resolve_target(const Network& network, const TargetSpec& spec,
   const Shape s = item_shape(values);
   for (float v : values.values())
     if (!std::isfinite(v))
-      throw Error(fmt::format("the values of {} are not finite", network.nodes[size_t(target_node(network, spec))].name),
-                  "do weights and preprocessing belong to this model? --precision fp32 has the widest range");
+      throw Error(
+          fmt::format("the values of {} are not finite", network.nodes[size_t(target_node(network, spec))].name),
+          "do weights and preprocessing belong to this model? --precision fp32 has the widest range");
   LayerSpec layer;
   if (!spec.layer.empty()) {
     layer = parse_layer(network, spec.layer);

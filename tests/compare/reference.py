@@ -91,7 +91,8 @@ def pool_geometry(options):
 
 
 def flat_places(switch, options, shape):
-    """Offsets inside the unclipped windows [n,c,h,w] -> flat indices into the pool's input, and whether each lies inside."""
+    """Offsets inside the unclipped windows [n,c,h,w] -> flat indices into the pool's input; and whether each
+    lies inside the window and the input."""
     k, stride, pad = pool_geometry(options)
     switch = switch.long()
     row = torch.arange(switch.shape[2])[:, None] * stride - pad + switch // k
@@ -176,9 +177,9 @@ def error(ours, reference):
 # at every layer and says nothing after a few; roundings are many and of both signs, so that a variance is propagated:
 #
 #   Own roundings of a sum of K products by K fused multiply-adds in a row: every partial sum S_j is rounded with a
-#   relative error of variance at most u²/3, u = 2^-24 (uniform in ±u), so var = u²/3 · Σ_j S_j². Partial sums in an order
-#   that knows nothing of the values have E S_j² = (j/K)(1 - j/K) Σ w²x² + (j/K)² s² <= (j/K) Σ w²x² + (j/K)² s²; summed
-#   over j: var <= u²/3 · (K/2 · Σ w²x² + K/3 · s²). Any blocked or pairwise order has less. Two more roundings of the
+#   relative error of variance at most u²/3, u = 2^-24 (uniform in ±u), so var = u²/3 · Σ_j S_j². Partial sums in an
+#   order that knows nothing of the values have E S_j² = (j/K)(1 - j/K) Σ w²x² + (j/K)² s² <= (j/K) Σ w²x² + (j/K)² s²;
+#   summed over j: var <= u²/3 · (K/2 · Σ w²x² + K/3 · s²). Any blocked or pairwise order has less. Two more roundings of the
 #   order of u·s (bias, result) and the rounding of folded weights (u²/3·Σ w²x²) are added.
 #   What comes in: var(s) += Σ w² var(x), roundings of different inputs being independent.
 #   Batch norm, y = scale·(s - mean) + shift: var·scale², and three roundings of its terms, folded or not.
@@ -186,7 +187,7 @@ def error(ours, reference):
 #   window. Average: the mean variance, as if all errors of a window were equal. Add: the sum, and one rounding.
 #
 #   Winograd F(4x4,3x3), Y = Aᵀ[(G g Gᵀ) ∘ (Bᵀ d B)]A summed over C channels in the transformed domain (Lavin & Gray
-#   2016): with inputs and weights of mean squares x² and w², element (i,j) of the transformed products has the mean square
+#   2016): with inputs and weights of mean squares x² and w², element (i,j) of the transformed products has mean square
 #   b_i b_j g_i g_j w²x², b and g the squared row norms of Bᵀ and G; output (r,s) adds Σ A_ri² A_sj² of them. f_r =
 #   Σ_i A_ri² b_i g_i = 24.5, 6.8, 6.4, 19.6 for r = 0..3 at the points 0, ±5/8, ±3/2, ∞ of kernels/winograd.h, where a
 #   direct sum has 3. So a chain of C additions (and about 12 for the transforms) rounds like
@@ -204,7 +205,8 @@ def winograd_factor(points=(0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)):
     """max over (r,s) of f_r f_s / 9 for these points and ∞, from the matrices of Toom and Cook."""
     others = [[q for q in points if q != p] for p in points]
     at = np.array([[p**r for p in points] + [float(r == 3)] for r in range(4)])
-    g = np.array([[p**k / np.prod([p - q for q in rest]) for k in range(3)] for p, rest in zip(points, others)] + [[0, 0, 1]])
+    scale = [np.prod([p - q for q in rest]) for p, rest in zip(points, others)]
+    g = np.array([[p**k / n for k in range(3)] for p, n in zip(points, scale)] + [[0, 0, 1]])
     bt = np.array([[*np.poly(rest)[::-1], 0] for rest in others] + [np.poly(points)[::-1]])
     signal, kernel = np.arange(6.0) ** 2 + 1, np.array([1.0, -2, 5])
     assert np.allclose(at @ ((g @ kernel) * (bt @ signal)), np.correlate(signal, kernel))
@@ -220,7 +222,7 @@ def takes_winograd(op, options, weight):
 
 
 def variances(run, parameters, winograd):
-    """node -> variance of the float32 value's error (float32 tensor). winograd: 3x3 stride-1 convolutions may use it."""
+    """node -> variance of the float32 value's error (float32 tensor). winograd: 3x3 stride-1 convolutions may be it."""
     r = UNIT**2 / 3
     var = {"x": torch.zeros_like(run.x, dtype=torch.float32)}
     values = {k: v.detach().float() for k, v in run.values.items()}
@@ -292,8 +294,8 @@ def differences(run, var, tape):
             if not inside.all():
                 problems.append(f"{key}: {int((~inside).sum())} switches point outside their windows")
                 theirs = torch.where(inside, theirs, own)
-            # A place behind the reference's winner must beat it strictly; behind a ReLU it must then be positive itself,
-            # so that its value before the ReLU counts. (Windows that are zero throughout tie, and the first place wins.)
+            # A place behind the reference's winner must beat it strictly; behind a ReLU it must then be positive, so
+            # that its value before the ReLU counts. (Windows that are zero throughout tie, and the first place wins.)
             candidate = at_places(s, theirs)
             if ops.get(source, ("",))[0] == "relu":
                 before = ops[source][1][0]

@@ -3,18 +3,19 @@
 
     tools/bench/compare_torch.py [--switchback build/switchback] [--python /usr/bin/python3] [--out FOLDER] [--rounds 4]
 
-Runs alternate (ours, theirs, ours, theirs, …), so that a machine that changes its pace does so for both, and beside each run a
-probe measures that pace: a fixed f32 matrix product of PyTorch's. Both have the same number of threads. PyTorch (the
-interpreter --python, see torch_peer.py) runs at its best of contiguous and channels_last and of batches 1, 4, 8, 16,
-found by a quick scan; once as it is, and once with a malloc told to keep its pages. Ratios are taken pair by pair: run i
-of ours to run i of theirs. Without --switchback only PyTorch's side is measured.
+Runs alternate (ours, theirs, theirs, ours, …), so that a machine that changes its pace does so for both, and beside
+each run a probe measures that pace: a fixed f32 matrix product of PyTorch's. Both have the same number of threads. PyTorch
+(the interpreter --python, see torch_peer.py) runs at its best two of contiguous and channels_last times batches 1, 4,
+8, 16, found by a quick scan; as it is, and with a malloc told to keep its pages. Ratios are taken pair by pair: run i of
+ours to run i of theirs.
 
 Workloads: SmoothGrad on VGG19 at 224x224 in f32 and bf16; forward and backward of one image at batch 1; all ten rows of
 LeNet's Jacobian for one image; peak memory of SmoothGrad on VGG19 at batch 16.
 
 Memory: peak resident memory less the weights (VGG19: 574,668,192 bytes in f32, half in bf16) and less what the process
-holds without a network. Ours: the kernel's peak of the whole command less that of `switchback --version`; packed copies of the weights
-count as ours. Theirs: VmHWM, set back after the model was loaded, less the resident memory at that moment."""
+holds without a network. Ours: the kernel's peak of the whole command less that of `switchback --version`; packed copies
+of the weights count against us. Theirs: VmHWM, set back after the model was loaded, less the resident memory at
+that moment."""
 
 import argparse
 import json
@@ -56,7 +57,7 @@ class Peer:
         except BrokenPipeError:
             line = ""
         if not line:
-            sys.exit(f"compare_torch: error: PyTorch's process ended during '{do}' (does its Python have torch? see above)")
+            sys.exit(f"compare_torch: error: PyTorch's process ended during '{do}' (has its Python torch? see above)")
         answer = json.loads(line)
         if "error" in answer:
             raise RuntimeError(f"PyTorch, {do}: {answer['error']}")
@@ -198,8 +199,8 @@ class Bench:
         # Every way of PyTorch's in every round; the best way is chosen by its median over the rounds.
         sides, ways = {}, {}
         if self.ours:
-            sides["switchback"] = lambda: self.ours.rate("--method", "jacobian", "--model", "lenet", "--weights", "random:0",
-                                                         "--batch", 1, "--repeat", 200)
+            sides["switchback"] = lambda: self.ours.rate("--method", "jacobian", "--model", "lenet", "--weights",
+                                                         "random:0", "--batch", 1, "--repeat", 200)
 
         def theirs():
             answer = self.peer().ask("jacobian", repeat=100, seconds=0.4)["ways"]
@@ -220,8 +221,8 @@ class Bench:
         for precision in ("fp32", "bf16"):
             if self.ours:
                 try:
-                    document, peak = self.ours.command("--method", "smoothgrad", "--model", "vgg19", "--weights", "random:0",
-                                                       "--precision", precision, "--batch", 16, "--samples", 16, "--repeat", 1)
+                    _, peak = self.ours.command("--method", "smoothgrad", "--model", "vgg19", "--weights", "random:0",
+                                                "--precision", precision, "--batch", 16, "--samples", 16, "--repeat", 1)
                     beyond = peak - WEIGHTS["fp32"] - self.ours.idle()
                     table[f"switchback, {precision}"] = dict(peak=peak, beyond_weights=beyond)
                 except RuntimeError as why:
@@ -257,19 +258,21 @@ def markdown(bench, facts):
     lines = ["# Switchback beside PyTorch", ""]
     lines += [f"- {k}: {v}" for k, v in facts.items()]
     low, middle, high = min(bench.probes), statistics.median(bench.probes), max(bench.probes)
-    lines += [f"- calibration probe (1024³ f32 matrix product in PyTorch, beside each run): median {middle:.0f} GFLOP/s, "
-              f"{low:.0f} to {high:.0f}"]
+    lines += [f"- calibration probe (1024³ f32 matrix product in PyTorch, beside each run): median {middle:.0f} "
+              f"GFLOP/s, {low:.0f} to {high:.0f}"]
     if high > 1.25 * low:
-        lines += ["- **the machine's pace changed by more than a quarter during the run: trust the ratios, not the rates**"]
+        lines += ["- **the machine's pace changed by more than a quarter during the run: mind ratios, not rates**"]
     for workload, table in bench.tables.items():
         lines += ["", f"## {workload}", ""]
         if workload == "memory":
             lines += ["| | beyond the weights | peak of the process |", "|---|---|---|"]
-            lines += [f"| {k} | {v['beyond_weights'] / 2**20:.0f} MiB | {v['peak'] / 2**20:.0f} MiB |" for k, v in table.items()]
+            for name, v in table.items():
+                lines += [f"| {name} | {v['beyond_weights'] / 2**20:.0f} MiB | {v['peak'] / 2**20:.0f} MiB |"]
             continue
         mine = [k for k in table if k.startswith("switchback")]
         unit = "Jacobians" if workload == "jacobian" else "images"
-        lines += [f"| {unit} per second | median | min | max | " + "".join(f"{k} is … times (pairs) | " for k in mine) + "probe |",
+        versus = "".join(f"{k} is … times (pairs) | " for k in mine)
+        lines += [f"| {unit} per second | median | min | max | {versus}probe |",
                   "|---" * (5 + len(mine)) + "|"]
         for name, row in table.items():
             v = row["values"]
@@ -294,7 +297,7 @@ def main():
     parser.add_argument("--python", default=sys.executable, help="the interpreter that has PyTorch (default: this one)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=4, help="runs of each side")
-    parser.add_argument("--samples", type=int, default=16, help="SmoothGrad samples a run in f32; three times as many in bf16")
+    parser.add_argument("--samples", type=int, default=16, help="SmoothGrad samples a run in f32; thrice that in bf16")
     parser.add_argument("--batch", type=int, default=16, help="of ours in SmoothGrad")
     parser.add_argument("--repeat", type=int, default=6, help="images a run at batch 1")
     parser.add_argument("--only", default=",".join(WORKLOADS), help="comma-separated workloads")
@@ -311,7 +314,8 @@ def main():
     theirs = bench.peer().facts
     facts = {"machine": machine(), "threads": args.threads}
     if bench.ours:
-        facts["switchback"] = subprocess.run([bench.ours.binary, "--version"], capture_output=True, text=True).stdout.strip()
+        version = subprocess.run([bench.ours.binary, "--version"], capture_output=True, text=True).stdout
+        facts["switchback"] = version.strip()
     blas = f"{theirs['blas']}{' (' + ', '.join(theirs['blas_libraries']) + ')' if theirs['blas_libraries'] else ''}"
     facts["PyTorch"] = f"{theirs['torch']}, Python {theirs['python']}, oneDNN {theirs['onednn']}, BLAS {blas}"
     facts["PyTorch's tuned malloc"] = " ".join(f"{k}={v}" for k, v in TUNED.items())

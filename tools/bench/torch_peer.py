@@ -1,5 +1,5 @@
-"""PyTorch's side of tools/bench/compare_torch.py: one process that stays alive, reads one JSON request a line on stdin and
-answers with one JSON line. So runs of both programs alternate without importing anything again.
+"""PyTorch's side of tools/bench/compare_torch.py: one process that stays alive, reads one JSON request a line on stdin
+and answers with one JSON line. So runs of both programs alternate without importing anything again.
 
 Everything is what a good PyTorch user would write: parameters without gradients, so that only the input's is computed;
 eval mode; whole models in bf16; channels_last where asked; no host copies inside the timed part."""
@@ -35,8 +35,9 @@ def vgg19():
 
 
 def lenet():
-    return nn.Sequential(nn.Conv2d(1, 32, 5), nn.MaxPool2d(3), nn.ReLU(inplace=True), nn.Conv2d(32, 64, 5), nn.MaxPool2d(2),
-                         nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(256, 200), nn.ReLU(inplace=True), nn.Linear(200, 10))
+    return nn.Sequential(nn.Conv2d(1, 32, 5), nn.MaxPool2d(3), nn.ReLU(inplace=True), nn.Conv2d(32, 64, 5),
+                         nn.MaxPool2d(2), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(256, 200),
+                         nn.ReLU(inplace=True), nn.Linear(200, 10))
 
 
 def prepared(model, precision="fp32", layout="contiguous"):
@@ -93,10 +94,11 @@ class Peer:
         found = re.search(r"BLAS_INFO=(\w+)", config)
         blas = found.group(1) if found else "unknown"
         with open("/proc/self/maps") as file:  # what the BLAS really is: Debian's "generic" is an alternative
-            libraries = {os.path.realpath(line.split()[-1]) for line in file if re.search(r"(libblas|openblas|libmkl)", line)}
+            found = [line.split()[-1] for line in file if re.search(r"(libblas|openblas|libmkl)", line)]
+        libraries = {os.path.basename(os.path.realpath(path)) for path in found}
         dnn = re.search(r"MKL-DNN (v[\d.]+)", config)
         return dict(torch=torch.__version__, python=sys.version.split()[0], blas=blas, threads=torch.get_num_threads(),
-                    blas_libraries=sorted({os.path.basename(p) for p in libraries}), onednn=dnn.group(1) if dnn else None,
+                    blas_libraries=sorted(libraries), onednn=dnn.group(1) if dnn else None,
                     capability=torch.backends.cpu.get_cpu_capability() if hasattr(torch.backends, "cpu") else None,
                     malloc={k: v for k, v in os.environ.items() if k.startswith("MALLOC_")})
 
@@ -153,8 +155,8 @@ class Peer:
         return dict(bytes=status("VmHWM") - before, held_before=before)
 
     def do_jacobian(self, request):
-        """LeNet, all ten rows of d logits / d x for one image, every way PyTorch knows; ms of each, the median of `repeat`
-        runs (fewer when `seconds` are over)."""
+        """LeNet, all ten rows of d logits / d x for one image, every way PyTorch knows; ms of each, the median of
+        `repeat` runs (fewer when `seconds` are over)."""
         threads, best = torch.get_num_threads(), {}
         model = prepared(lenet())
         x = torch.randn(1, 1, 28, 28)
