@@ -80,6 +80,32 @@ void multiply(int64_t rows, int64_t cols, int64_t depth, const float* a, const f
                    c + i * cols, cols, false);
 }
 
+// to[q·step + i] += from[q·stride + i] for i < span: the patches of one row of pixels, each over the end of the last.
+void add_patches(const float* from, int64_t stride, int64_t span, int64_t pixels, int64_t step, float* to) {
+#if defined(__AVX512F__)
+  // The unfinished sums wait in a register: through memory every pixel would wait for the last one's store.
+  if (span <= kLanes && step < span) {
+    const ShiftDown shift{int(step)};
+    Vec sum = zero();
+    for (int64_t q = 0; q < pixels; ++q, from += stride, to += step) {
+      sum = sum + load_first(from, int(span));
+      store_first(to, load_first(to, int(step)) + sum, int(step));
+      sum = shift(sum);
+    }
+    store_first(to, load_first(to, int(span - step)) + sum, int(span - step));
+    return;
+  }
+#endif
+  for (int64_t q = 0; q < pixels; ++q, from += stride, to += step) {
+    int64_t i = 0;
+    for (; i + kLanes <= span; i += kLanes) store(to + i, load(to + i) + load(from + i));
+    if (i < span) {
+      const int lanes = int(span - i);
+      store_first(to + i, load_first(to + i, lanes) + load_first(from + i, lanes), lanes);
+    }
+  }
+}
+
 }  // namespace
 
 void SWITCHBACK_IM2COL_FORWARD(Context& ctx, const Im2colProblem& problem) {
@@ -107,31 +133,26 @@ void SWITCHBACK_IM2COL_BACKWARD(Context& ctx, const Im2colProblem& problem) {
   // A row of dx with the columns that only padding sees on both sides.
   const int64_t width = std::max(dx.w + v.pad_left, (dy.w - 1) * v.stride_w + v.kernel_w);
   const int64_t row_size = round_up(width * dx.c, 16);
-  const int64_t size = round_up(dy.w * padded, 16) + kBackwardRows * row_size;
+  // Rows of dy that are multiplied at a time: narrow maps fill a register tile only together.
+  const int64_t together = std::clamp<int64_t>(48 / dy.w, 1, dy.h), patch_size = round_up(together * dy.w * padded, 16);
+  const int64_t size = patch_size + kBackwardRows * row_size;
   float* scratch = static_cast<float*>(ctx.scratch.reserve(size_t(threads * size) * sizeof(float)));
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
   for (int64_t item = 0; item < dx.n * row_blocks; ++item) {
-    float *patch = scratch + omp_get_thread_num() * size, *rows = patch + round_up(dy.w * padded, 16);
+    float *patch = scratch + omp_get_thread_num() * size, *rows = patch + patch_size;
     const int64_t n = item / row_blocks, y0 = item % row_blocks * kBackwardRows, y1 = std::min(dx.h, y0 + kBackwardRows);
     std::memset(rows, 0, size_t((y1 - y0) * row_size) * sizeof(float));
     // Output rows p whose window p·stride - pad .. + kernel meets [y0, y1).
     const int64_t first = std::max<int64_t>(0, (y0 + v.pad_top - v.kernel_h + v.stride_h) / v.stride_h);
-    for (int64_t p = first; p < dy.h && p * v.stride_h - v.pad_top < y1; ++p) {
-      multiply(dy.w, padded, dy.c, problem.in.as<float>() + (n * dy.h + p) * dy.w * dy.c, problem.packed, patch);
+    const int64_t last = std::min(dy.h, (y1 - 1 + v.pad_top) / v.stride_h + 1);
+    for (int64_t p = first; p < last; ++p) {
+      if ((p - first) % together == 0)
+        multiply(std::min(together, last - p) * dy.w, padded, dy.c,
+                 problem.in.as<float>() + (n * dy.h + p) * dy.w * dy.c, problem.packed, patch);
+      const float* row_patch = patch + (p - first) % together * dy.w * padded;
       for (int64_t r = 0; r < v.kernel_h; ++r) {
         const int64_t y = p * v.stride_h + r - v.pad_top;
-        if (y < y0 || y >= y1) continue;
-        float* to = rows + (y - y0) * row_size;
-        for (int64_t q = 0; q < dy.w; ++q) {
-          const float* from = patch + q * padded + r * span;
-          float* place = to + q * v.stride_w * dx.c;
-          int64_t i = 0;
-          for (; i + kLanes <= span; i += kLanes) store(place + i, load(place + i) + load(from + i));
-          if (i < span) {
-            const int lanes = int(span - i);
-            store_first(place + i, load_first(place + i, lanes) + load_first(from + i, lanes), lanes);
-          }
-        }
+        if (y >= y0 && y < y1) add_patches(row_patch + r * span, padded, span, dy.w, v.stride_w * dx.c, rows + (y - y0) * row_size);
       }
     }
     for (int64_t y = y0; y < y1; ++y)

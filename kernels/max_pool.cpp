@@ -228,25 +228,25 @@ static void backward_any(Context& ctx, const MaxPool2d& pool, ConstView dy, cons
   });
 }
 
-// 2x2 windows, stride 2, covering the input exactly: each window writes its four places.
-template <typename T>
-static void backward_2x2(Context& ctx, ConstView dy, const uint8_t* switches, View dx,
-                         const BackwardEpilogue& epilogue) {
+// KxK windows side by side that cover the input exactly: each window writes its places.
+template <typename T, int K>
+static void backward_tiled(Context& ctx, ConstView dy, const uint8_t* switches, View dx,
+                           const BackwardEpilogue& epilogue) {
   const Shape in = dx.shape, out = dy.shape;
   const BackwardTarget<T> target(dx, epilogue);
   const int64_t words = gate_words_per_pixel(in.c);
-  parallel_ranges(ctx, out.n * out.h, 4 * out.w * out.c, [&](int64_t first, int64_t last) {
+  parallel_ranges(ctx, out.n * out.h, K * K * out.w * out.c, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
       const int64_t n = r / out.h, i = r % out.h, tape_item = n / epilogue.seeds_per_item;
       const Source<T, uint8_t> source{dy.as<T>() + n * out.item(), switches + tape_item * out.item()};
       for (int64_t j = 0; j < out.w; ++j) {
-        const int64_t pixel = (n * in.h + 2 * i) * in.w + 2 * j;
-        const int64_t gate_pixel = (tape_item * in.h + 2 * i) * in.w + 2 * j;
+        const int64_t pixel = (n * in.h + K * i) * in.w + K * j;
+        const int64_t gate_pixel = (tape_item * in.h + K * i) * in.w + K * j;
         for (int64_t c = 0; c < in.c; c += 32) {
           const int64_t from = (i * out.w + j) * out.c + c;
-#pragma GCC unroll 4
-          for (int place = 0; place < 4; ++place) {
-            const int64_t step = place / 2 * in.w + place % 2;
+#pragma GCC unroll 9
+          for (int place = 0; place < K * K; ++place) {
+            const int64_t step = place / K * in.w + place % K;
             target.write_group((pixel + step) * in.c + c, (gate_pixel + step) * words + c / 32, in.c - c,
                                [&](int v, int lanes)
                                    SB_LAMBDA { return selected(source, from + 8 * v, place, lanes); });
@@ -264,13 +264,17 @@ void max_pool2d_backward(Context& ctx, const MaxPool2d& pool, ConstView dy, cons
         dy.shape.n, dy.shape.c, dy.shape.h, dy.shape.w, want.n, want.c, want.h, want.w);
   CHECK(switches, "max_pool2d_backward: there are no switches");
   check_epilogue(epilogue, "max_pool2d_backward");
-  const bool exact_2x2 = pool.kernel_h == 2 && pool.kernel_w == 2 && pool.stride_h == 2 && pool.stride_w == 2 &&
-                         pool.dilation_h == 1 && pool.dilation_w == 1 && pool.pad_top == 0 && pool.pad_left == 0 &&
-                         dx.shape.h == 2 * dy.shape.h && dx.shape.w == 2 * dy.shape.w;
+  const auto tiled = [&](int64_t k) {
+    return pool.kernel_h == k && pool.kernel_w == k && pool.stride_h == k && pool.stride_w == k &&
+           pool.dilation_h == 1 && pool.dilation_w == 1 && pool.pad_top == 0 && pool.pad_left == 0 &&
+           dx.shape.h == k * dy.shape.h && dx.shape.w == k * dy.shape.w;
+  };
   with_type(dx.dtype, "max_pool2d_backward", [&](auto type) {
     using T = decltype(type);
-    if (exact_2x2) {
-      backward_2x2<T>(ctx, dy, static_cast<const uint8_t*>(switches), dx, epilogue);
+    if (tiled(2)) {
+      backward_tiled<T, 2>(ctx, dy, static_cast<const uint8_t*>(switches), dx, epilogue);
+    } else if (tiled(3)) {
+      backward_tiled<T, 3>(ctx, dy, static_cast<const uint8_t*>(switches), dx, epilogue);
     } else if (pool.switch_bytes() == 1) {
       backward_any<T>(ctx, pool, dy, static_cast<const uint8_t*>(switches), dx, epilogue);
     } else {

@@ -37,6 +37,15 @@ inline Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline uint32_t greater(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
 inline uint32_t less(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ); }
 inline Vec keep(Vec a, uint32_t mask) { return {_mm512_maskz_mov_ps(__mmask16(mask), a.v)}; }
+// Moves lanes down by n and fills up with zeros.
+struct ShiftDown {
+  explicit ShiftDown(int n)
+      : index(_mm512_add_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(n))),
+        kept(__mmask16(0xffffu >> n)) {}
+  Vec operator()(Vec a) const { return {_mm512_maskz_permutexvar_ps(kept, index, a.v)}; }
+  __m512i index;
+  __mmask16 kept;
+};
 
 // out[j][i] = in[i·stride + j] for 16x16 floats: four rounds of shuffles, pairs, fours, halves.
 inline void transpose16(const float* in, int64_t stride, float* out) {

@@ -179,8 +179,8 @@ def error(ours, reference):
 #   Own roundings of a sum of K products by K fused multiply-adds in a row: every partial sum S_j is rounded with a
 #   relative error of variance at most u²/3, u = 2^-24 (uniform in ±u), so var = u²/3 · Σ_j S_j². Partial sums in an
 #   order that knows nothing of the values have E S_j² = (j/K)(1 - j/K) Σ w²x² + (j/K)² s² <= (j/K) Σ w²x² + (j/K)² s²;
-#   summed over j: var <= u²/3 · (K/2 · Σ w²x² + K/3 · s²). Any blocked or pairwise order has less. Two more roundings of the
-#   order of u·s (bias, result) and the rounding of folded weights (u²/3·Σ w²x²) are added.
+#   summed over j: var <= u²/3 · (K/2 · Σ w²x² + K/3 · s²). Any blocked or pairwise order has less. Two more roundings of
+#   the order of u·s (bias, result) and the rounding of folded weights (u²/3·Σ w²x²) are added.
 #   What comes in: var(s) += Σ w² var(x), roundings of different inputs being independent.
 #   Batch norm, y = scale·(s - mean) + shift: var·scale², and three roundings of its terms, folded or not.
 #   ReLU: passes the variance where s may be positive. Max pool: |max a - max b| <= max |a - b|: the largest in the

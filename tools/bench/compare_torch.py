@@ -4,10 +4,10 @@
     tools/bench/compare_torch.py [--switchback build/switchback] [--python /usr/bin/python3] [--out FOLDER] [--rounds 4]
 
 Runs alternate (ours, theirs, theirs, ours, …), so that a machine that changes its pace does so for both, and beside
-each run a probe measures that pace: a fixed f32 matrix product of PyTorch's. Both have the same number of threads. PyTorch
-(the interpreter --python, see torch_peer.py) runs at its best two of contiguous and channels_last times batches 1, 4,
-8, 16, found by a quick scan; as it is, and with a malloc told to keep its pages. Ratios are taken pair by pair: run i of
-ours to run i of theirs.
+each run a probe measures that pace: a fixed f32 matrix product of PyTorch's. Both have the same number of threads.
+PyTorch (the interpreter --python, see torch_peer.py) runs at its best two of contiguous and channels_last times batches 1, 4,
+8, 16, found by a quick scan; as it is, and with a malloc told to keep its pages. Ratios are taken pair by pair: run i
+of ours to run i of theirs.
 
 Workloads: SmoothGrad on VGG19 at 224x224 in f32 and bf16; forward and backward of one image at batch 1; all ten rows of
 LeNet's Jacobian for one image; peak memory of SmoothGrad on VGG19 at batch 16.
