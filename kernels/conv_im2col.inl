@@ -81,18 +81,24 @@ void multiply(int64_t rows, int64_t cols, int64_t depth, const float* a, const f
 }
 
 // to[q·step + i] += from[q·stride + i] for i < span: the patches of one row of pixels, each over the end of the last.
-void add_patches(const float* from, int64_t stride, int64_t span, int64_t pixels, int64_t step, float* to) {
+// `sums` is scratch for one such row and a vector more.
+void add_patches(const float* from, int64_t stride, int64_t span, int64_t pixels, int64_t step, float* sums, float* to) {
 #if defined(__AVX512F__)
-  // The unfinished sums wait in a register: through memory every pixel would wait for the last one's store.
+  // Unfinished sums wait in a register and finished ones are only stored, each store's surplus under the next one's
+  // lanes: a load so soon behind an overlapping store would wait for it.
   if (span <= kLanes && step < span) {
     const ShiftDown shift{int(step)};
     Vec sum = zero();
-    for (int64_t q = 0; q < pixels; ++q, from += stride, to += step) {
+    for (int64_t q = 0; q < pixels; ++q, from += stride) {
       sum = sum + load_first(from, int(span));
-      store_first(to, load_first(to, int(step)) + sum, int(step));
+      store(sums + q * step, sum);
       sum = shift(sum);
     }
-    store_first(to, load_first(to, int(span - step)) + sum, int(span - step));
+    const int64_t width = (pixels - 1) * step + span;
+    for (int64_t i = 0; i < width; i += kLanes) {
+      const int lanes = int(std::min<int64_t>(kLanes, width - i));
+      store_first(to + i, load_first(to + i, lanes) + load_first(sums + i, lanes), lanes);
+    }
     return;
   }
 #endif
@@ -135,7 +141,7 @@ void SWITCHBACK_IM2COL_BACKWARD(Context& ctx, const Im2colProblem& problem) {
   const int64_t row_size = round_up(width * dx.c, 16);
   // Rows of dy that are multiplied at a time: narrow maps fill a register tile only together.
   const int64_t together = std::clamp<int64_t>(48 / dy.w, 1, dy.h), patch_size = round_up(together * dy.w * padded, 16);
-  const int64_t size = patch_size + kBackwardRows * row_size;
+  const int64_t size = patch_size + (kBackwardRows + 1) * row_size + 16;
   float* scratch = static_cast<float*>(ctx.scratch.reserve(size_t(threads * size) * sizeof(float)));
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
   for (int64_t item = 0; item < dx.n * row_blocks; ++item) {
@@ -152,7 +158,9 @@ void SWITCHBACK_IM2COL_BACKWARD(Context& ctx, const Im2colProblem& problem) {
       const float* row_patch = patch + (p - first) % together * dy.w * padded;
       for (int64_t r = 0; r < v.kernel_h; ++r) {
         const int64_t y = p * v.stride_h + r - v.pad_top;
-        if (y >= y0 && y < y1) add_patches(row_patch + r * span, padded, span, dy.w, v.stride_w * dx.c, rows + (y - y0) * row_size);
+        if (y >= y0 && y < y1)
+          add_patches(row_patch + r * span, padded, span, dy.w, v.stride_w * dx.c, rows + kBackwardRows * row_size,
+                      rows + (y - y0) * row_size);
       }
     }
     for (int64_t y = y0; y < y1; ++y)
