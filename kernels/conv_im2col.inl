@@ -82,7 +82,8 @@ void multiply(int64_t rows, int64_t cols, int64_t depth, const float* a, const f
 
 // to[q·step + i] += from[q·stride + i] for i < span: the patches of one row of pixels, each over the end of the last.
 // `sums` is scratch for one such row and a vector more.
-void add_patches(const float* from, int64_t stride, int64_t span, int64_t pixels, int64_t step, float* sums, float* to) {
+void add_patches(const float* from, int64_t stride, int64_t span, int64_t pixels, int64_t step,
+                 [[maybe_unused]] float* sums, float* to) {
 #if defined(__AVX512F__)
   // Unfinished sums wait in a register and finished ones are only stored, each store's surplus under the next one's
   // lanes: a load so soon behind an overlapping store would wait for it.
