@@ -194,7 +194,6 @@ void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy
   CHECK(!epilogue.other || epilogue.other != dx.data, "convolution backward: `other` must not be dx itself");
   switch (choose(ctx, c, dx.shape, dx.dtype)) {
     case Algorithm::winograd: {
-      if (c.pad_top > 2 || c.pad_left > 2) break;  // the flipped convolution would crop
       if (packed.winograd.empty()) {
         packed.winograd.resize(size_t(9 * c.in_channels * c.out_channels));
         pack_winograd(weights, packed.winograd.data());

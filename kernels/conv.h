@@ -65,7 +65,7 @@ void conv2d_forward(Context& ctx, const ConvWeights& weights, ConstView x, View 
 void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy, View dx,
                           const BackwardEpilogue& epilogue = {});
 
-// The algorithm that `ctx` would use, for `info`, `bench` and tests: "winograd", "first", "direct:<oneDNN's name>".
+// The algorithm that `ctx` would use, for `info`, `bench` and tests: "winograd", "im2col", "direct:<oneDNN's name>".
 std::string conv2d_algorithm(Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward);
 
 }  // namespace switchback

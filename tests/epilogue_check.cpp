@@ -169,7 +169,8 @@ std::string check_splits(int64_t batch, const std::function<std::vector<uint8_t>
       first += count;
     }
     if (const std::string error = compare_bits(parts, whole); !error.empty())
-      return fmt::format("batch {} split as {}: {}", batch, split.size() == 2 ? "2 + rest" : "single items", error);
+      return fmt::format("batch {} split as {}: {}", batch, &split != &splits.front() ? "2 + rest" : "single items",
+                         error);
   }
   return "";
 }

@@ -248,11 +248,19 @@ void check_case(OpRun& run, const Case& c, ConvAlgorithm algorithm, DType dtype)
   check_batch_splits(run, c, dtype);
 }
 
-// More tiles and weights than the cases above can have: Winograd in several large blocks, oneDNN in several steps of
-// the batch. The reference is the plain direct convolution, exact on integers and checked above; its terms are the same
-// convolution of absolute values.
-void check_large(OpRun& run, bool backward) {
-  const Case c{"large", conv2d(272, 288, 3, 1, 1), {2, 272, 60, 60}};
+const std::vector<Case>& large_cases() {
+  static const std::vector<Case> rows = {
+      {"large_batch", conv2d(272, 288, 3, 1, 1), {2, 272, 60, 60}},
+      {"large_c1024_k64", conv2d(1024, 64, 3, 1, 1), {1, 1024, 42, 40}},
+      {"large_c64_k1024", conv2d(64, 1024, 3, 1, 1), {1, 64, 42, 40}},
+  };
+  return rows;
+}
+
+// More tiles and channels than the cases above can have: Winograd in several blocks of tiles and of panels, oneDNN in
+// several steps of the batch. The reference is the plain direct convolution, exact on integers and checked above; its
+// terms are the same convolution of absolute values.
+void check_large(OpRun& run, const Case& c, bool backward) {
   Data d = make_data(run, c, true, DType::f32);
   const Shape in_shape = backward ? d.dy.shape : d.x.shape, out_shape = backward ? d.x.shape : d.dy.shape;
   const auto convolve = [&](const ConvWeights& weights, const Nchw& in) {
@@ -391,8 +399,10 @@ void register_conv_tests() {
     }
     if (!cpu_features().fast_bf16())
       add_skip("Op/Conv", std::string("all_cases/") + device.name + "/bf16", "this processor has no fast bf16");
-    add_test("Op/Conv", "large_forward", device, "f32", [](OpRun& run) { check_large(run, false); });
-    add_test("Op/Conv", "large_backward", device, "f32", [](OpRun& run) { check_large(run, true); });
+    for (const Case& c : large_cases())
+      for (const bool backward : {false, true})
+        add_test("Op/Conv", std::string(c.name) + (backward ? "_backward" : "_forward"), device, "f32",
+                 [&c, backward](OpRun& run) { check_large(run, c, backward); });
     add_test("Op/Conv", "algorithms", device, "", check_algorithms);
     add_test("Op/Conv", "weights_and_errors", device, "", check_weights_and_errors);
   });

@@ -31,11 +31,6 @@ pictures() {
   rm -f "$mark"
 }
 
-classify() {
-  "$switchback" classify "${digits[@]}" --model lenet --output "$out"
-  echo "ten digits" >"$STEP_NOTE"
-}
-
 finish() {
   print_table "result"
   if [ "$STEPS_FAILED" -ne 0 ]; then
@@ -52,7 +47,7 @@ if last_step_failed; then finish; fi
 digits=(weights/samples/digit_*.png)
 photos=(weights/samples/chelsea.png weights/samples/astronaut.png)
 
-step "classify" classify
+step "classify" pictures $out classify "${digits[@]}" --model lenet --save png
 step "gradient" pictures $out gradient "${digits[@]}" --model lenet
 step "deconv" pictures $out gradient --rule deconv "${digits[@]}" --model lenet
 step "guided" pictures $out gradient --rule guided "${digits[@]}" --model lenet

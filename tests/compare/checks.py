@@ -51,7 +51,10 @@ class Switchback:
         self.runs += 1
         out = self.folder / f"out{self.runs}"
         line = [self.binary, command, *map(str, options), "-o", str(out), "--save", "npy", "--quiet", *map(str, inputs)]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=600)
+        try:
+            done = subprocess.run(line, capture_output=True, text=True, timeout=600)
+        except subprocess.TimeoutExpired as late:
+            raise Failed(f"no end after 600 s\n     {' '.join(line)}") from late
         if done.returncode != 0:
             shutil.rmtree(out, ignore_errors=True)
             raise Failed(f"exit code {done.returncode}: {done.stderr.strip()[-300:]}\n     {' '.join(line)}")
@@ -60,9 +63,21 @@ class Switchback:
     def array(self, command, *options, inputs, kind=None):
         """The one array that the command writes for the first input."""
         out = self.run(command, *options, inputs=inputs)
-        array = np.load(out / f"{Path(inputs[0]).stem}.{kind or command}.npy")
-        shutil.rmtree(out)
-        return array
+        try:
+            return np.load(out / f"{Path(inputs[0]).stem}.{kind or command}.npy")
+        except (OSError, ValueError) as why:
+            raise Failed(f"{command} {' '.join(map(str, options))}: {why}") from why
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+
+    def file(self, path):
+        """What the command wrote to a named file, which is then removed, so that none is read twice."""
+        try:
+            return np.load(path) if path.suffix == ".npy" else read_safetensors(path)[0]
+        except (OSError, ValueError, KeyError) as why:
+            raise Failed(f"{path.name}: {why}") from why
+        finally:
+            path.unlink(missing_ok=True)
 
     def map(self, rule, *options, inputs):
         return self.array("gradient", "--rule", rule, *options, inputs=inputs, kind=rule)
@@ -136,7 +151,7 @@ def check_parameters(case):
 
     def run():
         case.sb.array("classify", *case.options, "--save-weights", path, inputs=[x])
-        return read_safetensors(path)[0]
+        return case.sb.file(path)
 
     saved = case.attempt(what, run)
     if saved is None:
@@ -144,7 +159,6 @@ def check_parameters(case):
     wrong = [k for k in case.drawn.keys() | saved.keys()
              if k not in saved or k not in case.drawn or not np.array_equal(saved[k], case.drawn[k])]
     case.report.row(not wrong, what, f"{len(saved)}", note=f"differ: {', '.join(sorted(wrong)[:5])}" if wrong else "")
-    path.unlink()
 
 
 def check_architecture(case, run):
@@ -287,9 +301,10 @@ def check_maps(case, truth, path, unit, rules, conv, var):
             report.row(e <= 1e-5, f"{what}: loaded", e, 1e-5)
         free = case.attempt(f"{what}: free",
                             lambda: case.sb.map(rule, *options, "--save-tape", saved_file, inputs=[path]))
-        if free is None:
+        tape = case.attempt(f"{what}: saved tape", lambda: case.sb.file(saved_file)) if free is not None else None
+        if tape is None:
             continue
-        tape, needed = read_safetensors(saved_file)[0], ancestors(case.net, unit[0])
+        needed = ancestors(case.net, unit[0])
         explained = check_tape(case, truth.run, var, tape, needed, f"{case.model} {conv} {unit_text(unit)}: tape",
                                quiet=rule != rules[0])
         if needed <= tape.keys():

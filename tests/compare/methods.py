@@ -78,10 +78,11 @@ def check_preprocessing(sb, report):
         what = f"{path.name} {'x'.join(map(str, Image.open(path).size))}"
         try:
             sb.run("classify", "--model", "resnet18", "--weights", "random:0", "--save-input", saved, inputs=[path])
+            ours = sb.file(saved).astype(np.float64)
         except Failed as why:
             report.row(False, what, note=str(why))
             continue
-        ours, expected = np.load(saved).astype(np.float64), theirs(Image.open(path).convert("RGB")).numpy()
+        expected = theirs(Image.open(path).convert("RGB")).numpy()
         if ours.shape != (1, *expected.shape):
             report.row(False, what, note=f"shape {ours.shape}, expected (1, {expected.shape})")
             continue

@@ -5,17 +5,17 @@
 
 Runs alternate (ours, theirs, theirs, ours, …), so that a machine that changes its pace does so for both, and beside
 each run a probe measures that pace: a fixed f32 matrix product of PyTorch's. Both have the same number of threads.
-PyTorch (the interpreter --python, see torch_peer.py) runs at its best two of contiguous and channels_last times batches 1, 4,
-8, 16, found by a quick scan; as it is, and with a malloc told to keep its pages. Ratios are taken pair by pair: run i
-of ours to run i of theirs.
+PyTorch (the interpreter --python, see torch_peer.py) runs at its best two of contiguous and channels_last times batches
+1, 4, 8, 16, found by a quick scan; as it is, and with a malloc told to keep its pages. Ratios are taken pair by pair:
+run i of ours to run i of theirs.
 
 Workloads: SmoothGrad on VGG19 at 224x224 in f32 and bf16; forward and backward of one image at batch 1; all ten rows of
 LeNet's Jacobian for one image; peak memory of SmoothGrad on VGG19 at batch 16.
 
-Memory: peak resident memory less the weights (VGG19: 574,668,192 bytes in f32, half in bf16) and less what the process
-holds without a network. Ours: the kernel's peak of the whole command less that of `switchback --version`; packed copies
-of the weights count against us. Theirs: VmHWM, set back after the model was loaded, less the resident memory at
-that moment."""
+Memory: peak resident memory less the weights and less what the process holds without a network. Ours: the kernel's peak
+of the whole command, less that of `switchback --version`, less the weights as they are loaded (f32, 574,668,960 bytes);
+packed copies of them, the bf16 ones too, count against us. Theirs: VmHWM, set back after the model was loaded (in the
+run's precision), less the resident memory at that moment."""
 
 import argparse
 import json
@@ -31,7 +31,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 BATCHES, LAYOUTS = (1, 4, 8, 16), ("contiguous", "channels_last")
-WEIGHTS = {"fp32": 143_667_240 * 4, "bf16": 143_667_240 * 2}  # VGG19's parameters, bytes
+WEIGHTS = 143_667_240 * 4  # VGG19's parameters, bytes
 WORKLOADS = ("smoothgrad-fp32", "smoothgrad-bf16", "batch1-fp32", "batch1-bf16", "jacobian", "memory")
 # glibc: nothing by mmap, nothing given back, the heap grown by 64 MiB at a time, one arena.
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(64 << 20),
@@ -223,7 +223,7 @@ class Bench:
                 try:
                     _, peak = self.ours.command("--method", "smoothgrad", "--model", "vgg19", "--weights", "random:0",
                                                 "--precision", precision, "--batch", 16, "--samples", 16, "--repeat", 1)
-                    beyond = peak - WEIGHTS["fp32"] - self.ours.idle()
+                    beyond = peak - WEIGHTS - self.ours.idle()
                     table[f"switchback, {precision}"] = dict(peak=peak, beyond_weights=beyond)
                 except RuntimeError as why:
                     self.notes.append(f"memory: {why}")
