@@ -57,7 +57,9 @@ class Peer:
         except BrokenPipeError:
             line = ""
         if not line:
-            sys.exit(f"compare_torch: error: PyTorch's process ended during '{do}' (has its Python torch? see above)")
+            code = self.process.wait()
+            sys.exit(f"compare_torch: error: PyTorch's process ended during '{do}' with exit code {code} (has its Python "
+                     "torch? is there memory?)")
         answer = json.loads(line)
         if "error" in answer:
             raise RuntimeError(f"PyTorch, {do}: {answer['error']}")
@@ -119,7 +121,7 @@ def find(document, key):
 class Bench:
     def __init__(self, args):
         self.args, self.ours = args, Ours(args.switchback, args.threads) if args.switchback else None
-        self.peers, self.tables, self.probes, self.notes = {}, {}, [], []
+        self.peers, self.tables, self.probes, self.notes, self.start = {}, {}, [], [], time.time()
 
     def peer(self, malloc="default"):
         if malloc not in self.peers:
@@ -127,7 +129,7 @@ class Bench:
         return self.peers[malloc]
 
     def say(self, text):
-        print(text, file=sys.stderr, flush=True)
+        print(f"{time.time() - self.start:4.0f} s  {text}", file=sys.stderr, flush=True)
 
     def probe(self):
         time.sleep(0.1)  # threads of the last run stop spinning
