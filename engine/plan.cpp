@@ -279,9 +279,7 @@ size_t run_bytes(Context& ctx, const Network& network, Shape item, const PlanOpt
   return arena + plan.tape_bytes();
 }
 
-namespace {
-
-size_t free_memory() {  // MemAvailable, or what the control group still allows
+size_t free_memory() {
   std::ifstream info("/proc/meminfo");
   std::string word;
   size_t available = size_t(2) << 30;
@@ -292,8 +290,6 @@ size_t free_memory() {  // MemAvailable, or what the control group still allows
   if (limit_file >> limit && used_file >> used) available = std::min(available, limit > used ? limit - used : 0);
   return available;
 }
-
-}  // namespace
 
 int64_t choose_batch(Context& ctx, const Network& network, Shape item, const PlanOptions& options, size_t limit,
                      int64_t seeds_per_item, int64_t most) {

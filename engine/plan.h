@@ -137,5 +137,6 @@ size_t run_bytes(Context& ctx, const Network& network, Shape item, const PlanOpt
                  int64_t seeds_per_item);
 int64_t choose_batch(Context& ctx, const Network& network, Shape item, const PlanOptions& options, size_t limit,
                      int64_t seeds_per_item, int64_t most);
+size_t free_memory();  // bytes that can be had without swapping, within the control group's limit
 
 }  // namespace switchback

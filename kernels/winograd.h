@@ -1,8 +1,8 @@
 // Winograd convolution F(4x4, 3x3) for stride 1 (Lavin & Gray, "Fast algorithms for convolutional neural networks",
 // 2016), f32, NHWC, in both directions: 4x4 outputs from 6x6 inputs take 36 products instead of 144.
 //
-//   y = A^T [ (G w G^T) ⊙ (B^T x B) ] A        interpolation points 0, ±5/8, ±3/2, ∞: exact in binary, and at a third
-//                                              of the rounding error of the textbook's 0, ±1, ±2, ∞
+//   y = A^T [ (G w G^T) ⊙ (B^T x B) ] A        interpolation points 0, ±5/8, ±3/2, ∞: exact in binary, and at half
+//                                              the rounding error of the textbook's 0, ±1, ±2, ∞
 //
 // For every block of tiles: V = B^T x B for all channels, then for every 64 output channels 36 small matrix products
 // M = V·U and the output transform with the whole epilogue. U = G w G^T is made anew in every call: at 4 times the

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <limits>
 
 #include "kernels/noise.h"
@@ -10,15 +9,6 @@
 
 namespace switchback {
 namespace {
-
-// Bytes that could be had without swapping; 0 where the system does not say.
-size_t available_memory() {
-  std::ifstream file("/proc/meminfo");
-  std::string key, unit;
-  for (size_t kib; file >> key >> kib; std::getline(file, unit))
-    if (key == "MemAvailable:") return kib << 10;
-  return 0;
-}
 
 // Beyond about the pixels of 16 images of 224x224, a CPU gains nothing from larger batches.
 int64_t useful_batch(Shape image) {
@@ -55,8 +45,8 @@ int64_t batch_size(Context& ctx, const Network& network, Shape image, const Plan
 Tensor allocate_maps(Dims dims) {
   double bytes = sizeof(float);
   for (int64_t d : dims) bytes *= double(d);
-  const size_t available = available_memory();
-  if (bytes > 1e15 || (available > 0 && bytes > 0.9 * double(available)))
+  const size_t available = free_memory();
+  if (bytes > 1e15 || bytes > 0.9 * double(available))
     throw Error(fmt::format("maps of shape {} take {:.1f} GiB, more than the {:.1f} GiB that are free", to_string(dims),
                             bytes / double(1 << 30), double(available) / double(1 << 30)),
                 "choose fewer targets or images at a time");
