@@ -1,4 +1,4 @@
-// safetensors files (https://huggingface.co/docs/safetensors): 8 bytes little-endian header length, a JSON header
+// safetensors files: 8 bytes little-endian header length, a JSON header
 // {"name": {"dtype", "shape", "data_offsets": [begin, end]}, …, "__metadata__": {string: string}}, then the data.
 // The reader maps the file and checks everything before use: lengths, dtypes, shapes against spans, and that the
 // spans cover the data exactly once.
