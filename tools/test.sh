@@ -94,7 +94,7 @@ finish() {
 release() {
   local werror=OFF
   if [ "$all" = yes ]; then werror=ON; fi
-  configure "$folder" -DCMAKE_BUILD_TYPE=Release -DSWITCHBACK_TESTS=ON -DSWITCHBACK_WERROR=$werror
+  configure "$folder" -DCMAKE_BUILD_TYPE=Release -DSWITCHBACK_TESTS=ON -DSWITCHBACK_WERROR="$werror"
 }
 
 # ---- the stages of --all
