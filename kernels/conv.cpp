@@ -79,6 +79,16 @@ void pack_im2col_backward(const ConvWeights& weights, float* packed) {
 
 namespace {
 
+// The packed weights of one algorithm, made at first use.
+template <typename Pack>
+const float* packed_once(std::vector<float>& packed, int64_t size, const ConvWeights& weights, const Pack& pack) {
+  if (packed.empty()) {
+    packed.resize(size_t(size));
+    pack(weights, packed.data());
+  }
+  return packed.data();
+}
+
 void pack_winograd(const ConvWeights& weights, float* packed) {
   const Conv2d& c = weights.conv();
   constexpr int64_t B = kWinogradBlock;
@@ -161,23 +171,18 @@ void conv2d_forward(Context& ctx, const ConvWeights& weights, ConstView x, View 
   auto& packed = weights.packed();
   switch (choose(ctx, c, x.shape, x.dtype)) {
     case Algorithm::winograd: {
-      if (packed.winograd.empty()) {
-        packed.winograd.resize(size_t(9 * c.in_channels * c.out_channels));
-        pack_winograd(weights, packed.winograd.data());
-      }
+      const float* w = packed_once(packed.winograd, 9 * c.in_channels * c.out_channels, weights, pack_winograd);
       const WinogradProblem problem{.x = x.as<float>(), .n = x.shape.n, .h = x.shape.h, .w = x.shape.w, .c = x.shape.c,
                                     .y = y.as<float>(), .p = y.shape.h, .q = y.shape.w, .k = y.shape.c,
-                                    .pad_top = c.pad_top, .pad_left = c.pad_left, .packed = packed.winograd.data(),
+                                    .pad_top = c.pad_top, .pad_left = c.pad_left, .packed = w,
                                     .packed_c = c.in_channels, .transposed = false, .bias = weights.bias(),
                                     .forward = &epilogue};
       return avx512() ? winograd_avx512(ctx, problem) : winograd_avx2(ctx, problem);
     }
     case Algorithm::im2col: {
-      if (packed.im2col_forward.empty()) {
-        packed.im2col_forward.resize(size_t(c.kernel_h * c.kernel_w * c.in_channels * round_up(c.out_channels, 16)));
-        pack_im2col_forward(weights, packed.im2col_forward.data());
-      }
-      const Im2colProblem problem{c, packed.im2col_forward.data(), weights.bias(), x, y, &epilogue};
+      const int64_t size = c.kernel_h * c.kernel_w * c.in_channels * round_up(c.out_channels, 16);
+      const float* w = packed_once(packed.im2col_forward, size, weights, pack_im2col_forward);
+      const Im2colProblem problem{c, w, weights.bias(), x, y, &epilogue};
       return avx512() ? im2col_forward_avx512(ctx, problem) : im2col_forward_avx2(ctx, problem);
     }
     case Algorithm::direct:
@@ -195,30 +200,24 @@ void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy
   CHECK(!epilogue.other || epilogue.other != dx.data, "convolution backward: `other` must not be dx itself");
   switch (choose(ctx, c, dx.shape, dx.dtype)) {
     case Algorithm::winograd: {
-      if (packed.winograd.empty()) {
-        packed.winograd.resize(size_t(9 * c.in_channels * c.out_channels));
-        pack_winograd(weights, packed.winograd.data());
-      }
+      const float* w = packed_once(packed.winograd, 9 * c.in_channels * c.out_channels, weights, pack_winograd);
       const WinogradProblem problem{.x = dy.as<float>(), .n = dy.shape.n, .h = dy.shape.h, .w = dy.shape.w,
                                     .c = dy.shape.c, .y = dx.as<float>(), .p = dx.shape.h, .q = dx.shape.w,
                                     .k = dx.shape.c, .pad_top = 2 - c.pad_top, .pad_left = 2 - c.pad_left,
-                                    .packed = packed.winograd.data(), .packed_c = c.in_channels, .transposed = true,
+                                    .packed = w, .packed_c = c.in_channels, .transposed = true,
                                     .backward = &epilogue};
       return avx512() ? winograd_avx512(ctx, problem) : winograd_avx2(ctx, problem);
     }
     case Algorithm::im2col: {
-      if (packed.im2col_backward.empty()) {
-        packed.im2col_backward.resize(size_t(c.out_channels * round_up(c.kernel_h * c.kernel_w * c.in_channels, 16)));
-        pack_im2col_backward(weights, packed.im2col_backward.data());
-      }
-      const Im2colProblem problem{c, packed.im2col_backward.data(), nullptr, dy, dx};
+      const int64_t size = c.out_channels * round_up(c.kernel_h * c.kernel_w * c.in_channels, 16);
+      const float* w = packed_once(packed.im2col_backward, size, weights, pack_im2col_backward);
+      const Im2colProblem problem{c, w, nullptr, dy, dx};
       avx512() ? im2col_backward_avx512(ctx, problem) : im2col_backward_avx2(ctx, problem);
       if (finish) apply_epilogue(dx, epilogue, 0, dx.shape.n);
       return;
     }
-    case Algorithm::direct: break;
+    case Algorithm::direct: return run_direct(ctx, weights, dy, dx, true, finish, epilogue, packed.dnnl);
   }
-  run_direct(ctx, weights, dy, dx, true, finish, epilogue, packed.dnnl);
 }
 
 std::string conv2d_algorithm(Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward) {
