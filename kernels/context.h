@@ -52,7 +52,8 @@ struct Context {
   int thread_count() const;
 };
 
-// What the processor offers (SWITCHBACK_CPU=avx2 in the environment hides AVX-512 and beyond), as `switchback info` prints it and as kernels choose by.
+// What the processor offers, as `switchback info` prints it and as kernels choose by. SWITCHBACK_CPU=avx2 in the
+// environment hides AVX-512 and beyond.
 struct CpuFeatures {
   std::string name;
   bool avx2 = false, avx512 = false, avx512_bf16 = false, amx_bf16 = false;
