@@ -38,8 +38,8 @@ Backward::Backward(const Plan& plan, int from, int to, int64_t capacity)
   CHECK(plan.options().tape, "backward needs a plan with a tape");
   CHECK(plan.observed(from) && plan.observed(to), "backward from {} to {}: both must be observed by the plan",
         network.nodes[size_t(from)].name, network.nodes[size_t(to)].name);
-  from_ = holder(network, plan.shapes(), from);
-  to_ = holder(network, plan.shapes(), to);
+  from_ = plan.holder(from);
+  to_ = plan.holder(to);
   const std::vector<Step>& steps = plan.steps();
   const size_t nodes = network.nodes.size();
 
@@ -120,6 +120,8 @@ Backward::Backward(const Plan& plan, int from, int to, int64_t capacity)
 Backward::~Backward() = default;
 Backward::Backward(Backward&&) noexcept = default;
 
+void Backward::reserve() const { plan_->context().arena.reserve(arena_bytes_); }
+
 View Backward::seed(int64_t n) {
   CHECK(n > 0 && n <= capacity_, "{} seeds for a backward of {}", n, capacity_);
   n_ = n;
@@ -133,6 +135,7 @@ ConstView Backward::run(const Tape& tape, ReluRule rule, int64_t seeds_per_item)
   CHECK(seeds_per_item > 0 && tape.n * seeds_per_item == n_, "{} seeds on a tape of {} items with {} for each", n_, tape.n,
         seeds_per_item);
   Context& ctx = plan_->context();
+  ctx.tf32 = plan_->options().precision == Precision::tf32;
   const Network& network = plan_->network();
   const DType type = activation_type(plan_->options().precision);
   char* base = static_cast<char*>(ctx.arena.reserve(arena_bytes_));
@@ -158,12 +161,17 @@ ConstView Backward::run(const Tape& tape, ReluRule rule, int64_t seeds_per_item)
     };
     std::visit(overloaded{
                    [&](const Conv2d&) { conv2d_backward_data(ctx, packed_conv(network, step), dy, dx, epilogue); },
-                   [&](const Linear&) { linear_backward_data(ctx, packed_linear(network, step.node), dy, dx, epilogue); },
+                   [&](const Linear&) {
+                     if (dx.shape.h * dx.shape.w > 1)
+                       conv2d_backward_data(ctx, packed_map_linear(network, step.node, dx.shape), dy, dx, epilogue);
+                     else
+                       linear_backward_data(ctx, packed_linear(network, step.node), dy, dx, epilogue);
+                   },
                    [&](const MaxPool2d& l) { max_pool2d_backward(ctx, l, dy, tape.data(step.node), dx, epilogue); },
                    [&](const AvgPool2d& l) { avg_pool2d_backward(ctx, l, dy, dx, epilogue); },
                    [&](const AdaptiveAvgPool2d& l) { adaptive_avg_pool2d_backward(ctx, l, dy, dx, epilogue); },
                    [&](const BatchNorm2d&) {
-                     channel_affine_backward(ctx, dy, packed_affine(network, step.node).first.data(), dx, epilogue);
+                     channel_affine_backward(ctx, dy, packed_affine(network, step.node).scale_on(ctx), dx, epilogue);
                    },
                    [&](const LocalResponseNorm& l) { lrn_backward(ctx, l, dy, kept(), dx, epilogue); },
                    [&](const Softmax&) { softmax_backward(ctx, dy, kept(), dx, epilogue); },

@@ -3,10 +3,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <fstream>
 
 #include "engine/step.h"
+#include "kernels/device_ops.h"
 #include "kernels/pointwise.h"
 
 namespace switchback {
@@ -25,13 +25,13 @@ bool takes_relu(const Network& network, const Step& step) {
 
 // Groups nodes into steps, in the order in which they can run. A node joins the step that makes its input where that
 // input has no other reader and nobody wants to see it.
-std::vector<Step> fuse(const Network& network, const std::vector<Shape>& shapes, const std::vector<bool>& observed) {
+std::vector<Step> fuse(const Network& network, const std::vector<int>& holder, const std::vector<bool>& observed) {
   const int count = int(network.nodes.size());
   std::vector<int> readers(size_t(count), 0), maker(size_t(count), -1);
   for (const Node& node : network.nodes)
-    for (int i : node.inputs) ++readers[size_t(holder(network, shapes, i))];
+    for (int i : node.inputs) ++readers[size_t(holder[size_t(i)])];
   for (int i = 0; i < count; ++i)  // a dropout reads its input without being a step
-    if (holder(network, shapes, i) != i) --readers[size_t(holder(network, shapes, network.nodes[size_t(i)].inputs[0]))];
+    if (holder[size_t(i)] != i) --readers[size_t(holder[size_t(network.nodes[size_t(i)].inputs[0])])];
   std::vector<Step> steps;
   const auto joinable = [&](int value) -> Step* {
     const int step = maker[size_t(value)];
@@ -42,10 +42,10 @@ std::vector<Step> fuse(const Network& network, const std::vector<Shape>& shapes,
     maker[size_t(node)] = int(&step - steps.data());
   };
   for (int i = 1; i < count; ++i) {
-    if (holder(network, shapes, i) != i) continue;
+    if (holder[size_t(i)] != i) continue;
     const Node& node = network.nodes[size_t(i)];
     std::vector<int> inputs;
-    for (int input : node.inputs) inputs.push_back(holder(network, shapes, input));
+    for (int input : node.inputs) inputs.push_back(holder[size_t(input)]);
     if (is<BatchNorm2d>(network, i)) {
       Step* step = joinable(inputs[0]);
       if (step && step->node == inputs[0] && is<Conv2d>(network, step->node)) {
@@ -82,6 +82,26 @@ std::vector<Step> fuse(const Network& network, const std::vector<Shape>& shapes,
   return steps;
 }
 
+// Marks max pools that the kernel of the convolution before them does as well.
+void fuse_pools(Context& ctx, const Network& network, const std::vector<Shape>& shapes, const std::vector<bool>& observed,
+                DType type, std::vector<Step>& steps) {
+  std::vector<int> readers(network.nodes.size(), 0);
+  for (const Step& step : steps) {
+    for (int value : step.inputs) ++readers[size_t(value)];
+    if (step.residual >= 0) ++readers[size_t(step.residual)];
+  }
+  for (size_t i = 0; i + 1 < steps.size(); ++i) {
+    Step &step = steps[i], &next = steps[i + 1];
+    const auto* conv = std::get_if<Conv2d>(&network.nodes[size_t(step.node)].layer);
+    const auto* pool = std::get_if<MaxPool2d>(&network.nodes[size_t(next.node)].layer);
+    if (!conv || !pool || next.inputs[0] != step.output || readers[size_t(step.output)] != 1 ||
+        observed[size_t(step.output)] || step.residual >= 0 || (step.relu >= 0 && next.relu >= 0))
+      continue;
+    if (!conv2d_fuses_pool(ctx, *conv, shapes[size_t(step.inputs[0])], type, *pool)) continue;
+    step.with_next_pool = next.done_with_previous = true;
+  }
+}
+
 size_t value_bytes(Shape s, Precision p) { return size_t(s.count()) * size_of(activation_type(p)); }
 
 // What a step leaves on the tape.
@@ -104,6 +124,16 @@ void add_slots(const Network& network, const std::vector<Shape>& shapes, const S
 
 }  // namespace
 
+void check_precision(const Context& ctx, Precision precision) {
+  if (ctx.gpu || precision == Precision::fp32) return;
+  if (precision != Precision::bf16)
+    throw Error(fmt::format("{} runs on GPUs only", precision == Precision::tf32 ? "tf32" : "fp16"),
+                "use --device cuda, or fp32 or bf16 on the CPU");
+  if (!cpu_features().fast_bf16())
+    throw Error(fmt::format("bf16 on the CPU needs AVX512-BF16 or AMX; this processor ({}) has neither", cpu_features().name),
+                "use fp32");
+}
+
 const Tape::Slot& Tape::slot(int node) const {
   for (const Slot& s : slots)
     if (s.node == node) return s;
@@ -113,21 +143,23 @@ const Tape::Slot& Tape::slot(int node) const {
 Plan::Plan(Context& ctx, const Network& network, Shape input, const PlanOptions& options)
     : ctx_(&ctx), network_(&network), options_(options), shapes_(network.shapes(input)) {
   CHECK(input.n > 0, "a plan for a batch of {}", input.n);
-  CHECK(options.precision == Precision::fp32 || cpu_features().fast_bf16(),
-        "bf16 needs a processor with AVX512-BF16 or AMX; this one ({}) has neither", cpu_features().name);
+  check_precision(ctx, options.precision);
   std::vector<bool> seen(network.nodes.size(), false);
   options_.observe.push_back(0);
   options_.observe.push_back(network.output());
-  for (int node : options_.observe) seen[size_t(holder(network, shapes_, node))] = true;
-  steps_ = fuse(network, shapes_, seen);
+  holders_ = holders(network, shapes_, options_.observe, ctx.gpu != nullptr);
+  for (int node : options_.observe) seen[size_t(holder(node))] = true;
+  steps_ = fuse(network, holders_, seen);
+  if (ctx.gpu) fuse_pools(ctx, network, shapes_, seen, activation_type(options.precision), steps_);
 
   std::vector<Lifetime> lives(network.nodes.size());
   const int end = int(steps_.size());
   lives[0] = {value_bytes(shapes_[0], options.precision), -1, seen[0] ? end : -1};
   for (int i = 0; i < end; ++i) {
     const Step& step = steps_[size_t(i)];
-    lives[size_t(step.output)] = {value_bytes(shapes_[size_t(step.output)], options.precision), i,
-                                  seen[size_t(step.output)] ? end : i};
+    // Where the next step's pool is done with this one, only the pooled map is ever written, and already here.
+    lives[size_t(step.output)] = {step.with_next_pool ? 0 : value_bytes(shapes_[size_t(step.output)], options.precision),
+                                  i - (step.done_with_previous ? 1 : 0), seen[size_t(step.output)] ? end : i};
     for (int value : step.inputs) lives[size_t(value)].last = std::max(lives[size_t(value)].last, i);
     if (step.residual >= 0) lives[size_t(step.residual)].last = std::max(lives[size_t(step.residual)].last, i);
     if (options.tape) add_slots(network, shapes_, step, options.precision, slots_, tape_bytes_);
@@ -140,9 +172,7 @@ Plan::Plan(Plan&&) noexcept = default;
 const std::vector<Step>& Plan::steps() const { return steps_; }
 
 bool Plan::observed(int node) const {
-  const int h = holder(*network_, shapes_, node);
-  return std::any_of(options_.observe.begin(), options_.observe.end(),
-                     [&](int o) { return holder(*network_, shapes_, o) == h; });
+  return std::any_of(options_.observe.begin(), options_.observe.end(), [&](int o) { return holder(o) == holder(node); });
 }
 
 View Plan::input(int64_t n) {
@@ -152,11 +182,19 @@ View Plan::input(int64_t n) {
   return {base + offsets_[0], shapes_[0].with_n(n), activation_type(options_.precision)};
 }
 
+void Plan::write(const float* x, int64_t n) { write_nchw(*ctx_, x, input(n)); }
+
 ConstView Plan::value(int node) const {
   CHECK(observed(node), "{} was not observed by this plan", network_->nodes[size_t(node)].name);
-  const int h = holder(*network_, shapes_, node);
   const char* base = static_cast<const char*>(ctx_->arena.reserve(arena_bytes_));
-  return {base + offsets_[size_t(h)], shapes_[size_t(node)].with_n(n_), activation_type(options_.precision)};
+  return {base + offsets_[size_t(holder(node))], shapes_[size_t(node)].with_n(n_), activation_type(options_.precision)};
+}
+
+void Plan::reserve(Tape* tape) const {
+  ctx_->arena.reserve(arena_bytes_);
+  if (!tape || (tape->memory.size() >= tape_bytes_ && tape->memory.gpu() == ctx_->gpu)) return;
+  tape->memory = Memory();  // first give back
+  tape->memory = ctx_->allocate(tape_bytes_);
 }
 
 namespace {
@@ -179,62 +217,97 @@ bool is_vector(const Network& network, int node) {
 Tensor Plan::read(int node) const {
   const ConstView v = value(node);
   Tensor out(is_vector(*network_, node) ? Dims{v.shape.n, v.shape.c} : Dims{v.shape.n, v.shape.c, v.shape.h, v.shape.w});
-  nhwc_to_nchw(*ctx_, v, out.data());
+  read_nchw(*ctx_, v, out.data());
   return out;
+}
+
+void read_nchw(Context& ctx, ConstView x, float* host) {
+  if (!ctx.gpu) return nhwc_to_nchw(ctx, x, host);
+  const size_t bytes = size_t(x.shape.count()) * sizeof(float);
+  float* on_device = static_cast<float*>(ctx.scratch.reserve(bytes));
+  nhwc_to_nchw(ctx, x, on_device);
+  ctx.copy_out(host, on_device, bytes);
 }
 
 void Plan::forward(Tape* tape) {
   CHECK(n_ > 0, "forward() before input()");
   CHECK(!tape || options_.tape, "this plan was made without a tape");
+  reserve(tape);
   if (tape) {
     tape->slots = slots_;
     tape->n = n_;
-    if (tape->memory.size() < tape_bytes_) tape->memory = Buffer(tape_bytes_);
   }
+  ctx_->tf32 = options_.precision == Precision::tf32;
+  for (const Step& step : steps_)
+    if (!step.done_with_previous) run(step, tape);
+}
+
+// What is fused behind a step: its ReLU, its residual, and a max pool that is the next step.
+Epilogue Plan::epilogue(const Step& step, Tape* tape) const {
+  const Step* pool = step.with_next_pool ? &step + 1 : nullptr;
+  const Step& with_relu = pool && pool->relu >= 0 ? *pool : step;
+  Epilogue e{.residual = step.residual >= 0 ? view(step.residual).data : nullptr,
+             .relu = with_relu.relu >= 0,
+             .clip = with_relu.clip,
+             .gates = with_relu.relu >= 0 && tape ? static_cast<uint32_t*>(tape->data(with_relu.relu)) : nullptr};
+  if (pool) {
+    e.pool = &std::get<MaxPool2d>(network_->nodes[size_t(pool->node)].layer);
+    e.switches = tape ? tape->data(pool->node) : nullptr;
+    e.pool_before_relu = pool->relu >= 0;
+  }
+  return e;
+}
+
+View Plan::view(int node) const {
   char* base = static_cast<char*>(ctx_->arena.reserve(arena_bytes_));
-  const DType type = activation_type(options_.precision);
-  const auto view = [&](int node) {
-    return View{base + offsets_[size_t(node)], shapes_[size_t(node)].with_n(n_), type};
+  return {base + offsets_[size_t(node)], shapes_[size_t(node)].with_n(n_), activation_type(options_.precision)};
+}
+
+void Plan::run(const Step& step, Tape* tape) const {
+  const View y = view(step.with_next_pool ? (&step + 1)->output : step.output);
+  const ConstView x = view(step.inputs[0]);
+  const Epilogue end = epilogue(step, tape);
+  const auto keep = [&](ConstView v) {
+    if (tape) ctx_->copy(tape->data(step.node), v.data, size_t(v.shape.count()) * size_of(v.dtype));
   };
-  for (const Step& step : steps_) {
-    const View y = view(step.output);
-    const ConstView x = view(step.inputs[0]);
-    const Epilogue epilogue{
-        .residual = step.residual >= 0 ? view(step.residual).data : nullptr,
-        .relu = step.relu >= 0,
-        .clip = step.clip,
-        .gates = step.relu >= 0 && tape ? static_cast<uint32_t*>(tape->data(step.relu)) : nullptr};
-    const auto keep = [&](ConstView v) {
-      if (tape) std::memcpy(tape->data(step.node), v.data, size_t(v.shape.count()) * size_of(type));
-    };
-    std::visit(overloaded{
-                   [&](const Input&) {},
-                   [&](const Dropout&) {},
-                   [&](const Conv2d&) { conv2d_forward(*ctx_, packed_conv(*network_, step), x, y, epilogue); },
-                   [&](const Linear&) { linear_forward(*ctx_, packed_linear(*network_, step.node), x, y, epilogue); },
-                   [&](const MaxPool2d& l) {
-                     max_pool2d_forward(*ctx_, l, x, y, tape ? tape->data(step.node) : nullptr, epilogue);
-                   },
-                   [&](const AvgPool2d& l) { avg_pool2d_forward(*ctx_, l, x, y); },
-                   [&](const AdaptiveAvgPool2d& l) { adaptive_avg_pool2d_forward(*ctx_, l, x, y); },
-                   [&](const ReLU&) { relu_forward(*ctx_, x, y, epilogue); },
-                   [&](const BatchNorm2d&) {
-                     const auto& [scale, shift] = packed_affine(*network_, step.node);
-                     channel_affine_forward(*ctx_, x, scale.data(), shift.data(), y, epilogue);
-                   },
-                   [&](const LocalResponseNorm& l) {
-                     keep(x);
-                     lrn_forward(*ctx_, l, x, y);
-                   },
-                   [&](const Softmax&) {
-                     softmax_forward(*ctx_, x, y);
-                     keep(y);
-                   },
-                   [&](const Flatten&) { flatten_forward(*ctx_, x, y); },
-                   [&](const Add&) { add_forward(*ctx_, x, view(step.inputs[1]), y, epilogue); },
-               },
-               network_->nodes[size_t(step.node)].layer);
-  }
+  std::visit(overloaded{
+                 [&](const Input&) {},
+                 [&](const Dropout&) {},
+                 [&](const Conv2d&) { conv2d_forward(*ctx_, packed_conv(*network_, step), x, y, end); },
+                 [&](const Linear&) {
+                   if (x.shape.h * x.shape.w > 1)
+                     conv2d_forward(*ctx_, packed_map_linear(*network_, step.node, x.shape), x, y, end);
+                   else
+                     linear_forward(*ctx_, packed_linear(*network_, step.node), x, y, end);
+                 },
+                 [&](const MaxPool2d& l) { max_pool2d_forward(*ctx_, l, x, y, tape ? tape->data(step.node) : nullptr, end); },
+                 [&](const AvgPool2d& l) { avg_pool2d_forward(*ctx_, l, x, y); },
+                 [&](const AdaptiveAvgPool2d& l) { adaptive_avg_pool2d_forward(*ctx_, l, x, y); },
+                 [&](const ReLU&) { relu_forward(*ctx_, x, y, end); },
+                 [&](const BatchNorm2d&) {
+                   const AffineWeights& bn = packed_affine(*network_, step.node);
+                   channel_affine_forward(*ctx_, x, bn.scale_on(*ctx_), bn.shift_on(*ctx_), y, end);
+                 },
+                 [&](const LocalResponseNorm& l) {
+                   keep(x);
+                   lrn_forward(*ctx_, l, x, y);
+                 },
+                 [&](const Softmax&) {
+                   softmax_forward(*ctx_, x, y);
+                   keep(y);
+                 },
+                 [&](const Flatten&) { flatten_forward(*ctx_, x, y); },
+                 [&](const Add&) { add_forward(*ctx_, x, view(step.inputs[1]), y, end); },
+             },
+             network_->nodes[size_t(step.node)].layer);
+}
+
+void write_nchw(Context& ctx, const float* host, View y) {
+  if (!ctx.gpu) return nchw_to_nhwc(ctx, host, y);
+  const size_t bytes = size_t(y.shape.count()) * sizeof(float);
+  float* on_device = static_cast<float*>(ctx.scratch.reserve(bytes));
+  ctx.copy_in(on_device, host, bytes);
+  nchw_to_nhwc(ctx, on_device, y);
 }
 
 std::string Plan::describe() const {
@@ -245,29 +318,10 @@ std::string Plan::describe() const {
     if (step.batch_norm >= 0) text += " + batch norm";
     if (step.residual >= 0) text += " + " + name(step.residual);
     if (step.relu >= 0 && step.relu != step.node) text += " + ReLU";
+    if (step.with_next_pool) text += " + the pool that follows";
     text += "\n";
   }
   return text;
-}
-
-void one_hot(View seed, const std::vector<SeedUnit>& units) {
-  const Shape s = seed.shape;
-  CHECK(int64_t(units.size()) == s.n, "{} units for {} seeds", units.size(), s.n);
-  std::memset(seed.data, 0, size_t(s.count()) * size_of(seed.dtype));
-  const auto set = [&](int64_t i) {
-    if (seed.dtype == DType::f32) seed.as<float>()[i] = 1.f;
-    else seed.as<bf16>()[i] = bf16(1.f);
-  };
-  for (int64_t n = 0; n < s.n; ++n) {
-    const SeedUnit& u = units[size_t(n)];
-    CHECK(u.channel >= 0 && u.channel < s.c && u.row < s.h && u.col < s.w, "unit {}:{},{} is outside {}x{}x{}", u.channel,
-          u.row, u.col, s.c, s.h, s.w);
-    if (u.row >= 0) {
-      set(((n * s.h + u.row) * s.w + u.col) * s.c + u.channel);
-    } else {
-      for (int64_t p = 0; p < s.h * s.w; ++p) set((n * s.h * s.w + p) * s.c + u.channel);
-    }
-  }
 }
 
 size_t run_bytes(Context& ctx, const Network& network, Shape item, const PlanOptions& options, int64_t n,
@@ -291,9 +345,25 @@ size_t free_memory() {
   return available;
 }
 
+size_t free_memory(Context& ctx) {
+  return (ctx.gpu ? ctx.gpu->ops->free_memory(*ctx.gpu) : free_memory()) + ctx.arena.capacity() + ctx.scratch.capacity();
+}
+
+namespace {
+
+// Weights that a GPU may have to take up besides a run, in both directions' layouts.
+size_t weight_bytes(const Context& ctx, const Network& network, Precision precision) {
+  return ctx.gpu ? 2 * size_t(network.parameter_count()) * size_of(activation_type(precision)) : 0;
+}
+
+}  // namespace
+
 int64_t choose_batch(Context& ctx, const Network& network, Shape item, const PlanOptions& options, size_t limit,
                      int64_t seeds_per_item, int64_t most) {
-  if (limit == 0) limit = free_memory() / 2;
+  if (limit == 0) {
+    const size_t free = free_memory(ctx), weights = weight_bytes(ctx, network, options.precision);
+    limit = free > weights ? (free - weights) / 2 : 0;
+  }
   const size_t one = run_bytes(ctx, network, item, options, 1, seeds_per_item);
   if (one > limit)
     throw Error(fmt::format("{} on {}x{}x{} needs {} MiB for one image, {} MiB are allowed", network.name, item.c, item.h,
@@ -303,6 +373,20 @@ int64_t choose_batch(Context& ctx, const Network& network, Shape item, const Pla
   int64_t n = std::clamp<int64_t>(int64_t(limit / one), 1, std::max<int64_t>(1, most));
   while (n > 1 && run_bytes(ctx, network, item, options, n, seeds_per_item) > limit) n = n * 7 / 8;
   return n;
+}
+
+int64_t batch_that_fits(Context& ctx, const Network& network, Shape item, const PlanOptions& options, int64_t n) {
+  for (;; n /= 2) {
+    try {
+      const Plan plan(ctx, network, item.with_n(n), options);
+      Tape tape;
+      plan.reserve(options.tape ? &tape : nullptr);
+      if (options.tape) Backward(plan, network.output(), 0, n).reserve();
+      return n;
+    } catch (const OutOfMemory&) {
+      if (n == 1) throw;
+    }
+  }
 }
 
 }  // namespace switchback

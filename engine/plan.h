@@ -3,12 +3,12 @@
 // Backward turns seeds at any node into gradients at the input or any other node, under any ReLU rule.
 //
 //   Plan plan(ctx, network, {16, 3, 224, 224}, {});
-//   write_noisy_input(ctx, image, {}, plan.input(16));
+//   plan.write(images, 16);
 //   Tape tape;
 //   plan.forward(&tape);
 //   Tensor logits = plan.read(network.output());
 //   Backward backward(plan, network.output(), 0, 16);
-//   one_hot(backward.seed(16), classes);
+//   one_hot(ctx, backward.seed(16), classes);
 //   ConstView gradient = backward.run(tape, kGuided);
 #pragma once
 
@@ -21,11 +21,17 @@
 #include "engine/tensor.h"
 #include "kernels/context.h"
 #include "kernels/epilogue.h"
+#include "kernels/pointwise.h"
 
 namespace switchback {
 
-enum class Precision { fp32, bf16 };  // tf32 and fp16 come with the CUDA backend
-constexpr DType activation_type(Precision p) { return p == Precision::bf16 ? DType::bf16 : DType::f32; }
+enum class Precision { fp32, tf32, bf16, fp16 };  // tf32 and fp16 on GPUs only
+constexpr DType activation_type(Precision p) {
+  return p == Precision::bf16 ? DType::bf16 : p == Precision::fp16 ? DType::f16 : DType::f32;
+}
+
+// Throws where the context's device does not have this precision.
+void check_precision(const Context& ctx, Precision precision);
 
 struct PlanOptions {
   Precision precision = Precision::fp32;
@@ -36,7 +42,8 @@ struct PlanOptions {
 };
 
 // What backward needs of a forward pass: gate bits of every ReLU (types.h), switches of every max pool, and the values
-// that smooth layers keep. A value: forward fills it, backward takes it const; its memory is reused by the next forward.
+// that smooth layers keep. A value: forward fills it, backward takes it const; its memory (on the device that forward
+// ran on) is reused by the next forward.
 struct Tape {
   enum class Kind { gate, switches, value };
   struct Slot {
@@ -49,17 +56,17 @@ struct Tape {
   };
   std::vector<Slot> slots;
   int64_t n = 0;  // items of the forward pass that filled it
-  Buffer memory;
+  Memory memory;
 
   const Slot& slot(int node) const;
-  void* data(int node) { return static_cast<char*>(memory.data()) + slot(node).offset; }
-  const void* data(int node) const { return static_cast<const char*>(memory.data()) + slot(node).offset; }
+  void* data(int node) { return memory.as<char>() + slot(node).offset; }
+  const void* data(int node) const { return memory.as<char>() + slot(node).offset; }
 };
 
 // Tapes as safetensors files (NODE.gate U8 [N,C,H,W], NODE.switch U8 or I16), so that maps can be computed with
 // another program's gates and switches. load_tape replaces the contents of a tape that a forward pass has filled.
-void save_tape(const Network& network, const Tape& tape, const std::string& path);
-void load_tape(const Network& network, Tape& tape, const std::string& path);
+void save_tape(Context& ctx, const Network& network, const Tape& tape, const std::string& path);
+void load_tape(Context& ctx, const Network& network, Tape& tape, const std::string& path);
 
 struct Step;  // one fused group of nodes, plan.cpp
 
@@ -71,9 +78,11 @@ class Plan {
   Plan(Plan&&) noexcept;
 
   View input(int64_t n);               // where n items go (NHWC, activation type) before forward()
+  void write(const float* x, int64_t n);  // n items from the host, NCHW f32, to input(n)
   void forward(Tape* tape = nullptr);  // on the items of the last input(n)
-  ConstView value(int node) const;     // an observed node's value; valid until the arena's next use
+  ConstView value(int node) const;     // an observed node's value, on the device; valid until the arena's next use
   Tensor read(int node) const;         // the same as NCHW f32 [n,c,h,w], or [n,c] after a flatten or linear layer
+  void reserve(Tape* tape) const;      // all memory that forward needs, now rather than at the first forward
 
   Context& context() const { return *ctx_; }
   const Network& network() const { return *network_; }
@@ -84,14 +93,19 @@ class Plan {
   size_t arena_bytes() const { return arena_bytes_; }
   size_t tape_bytes() const { return tape_bytes_; }
   bool observed(int node) const;
+  int holder(int node) const { return holders_[size_t(node)]; }  // the node whose value it shares (engine/step.h)
   std::string describe() const;  // the fused steps, one a line
 
  private:
   friend class Backward;
+  void run(const Step& step, Tape* tape) const;
+  Epilogue epilogue(const Step& step, Tape* tape) const;
+  View view(int node) const;
   Context* ctx_;
   const Network* network_;
   PlanOptions options_;
   std::vector<Shape> shapes_;
+  std::vector<int> holders_;
   std::vector<Step> steps_;
   std::vector<size_t> offsets_;  // of every node's value in the arena; npos where fused away
   std::vector<Tape::Slot> slots_;
@@ -111,6 +125,7 @@ class Backward {
   View seed(int64_t n);
   // Seed p belongs to item p / seeds_per_item of the tape. The result lives in the arena until its next use.
   ConstView run(const Tape& tape, ReluRule rule, int64_t seeds_per_item = 1);
+  void reserve() const;  // all memory that run needs, now
   size_t arena_bytes() const { return arena_bytes_; }
 
  private:
@@ -124,12 +139,9 @@ class Backward {
   size_t arena_bytes_ = 0;
 };
 
-// Sets all of `seed` to zero but seed[p, channel[p], row[p], col[p]] = 1; row -1: the whole channel is 1 (the sum over
-// its positions is what is differentiated).
-struct SeedUnit {
-  int64_t channel = 0, row = -1, col = -1;
-};
-void one_hot(View seed, const std::vector<SeedUnit>& units);
+// Between maps on the device (NHWC, any type) and the host's NCHW f32.
+void read_nchw(Context& ctx, ConstView x, float* host);
+void write_nchw(Context& ctx, const float* host, View y);
 
 // Bytes that running n items takes beyond the weights (arena and tape), and the largest n within `limit` bytes (0: half
 // of the memory that is free), at most `most`.
@@ -137,6 +149,10 @@ size_t run_bytes(Context& ctx, const Network& network, Shape item, const PlanOpt
                  int64_t seeds_per_item);
 int64_t choose_batch(Context& ctx, const Network& network, Shape item, const PlanOptions& options, size_t limit,
                      int64_t seeds_per_item, int64_t most);
-size_t free_memory();  // bytes that can be had without swapping, within the control group's limit
+// The largest of n, n/2, n/4, … for which all memory of such a run can be had now; throws OutOfMemory where not even one
+// image fits.
+int64_t batch_that_fits(Context& ctx, const Network& network, Shape item, const PlanOptions& options, int64_t n);
+size_t free_memory();                // of the host: bytes to be had without swapping, within the control group's limit
+size_t free_memory(Context& ctx);    // of the context's device, what its arenas already hold included
 
 }  // namespace switchback

@@ -11,19 +11,48 @@ PackedWeights& packed_weights(const Network& network) {
   return *network.packed;
 }
 
-const std::pair<std::vector<float>, std::vector<float>>& packed_affine(const Network& network, int node) {
+const AffineWeights& packed_affine(const Network& network, int node) {
   auto [place, fresh] = packed_weights(network).affines.try_emplace(node);
-  auto& [scale, shift] = place->second;
-  if (!fresh) return place->second;
+  AffineWeights& affine = place->second;
+  if (!fresh) return affine;
   const Node& bn = network.nodes[size_t(node)];
   const auto& layer = std::get<BatchNorm2d>(bn.layer);
   CHECK(!bn.weight.empty(), "{} has no weights; load them first", bn.name);
   for (int64_t c = 0; c < layer.features; ++c) {
     const double s = double(bn.weight[c]) / std::sqrt(double(bn.running_var[c]) + double(layer.eps));
-    scale.push_back(float(s));
-    shift.push_back(float(double(bn.bias[c]) - double(bn.running_mean[c]) * s));
+    affine.scale.push_back(float(s));
+    affine.shift.push_back(float(double(bn.bias[c]) - double(bn.running_mean[c]) * s));
   }
-  return place->second;
+  return affine;
+}
+
+namespace {
+
+const float* on_device(Context& ctx, DeviceCache& cache, int what, const std::vector<float>& values) {
+  if (!ctx.gpu) return values.data();
+  const auto bytes = [&] {
+    const char* p = reinterpret_cast<const char*>(values.data());
+    return std::vector<char>(p, p + values.size() * sizeof(float));
+  };
+  return static_cast<const float*>(cache.get(ctx, what, bytes));
+}
+
+}  // namespace
+
+const float* AffineWeights::scale_on(Context& ctx) const { return on_device(ctx, device, 0, scale); }
+const float* AffineWeights::shift_on(Context& ctx) const { return on_device(ctx, device, 1, shift); }
+
+const ConvWeights& packed_map_linear(const Network& network, int node, Shape map) {
+  auto& maps = packed_weights(network).map_linears;
+  const std::tuple key(node, map.h, map.w);
+  if (const auto found = maps.find(key); found != maps.end()) return found->second;
+  const Node& n = network.nodes[size_t(node)];
+  const auto& layer = std::get<Linear>(n.layer);
+  CHECK(!n.weight.empty(), "{} has no weights; load them first", n.name);
+  const Conv2d conv{.in_channels = map.c, .out_channels = layer.out_features, .kernel_h = map.h, .kernel_w = map.w,
+                    .has_bias = layer.has_bias};
+  std::vector<float> bias(n.bias.values().begin(), n.bias.values().end());
+  return maps.try_emplace(key, conv, n.weight.data(), std::move(bias)).first->second;
 }
 
 const ConvWeights& packed_conv(const Network& network, const Step& step) {
@@ -35,12 +64,12 @@ const ConvWeights& packed_conv(const Network& network, const Step& step) {
   CHECK(!node.weight.empty(), "{} has no weights; load them first", node.name);
   std::vector<float> bias(node.bias.values().begin(), node.bias.values().end()), scale;
   if (step.batch_norm >= 0) {
-    const auto& [bn_scale, bn_shift] = packed_affine(network, step.batch_norm);
-    scale = bn_scale;
+    const AffineWeights& bn = packed_affine(network, step.batch_norm);
+    scale = bn.scale;
     if (bias.empty()) {
-      bias = bn_shift;
+      bias = bn.shift;
     } else {
-      for (size_t o = 0; o < bias.size(); ++o) bias[o] = bias[o] * bn_scale[o] + bn_shift[o];
+      for (size_t o = 0; o < bias.size(); ++o) bias[o] = bias[o] * bn.scale[o] + bn.shift[o];
     }
   }
   return convs.try_emplace(key, layer, node.weight.data(), std::move(bias), std::move(scale)).first->second;
@@ -85,14 +114,28 @@ size_t place(std::span<const Lifetime> buffers, std::vector<size_t>& offsets) {
   return total;
 }
 
-int holder(const Network& network, const std::vector<Shape>& shapes, int node) {
-  for (;;) {
-    const Node& n = network.nodes[size_t(node)];
-    const bool flat = std::holds_alternative<Flatten>(n.layer) && shapes[size_t(n.inputs[0])].h == 1 &&
-                      shapes[size_t(n.inputs[0])].w == 1;
-    if (!std::holds_alternative<Dropout>(n.layer) && !flat) return node;
-    node = n.inputs[0];
+std::vector<int> holders(const Network& network, const std::vector<Shape>& shapes, const std::vector<int>& observe,
+                         bool maps_to_linear) {
+  const size_t count = network.nodes.size();
+  const auto is_flatten = [&](size_t i) { return std::holds_alternative<Flatten>(network.nodes[i].layer); };
+  std::vector<int> holder(count);
+  for (size_t i = 0; i < count; ++i) {
+    const Node& n = network.nodes[i];
+    const bool flat = is_flatten(i) && shapes[size_t(n.inputs[0])].h == 1 && shapes[size_t(n.inputs[0])].w == 1;
+    holder[i] = std::holds_alternative<Dropout>(n.layer) || flat ? holder[size_t(n.inputs[0])] : int(i);
   }
+  if (!maps_to_linear) return holder;
+  std::vector<bool> needed(count, false);  // flattens whose own value somebody wants
+  for (int i : observe) needed[size_t(holder[size_t(i)])] = true;
+  for (size_t i = 0; i < count; ++i) {
+    const Node& n = network.nodes[i];
+    if (std::holds_alternative<Linear>(n.layer) || std::holds_alternative<Dropout>(n.layer)) continue;
+    for (int input : n.inputs) needed[size_t(holder[size_t(input)])] = true;
+  }
+  for (size_t i = 0; i < count; ++i)
+    if (is_flatten(size_t(holder[i])) && !needed[size_t(holder[i])])
+      holder[i] = holder[size_t(network.nodes[size_t(holder[i])].inputs[0])];
+  return holder;
 }
 
 }  // namespace switchback

@@ -4,6 +4,7 @@
 #include <limits>
 #include <map>
 #include <span>
+#include <tuple>
 #include <vector>
 
 #include "engine/plan.h"
@@ -21,18 +22,33 @@ struct Step {
   int residual = -1;        // node whose value is added before the ReLU
   int relu = -1;            // ReLU node, whose gates are stored
   float clip = kNoClip;
+  // A max pool that the convolution's kernel does as well (forward only; backward sees two steps as ever): the step of
+  // the convolution knows that the next one is done with it, and that one that it is not to run.
+  bool with_next_pool = false, done_with_previous = false;
+};
+
+// y = scale·x + shift for each channel.
+struct AffineWeights {
+  std::vector<float> scale, shift;
+  mutable DeviceCache device;
+  const float* scale_on(Context& ctx) const;  // where ctx's kernels can read them
+  const float* shift_on(Context& ctx) const;
 };
 
 // Weights in the form that kernels take, made when a plan first needs them.
 struct PackedWeights {
   std::map<std::pair<int, int>, ConvWeights> convs;  // (conv node, folded batch norm node or -1)
+  std::map<std::tuple<int, int64_t, int64_t>, ConvWeights> map_linears;  // (linear node, height, width of its input)
   std::map<int, LinearWeights> linears;
-  std::map<int, std::pair<std::vector<float>, std::vector<float>>> affines;  // batch norm node -> scale, shift
+  std::map<int, AffineWeights> affines;  // by batch norm node
 };
 PackedWeights& packed_weights(const Network& network);
 const ConvWeights& packed_conv(const Network& network, const Step& step);
 const LinearWeights& packed_linear(const Network& network, int node);
-const std::pair<std::vector<float>, std::vector<float>>& packed_affine(const Network& network, int node);
+// A linear layer that reads a map [c,h,w] where it lies (NHWC), without the flatten before it: a convolution whose kernel
+// covers the map, since the columns of its weight are in CHW order.
+const ConvWeights& packed_map_linear(const Network& network, int node, Shape map);
+const AffineWeights& packed_affine(const Network& network, int node);
 
 // Offsets for buffers with lifetimes [first, last] (inclusive, in steps): largest first, each at the lowest place that
 // is free while it lives. Returns the size of the whole.
@@ -42,7 +58,9 @@ struct Lifetime {
 };
 size_t place(std::span<const Lifetime> buffers, std::vector<size_t>& offsets);
 
-// The node that holds this node's value: dropout and flatten of 1x1 maps have none of their own.
-int holder(const Network& network, const std::vector<Shape>& shapes, int node);
+// For each node, the one that holds its value: dropout and flatten of 1x1 maps have none of their own. With `maps_to_linear`
+// neither has a flatten that only linear layers read (they then read the map itself) and that nobody observes.
+std::vector<int> holders(const Network& network, const std::vector<Shape>& shapes, const std::vector<int>& observe,
+                         bool maps_to_linear);
 
 }  // namespace switchback

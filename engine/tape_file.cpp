@@ -32,7 +32,7 @@ std::string name_of(const Network& network, const Tape::Slot& slot) {
 
 }  // namespace
 
-void save_tape(const Network& network, const Tape& tape, const std::string& path) {
+void save_tape(Context& ctx, const Network& network, const Tape& tape, const std::string& path) {
   std::vector<std::vector<uint8_t>> bytes;
   std::vector<std::vector<int16_t>> words;
   bytes.reserve(tape.slots.size());
@@ -41,7 +41,9 @@ void save_tape(const Network& network, const Tape& tape, const std::string& path
   for (const Tape::Slot& slot : tape.slots) {
     if (slot.kind == Tape::Kind::value) continue;
     const Dims dims = dims_of(tape, slot);
-    const void* data = tape.data(slot.node);
+    std::vector<char> host(slot.bytes);
+    ctx.copy_out(host.data(), tape.data(slot.node), slot.bytes);
+    const void* data = host.data();
     if (slot.kind == Tape::Kind::switches && slot.element_bytes == 2) {
       auto& out = words.emplace_back(size_t(count(dims)));
       each_element(dims, [&](int64_t i, int64_t pixel, int64_t c) {
@@ -69,7 +71,7 @@ void save_tape(const Network& network, const Tape& tape, const std::string& path
   write_safetensors(path, list, {{"model", network.name}, {"format", "switchback tape"}});
 }
 
-void load_tape(const Network& network, Tape& tape, const std::string& path) {
+void load_tape(Context& ctx, const Network& network, Tape& tape, const std::string& path) {
   const Safetensors file(path);
   const char* hint = "make a tape with --save-tape for the same model and input";
   for (const Tape::Slot& slot : tape.slots) {
@@ -86,7 +88,8 @@ void load_tape(const Network& network, Tape& tape, const std::string& path) {
     const int64_t most = pool ? pool->window() - 1 : slot.clip == kNoClip ? 1 : 2;
     for (int64_t v : values)
       if (v < 0 || v > most) throw Error(fmt::format("'{}' in {} holds {}; valid are 0 to {}", name, path, v, most), hint);
-    void* data = tape.data(slot.node);
+    std::vector<char> host(slot.bytes);
+    void* data = host.data();
     if (pool) {
       each_element(dims, [&](int64_t i, int64_t pixel, int64_t c) {
         const int64_t at = pixel * dims[1] + c;
@@ -101,6 +104,7 @@ void load_tape(const Network& network, Tape& tape, const std::string& path) {
         if (const int64_t v = values[size_t(i)]) gates[(v == 2 ? g.plane : 0) + pixel * g.words + c / 32] |= 1u << (c % 32);
       });
     }
+    ctx.copy_in(tape.data(slot.node), host.data(), slot.bytes);
   }
 }
 

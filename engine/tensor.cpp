@@ -1,25 +1,9 @@
 #include "engine/tensor.h"
 
-#include <sys/mman.h>
-
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <numeric>
 
 namespace switchback {
-
-Buffer::Buffer(size_t bytes) : size_(bytes) {
-  if (bytes == 0) return;
-  constexpr size_t kHuge = size_t(2) << 20;
-  const bool large = bytes >= 2 * kHuge;
-  const size_t align = large ? kHuge : 64;
-  data_ = std::aligned_alloc(align, (bytes + align - 1) / align * align);
-  if (!data_) throw Error(fmt::format("out of memory: {} MiB asked for", bytes >> 20), "use a smaller --batch or --memory");
-  if (large) madvise(data_, bytes, MADV_HUGEPAGE);  // page faults cost as much as the arithmetic otherwise
-}
-
-Buffer::~Buffer() { std::free(data_); }
 
 int64_t count(const Dims& dims) { return std::accumulate(dims.begin(), dims.end(), int64_t(1), std::multiplies<>()); }
 

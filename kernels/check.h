@@ -1,6 +1,9 @@
 // The one exception type and the CHECK macro. Only `main` catches (DESIGN §9).
 #pragma once
 
+#ifdef __NVCC__
+#define FMT_USE_CONSTEXPR 1  // fmt 9 turns it off for nvcc, and then has no compile-time format checks
+#endif
 #include <fmt/format.h>
 
 #include <stdexcept>
@@ -15,6 +18,11 @@ struct Error : std::runtime_error {
       : std::runtime_error(what), hint(std::move(hint)), usage(usage) {}
   std::string hint;
   bool usage;
+};
+
+// A device has no room for what was asked; whoever chose the batch may try a smaller one.
+struct OutOfMemory : Error {
+  using Error::Error;
 };
 
 template <typename... Args>

@@ -4,31 +4,87 @@
 #include <omp.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
 #include "kernels/check.h"
+#include "kernels/device_ops.h"
 
 namespace switchback {
 
-Scratch::~Scratch() { std::free(data_); }
-
-void* Scratch::reserve(size_t bytes) {
-  if (bytes <= capacity_) return data_;
-  // Whole 2 MB pages: first touch of fresh 4 KB pages costs more than most ops that ask for scratch.
+void* allocate_host(size_t bytes) {
+  // Whole 2 MB pages: first touch of fresh 4 KB pages costs more than most ops that ask for memory.
   constexpr size_t kHuge = size_t{2} << 20;
   const size_t align = bytes >= kHuge ? kHuge : 64;
   const size_t size = (bytes + align - 1) / align * align;
-  std::free(data_);
-  capacity_ = 0;
-  data_ = std::aligned_alloc(align, size);
-  CHECK(data_, "out of memory: {} bytes of scratch", size);
-  if (align == kHuge) madvise(data_, size, MADV_HUGEPAGE);  // advice only
-  capacity_ = size;
-  return data_;
+  void* data = std::aligned_alloc(align, size);
+  if (data && align == kHuge) madvise(data, size, MADV_HUGEPAGE);  // advice only
+  return data;
+}
+
+void* Scratch::reserve(size_t bytes) {
+  if (bytes <= memory_.size()) return memory_.data();
+  memory_ = Memory();  // first give back, then ask for more
+  memory_ = Memory(gpu_, (bytes + 63) / 64 * 64);
+  return memory_.data();
 }
 
 int Context::thread_count() const { return threads > 0 ? threads : omp_get_max_threads(); }
+
+const char* Context::device_name() const { return gpu ? gpu->ops->name : "cpu"; }
+
+uint32_t* Context::counters(int64_t count) {
+  const size_t bytes = size_t(count) * sizeof(uint32_t);
+  if (counters_.size() < bytes) {
+    counters_ = allocate(std::max<size_t>(bytes, 4096));
+    zero(counters_.data(), counters_.size());
+  }
+  return counters_.as<uint32_t>();
+}
+
+void Context::copy_in(void* device, const void* host, size_t bytes) {
+  if (gpu) gpu->ops->copy_in(*gpu, device, host, bytes);
+  else std::memcpy(device, host, bytes);
+}
+
+void Context::copy_out(void* host, const void* device, size_t bytes) {
+  if (gpu) gpu->ops->copy_out(*gpu, host, device, bytes);
+  else std::memcpy(host, device, bytes);
+}
+
+void Context::copy(void* to, const void* from, size_t bytes) {
+  if (gpu) gpu->ops->copy(*gpu, to, from, bytes);
+  else std::memcpy(to, from, bytes);
+}
+
+void Context::zero(void* device, size_t bytes) {
+  if (gpu) gpu->ops->zero(*gpu, device, bytes);
+  else std::memset(device, 0, bytes);
+}
+
+void Context::synchronize() {
+  if (gpu) gpu->ops->synchronize(*gpu);
+}
+
+std::shared_ptr<Gpu> open_gpu(int index) {
+  const DeviceOps* ops = cuda_ops();
+  if (!ops) throw Error("this build has no CUDA side", "configure with -DSWITCHBACK_CUDA=ON (nvcc is needed), or use --device cpu");
+  std::string why;
+  const int count = ops->count(why);
+  if (count == 0) throw Error(why, "`switchback info` says more; --device cpu works without a GPU");
+  if (index >= count)
+    throw Error(fmt::format("there is no GPU {}: this machine has {} that can be used", index, count),
+                count == 1 ? "use --device cuda:0" : fmt::format("use --device cuda:0 to cuda:{}", count - 1));
+  return ops->open(index);
+}
+
+int gpu_count(std::string& why_none) {
+  const DeviceOps* ops = cuda_ops();
+  if (ops) return ops->count(why_none);
+  why_none = "this build has no CUDA side";
+  return 0;
+}
 
 static CpuFeatures detect() {
   CpuFeatures f;

@@ -9,6 +9,7 @@
 
 #include "kernels/check.h"
 #include "kernels/conv_im2col.h"
+#include "kernels/device_ops.h"
 #include "kernels/dnnl.h"
 #include "kernels/winograd.h"
 
@@ -50,11 +51,6 @@ ConvWeights::ConvWeights(const Conv2d& conv, const float* weight, std::vector<fl
 ConvWeights::~ConvWeights() = default;
 ConvWeights::ConvWeights(ConvWeights&&) noexcept = default;
 ConvWeights& ConvWeights::operator=(ConvWeights&&) noexcept = default;
-
-float ConvWeights::weight(int64_t o, int64_t i, int64_t r, int64_t s) const {
-  const float w = weight_[((o * (conv_.in_channels / conv_.groups) + i) * conv_.kernel_h + r) * conv_.kernel_w + s];
-  return scale_.empty() ? w : w * scale_[size_t(o)];
-}
 
 void pack_im2col_forward(const ConvWeights& weights, float* packed) {
   const Conv2d& c = weights.conv();
@@ -109,6 +105,9 @@ bool winograd_fits(const Conv2d& c, DType dtype) {
 }
 
 Algorithm choose(const Context& ctx, const Conv2d& c, Shape x, DType dtype) {
+  if (ctx.conv == ConvAlgorithm::own || ctx.conv == ConvAlgorithm::gemm || ctx.conv == ConvAlgorithm::vendor)
+    throw Error("own, gemm and vendor convolutions are for GPUs",
+                "on the CPU convolutions are auto, direct or winograd", true);
   const Shape y = output_shape(c, x);
   if (winograd_fits(c, dtype) && ctx.conv != ConvAlgorithm::direct) {
     // Its rounding error grows with the square root of the channels and reaches 1.7e-6 at 512 (2e-6 is the limit for
@@ -150,12 +149,15 @@ void run_direct(Context& ctx, const ConvWeights& weights, ConstView in, View out
   if (threads != before) omp_set_num_threads(before);
 }
 
-void check_views(const ConvWeights& weights, ConstView x, ConstView y) {
-  CHECK(output_shape(weights.conv(), x.shape) == y.shape, "convolution: output is [{},{},{},{}], the layer gives {}x{}",
-        y.shape.n, y.shape.c, y.shape.h, y.shape.w, output_shape(weights.conv(), x.shape).h,
-        output_shape(weights.conv(), x.shape).w);
-  CHECK(x.dtype == y.dtype && x.dtype != DType::f16, "convolution: {} in, {} out; the CPU does float32 and bfloat16",
-        name_of(x.dtype), name_of(y.dtype));
+void check_views(const Context& ctx, const ConvWeights& weights, ConstView x, ConstView y, const MaxPool2d* pool) {
+  Shape want = output_shape(weights.conv(), x.shape);
+  if (pool) want = output_shape(*pool, want);
+  CHECK(want == y.shape, "convolution: output is [{},{},{},{}], the layer gives [{},{},{},{}]", y.shape.n, y.shape.c,
+        y.shape.h, y.shape.w, want.n, want.c, want.h, want.w);
+  CHECK(x.dtype == y.dtype, "convolution: {} in, {} out", name_of(x.dtype), name_of(y.dtype));
+  if (ctx.gpu) return;
+  CHECK(x.dtype != DType::f16, "convolution: the CPU does float32 and bfloat16, not float16");
+  CHECK(!pool, "convolution: the CPU does not fuse pools");
 }
 
 // Gates are needed where a rule looks at them.
@@ -165,8 +167,14 @@ void check_gates(const BackwardEpilogue& e) {
 
 }  // namespace
 
+bool conv2d_fuses_pool(Context& ctx, const Conv2d& conv, Shape x, DType dtype, const MaxPool2d& pool) {
+  return ctx.gpu && ctx.gpu->ops->conv2d_fuses_pool(ctx, conv, x, dtype, pool);
+}
+
 void conv2d_forward(Context& ctx, const ConvWeights& weights, ConstView x, View y, const Epilogue& epilogue) {
-  check_views(weights, x, y);
+  check_views(ctx, weights, x, y, epilogue.pool);
+  CHECK(!epilogue.pool || !epilogue.residual, "convolution: no residual can be added before a fused pool");
+  if (ctx.gpu) return ctx.gpu->ops->conv2d_forward(ctx, weights, x, y, epilogue);
   const Conv2d& c = weights.conv();
   auto& packed = weights.packed();
   switch (choose(ctx, c, x.shape, x.dtype)) {
@@ -192,12 +200,13 @@ void conv2d_forward(Context& ctx, const ConvWeights& weights, ConstView x, View 
 
 void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy, View dx,
                           const BackwardEpilogue& epilogue) {
-  check_views(weights, dx, dy);
+  check_views(ctx, weights, dx, dy, nullptr);
   check_gates(epilogue);
+  CHECK(!epilogue.other || epilogue.other != dx.data, "convolution backward: `other` must not be dx itself");
+  if (ctx.gpu) return ctx.gpu->ops->conv2d_backward_data(ctx, weights, dy, dx, epilogue);
   const Conv2d& c = weights.conv();
   auto& packed = weights.packed();
   const bool finish = epilogue.relu || epilogue.other;
-  CHECK(!epilogue.other || epilogue.other != dx.data, "convolution backward: `other` must not be dx itself");
   switch (choose(ctx, c, dx.shape, dx.dtype)) {
     case Algorithm::winograd: {
       const float* w = packed_once(packed.winograd, 9 * c.in_channels * c.out_channels, weights, pack_winograd);
@@ -221,6 +230,7 @@ void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy
 }
 
 std::string conv2d_algorithm(Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward) {
+  if (ctx.gpu) return ctx.gpu->ops->conv2d_algorithm(ctx, weights, x, dtype, backward);
   switch (choose(ctx, weights.conv(), x, dtype)) {
     case Algorithm::winograd: return "winograd";
     case Algorithm::im2col: return "im2col";

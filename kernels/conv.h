@@ -46,26 +46,35 @@ class ConvWeights {
 
   const Conv2d& conv() const { return conv_; }
   const float* bias() const { return bias_.empty() ? nullptr : bias_.data(); }  // [out_channels] or null
-  float weight(int64_t o, int64_t i, int64_t r, int64_t s) const;               // with the scale applied
+  float weight(int64_t o, int64_t i, int64_t r, int64_t s) const {              // with the scale applied
+    const float w = weight_[((o * (conv_.in_channels / conv_.groups) + i) * conv_.kernel_h + r) * conv_.kernel_w + s];
+    return scale_.empty() ? w : w * scale_[size_t(o)];
+  }
 
   struct Packed;  // per algorithm and precision; filled at first use
   Packed& packed() const { return *packed_; }
+  DeviceCache& device() const { return device_; }  // packed for GPUs (kernels/conv.cuh)
 
  private:
   Conv2d conv_;
   const float* weight_;
   std::vector<float> bias_, scale_;
   std::unique_ptr<Packed> packed_;
+  mutable DeviceCache device_;
 };
 
-// x and y have the same element type, f32 or bf16; sums are f32.
+// Whether conv2d_forward takes `pool` in its epilogue for this layer on inputs x.
+bool conv2d_fuses_pool(Context& ctx, const Conv2d& conv, Shape x, DType dtype, const MaxPool2d& pool);
+
+// x and y have the same element type, f32 or bf16 (GPUs: or f16); sums are f32.
 void conv2d_forward(Context& ctx, const ConvWeights& weights, ConstView x, View y, const Epilogue& epilogue = {});
 
 // dy [P,K,P',Q'] -> dx [P,C,H,W]; every element of dx is written.
 void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy, View dx,
                           const BackwardEpilogue& epilogue = {});
 
-// The algorithm that `ctx` would use, for `info`, `bench` and tests: "winograd", "im2col", "direct:<oneDNN's name>".
+// The algorithm that `ctx` would use, for `info`, `bench` and tests. On the CPU "winograd", "im2col",
+// "direct:<oneDNN's name>"; on a GPU "direct", "depthwise", "first", "linear", "gemm_…", "cudnn".
 std::string conv2d_algorithm(Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward);
 
 }  // namespace switchback

@@ -8,7 +8,7 @@ namespace switchback {
 
 using dnnl::memory;
 
-Context::Context() {
+Context::Context(std::shared_ptr<Gpu> gpu) : gpu(gpu), scratch(gpu), arena(std::move(gpu)) {
   if (!cpu_features().avx2)
     throw Error(fmt::format("this processor ({}) has no AVX2 and FMA, which the kernels need", cpu_features().name),
                 "processors since 2013 have them; on a virtual machine choose a newer CPU model");

@@ -9,12 +9,21 @@
 
 namespace switchback {
 
+struct MaxPool2d;
+
 // y = act(op(x) + bias + residual). The op itself owns its bias.
 struct Epilogue {
   const void* residual = nullptr;  // same shape and type as y, or null
   bool relu = false;
   float clip = kNoClip;       // ReLU6: 6
   uint32_t* gates = nullptr;  // where the gate bits of y go (types.h), or null
+
+  // A max pool behind it all, where conv2d_fuses_pool says so (GPUs only): y is then the pooled map, and no residual is
+  // allowed. With pool_before_relu it is relu(pool(s)) and the gates are those of the pooled map, else pool(relu(s))
+  // and the gates are those of s, at the convolution's size.
+  const MaxPool2d* pool = nullptr;
+  void* switches = nullptr;  // of the pool (kernels/pool.h), or null
+  bool pool_before_relu = false;
 };
 
 // dx = rule(gate, op^T(dy) + other).

@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "kernels/device_ops.h"
 #include "kernels/linear_kernels.h"
 #include "kernels/parallel.h"
 #include "kernels/simd.h"
@@ -109,6 +110,7 @@ static void backward(Context& ctx, const LinearWeights& weights, ConstView dy, V
 
 void linear_forward(Context& ctx, const LinearWeights& weights, ConstView x, View y, const Epilogue& epilogue) {
   check_call("linear_forward", weights, x, y);
+  if (ctx.gpu) return ctx.gpu->ops->linear_forward(ctx, weights, x, y, epilogue);
   with_type(x.dtype, "linear_forward", [&](auto type) { forward<decltype(type)>(ctx, weights, x, y, epilogue); });
 }
 
@@ -116,6 +118,7 @@ void linear_backward_data(Context& ctx, const LinearWeights& weights, ConstView 
                           const BackwardEpilogue& epilogue) {
   check_call("linear_backward_data", weights, dx, dy);
   check_epilogue(epilogue, "linear_backward_data");
+  if (ctx.gpu) return ctx.gpu->ops->linear_backward_data(ctx, weights, dy, dx, epilogue);
   with_type(dx.dtype, "linear_backward_data",
             [&](auto type) { backward<decltype(type)>(ctx, weights, dy, dx, epilogue); });
 }

@@ -24,9 +24,10 @@ struct LinearWeights {
   const float* weight = nullptr;  // [out_features, in_features]
   const float* bias = nullptr;    // [out_features] or null
   mutable std::vector<bf16> weight_bf16;
+  mutable DeviceCache device = {};
 };
 
-// x [n, in_features, 1, 1] -> y [n, out_features, 1, 1], both f32 or both bf16.
+// x [n, in_features, 1, 1] -> y [n, out_features, 1, 1], both f32 or both bf16 (GPUs: or f16).
 void linear_forward(Context& ctx, const LinearWeights& weights, ConstView x, View y, const Epilogue& epilogue = {});
 void linear_backward_data(Context& ctx, const LinearWeights& weights, ConstView dy, View dx,
                           const BackwardEpilogue& epilogue = {});

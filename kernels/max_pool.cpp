@@ -2,6 +2,7 @@
 // windows, those that cover it and whose switch names its place. No scatter, so any split over threads is exact.
 #include <vector>
 
+#include "kernels/device_ops.h"
 #include "kernels/parallel.h"
 #include "kernels/pool.h"
 #include "kernels/simd.h"
@@ -135,6 +136,7 @@ void max_pool2d_forward(Context& ctx, const MaxPool2d& pool, ConstView x, View y
   const Shape want = output_shape(pool, x.shape);
   CHECK(y.shape == want && x.dtype == y.dtype, "max_pool2d_forward: output is [{},{},{},{}], must be [{},{},{},{}]",
         y.shape.n, y.shape.c, y.shape.h, y.shape.w, want.n, want.c, want.h, want.w);
+  if (ctx.gpu) return ctx.gpu->ops->max_pool2d_forward(ctx, pool, x, y, switches, epilogue);
   with_type(x.dtype, "max_pool2d_forward", [&](auto type) {
     using T = decltype(type);
     if (pool.switch_bytes() == 1) {
@@ -264,6 +266,7 @@ void max_pool2d_backward(Context& ctx, const MaxPool2d& pool, ConstView dy, cons
         dy.shape.n, dy.shape.c, dy.shape.h, dy.shape.w, want.n, want.c, want.h, want.w);
   CHECK(switches, "max_pool2d_backward: there are no switches");
   check_epilogue(epilogue, "max_pool2d_backward");
+  if (ctx.gpu) return ctx.gpu->ops->max_pool2d_backward(ctx, pool, dy, switches, dx, epilogue);
   const auto tiled = [&](int64_t k) {
     return pool.kernel_h == k && pool.kernel_w == k && pool.stride_h == k && pool.stride_w == k &&
            pool.dilation_h == 1 && pool.dilation_w == 1 && pool.pad_top == 0 && pool.pad_left == 0 &&

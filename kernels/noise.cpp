@@ -1,28 +1,20 @@
-// Compiled with -ffp-contract=off: the normals are defined by the operations below, each rounded on its own (fma where
-// it says fma), so that another device that does the same gets the same bits.
+// Compiled with -ffp-contract=off: see noise_math.h.
 #include "kernels/noise.h"
 
-#include <cmath>
-
 #include "kernels/check.h"
+#include "kernels/device_ops.h"
+#include "kernels/noise_math.h"
 #include "kernels/parallel.h"
 #include "kernels/simd.h"
 
 namespace switchback {
 
-static constexpr uint32_t kMultiply0 = 0xD2511F53u, kMultiply1 = 0xCD9E8D57u;  // Philox4x32, Salmon et al. 2011
-static constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
-
 std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
   auto [a, b, c, d] = counter;
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t p = uint64_t(kMultiply0) * a, q = uint64_t(kMultiply1) * c;
-    a = uint32_t(q >> 32) ^ b ^ key[0];
-    b = uint32_t(q);
-    c = uint32_t(p >> 32) ^ d ^ key[1];
-    d = uint32_t(p);
-    key[0] += kWeyl0;
-    key[1] += kWeyl1;
+  for (int round = 0; round < noise_math::kRounds; ++round) {
+    noise_math::philox_round(a, b, c, d, key[0], key[1]);
+    key[0] += noise_math::kWeyl0;
+    key[1] += noise_math::kWeyl1;
   }
   return {a, b, c, d};
 }
@@ -40,68 +32,15 @@ static void philox_blocks(uint64_t first, uint32_t sample, uint32_t image, uint6
       a[j] = uint32_t(block), b[j] = uint32_t(block >> 32), c[j] = sample, d[j] = image;
     }
     uint32_t key0 = uint32_t(seed), key1 = uint32_t(seed >> 32);
-    for (int round = 0; round < 10; ++round) {
-      for (int j = 0; j < kStep; ++j) {
-        const uint64_t p = uint64_t(kMultiply0) * a[j], q = uint64_t(kMultiply1) * c[j];
-        a[j] = uint32_t(q >> 32) ^ b[j] ^ key0;
-        b[j] = uint32_t(q);
-        c[j] = uint32_t(p >> 32) ^ d[j] ^ key1;
-        d[j] = uint32_t(p);
-      }
-      key0 += kWeyl0;
-      key1 += kWeyl1;
+    for (int round = 0; round < noise_math::kRounds; ++round) {
+      for (int j = 0; j < kStep; ++j) noise_math::philox_round(a[j], b[j], c[j], d[j], key0, key1);
+      key0 += noise_math::kWeyl0;
+      key1 += noise_math::kWeyl1;
     }
     for (int j = 0; j < kStep; ++j) {
       words[0][j0 + j] = a[j], words[1][j0 + j] = b[j], words[2][j0 + j] = c[j], words[3][j0 + j] = d[j];
     }
   }
-}
-
-// ln((2k+1)·2^-25) for 0 <= k < 2^24, within 1 ulp or so. The argument is split as 2^e·(1+t) in integers: it has 25
-// bits, and near 1 the rounding to f32 would cost all digits of the logarithm. Polynomial: Cephes logf.
-static SB_INLINE float log_uniform(int32_t k) {
-  const int32_t odd = 2 * k + 1;
-  const int32_t bits = std::bit_cast<int32_t>(float(odd));
-  // 2^p·(1+t), 1+t in about [sqrt(1/2), sqrt(2)): subtracting the bits of sqrt(1/2) rounds the exponent.
-  const int32_t p = ((bits - 0x3f3504f3) >> 23);
-  const float t = float(odd - (1 << p)) * std::bit_cast<float>((127 - p) << 23);  // exact
-  const float e = float(p - 25);
-  const float z = t * t;
-  float y = 7.0376836292e-2f;
-  y = std::fma(y, t, -1.1514610310e-1f);
-  y = std::fma(y, t, 1.1676998740e-1f);
-  y = std::fma(y, t, -1.2420140846e-1f);
-  y = std::fma(y, t, 1.4249322787e-1f);
-  y = std::fma(y, t, -1.6668057665e-1f);
-  y = std::fma(y, t, 2.0000714765e-1f);
-  y = std::fma(y, t, -2.4999993993e-1f);
-  y = std::fma(y, t, 3.3333331174e-1f);
-  y = y * t * z;
-  y = std::fma(e, -2.12194440e-4f, y);
-  y = std::fma(z, -0.5f, y);
-  return std::fma(e, 0.693359375f, t + y);
-}
-
-// cos and sin of 2π·(2k+1)·2^-25: the nearest quarter turn q is taken off in integers, the rest is within ±π/4.
-// Polynomials: Cephes sinf and cosf.
-static SB_INLINE void cos_sin_turn(int32_t k, float& cosine, float& sine) {
-  const int32_t odd = 2 * k + 1;
-  const int32_t q = (odd + (1 << 22)) >> 23;
-  constexpr float kStep = float(6.283185307179586 / (1 << 25));  // 2π·2^-25
-  const float x = float(odd - (q << 23)) * kStep;
-  const float z = x * x;
-  float s = std::fma(-1.9515295891e-4f, z, 8.3321608736e-3f);
-  s = std::fma(s, z, -1.6666654611e-1f);
-  s = std::fma(s * z, x, x);
-  float c = std::fma(2.443315711809948e-5f, z, -1.388731625493765e-3f);
-  c = std::fma(c, z, 4.166664568298827e-2f);
-  c = std::fma(c * z, z, std::fma(z, -0.5f, 1.f));
-  // Turning by q quarters, without branches: swap for odd q, then signs.
-  const uint32_t s_bits = std::bit_cast<uint32_t>(s), c_bits = std::bit_cast<uint32_t>(c);
-  const uint32_t swap = (s_bits ^ c_bits) & (0u - (uint32_t(q) & 1u));
-  const uint32_t cosine_sign = ((uint32_t(q) + 1u) & 2u) << 30, sine_sign = (uint32_t(q) & 2u) << 30;
-  cosine = std::bit_cast<float>((c_bits ^ swap) ^ cosine_sign);
-  sine = std::bit_cast<float>((s_bits ^ swap) ^ sine_sign);
 }
 
 // normals[4·j + lane] of blocks first + j.
@@ -113,11 +52,7 @@ static void normal_blocks(uint64_t first, uint32_t sample, uint32_t image, uint6
     const uint32_t *first_word = words[2 * pair], *second_word = words[2 * pair + 1];
     float *cosines = lanes[2 * pair], *sines = lanes[2 * pair + 1];
     for (int j = 0; j < kBlocks; ++j) {
-      const float r = std::sqrt(-2.f * log_uniform(int32_t(first_word[j] >> 8)));
-      float c, s;
-      cos_sin_turn(int32_t(second_word[j] >> 8), c, s);
-      cosines[j] = r * c;
-      sines[j] = r * s;
+      noise_math::normal_pair(first_word[j], second_word[j], cosines[j], sines[j]);
     }
   }
   for (int j = 0; j < kBlocks; ++j) {
@@ -145,12 +80,13 @@ template <typename T>
 static void write_noisy(Context& ctx, const float* x, const Noise& noise, View y) {
   const int64_t c = y.shape.c, hw = y.shape.h * y.shape.w, item = y.shape.item();
   const int64_t chunks = (item + kChunk - 1) / kChunk;
+  const uint32_t first_sample = noise.first_sample + (noise.more_samples ? *noise.more_samples : 0);
   parallel_ranges(ctx, y.shape.n * chunks, 4 * kChunk, [&](int64_t begin, int64_t end) {
     float normals[kChunk] = {};
     for (int64_t chunk = begin; chunk < end; ++chunk) {
       const int64_t n = chunk / chunks, first = chunk % chunks * kChunk, last = std::min(item, first + kChunk);
       if (noise.sigma != 0.f) {
-        normal_blocks(uint64_t(first / 4), noise.first_sample + uint32_t(n), noise.image, noise.seed, normals);
+        normal_blocks(uint64_t(first / 4), first_sample + uint32_t(n), noise.image, noise.seed, normals);
       }
       each_channel_run(first, last, hw, [&](int64_t channel, int64_t pixel, int64_t element, int64_t count) {
         T* out = y.as<T>() + n * item + pixel * c + channel;
@@ -163,10 +99,12 @@ static void write_noisy(Context& ctx, const float* x, const Noise& noise, View y
 
 void write_noisy_input(Context& ctx, const float* x, const Noise& noise, View y) {
   CHECK(noise.image < (1u << 31), "noise: image index {} is not below 2^31", noise.image);
+  if (ctx.gpu) return ctx.gpu->ops->write_noisy_input(ctx, x, noise, y);
   with_type(y.dtype, "noise", [&](auto type) { write_noisy<decltype(type)>(ctx, x, noise, y); });
 }
 
 void write_interpolated_input(Context& ctx, const float* x, const float* baseline, const float* alpha, View y) {
+  if (ctx.gpu) return ctx.gpu->ops->write_interpolated_input(ctx, x, baseline, alpha, y);
   with_type(y.dtype, "interpolation", [&](auto type) {
     using T = decltype(type);
     const int64_t c = y.shape.c, hw = y.shape.h * y.shape.w, item = y.shape.item();
@@ -190,6 +128,7 @@ void write_interpolated_input(Context& ctx, const float* x, const float* baselin
 }
 
 void accumulate_moments(Context& ctx, ConstView g, double* sum, double* square) {
+  if (ctx.gpu) return ctx.gpu->ops->accumulate_moments(ctx, g, sum, square);
   with_type(g.dtype, "moments", [&](auto type) {
     using T = decltype(type);
     const int64_t c = g.shape.c, hw = g.shape.h * g.shape.w, item = g.shape.item();
@@ -214,6 +153,11 @@ void accumulate_moments(Context& ctx, ConstView g, double* sum, double* square) 
       }
     });
   });
+}
+
+void advance(Context& ctx, uint32_t* counter, uint32_t step) {
+  if (ctx.gpu) return ctx.gpu->ops->advance(ctx, counter, step);
+  *counter += step;
 }
 
 }  // namespace switchback

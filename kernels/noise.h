@@ -19,9 +19,13 @@ struct Noise {
   float sigma = 0;
   uint64_t seed = 0;
   uint32_t image = 0, first_sample = 0;
+  // Added to first_sample when the kernel runs: what moves on between replays of a recorded graph. Device memory, or null.
+  const uint32_t* more_samples = nullptr;
 };
 
-// y[b] = x + sigma·noise(sample first_sample + b), one image x (NCHW f32, [c,h,w]) to y's n samples (NHWC, f32/bf16).
+// All pointers are the context's device's.
+
+// y[b] = x + sigma·noise(sample first_sample + b), one image x (NCHW f32, [c,h,w]) to y's n samples (NHWC).
 // With sigma = 0 a plain copy. This is the kernel that writes the first layer's input: noise is never stored.
 void write_noisy_input(Context& ctx, const float* x, const Noise& noise, View y);
 
@@ -31,5 +35,8 @@ void write_interpolated_input(Context& ctx, const float* x, const float* baselin
 // Adds the n maps of g (NHWC) in order to sum and sum of squares (NCHW order, [c,h,w], f64; square may be null).
 // One element is always summed in sample order, so the result does not depend on the batch split.
 void accumulate_moments(Context& ctx, ConstView g, double* sum, double* square);
+
+// *counter += step, on the device.
+void advance(Context& ctx, uint32_t* counter, uint32_t step);
 
 }  // namespace switchback

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/device_ops.h"
 #include "kernels/parallel.h"
 #include "kernels/simd.h"
 
@@ -88,6 +89,7 @@ struct LrnPixel {
 void lrn_forward(Context& ctx, const LocalResponseNorm& lrn, ConstView x, View y) {
   check_same("lrn_forward", x, y);
   CHECK(lrn.size >= 1, "lrn: size {} must be at least 1", lrn.size);
+  if (ctx.gpu) return ctx.gpu->ops->lrn_forward(ctx, lrn, x, y);
   with_type(x.dtype, "lrn_forward", [&](auto type) {
     using T = decltype(type);
     const int64_t channels = x.shape.c;
@@ -109,6 +111,7 @@ void lrn_backward(Context& ctx, const LocalResponseNorm& lrn, ConstView dy, Cons
   check_kept("lrn_backward", dx, x, epilogue.seeds_per_item);
   check_epilogue(epilogue, "lrn_backward");
   CHECK(lrn.size >= 1, "lrn: size {} must be at least 1", lrn.size);
+  if (ctx.gpu) return ctx.gpu->ops->lrn_backward(ctx, lrn, dy, x, dx, epilogue);
   with_type(dx.dtype, "lrn_backward", [&](auto type) {
     using T = decltype(type);
     const int64_t channels = dx.shape.c, hw = dx.shape.h * dx.shape.w, words = gate_words_per_pixel(channels);
@@ -138,6 +141,7 @@ void lrn_backward(Context& ctx, const LocalResponseNorm& lrn, ConstView dy, Cons
 
 void softmax_forward(Context& ctx, ConstView x, View y) {
   check_same("softmax_forward", x, y);
+  if (ctx.gpu) return ctx.gpu->ops->softmax_forward(ctx, x, y);
   with_type(x.dtype, "softmax_forward", [&](auto type) {
     using T = decltype(type);
     const int64_t channels = x.shape.c;
@@ -163,6 +167,7 @@ void softmax_backward(Context& ctx, ConstView dy, ConstView y, View dx, const Ba
   check_same("softmax_backward", dy, dx);
   check_kept("softmax_backward", dx, y, epilogue.seeds_per_item);
   check_epilogue(epilogue, "softmax_backward");
+  if (ctx.gpu) return ctx.gpu->ops->softmax_backward(ctx, dy, y, dx, epilogue);
   with_type(dx.dtype, "softmax_backward", [&](auto type) {
     using T = decltype(type);
     const int64_t channels = dx.shape.c, hw = dx.shape.h * dx.shape.w, words = gate_words_per_pixel(channels);

@@ -1,5 +1,8 @@
 #include "kernels/pointwise.h"
 
+#include <cstring>
+
+#include "kernels/device_ops.h"
 #include "kernels/parallel.h"
 #include "kernels/pointwise_loops.h"
 #include "kernels/simd.h"
@@ -78,6 +81,7 @@ static void backward_loop(Context& ctx, View dx, const BackwardEpilogue& epilogu
 
 void relu_forward(Context& ctx, ConstView x, View y, const Epilogue& epilogue) {
   check_same("relu_forward", x, y);
+  if (ctx.gpu) return ctx.gpu->ops->relu_forward(ctx, x, y, epilogue);
   with_type(y.dtype, "relu_forward", [&](auto type) {
     using T = decltype(type);
     const T* in = x.as<T>();
@@ -89,6 +93,7 @@ void relu_forward(Context& ctx, ConstView x, View y, const Epilogue& epilogue) {
 void combine_backward(Context& ctx, ConstView dy, View dx, const BackwardEpilogue& epilogue) {
   check_same("combine_backward", dy, dx);
   check_epilogue(epilogue, "combine_backward");
+  if (ctx.gpu) return ctx.gpu->ops->combine_backward(ctx, dy, dx, epilogue);
   with_type(dx.dtype, "combine_backward", [&](auto type) {
     using T = decltype(type);
     const T* in = dy.as<T>();
@@ -100,6 +105,7 @@ void combine_backward(Context& ctx, ConstView dy, View dx, const BackwardEpilogu
 void add_forward(Context& ctx, ConstView a, ConstView b, View y, const Epilogue& epilogue) {
   check_same("add_forward", a, b);
   check_same("add_forward", a, y);
+  if (ctx.gpu) return ctx.gpu->ops->add_forward(ctx, a, b, y, epilogue);
   with_type(y.dtype, "add_forward", [&](auto type) {
     using T = decltype(type);
     const T *in_a = a.as<T>(), *in_b = b.as<T>();
@@ -112,6 +118,7 @@ void add_forward(Context& ctx, ConstView a, ConstView b, View y, const Epilogue&
 void channel_affine_forward(Context& ctx, ConstView x, const float* scale, const float* shift, View y,
                             const Epilogue& epilogue) {
   check_same("channel_affine_forward", x, y);
+  if (ctx.gpu) return ctx.gpu->ops->channel_affine_forward(ctx, x, scale, shift, y, epilogue);
   with_type(y.dtype, "channel_affine_forward", [&](auto type) {
     using T = decltype(type);
     const T* in = x.as<T>();
@@ -126,6 +133,7 @@ void channel_affine_backward(Context& ctx, ConstView dy, const float* scale, Vie
                              const BackwardEpilogue& epilogue) {
   check_same("channel_affine_backward", dy, dx);
   check_epilogue(epilogue, "channel_affine_backward");
+  if (ctx.gpu) return ctx.gpu->ops->channel_affine_backward(ctx, dy, scale, dx, epilogue);
   with_type(dx.dtype, "channel_affine_backward", [&](auto type) {
     using T = decltype(type);
     const T* in = dy.as<T>();
@@ -165,6 +173,7 @@ static void transpose_items(Context& ctx, const From* x, int64_t items, int64_t 
 }
 
 void nhwc_to_nchw(Context& ctx, ConstView x, float* y) {
+  if (ctx.gpu) return ctx.gpu->ops->nhwc_to_nchw(ctx, x, y);
   with_type(x.dtype, "nhwc_to_nchw", [&](auto type) {
     using T = decltype(type);
     transpose_items(ctx, x.as<T>(), x.shape.n, x.shape.h * x.shape.w, x.shape.c, y);
@@ -172,6 +181,7 @@ void nhwc_to_nchw(Context& ctx, ConstView x, float* y) {
 }
 
 void nchw_to_nhwc(Context& ctx, const float* x, View y) {
+  if (ctx.gpu) return ctx.gpu->ops->nchw_to_nhwc(ctx, x, y);
   with_type(y.dtype, "nchw_to_nhwc", [&](auto type) {
     using T = decltype(type);
     transpose_items(ctx, x, y.shape.n, y.shape.c, y.shape.h * y.shape.w, y.as<T>());
@@ -186,6 +196,7 @@ static void check_flat(const char* op, ConstView x, ConstView flat) {
 
 void flatten_forward(Context& ctx, ConstView x, View y) {
   check_flat("flatten_forward", x, y);
+  if (ctx.gpu) return ctx.gpu->ops->flatten_forward(ctx, x, y);
   // Bits are moved, not converted.
   const int64_t hw = x.shape.h * x.shape.w;
   if (size_of(x.dtype) == 4) {
@@ -218,8 +229,35 @@ static void flatten_backward_typed(Context& ctx, ConstView dy, View dx, const Ba
 void flatten_backward(Context& ctx, ConstView dy, View dx, const BackwardEpilogue& epilogue) {
   check_flat("flatten_backward", dx, dy);
   check_epilogue(epilogue, "flatten_backward");
+  if (ctx.gpu) return ctx.gpu->ops->flatten_backward(ctx, dy, dx, epilogue);
   with_type(dx.dtype, "flatten_backward",
             [&](auto type) { flatten_backward_typed<decltype(type)>(ctx, dy, dx, epilogue); });
+}
+
+template <typename T>
+static void one_hot_typed(View seed, const std::vector<SeedUnit>& units) {
+  const Shape s = seed.shape;
+  std::memset(seed.data, 0, size_t(s.count()) * sizeof(T));
+  for (int64_t n = 0; n < s.n; ++n) {
+    const SeedUnit& u = units[size_t(n)];
+    T* channel = seed.as<T>() + n * s.item() + u.channel;
+    if (u.row >= 0) {
+      channel[(u.row * s.w + u.col) * s.c] = T(1.f);
+    } else {
+      for (int64_t p = 0; p < s.h * s.w; ++p) channel[p * s.c] = T(1.f);
+    }
+  }
+}
+
+void one_hot(Context& ctx, View seed, const std::vector<SeedUnit>& units) {
+  const Shape s = seed.shape;
+  CHECK(int64_t(units.size()) == s.n, "{} units for {} seeds", units.size(), s.n);
+  for (const SeedUnit& u : units) {
+    CHECK(u.channel >= 0 && u.channel < s.c && u.row < s.h && u.col < s.w && (u.row < 0 || u.col >= 0),
+          "unit {}:{},{} is outside {}x{}x{}", u.channel, u.row, u.col, s.c, s.h, s.w);
+  }
+  if (ctx.gpu) return ctx.gpu->ops->one_hot(ctx, seed, units);
+  with_type(seed.dtype, "one_hot", [&](auto type) { one_hot_typed<decltype(type)>(seed, units); });
 }
 
 }  // namespace switchback

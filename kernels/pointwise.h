@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "kernels/context.h"
 #include "kernels/epilogue.h"
@@ -23,11 +24,18 @@ void channel_affine_forward(Context& ctx, ConstView x, const float* scale, const
 void channel_affine_backward(Context& ctx, ConstView dy, const float* scale, View dx,
                              const BackwardEpilogue& epilogue = {});
 
-// Between the engine's NHWC activations (f32 or bf16) and the user's NCHW f32 arrays.
+// Between the engine's NHWC activations and the user's NCHW f32 arrays; both on the context's device.
 void nhwc_to_nchw(Context& ctx, ConstView x, float* y);
 void nchw_to_nhwc(Context& ctx, const float* x, View y);
 // Flatten as torch.flatten(x, 1): features in CHW order. x [n,c,h,w] -> y [n, c·h·w, 1, 1], same type.
 void flatten_forward(Context& ctx, ConstView x, View y);
 void flatten_backward(Context& ctx, ConstView dy, View dx, const BackwardEpilogue& epilogue = {});
+
+// Sets all of `seed` to zero but seed[p, channel[p], row[p], col[p]] = 1; row -1: the whole channel is 1 (the sum over
+// its positions is what is differentiated). `units` is on the host, one for each item.
+struct SeedUnit {
+  int64_t channel = 0, row = -1, col = -1;
+};
+void one_hot(Context& ctx, View seed, const std::vector<SeedUnit>& units);
 
 }  // namespace switchback

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "kernels/device_ops.h"
 #include "kernels/parallel.h"
 #include "kernels/simd.h"
 
@@ -158,34 +159,52 @@ static void average_backward(Context& ctx, const Axes& axes, ConstView dy, View 
 }
 
 template <typename Pool>
-static void average_forward(Context& ctx, const Pool& pool, ConstView x, View y) {
+static void check_forward(const Pool& pool, ConstView x, ConstView y) {
   const Shape want = output_shape(pool, x.shape);
   CHECK(y.shape == want && x.dtype == y.dtype, "average pool: output is [{},{},{},{}], must be [{},{},{},{}]",
         y.shape.n, y.shape.c, y.shape.h, y.shape.w, want.n, want.c, want.h, want.w);
+}
+
+template <typename Pool>
+static void check_backward(const Pool& pool, ConstView dy, ConstView dx, const BackwardEpilogue& epilogue) {
+  const Shape want = output_shape(pool, dx.shape);
+  CHECK(dy.shape == want && dx.dtype == dy.dtype, "average pool: dy is [{},{},{},{}], must be [{},{},{},{}]",
+        dy.shape.n, dy.shape.c, dy.shape.h, dy.shape.w, want.n, want.c, want.h, want.w);
+  check_epilogue(epilogue, "average pool");
+}
+
+template <typename Pool>
+static void average_forward(Context& ctx, const Pool& pool, ConstView x, View y) {
   const Axes axes = axes_of(pool, x.shape, y.shape);
   with_type(x.dtype, "average pool", [&](auto type) { average_forward<decltype(type)>(ctx, axes, x, y); });
 }
 
 template <typename Pool>
 static void average_backward(Context& ctx, const Pool& pool, ConstView dy, View dx, const BackwardEpilogue& epilogue) {
-  const Shape want = output_shape(pool, dx.shape);
-  CHECK(dy.shape == want && dx.dtype == dy.dtype, "average pool: dy is [{},{},{},{}], must be [{},{},{},{}]",
-        dy.shape.n, dy.shape.c, dy.shape.h, dy.shape.w, want.n, want.c, want.h, want.w);
-  check_epilogue(epilogue, "average pool");
   const Axes axes = axes_of(pool, dx.shape, dy.shape);
   with_type(dx.dtype, "average pool",
             [&](auto type) { average_backward<decltype(type)>(ctx, axes, dy, dx, epilogue); });
 }
 
-void avg_pool2d_forward(Context& ctx, const AvgPool2d& pool, ConstView x, View y) { average_forward(ctx, pool, x, y); }
+void avg_pool2d_forward(Context& ctx, const AvgPool2d& pool, ConstView x, View y) {
+  check_forward(pool, x, y);
+  if (ctx.gpu) return ctx.gpu->ops->avg_pool2d_forward(ctx, pool, x, y);
+  average_forward(ctx, pool, x, y);
+}
 void avg_pool2d_backward(Context& ctx, const AvgPool2d& pool, ConstView dy, View dx, const BackwardEpilogue& epilogue) {
+  check_backward(pool, dy, dx, epilogue);
+  if (ctx.gpu) return ctx.gpu->ops->avg_pool2d_backward(ctx, pool, dy, dx, epilogue);
   average_backward(ctx, pool, dy, dx, epilogue);
 }
 void adaptive_avg_pool2d_forward(Context& ctx, const AdaptiveAvgPool2d& pool, ConstView x, View y) {
+  check_forward(pool, x, y);
+  if (ctx.gpu) return ctx.gpu->ops->adaptive_avg_pool2d_forward(ctx, pool, x, y);
   average_forward(ctx, pool, x, y);
 }
 void adaptive_avg_pool2d_backward(Context& ctx, const AdaptiveAvgPool2d& pool, ConstView dy, View dx,
                                   const BackwardEpilogue& epilogue) {
+  check_backward(pool, dy, dx, epilogue);
+  if (ctx.gpu) return ctx.gpu->ops->adaptive_avg_pool2d_backward(ctx, pool, dy, dx, epilogue);
   average_backward(ctx, pool, dy, dx, epilogue);
 }
 

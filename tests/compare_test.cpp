@@ -157,19 +157,20 @@ TEST(CompareGates, UndecidedGatesMayFallEitherWay) {
 TEST(GuardedBuffer, SeesWritesOutsideAndChangedInputs) {
   for (const DeviceRow& device : devices()) {
     if (!device.why_not().empty()) continue;
+    Context ctx(device.open());
     for (const size_t size : {1, 4, 37, 4096}) {
-      Guarded b(device, size);
+      Guarded b(ctx, size);
       EXPECT_EQ(b.damage(), "");
       b.fill(0);
       EXPECT_EQ(b.damage(), "");
     }
     for (const int64_t offset : {-4096, -64, -1, 37, 38, 100, 37 + 4095}) {
-      Guarded b(device, 37);
+      Guarded b(ctx, 37);
       const uint8_t byte = 0;
-      device.upload(b.as<uint8_t>() + offset, &byte, 1);
+      ctx.copy_in(b.as<uint8_t>() + offset, &byte, 1);
       EXPECT_NE(b.damage(), "") << offset;
     }
-    Guarded input(device, 64);
+    Guarded input(ctx, 64);
     input.fill(3);
     input.freeze();
     EXPECT_EQ(input.damage(), "");
@@ -178,14 +179,14 @@ TEST(GuardedBuffer, SeesWritesOutsideAndChangedInputs) {
   }
 }
 
-TEST(GuardedBuffer, OutputsStartAsNanInBothTypes) {
+TEST(GuardedBuffer, OutputsStartAsNanInAllTypes) {
   for (const DeviceRow& device : devices()) {
     if (!device.why_not().empty()) continue;
     OpRun run(device, "outputs");
-    for (const DType dtype : {DType::f32, DType::bf16})
+    for (const DType dtype : device.types)
       for (const double v : run.output(kShape, dtype).read().v) EXPECT_TRUE(std::isnan(v));
     const Nchw values = run.integers(kShape, 200);
-    for (const DType dtype : {DType::f32, DType::bf16})
+    for (const DType dtype : device.types)
       EXPECT_EQ(compare_exact(run.input(values, dtype).read(), values), "") << "what goes in comes out, NCHW to NHWC";
     const Activation a = run.input(values, DType::f32);
     EXPECT_EQ(a.memory->read_as<float>()[1], values(0, 1, 0, 0)) << "channels are fastest";
@@ -252,6 +253,32 @@ TEST(Reference, RoundsToBf16) {
   EXPECT_EQ(round_to(DType::bf16, 1 + 0x1p-8), 1);  // half way: to even
   EXPECT_EQ(round_to(DType::bf16, 1 + 3 * 0x1p-8), 1 + 0x1p-6);
   EXPECT_EQ(round_to(DType::f32, 16777217), 16777216);
+}
+
+// f16 against its definition: every one of its values survives the way through float, and what lies between two
+// neighbours goes to the nearer one, halves to the even one.
+TEST(Reference, RoundsToF16) {
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    f16 h;
+    h.bits = uint16_t(bits);
+    const float v = h;
+    if (std::isnan(v)) {
+      EXPECT_TRUE(std::isnan(float(f16(v))));
+      continue;
+    }
+    ASSERT_EQ(f16(v).bits, bits) << v;
+    if ((bits & 0x7fff) >= 0x7bff) continue;
+    f16 next;
+    next.bits = uint16_t(bits + 1);
+    const double middle = (double(v) + double(float(next))) / 2;
+    ASSERT_EQ(f16(float(middle)).bits, bits & 1 ? bits + 1 : bits) << middle;
+    ASSERT_EQ(f16(std::nextafter(float(middle), v)).bits, bits) << middle;
+    ASSERT_EQ(f16(std::nextafter(float(middle), float(next))).bits, bits + 1) << middle;
+  }
+  EXPECT_EQ(f16(65519.f).bits, 0x7bff);
+  EXPECT_EQ(f16(65520.f).bits, 0x7c00);
+  EXPECT_EQ(f16(-1e30f).bits, 0xfc00);
+  EXPECT_EQ(f16(1e-9f).bits, 0);
 }
 
 TEST(Reference, PhiloxKnownAnswers) {

@@ -7,6 +7,7 @@
 #include "engine/plan.h"
 #include "engine/zoo.h"
 #include "kernels/pointwise.h"
+#include "tests/on_device.h"
 #include "tests/temp_folder.h"
 
 namespace switchback {
@@ -49,21 +50,21 @@ Tensor image(Shape s) {
 }
 
 struct Pass {
-  Context ctx;
+  Context ctx;  // of its own, so that passes do not share an arena
   Plan plan;
   Tape tape;
-  Pass(const Network& net, const Tensor& x, std::vector<int> observe, Precision precision = Precision::fp32)
-      : plan(ctx, net, {x.dim(0), x.dim(1), x.dim(2), x.dim(3)}, {.precision = precision, .observe = std::move(observe)}) {
-    nchw_to_nhwc(ctx, x.data(), plan.input(x.dim(0)));
+  Pass(const Context& on, const Network& net, const Tensor& x, std::vector<int> observe, Precision precision = Precision::fp32)
+      : ctx(on.gpu), plan(ctx, net, {x.dim(0), x.dim(1), x.dim(2), x.dim(3)}, {.precision = precision, .observe = std::move(observe)}) {
+    plan.write(x.data(), x.dim(0));
     plan.forward(&tape);
   }
   std::vector<double> gradient(int from, int64_t channel, ReluRule rule) {
     const int64_t n = tape.n;
     Backward backward(plan, from, 0, n);
-    one_hot(backward.seed(n), std::vector<SeedUnit>(size_t(n), {channel, -1, -1}));
+    one_hot(ctx, backward.seed(n), std::vector<SeedUnit>(size_t(n), {channel, -1, -1}));
     const ConstView g = backward.run(tape, rule);
     std::vector<float> out(size_t(g.shape.count()));
-    nhwc_to_nchw(ctx, g, out.data());
+    read_nchw(ctx, g, out.data());
     return {out.begin(), out.end()};
   }
 };
@@ -80,23 +81,26 @@ std::vector<int> all_nodes(const Network& net) {
   return all;
 }
 
+class Engine : public test::OnDevice {};
+SWITCHBACK_ON_ALL_DEVICES(Engine);
+
 // Fusion, folding and shared memory change nothing but rounding: against a plan in which every node stands alone.
-TEST(Engine, FusedIsUnfused) {
+TEST_P(Engine, FusedIsUnfused) {
   const Network net = busy_network();
   const Tensor x = image({2, 3, 13, 11});
-  Pass fused(net, x, {}), alone(net, x, all_nodes(net));
+  Pass fused(ctx, net, x, {}), alone(ctx, net, x, all_nodes(net));
   const Tensor a = fused.plan.read(net.output()), b = alone.plan.read(net.output());
   for (int64_t i = 0; i < a.count(); ++i) EXPECT_NEAR(a[i], b[i], 1e-6);
   for (ReluRule rule : {kGradient, kDeconv, kGuided})
     EXPECT_LT(distance(fused.gradient(net.output(), 2, rule), alone.gradient(net.output(), 2, rule)), 1e-5);
 }
 
-TEST(Engine, GradientIsTheDirectionalDerivative) {
+TEST_P(Engine, GradientIsTheDirectionalDerivative) {
   const Network net = busy_network();
   const Tensor x = image({1, 3, 13, 11});
   for (const char* name : {"softmax", "fc", "join", "lrn"}) {
     const int node = net.find(name);
-    Pass pass(net, x, {node});
+    Pass pass(ctx, net, x, {node});
     const std::vector<double> g = pass.gradient(node, 3, kGradient);
     double slope = 0;
     for (double v : g) slope += v * v;  // along the gradient itself
@@ -104,7 +108,7 @@ TEST(Engine, GradientIsTheDirectionalDerivative) {
     const auto score = [&](double step) {
       Tensor moved = x.clone();
       for (int64_t i = 0; i < x.count(); ++i) moved[i] += float(step * g[size_t(i)] / std::sqrt(slope));
-      const Tensor y = Pass(net, moved, {node}).plan.read(node);
+      const Tensor y = Pass(ctx, net, moved, {node}).plan.read(node);
       const int64_t positions = y.count() / y.dim(1);
       double sum = 0;
       for (int64_t p = 0; p < positions; ++p) sum += y[3 * positions + p];
@@ -116,12 +120,12 @@ TEST(Engine, GradientIsTheDirectionalDerivative) {
 }
 
 // Values observed in the middle do not disturb one another, and dropout has its input's value.
-TEST(Engine, ObservedValues) {
+TEST_P(Engine, ObservedValues) {
   const Network net = busy_network();
   const Tensor x = image({2, 3, 13, 11});
-  Pass all(net, x, all_nodes(net));
+  Pass all(ctx, net, x, all_nodes(net));
   for (size_t node = 0; node < net.nodes.size(); ++node) {
-    Pass one(net, x, {int(node)});
+    Pass one(ctx, net, x, {int(node)});
     const Tensor a = one.plan.read(int(node)), b = all.plan.read(int(node));
     ASSERT_EQ(a.dims(), b.dims());
     for (int64_t i = 0; i < a.count(); ++i) ASSERT_NEAR(a[i], b[i], 2e-5) << net.nodes[node].name;
@@ -130,36 +134,36 @@ TEST(Engine, ObservedValues) {
   for (int64_t i = 0; i < kept.count(); ++i) ASSERT_EQ(dropped[i], kept[i]);
 }
 
-TEST(Engine, TapeFileRoundTripWithAClip) {
+TEST_P(Engine, TapeFileRoundTripWithAClip) {
   const Network net = busy_network();
   const Tensor x = image({2, 3, 13, 11});
-  Pass pass(net, x, {});
+  Pass pass(ctx, net, x, {});
   const std::vector<double> before = pass.gradient(net.output(), 1, kGuided);
   const test::TempFolder folder;
-  save_tape(net, pass.tape, folder / "tape.safetensors");
-  std::fill_n(static_cast<uint32_t*>(pass.tape.data(net.find("relu6"))), 100, 0x5a5a5a5au);
+  save_tape(pass.ctx, net, pass.tape, folder / "tape.safetensors");
+  const std::vector<uint32_t> other(100, 0x5a5a5a5au);
+  pass.ctx.copy_in(pass.tape.data(net.find("relu6")), other.data(), 400);
   EXPECT_GT(distance(pass.gradient(net.output(), 1, kGuided), before), 1e-3);
-  load_tape(net, pass.tape, folder / "tape.safetensors");
+  load_tape(pass.ctx, net, pass.tape, folder / "tape.safetensors");
   EXPECT_EQ(pass.gradient(net.output(), 1, kGuided), before);
 }
 
-TEST(Engine, BackwardNeedsAPath) {
+TEST_P(Engine, BackwardNeedsAPath) {
   Network net("split", {1, 1, 4, 4});
   const int a = net.add("a", conv2d(1, 2, 3, 1, 1), {0}), b = net.add("b", conv2d(1, 2, 3, 1, 1), {0});
   net.add("sum", Add{}, {a, b});
   random_weights(net, 1);
-  Context ctx;
   const Plan plan(ctx, net, {1, 1, 4, 4}, {.observe = {a, b}});
   test::expect_error("does not depend on", [&] { Backward(plan, a, b, 1); });
   EXPECT_THROW(Plan(ctx, net, {1, 2, 4, 4}, {}), Error);
 }
 
-TEST(Engine, Bf16IsNearFp32) {
-  if (!cpu_features().fast_bf16()) GTEST_SKIP() << "no AVX512-BF16 or AMX";
+TEST_P(Engine, Bf16IsNearFp32) {
+  if (!device.computes_in(DType::bf16)) GTEST_SKIP() << "no AVX512-BF16 or AMX";
   Network net = make_network("resnet18", {.divide_channels = 4, .classes = 10});
   random_weights(net, 5);
   const Tensor x = image({2, 3, 64, 64});
-  Pass exact(net, x, {}), coarse(net, x, {}, Precision::bf16);
+  Pass exact(ctx, net, x, {}), coarse(ctx, net, x, {}, Precision::bf16);
   const Tensor a = exact.plan.read(net.output()), b = coarse.plan.read(net.output());
   double difference = 0, norm = 0;
   for (int64_t i = 0; i < a.count(); ++i) difference += std::pow(a[i] - b[i], 2), norm += std::pow(a[i], 2);
@@ -167,10 +171,9 @@ TEST(Engine, Bf16IsNearFp32) {
   EXPECT_GT(difference, 0);
 }
 
-TEST(Engine, BatchFollowsTheMemoryLimit) {
+TEST_P(Engine, BatchFollowsTheMemoryLimit) {
   Network net = make_network("vgg11", {.divide_channels = 8, .classes = 10});
   random_weights(net, 0);
-  Context ctx;
   const Shape item{1, 3, 64, 64};
   const size_t one = run_bytes(ctx, net, item, {}, 1, 1);
   EXPECT_EQ(choose_batch(ctx, net, item, {}, 5 * one, 1, 64), 5);

@@ -6,6 +6,9 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <map>
+
+#include "kernels/emulator/emulated.h"
 
 namespace switchback::test {
 namespace {
@@ -38,7 +41,12 @@ Nchw Nchw::items(int64_t first, int64_t count) const {
 
 double round_to(DType type, double value) {
   const float f = float(value);
-  return type == DType::bf16 ? float(bf16(f)) : f;
+  return type == DType::bf16 ? float(bf16(f)) : type == DType::f16 ? float(f16(f)) : f;
+}
+
+double in_range(DType type, double value) {
+  if (type != DType::f16 || value == 0 || !std::isfinite(value)) return value;
+  return std::copysign(std::clamp(std::abs(value), 0x1p-14, 0x1p+15), value);
 }
 
 Nchw round_to(DType type, Nchw a) {
@@ -46,44 +54,77 @@ Nchw round_to(DType type, Nchw a) {
   return a;
 }
 
+namespace {
+
+double element(const uint8_t* raw, DType dtype, int64_t i) {
+  switch (dtype) {
+    case DType::f32: return reinterpret_cast<const float*>(raw)[i];
+    case DType::bf16: return float(reinterpret_cast<const bf16*>(raw)[i]);
+    case DType::f16: return float(reinterpret_cast<const f16*>(raw)[i]);
+  }
+  return 0;
+}
+
+void set_element(uint8_t* raw, DType dtype, int64_t i, double value) {
+  switch (dtype) {
+    case DType::f32: reinterpret_cast<float*>(raw)[i] = float(value); break;
+    case DType::bf16: reinterpret_cast<bf16*>(raw)[i] = bf16(float(value)); break;
+    case DType::f16: reinterpret_cast<f16*>(raw)[i] = f16(float(value)); break;
+  }
+}
+
+}  // namespace
+
 // --- Devices ---------------------------------------------------------------------------------------------------------
 
+namespace {
+
+std::shared_ptr<Gpu> opened(std::shared_ptr<Gpu> (*open)()) {
+  static std::map<std::shared_ptr<Gpu> (*)(), std::shared_ptr<Gpu>> gpus;
+  std::shared_ptr<Gpu>& gpu = gpus[open];
+  if (!gpu) gpu = open();
+  return gpu;
+}
+
+std::string why_no_cuda() {
+  std::string why;
+  return gpu_count(why) > 0 ? "" : why;
+}
+
+}  // namespace
+
 const std::vector<DeviceRow>& devices() {
-  const auto copy = [](void* to, const void* from, size_t bytes) { std::memcpy(to, from, bytes); };
-  const auto allocate = [](size_t bytes) { return std::aligned_alloc(64, (bytes + 63) / 64 * 64); };
   static const std::vector<DeviceRow> rows = {
-      {"cpu", Device::cpu, [] { return std::string(); }, allocate, [](void* p) { std::free(p); }, copy, copy, nullptr},
-      // Not built yet; its row counts as skipped.
-      {"cuda", Device::cpu, [] { return std::string("this build has no CUDA backend"); }, nullptr, nullptr, nullptr,
-       nullptr, "SWITCHBACK_REQUIRE_CUDA"},
+      {"cpu", [] { return std::string(); }, [] { return std::shared_ptr<Gpu>(); }, nullptr, {DType::f32, DType::bf16}, false, false},
+      {"emulated", [] { return std::string(); }, [] { return opened([] { return emulated_ops()->open(0); }); }, nullptr,
+       {DType::f32, DType::bf16, DType::f16}, true, true},
+      {"cuda", why_no_cuda, [] { return opened([] { return open_gpu(0); }); }, "SWITCHBACK_REQUIRE_CUDA",
+       {DType::f32, DType::bf16, DType::f16}, true, false},
   };
   return rows;
 }
 
 // --- Buffers ---------------------------------------------------------------------------------------------------------
 
-Guarded::Guarded(const DeviceRow& device, size_t bytes) : device_(device), size_(bytes) {
-  base_ = device.allocate(size_ + 2 * kGuard + 64);
-  payload_ = static_cast<uint8_t*>(base_) + kGuard;
+Guarded::Guarded(Context& ctx, size_t bytes)
+    : ctx_(ctx), base_(ctx.allocate((bytes + 2 * kGuard + 63) / 64 * 64)), payload_(base_.as<uint8_t>() + kGuard), size_(bytes) {
   const std::vector<uint32_t> all = pattern_words(size_ + 2 * kGuard, kPoison);
-  device.upload(base_, all.data(), size_ + 2 * kGuard);
+  ctx.copy_in(base_.data(), all.data(), size_ + 2 * kGuard);
 }
-
-Guarded::~Guarded() { device_.release(base_); }
 
 void Guarded::fill(uint32_t pattern) { write(pattern_words(size_, pattern).data(), size_); }
 
-void Guarded::write(const void* host, size_t bytes) { device_.upload(payload_, host, bytes); }
+void Guarded::write(const void* host, size_t bytes) { ctx_.copy_in(payload_, host, bytes); }
 
 std::vector<uint8_t> Guarded::read() const {
   std::vector<uint8_t> out(size_);
-  device_.download(out.data(), payload_, size_);
+  ctx_.copy_out(out.data(), payload_, size_);
   return out;
 }
 
 std::string Guarded::damage() const {
   std::vector<uint8_t> all(size_ + 2 * kGuard);
-  device_.download(all.data(), base_, all.size());
+  ctx_.copy_out(all.data(), base_.data(), all.size());
   const std::vector<uint32_t> words = pattern_words(all.size(), kPoison);
   const uint8_t* want = reinterpret_cast<const uint8_t*>(words.data());
   for (size_t i = 0; i < all.size(); ++i) {
@@ -99,23 +140,20 @@ std::string Guarded::damage() const {
 Nchw Activation::read() const {
   Nchw out(shape);
   const std::vector<uint8_t> raw = memory->read();
-  const float* f = reinterpret_cast<const float*>(raw.data());
-  const bf16* b = reinterpret_cast<const bf16*>(raw.data());
   int64_t i = 0;
   for (int64_t n = 0; n < shape.n; ++n)
     for (int64_t h = 0; h < shape.h; ++h)
       for (int64_t w = 0; w < shape.w; ++w)
-        for (int64_t c = 0; c < shape.c; ++c, ++i) out(n, c, h, w) = dtype == DType::f32 ? f[i] : float(b[i]);
+        for (int64_t c = 0; c < shape.c; ++c, ++i) out(n, c, h, w) = element(raw.data(), dtype, i);
   return out;
 }
 
-OpRun::OpRun(const DeviceRow& device, const std::string& name) : device(device), rng(seed_of(name)) {
-  ctx.device = device.device;
-}
+OpRun::OpRun(const DeviceRow& device, const std::string& name)
+    : device(device), ctx(device.open()), rng(seed_of(name)) {}
 OpRun::~OpRun() = default;
 
 Guarded& OpRun::bytes(size_t size, uint32_t pattern) {
-  buffers_.push_back(std::make_unique<Guarded>(device, size));
+  buffers_.push_back(std::make_unique<Guarded>(ctx, size));
   if (pattern != kPoison) buffers_.back()->fill(pattern);
   return *buffers_.back();
 }
@@ -127,19 +165,12 @@ Activation OpRun::output(Shape shape, DType dtype) {
 Activation OpRun::in_place(const Nchw& values, DType dtype) {
   const Activation a = output(values.shape, dtype);
   std::vector<uint8_t> raw(a.memory->size());
-  float* f = reinterpret_cast<float*>(raw.data());
-  bf16* b = reinterpret_cast<bf16*>(raw.data());
   const Shape& s = values.shape;
   int64_t i = 0;
   for (int64_t n = 0; n < s.n; ++n)
     for (int64_t h = 0; h < s.h; ++h)
       for (int64_t w = 0; w < s.w; ++w)
-        for (int64_t c = 0; c < s.c; ++c, ++i) {
-          if (dtype == DType::f32)
-            f[i] = float(values(n, c, h, w));
-          else
-            b[i] = bf16(float(values(n, c, h, w)));
-        }
+        for (int64_t c = 0; c < s.c; ++c, ++i) set_element(raw.data(), dtype, i, values(n, c, h, w));
   a.memory->write(raw.data(), raw.size());
   return a;
 }
@@ -176,7 +207,7 @@ std::vector<float> OpRun::reals(int64_t count, DType dtype) {
 void OpRun::poison_scratch() {
   const size_t bytes = std::max<size_t>(ctx.scratch.capacity() / 4 * 4, 64 << 10);
   void* memory = ctx.scratch.reserve(bytes);
-  device.upload(memory, pattern_words(bytes, kPoison).data(), bytes);
+  ctx.copy_in(memory, pattern_words(bytes, kPoison).data(), bytes);
 }
 
 std::vector<std::string> OpRun::damages() {

@@ -4,8 +4,8 @@
 //   a case    add a row to the table at the top of the op's file (op_conv_test.cpp, op_pool_test.cpp, ...).
 //   an op     write its naive double reference (reference.h), a `register_..._tests()` which calls `for_each_device`
 //             and `add_test`, and add that function to the list in tests/main.cpp.
-//   a device  add a row to `devices()` in harness.cpp: a name, why it cannot run here (or ""), and how its memory is
-//             allocated and copied. Every op and case then runs on it; nothing else changes.
+//   a device  add a row to `devices()` in harness.cpp: a name, why it cannot run here (or ""), and the Gpu that it is.
+//             Every op and case then runs on it; nothing else changes.
 //
 // What a test body gets is an `OpRun`: a Context on the device, random fills and buffers. When the body is done the
 // harness checks what no case has to think of: guard zones before and after each buffer, inputs unchanged.
@@ -30,7 +30,9 @@
 namespace switchback::test {
 
 // Half a unit in the last place, relative: the largest error of one rounding.
-inline constexpr double kEpsF32 = 0x1p-24, kEpsBf16 = 0x1p-8;
+inline constexpr double kEpsF32 = 0x1p-24, kEpsBf16 = 0x1p-8, kEpsF16 = 0x1p-11, kEpsTf32 = 0x1p-11;
+constexpr double eps_of(DType t) { return t == DType::f32 ? kEpsF32 : t == DType::bf16 ? kEpsBf16 : kEpsF16; }
+constexpr const char* short_name(DType t) { return t == DType::f32 ? "f32" : t == DType::bf16 ? "bf16" : "f16"; }
 
 // A host array in double, NCHW: what references read and give.
 struct Nchw {
@@ -49,18 +51,19 @@ struct Nchw {
 // A value rounded once to the type (exact sums and a single rounding at the store are what ops promise on integers).
 double round_to(DType type, double value);
 Nchw round_to(DType type, Nchw a);
+// The extreme values that tables write for f32 and bf16 (2^-126, 2^127, 3e38), for f16 those at the ends of its range.
+double in_range(DType type, double value);
 
 // --- Devices ---------------------------------------------------------------------------------------------------------
 
 struct DeviceRow {
-  const char* name;
-  Device device;                                // what Context::device is set to
+  const char* name;                             // "cpu", "emulated", "cuda"
   std::function<std::string()> why_not;         // "" where the device can run
-  std::function<void*(size_t bytes)> allocate;  // 64-byte aligned
-  std::function<void(void*)> release;
-  std::function<void(void* to, const void* from, size_t)> upload;  // host to device
-  std::function<void(void* to, const void* from, size_t)> download;
-  const char* require_variable;  // environment variable that turns a skip into a failure, or null
+  std::function<std::shared_ptr<Gpu>()> open;   // null: the CPU; one Gpu for the whole process
+  const char* require_variable;                 // environment variable that turns a skip into a failure, or null
+  std::vector<DType> types;                     // of activations
+  bool gpu, emulated;
+  bool computes_in(DType t) const { return gpu || t == DType::f32 || cpu_features().fast_bf16(); }  // conv and linear
 };
 const std::vector<DeviceRow>& devices();
 
@@ -70,8 +73,7 @@ const std::vector<DeviceRow>& devices();
 // the result and writing outside shows in `damage`.
 class Guarded {
  public:
-  Guarded(const DeviceRow& device, size_t bytes);
-  ~Guarded();
+  Guarded(Context& ctx, size_t bytes);
   Guarded(const Guarded&) = delete;
   Guarded& operator=(const Guarded&) = delete;
 
@@ -95,8 +97,8 @@ class Guarded {
   }
 
  private:
-  const DeviceRow& device_;
-  void* base_ = nullptr;
+  Context& ctx_;
+  Memory base_;
   void* payload_ = nullptr;
   size_t size_ = 0;
   std::vector<uint8_t> frozen_;

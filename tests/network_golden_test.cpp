@@ -12,6 +12,7 @@
 #include "engine/zoo.h"
 #include "kernels/noise.h"
 #include "kernels/pointwise.h"
+#include "tests/on_device.h"
 #include "tests/temp_folder.h"
 
 namespace switchback {
@@ -58,8 +59,8 @@ struct NamedRule {
 constexpr NamedRule kRules[] = {{"gradient", kGradient}, {"deconv", kDeconv}, {"guided", kGuided}};
 
 struct Pass {
-  explicit Pass(Golden& g)
-      : golden(g), unit_node(g.network.find(g.about["unit"]["node"].get<std::string>())), input(g.shape()) {}
+  Pass(Golden& g, std::shared_ptr<Gpu> gpu)
+      : golden(g), ctx(std::move(gpu)), unit_node(g.network.find(g.about["unit"]["node"].get<std::string>())), input(g.shape()) {}
   Golden& golden;
   Context ctx;
   int unit_node;
@@ -70,7 +71,7 @@ struct Pass {
     return Plan(ctx, golden.network, input.with_n(capacity ? capacity : input.n), {.observe = std::move(observe)});
   }
   void forward(Plan& p, const Tensor& x, int64_t first, int64_t n) {
-    nchw_to_nhwc(ctx, x.data() + first * input.item(), p.input(n));
+    p.write(x.data() + first * input.item(), n);
     p.forward(&tape);
   }
   std::vector<SeedUnit> output_units(int64_t first, int64_t n) const {
@@ -85,19 +86,25 @@ struct Pass {
   Tensor map(Plan& p, int from, const std::vector<SeedUnit>& units, ReluRule rule) {
     const int64_t n = int64_t(units.size());
     Backward backward(p, from, 0, n);
-    one_hot(backward.seed(n), units);
+    one_hot(ctx, backward.seed(n), units);
     const ConstView g = backward.run(tape, rule);
     Tensor out({n, input.c, input.h, input.w});
-    nhwc_to_nchw(ctx, g, out.data());
+    read_nchw(ctx, g, out.data());
     return out;
   }
 };
 
-class NetworkGolden : public testing::TestWithParam<std::tuple<const char*, ConvAlgorithm>> {
+struct Row {
+  const char* name;
+  const test::DeviceRow* device;
+  ConvAlgorithm algorithm;
+};
+
+class NetworkGolden : public testing::TestWithParam<Row> {
  protected:
-  Golden golden{std::get<0>(GetParam())};
-  Pass run{golden};
-  void SetUp() override { run.ctx.conv = std::get<1>(GetParam()); }
+  Golden golden{GetParam().name};
+  Pass run{golden, GetParam().device->open()};
+  void SetUp() override { run.ctx.conv = GetParam().algorithm; }
 };
 
 TEST_P(NetworkGolden, LogitsAndActivations) {
@@ -123,7 +130,7 @@ TEST_P(NetworkGolden, LogitsAndActivations) {
 TEST_P(NetworkGolden, MapsWithTheReferencesGatesAndSwitches) {
   Plan plan = run.plan({run.unit_node});
   run.forward(plan, golden.file.load("input"), 0, run.input.n);
-  load_tape(golden.network, run.tape, golden.file.path());
+  load_tape(run.ctx, golden.network, run.tape, golden.file.path());
   for (const auto& [name, rule] : kRules) {
     EXPECT_LT(relative_error(run.map(plan, golden.network.output(), run.output_units(0, run.input.n), rule),
                              golden.file.load(name)), 1e-5) << name;
@@ -138,7 +145,7 @@ TEST_P(NetworkGolden, GatesAndSwitchesRunFreely) {
   Plan plan = run.plan({run.unit_node});
   run.forward(plan, golden.file.load("input"), 0, run.input.n);
   const std::string path = folder / "tape.safetensors";
-  save_tape(golden.network, run.tape, path);
+  save_tape(run.ctx, golden.network, run.tape, path);
   const Safetensors ours(path);
   int compared = 0;
   for (const std::string& name : ours.names()) {
@@ -182,9 +189,9 @@ TEST_P(NetworkGolden, ManySeedsShareOneTape) {
   for (int64_t k = 0; k < classes; ++k) all.push_back({k, -1, -1});
   for (const auto& [name, rule] : kRules) {
     Backward backward(plan, golden.network.output(), 0, classes);
-    one_hot(backward.seed(classes), all);
+    one_hot(run.ctx, backward.seed(classes), all);
     Tensor maps({classes, run.input.c, run.input.h, run.input.w});
-    nhwc_to_nchw(run.ctx, backward.run(run.tape, rule, classes), maps.data());
+    read_nchw(run.ctx, backward.run(run.tape, rule, classes), maps.data());
     double total = 0;
     for (int64_t k = 0; k < classes; ++k) {
       const Tensor one = run.map(plan, golden.network.output(), {{k, -1, -1}}, rule);
@@ -197,34 +204,47 @@ TEST_P(NetworkGolden, ManySeedsShareOneTape) {
   }
 }
 
-std::string test_name(const testing::TestParamInfo<NetworkGolden::ParamType>& info) {
-  constexpr const char* kNames[] = {"auto", "direct", "winograd"};
-  return std::string(std::get<0>(info.param)) + "_" + kNames[int(std::get<1>(info.param))];
+std::string test_name(const testing::TestParamInfo<Row>& info) {
+  constexpr const char* kNames[] = {"auto", "direct", "winograd", "own", "gemm", "cudnn"};
+  const std::string name = std::string(info.param.name) + "_" + kNames[int(info.param.algorithm)];
+  return info.param.device->gpu ? name + "_" + info.param.device->name : name;
 }
 
-INSTANTIATE_TEST_SUITE_P(Zoo, NetworkGolden,
-                         testing::Combine(testing::Values("lenet", "lenet_noisy", "alexnet", "vgg11", "vgg13", "vgg16",
-                                                          "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn",
-                                                          "resnet18", "resnet34"),
-                                          testing::Values(ConvAlgorithm::automatic, ConvAlgorithm::direct,
-                                                          ConvAlgorithm::winograd)),
-                         test_name);
+std::vector<Row> rows() {
+  using enum ConvAlgorithm;
+  std::vector<Row> all;
+  for (const test::DeviceRow& device : test::devices()) {
+    if (!device.why_not().empty()) continue;  // counted as skipped by Op/Conv
+    for (const ConvAlgorithm algorithm : device.gpu ? std::vector{own} : std::vector{automatic, direct, winograd})
+      for (const char* name : {"lenet", "lenet_noisy", "alexnet", "vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn",
+                               "vgg13_bn", "vgg16_bn", "vgg19_bn", "resnet18", "resnet34"})
+        all.push_back({name, &device, algorithm});
+  }
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Zoo, NetworkGolden, testing::ValuesIn(rows()), test_name);
 
 // Gradients with respect to an inner layer: chained through it they give the gradient at the input.
-TEST(Network, BackwardStopsAtAnyLayer) {
+class InnerLayers : public test::OnDevice {};
+SWITCHBACK_ON_ALL_DEVICES(InnerLayers);
+
+TEST_P(InnerLayers, BackwardStopsAtAnyLayer) {
   Golden golden("resnet18");
-  Pass run{golden};
+  Pass run{golden, ctx.gpu};
   const int middle = golden.network.find("layer2.0.relu_1");
   Plan plan = run.plan({middle});
   run.forward(plan, golden.file.load("input"), 0, 1);
   Backward upper(plan, golden.network.output(), middle, 1), lower(plan, middle, 0, 1);
-  one_hot(upper.seed(1), run.output_units(0, 1));
+  one_hot(run.ctx, upper.seed(1), run.output_units(0, 1));
   const ConstView at_middle = upper.run(run.tape, kGradient);
-  std::vector<float> kept(at_middle.as<float>(), at_middle.as<float>() + at_middle.shape.count());
-  std::copy(kept.begin(), kept.end(), lower.seed(1).as<float>());
+  const size_t bytes = size_t(at_middle.shape.count()) * sizeof(float);
+  const Memory kept = run.ctx.allocate(bytes);  // seeds are written where it lies
+  run.ctx.copy(kept.data(), at_middle.data, bytes);
+  run.ctx.copy(lower.seed(1).data, kept.data(), bytes);
   const ConstView at_input = lower.run(run.tape, kGradient);
   Tensor chained({1, run.input.c, run.input.h, run.input.w});
-  nhwc_to_nchw(run.ctx, at_input, chained.data());
+  read_nchw(run.ctx, at_input, chained.data());
   EXPECT_LT(relative_error(chained, golden.file.load("gradient")), 1e-5);
 }
 

@@ -1,4 +1,4 @@
-// Convolution, forward and backward-data: cases x devices x {automatic, direct, winograd} x {f32, bf16}.
+// Convolution, forward and backward-data: cases x devices x algorithms x element types.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -6,6 +6,7 @@
 
 #include "kernels/check.h"
 #include "kernels/conv.h"
+#include "kernels/device_ops.h"
 #include "tests/epilogue_check.h"
 
 namespace switchback::test {
@@ -121,7 +122,36 @@ constexpr DType kTypes[] = {DType::f32, DType::bf16};
 constexpr ConvAlgorithm kAlgorithms[] = {ConvAlgorithm::automatic, ConvAlgorithm::direct, ConvAlgorithm::winograd};
 
 const char* name_of(ConvAlgorithm a) {
-  return a == ConvAlgorithm::automatic ? "automatic" : a == ConvAlgorithm::direct ? "direct" : "winograd";
+  constexpr const char* kNames[] = {"automatic", "direct", "winograd", "own", "gemm", "cudnn"};
+  return kNames[int(a)];
+}
+
+// One column of the table of tests.
+struct Variant {
+  ConvAlgorithm algorithm;
+  DType dtype;
+  bool tf32 = false;
+  std::string name() const { return std::string(name_of(algorithm)) + "/" + (tf32 ? "tf32" : short_name(dtype)); }
+};
+
+std::vector<Variant> variants(const DeviceRow& device) {
+  using enum ConvAlgorithm;
+  constexpr DType f32 = DType::f32, bf16 = DType::bf16, f16 = DType::f16;
+  if (device.gpu)
+    return {{own, f32}, {own, bf16},  {own, f16},     {own, f32, true}, {gemm, f32},   {gemm, bf16},
+            {gemm, f16}, {gemm, f32, true}, {direct, f32}, {direct, f16}, {vendor, f32}, {vendor, bf16}};
+  std::vector<Variant> all = {{automatic, f32}, {direct, f32}, {winograd, f32}};
+  if (device.computes_in(bf16)) all.push_back({automatic, bf16});
+  return all;
+}
+
+// Why cuDNN cannot be had on this device; "" where it can.
+std::string why_no_vendor(const DeviceRow& device) {
+  if (!device.gpu) return "no vendor's convolutions on the CPU";
+  const std::shared_ptr<Gpu> gpu = device.open();
+  for (const std::string& line : gpu->ops->vendor_libraries(*gpu))
+    if (line.find("cuDNN") != std::string::npos && line.find("not found") != std::string::npos) return line;
+  return "";
 }
 
 struct Data {
@@ -143,14 +173,24 @@ Data make_data(OpRun& run, const Case& c, bool integers, DType dtype) {
 }
 
 // What one direction of one convolution may err by, given the algorithm that the engine says it uses.
-Accuracy accuracy_of(const Case& c, const Data& d, bool integers, DType dtype, const std::string& algorithm,
-                     bool backward) {
+Accuracy accuracy_of(const Context& ctx, const Case& c, const Data& d, bool integers, DType dtype,
+                     const std::string& algorithm, bool backward) {
   const Conv2d& v = c.conv;
   const int64_t in = v.in_channels / v.groups, taps = v.kernel_h * v.kernel_w;
   if (algorithm != "winograd") {
-    const double steps = rounding_steps((backward ? v.out_channels / v.groups : in) * taps + 2);
+    double steps = rounding_steps((backward ? v.out_channels / v.groups : in) * taps + 2);
+    if (ctx.tf32) steps += 2.02 * kEpsTf32 / kEpsF32;  // both factors of every product are rounded
     Accuracy accuracy = integers ? exact(dtype) : within(dtype, steps);
-    accuracy.stored_before_epilogue = algorithm.rfind("direct", 0) == 0;  // oneDNN, then a pass of our own
+    accuracy.stored_before_epilogue = algorithm.starts_with("direct:");  // oneDNN, then a pass of our own
+    if (algorithm == "cudnn" && dtype != DType::f32) {
+      // What it stores is rounded without the bias, which our pass adds. Both addends of that pass are 9 at most.
+      const double addends = d.bias.empty() ? 9 : 18;
+      accuracy.tolerance = [=](const Ref& ref) {
+        Nchw t = tolerance(ref, steps, dtype);
+        for (size_t i = 0; i < t.v.size(); ++i) t.v[i] += 1.01 * eps_of(dtype) * (std::abs(ref.value.v[i]) + addends);
+        return t;
+      };
+    }
     return accuracy;
   }
   double largest = 0;
@@ -179,14 +219,14 @@ void check_both_directions(OpRun& run, const Case& c, DType dtype, bool integers
   const std::string forward = conv2d_algorithm(run.ctx, weights, c.x, dtype, false);
   const Activation x = run.input(d.x, dtype);
   SCOPED_TRACE("forward algorithm " + forward);
-  check_forward(run, y, accuracy_of(c, d, integers, dtype, forward, false),
+  check_forward(run, y, accuracy_of(run.ctx, c, d, integers, dtype, forward, false),
                 [&](View out, const Epilogue& e) { conv2d_forward(run.ctx, weights, x, out, e); });
 
   const Ref dx = conv_backward(c.conv, d.dy, d.weight, d.scale, c.x);
   const std::string backward = conv2d_algorithm(run.ctx, weights, c.x, dtype, true);
   const Activation dy = run.input(d.dy, dtype);
   SCOPED_TRACE("backward algorithm " + backward);
-  Accuracy accuracy = accuracy_of(c, d, integers, dtype, backward, true);
+  Accuracy accuracy = accuracy_of(run.ctx, c, d, integers, dtype, backward, true);
   if (c.conv.stride_h > c.conv.kernel_h || c.conv.kernel_h == 1) accuracy.zeros = Zeros::many_allowed;
   const auto call = [&](View out, const BackwardEpilogue& e) { conv2d_backward_data(run.ctx, weights, dy, out, e); };
   check_backward(run, dx, accuracy, 1, call);
@@ -205,21 +245,22 @@ void check_linear_map(OpRun& run, const Case& c, DType dtype) {
   conv2d_backward_data(run.ctx, weights, dy, dx);
   const auto allowed = [&](const Ref& ref, bool back) {
     const std::string algorithm = conv2d_algorithm(run.ctx, weights, c.x, dtype, back);
-    return accuracy_of(c, d, false, dtype, algorithm, back).tolerance(ref);
+    return accuracy_of(run.ctx, c, d, false, dtype, algorithm, back).tolerance(ref);
   };
   EXPECT_EQ(check_adjoint(d.dy, y.read(), allowed(conv_forward(c.conv, d.x, d.weight, {}, d.scale), false), dx.read(),
                           d.x, allowed(conv_backward(c.conv, d.dy, d.weight, d.scale, c.x), true)),
             "");
 }
 
-// Own kernels promise bit-equal results for every batch split; oneDNN may choose another implementation for another
-// batch, so there only integers must agree.
+// Own kernels promise bit-equal results for every batch split; oneDNN and cuDNN may choose another implementation for
+// another batch, so there only integers must agree.
 void check_batch_splits(OpRun& run, const Case& c, DType dtype) {
   if (c.x.n < 2) return;
   for (const bool backward : {false, true}) {
     Data d = make_data(run, c, false, dtype);
     const ConvWeights weights(c.conv, d.weight.data(), d.bias, d.scale);
-    const bool own = conv2d_algorithm(run.ctx, weights, c.x, dtype, backward).rfind("direct", 0) != 0;
+    const std::string algorithm = conv2d_algorithm(run.ctx, weights, c.x, dtype, backward);
+    const bool own = !algorithm.starts_with("direct:") && algorithm != "cudnn";
     const Data exact = make_data(run, c, true, dtype);
     if (!own) d.weight = exact.weight, d.x = exact.x, d.dy = exact.dy;  // weights are packed at first use
     const Activation in = run.input(backward ? d.dy : d.x, dtype);
@@ -238,8 +279,10 @@ void check_batch_splits(OpRun& run, const Case& c, DType dtype) {
   }
 }
 
-void check_case(OpRun& run, const Case& c, ConvAlgorithm algorithm, DType dtype) {
-  run.ctx.conv = algorithm;
+void check_case(OpRun& run, const Case& c, const Variant& variant) {
+  run.ctx.conv = variant.algorithm;
+  run.ctx.tf32 = variant.tf32;
+  const DType dtype = variant.dtype;
   check_both_directions(run, c, dtype, true);
   if (testing::Test::HasFailure()) return;
   check_both_directions(run, c, dtype, false);
@@ -286,12 +329,13 @@ void check_large(OpRun& run, const Case& c, bool backward) {
   want.terms = convolve(ConvWeights(c.conv, weight_absolute.data(), bias_absolute), in_absolute);
 
   const Activation in = run.input(in_values, DType::f32);
-  for (const ConvAlgorithm algorithm : {ConvAlgorithm::winograd, ConvAlgorithm::direct}) {
+  using enum ConvAlgorithm;
+  for (const ConvAlgorithm algorithm : run.device.gpu ? std::vector{own, gemm} : std::vector{winograd, direct}) {
     run.ctx.conv = algorithm;
     const std::string name = conv2d_algorithm(run.ctx, weights, c.x, DType::f32, backward);
     SCOPED_TRACE(name);
-    EXPECT_EQ(name == "winograd", algorithm == ConvAlgorithm::winograd);
-    const Accuracy accuracy = accuracy_of(c, d, true, DType::f32, name, backward);
+    EXPECT_EQ(name == "winograd", algorithm == winograd);
+    const Accuracy accuracy = accuracy_of(run.ctx, c, d, true, DType::f32, name, backward);
     const Nchw branch = run.integers(out_shape, 50);
     const Guarded* branch_in = run.input(branch, DType::f32).memory;
     Guarded& bits = run.bytes(size_t(gate_words(out_shape)) * 4, kPoisonBits);
@@ -389,22 +433,23 @@ void check_weights_and_errors(OpRun& run) {
 
 void register_conv_tests() {
   for_each_device("Op/Conv", [](const DeviceRow& device) {
-    for (const Case& c : cases()) {
-      for (const ConvAlgorithm algorithm : kAlgorithms)
-        add_test("Op/Conv", c.name, device, std::string(name_of(algorithm)) + "/f32",
-                 [&c, algorithm](OpRun& run) { check_case(run, c, algorithm, DType::f32); });
-      if (cpu_features().fast_bf16())
-        add_test("Op/Conv", c.name, device, "automatic/bf16",
-                 [&c](OpRun& run) { check_case(run, c, ConvAlgorithm::automatic, DType::bf16); });
+    for (const Variant& variant : variants(device)) {
+      if (const std::string why = why_no_vendor(device); variant.algorithm == ConvAlgorithm::vendor && !why.empty()) {
+        add_skip("Op/Conv", std::string("all_cases/") + device.name + "/" + variant.name(), why);
+        continue;
+      }
+      for (const Case& c : cases())
+        add_test("Op/Conv", c.name, device, variant.name(), [&c, variant](OpRun& run) { check_case(run, c, variant); });
     }
-    if (!cpu_features().fast_bf16())
+    if (!device.computes_in(DType::bf16))
       add_skip("Op/Conv", std::string("all_cases/") + device.name + "/bf16", "this processor has no fast bf16");
+    add_test("Op/Conv", "weights_and_errors", device, "", check_weights_and_errors);
+    if (!device.gpu) add_test("Op/Conv", "algorithms", device, "", check_algorithms);
+    if (device.emulated) return;  // too large for it
     for (const Case& c : large_cases())
       for (const bool backward : {false, true})
         add_test("Op/Conv", std::string(c.name) + (backward ? "_backward" : "_forward"), device, "f32",
                  [&c, backward](OpRun& run) { check_large(run, c, backward); });
-    add_test("Op/Conv", "algorithms", device, "", check_algorithms);
-    add_test("Op/Conv", "weights_and_errors", device, "", check_weights_and_errors);
   });
 }
 

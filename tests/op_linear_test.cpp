@@ -124,14 +124,14 @@ void check_errors(OpRun& run) {
 void register_linear_tests() {
   for_each_device("Op/Linear", [](const DeviceRow& device) {
     for (const Case& c : kCases)
-      for (const DType dtype : {DType::f32, DType::bf16}) {
-        if (dtype == DType::bf16 && !cpu_features().fast_bf16()) continue;
-        add_test("Op/Linear", c.name, device, dtype == DType::f32 ? "f32" : "bf16", [&c, dtype](OpRun& run) {
+      for (const DType dtype : device.types) {
+        if (!device.computes_in(dtype)) continue;
+        add_test("Op/Linear", c.name, device, short_name(dtype), [&c, dtype](OpRun& run) {
           check_case(run, c, dtype);
           check_batch_splits(run, c, dtype);
         });
       }
-    if (!cpu_features().fast_bf16())
+    if (!device.computes_in(DType::bf16))
       add_skip("Op/Linear", std::string("all_cases/") + device.name + "/bf16", "this processor has no fast bf16");
     add_test("Op/Linear", "errors", device, "", check_errors);
   });

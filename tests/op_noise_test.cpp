@@ -54,7 +54,7 @@ void check_noise(OpRun& run, const Case& c, DType dtype) {
       const double noise = normal_noise(c.noise.seed, c.noise.image, c.noise.first_sample + uint32_t(n), uint64_t(e));
       want.value.v[i] = x.v[size_t(e)] + double(c.noise.sigma) * noise;
       allowed.v[i] = kNoiseError * double(c.noise.sigma) * 5.8 + 2 * kEpsF32 * std::abs(want.value.v[i]);
-      if (dtype == DType::bf16) allowed.v[i] += 1.01 * kEpsBf16 * std::abs(want.value.v[i]);
+      if (dtype != DType::f32) allowed.v[i] += 1.01 * eps_of(dtype) * std::abs(want.value.v[i]);
     }
   EXPECT_EQ(compare(y.read(), want.value, allowed), "");
 
@@ -179,8 +179,8 @@ void register_noise_tests() {
   for (const Op& op : kOps)
     for_each_device(op.suite, [&](const DeviceRow& device) {
       for (const Case& c : cases())
-        for (const DType dtype : {DType::f32, DType::bf16})
-          add_test(op.suite, c.name, device, dtype == DType::f32 ? "f32" : "bf16",
+        for (const DType dtype : device.types)
+          add_test(op.suite, c.name, device, short_name(dtype),
                    [&c, dtype, check = op.check](OpRun& run) { check(run, c, dtype); });
       if (op.check == check_noise) add_test(op.suite, "statistics", device, "f32", check_statistics);
     });

@@ -126,8 +126,8 @@ void register_normalize_tests() {
   const auto add = [](const char* suite, const auto& cases, auto check) {
     for_each_device(suite, [&](const DeviceRow& device) {
       for (const auto& c : cases)
-        for (const DType dtype : {DType::f32, DType::bf16})
-          add_test(suite, c.name, device, dtype == DType::f32 ? "f32" : "bf16",
+        for (const DType dtype : device.types)
+          add_test(suite, c.name, device, short_name(dtype),
                    [&c, dtype, check](OpRun& run) { check(run, c, dtype); });
     });
   };

@@ -139,7 +139,7 @@ void check_layouts(OpRun& run, const Case& c, DType dtype) {
   Guarded& back = run.bytes(nchw.size() * sizeof(float), kPoison);
   nhwc_to_nchw(run.ctx, run.input(x, dtype), back.as<float>());
   EXPECT_EQ(back.read_as<float>(), nchw);
-  if (dtype == DType::bf16) {  // values that bf16 does not hold are rounded to nearest, ties to even
+  if (dtype != DType::f32) {  // values that the type does not hold are rounded to nearest, ties to even
     const Nchw fine = run.reals(c.shape, DType::f32);
     const Activation rounded = run.output(c.shape, dtype);
     nchw_to_nhwc(run.ctx, run.input_of(std::vector<float>(fine.v.begin(), fine.v.end())).as<float>(), rounded);
@@ -183,8 +183,8 @@ void register_pointwise_tests() {
   for (const Op& op : kOps)
     for_each_device(op.suite, [&](const DeviceRow& device) {
       for (const Case& c : kCases)
-        for (const DType dtype : {DType::f32, DType::bf16})
-          add_test(op.suite, c.name, device, dtype == DType::f32 ? "f32" : "bf16",
+        for (const DType dtype : device.types)
+          add_test(op.suite, c.name, device, short_name(dtype),
                    [&c, dtype, check = op.check](OpRun& run) { check(run, c, dtype); });
       if (op.check == check_add) add_test(op.suite, "errors", device, "", check_errors);
     });

@@ -287,8 +287,8 @@ void check_errors(OpRun& run) {
 void register_pool_tests() {
   const auto add = [](const char* suite, const DeviceRow& device, const auto& cases, auto check) {
     for (const auto& c : cases)
-      for (const DType dtype : {DType::f32, DType::bf16})
-        add_test(suite, c.name, device, dtype == DType::f32 ? "f32" : "bf16",
+      for (const DType dtype : device.types)
+        add_test(suite, c.name, device, short_name(dtype),
                  [&c, dtype, check](OpRun& run) { check(run, c, dtype); });
   };
   for_each_device("Op/MaxPool", [&](const DeviceRow& device) { add("Op/MaxPool", device, max_cases(), check_max); });

@@ -75,7 +75,7 @@ const std::vector<Op>& ops() {
        always},
       {"conv_k3_winograd",
        [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
-         run.ctx.conv = ConvAlgorithm::winograd;
+         run.ctx.conv = run.device.gpu ? ConvAlgorithm::gemm : ConvAlgorithm::winograd;
          conv_of(run, conv2d(s.c, 64, 3, 1, 1), s, t, e, out);
        },
        always},
@@ -162,7 +162,7 @@ void check_table(OpRun& run, const Op& op, Shape shape, DType dtype, int64_t see
   for (int64_t i = 0; i < shape.count(); ++i) {
     const int64_t n = i / shape.item(), at = combination(n / seeds, i / pixels % shape.c, i % pixels);
     // Other seeds of the same item meet the same gates with other gradients.
-    other.v[size_t(i)] = kGradients[(at + 3 * (n % seeds)) % kGradientCount];
+    other.v[size_t(i)] = in_range(dtype, kGradients[(at + 3 * (n % seeds)) % kGradientCount]);
   }
   const Guarded& bits = run.input_of(pack_gates(tape, gates, true));
   for (const Rule rule : kRules) {
@@ -249,7 +249,7 @@ const std::vector<ForwardOp>& forward_ops() {
        always},
       {"conv_k3_winograd",
        [](OpRun& run, Shape s, DType t, const Epilogue& e, View out) {
-         run.ctx.conv = ConvAlgorithm::winograd;
+         run.ctx.conv = run.device.gpu ? ConvAlgorithm::gemm : ConvAlgorithm::winograd;
          conv_forward_of(run, conv2d(64, s.c, 3, 1, 1, 1, 1, false), {s.n, 64, s.h, s.w}, t, e, out);
        },
        always},
@@ -281,7 +281,7 @@ void check_forward_op(OpRun& run, const ForwardOp& op, int64_t channels, DType d
   Nchw residual(shape);
   const int64_t pixels = shape.h * shape.w;
   for (int64_t i = 0; i < shape.count(); ++i)
-    residual.v[size_t(i)] = kInputs[(i / shape.item() + i % pixels + 5 * (i / pixels % channels)) % kInputCount];
+    residual.v[size_t(i)] = in_range(dtype, kInputs[(i / shape.item() + i % pixels + 5 * (i / pixels % channels)) % kInputCount]);
   for (const bool clipped : {false, true}) {
     Ref want(shape);
     const Activated activated = finish_forward(want, &residual, true, clipped ? 6.f : kNoClip);
@@ -311,10 +311,10 @@ void register_rule_tests() {
   const auto add = [](const char* suite, const DeviceRow& device, const auto& ops, auto check) {
     for (const auto& op : ops)
       for (const int64_t channels : kChannels)
-        for (const DType dtype : {DType::f32, DType::bf16}) {
+        for (const DType dtype : device.types) {
           if (!op.takes({1, channels, 5, 6}) && !op.takes({1, channels, 1, 1})) continue;
           if (!runs_in(op.name, dtype)) continue;
-          add_test(suite, fmt::format("{}_c{}", op.name, channels), device, dtype == DType::f32 ? "f32" : "bf16",
+          add_test(suite, fmt::format("{}_c{}", op.name, channels), device, short_name(dtype),
                    [&op, channels, dtype, check](OpRun& run) { check(run, op, channels, dtype); });
         }
   };

@@ -9,7 +9,8 @@ Nchw tolerance(const Ref& ref, double c, DType stored) {
   Nchw out(ref.value.shape);
   for (size_t i = 0; i < out.v.size(); ++i) {
     out.v[i] = c * kEpsF32 * ref.terms.v[i] + (ref.error.v.empty() ? 0 : ref.error.v[i]);
-    if (stored == DType::bf16) out.v[i] += 1.01 * kEpsBf16 * (std::abs(ref.value.v[i]) + out.v[i]);
+    if (stored != DType::f32) out.v[i] += 1.01 * eps_of(stored) * (std::abs(ref.value.v[i]) + out.v[i]);
+    if (stored == DType::f16) out.v[i] += 0x1p-25;  // half of its least number
   }
   return out;
 }

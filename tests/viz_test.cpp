@@ -7,7 +7,8 @@
 #include "engine/model.h"
 #include "engine/zoo.h"
 #include "kernels/noise.h"
-#include "temp_folder.h"
+#include "tests/on_device.h"
+#include "tests/temp_folder.h"
 #include "viz/batches.h"
 #include "viz/gradient.h"
 #include "viz/inspect.h"
@@ -131,8 +132,10 @@ TEST(VizTarget, SeedsAreDerivativesOfTheScore) {
   }
 }
 
-TEST(VizGradient, OfALinearNetworkByFiniteDifferences) {
-  Context ctx;
+class VizGradient : public OnDevice {};
+SWITCHBACK_ON_ALL_DEVICES(VizGradient);
+
+TEST_P(VizGradient, OfALinearNetworkByFiniteDifferences) {
   const Network net = linear_network();
   const Tensor x = wave({1, 2, 6, 6});
   for (const Score score : {Score::logit, Score::probability, Score::nll}) {
@@ -151,8 +154,7 @@ TEST(VizGradient, OfALinearNetworkByFiniteDifferences) {
   }
 }
 
-TEST(VizGradient, OfAConvUnitIsItsKernel) {
-  Context ctx;
+TEST_P(VizGradient, OfAConvUnitIsItsKernel) {
   const Network net = linear_network();
   const Maps maps = gradient(ctx, net, wave({1, 2, 6, 6}), {"max", "conv:1:2,3", Score::logit}, {});
   const Tensor& w = net.nodes[size_t(net.find("conv"))].weight;  // [3,2,3,3], padding 1
@@ -166,8 +168,7 @@ TEST(VizGradient, OfAConvUnitIsItsKernel) {
   EXPECT_TRUE(std::isnan(maps.explained[0].probabilities[0]));
 }
 
-TEST(VizGradient, TargetsAndBatchesDoNotChangeAMap) {
-  Context ctx;
+TEST_P(VizGradient, TargetsAndBatchesDoNotChangeAMap) {
   const Network net = lenet();
   const Tensor x = wave({3, 1, 28, 28});
   GradientOptions options;
@@ -185,8 +186,7 @@ TEST(VizGradient, TargetsAndBatchesDoNotChangeAMap) {
   }
 }
 
-TEST(VizGradient, TimesInput) {
-  Context ctx;
+TEST_P(VizGradient, TimesInput) {
   const Network net = lenet();
   const Tensor x = wave({2, 1, 28, 28});
   GradientOptions options;
@@ -199,8 +199,7 @@ TEST(VizGradient, TimesInput) {
         EXPECT_EQ(times.values[(i * 2 + t) * 784 + e], plain.values[(i * 2 + t) * 784 + e] * x[i * 784 + e]);
 }
 
-TEST(VizGradient, RulesDifferAndGuidedIsSparser) {
-  Context ctx;
+TEST_P(VizGradient, RulesDifferAndGuidedIsSparser) {
   const Network net = lenet();
   const Tensor x = wave({1, 1, 28, 28});
   const auto map = [&](ReluRule rule) {
@@ -213,8 +212,7 @@ TEST(VizGradient, RulesDifferAndGuidedIsSparser) {
   EXPECT_NE(std::memcmp(deconv.data(), guided.data(), 784 * 4), 0);
 }
 
-TEST(VizGradient, TapesComeBackFromAFile) {
-  Context ctx;
+TEST_P(VizGradient, TapesComeBackFromAFile) {
   TempFolder folder;
   const Network net = lenet();
   const Tensor x = wave({2, 1, 28, 28}), other = wave({2, 1, 28, 28}, 1);
@@ -230,8 +228,10 @@ TEST(VizGradient, TapesComeBackFromAFile) {
   expect_error("tape", [&] { gradient(ctx, net, x, {"3", "", Score::logit}, {}, load); });
 }
 
-TEST(VizSmoothGrad, WithoutNoiseIsTheGradient) {
-  Context ctx;
+class VizSmoothGrad : public OnDevice {};
+SWITCHBACK_ON_ALL_DEVICES(VizSmoothGrad);
+
+TEST_P(VizSmoothGrad, WithoutNoiseIsTheGradient) {
   const Network net = lenet();
   const Tensor x = wave({2, 1, 28, 28});
   SmoothGradOptions options;
@@ -242,8 +242,7 @@ TEST(VizSmoothGrad, WithoutNoiseIsTheGradient) {
                    "one clean sample");
 }
 
-TEST(VizSmoothGrad, MomentsAreThoseOfTheNoisyGradients) {
-  Context ctx;
+TEST_P(VizSmoothGrad, MomentsAreThoseOfTheNoisyGradients) {
   const Network net = lenet();
   const Tensor x = wave({2, 1, 28, 28});
   constexpr int kSamples = 5;
@@ -257,7 +256,8 @@ TEST(VizSmoothGrad, MomentsAreThoseOfTheNoisyGradients) {
     const float* pixels = x.data() + i * 784;
     const auto [lo, hi] = std::minmax_element(pixels, pixels + 784);
     Tensor noisy({kSamples, 1, 28, 28});  // one channel: NHWC and NCHW are the same
-    write_noisy_input(ctx, pixels, {float(0.2 * (double(*hi) - double(*lo))), 42, uint32_t(i), 0},
+    Context cpu;  // the noise is the same bits on every device
+    write_noisy_input(cpu, pixels, {float(0.2 * (double(*hi) - double(*lo))), 42, uint32_t(i), 0},
                       {noisy.data(), {kSamples, 1, 28, 28}, DType::f32});
     const Maps clean = gradient(ctx, net, batch_item(x, i), {}, {});
     const std::string target = std::to_string(clean.explained[0].units[0].channel);
@@ -281,8 +281,7 @@ TEST(VizSmoothGrad, MomentsAreThoseOfTheNoisyGradients) {
   }
 }
 
-TEST(VizSmoothGrad, BatchesAndCompanyDoNotChangeAMap) {
-  Context ctx;
+TEST_P(VizSmoothGrad, BatchesAndCompanyDoNotChangeAMap) {
   const Network net = lenet();
   const Tensor x = wave({2, 1, 28, 28});
   SmoothGradOptions options;
@@ -301,8 +300,10 @@ TEST(VizSmoothGrad, BatchesAndCompanyDoNotChangeAMap) {
   }
 }
 
-TEST(VizIntegrated, IsCompleteOnALinearNetwork) {
-  Context ctx;
+class VizIntegrated : public OnDevice {};
+SWITCHBACK_ON_ALL_DEVICES(VizIntegrated);
+
+TEST_P(VizIntegrated, IsCompleteOnALinearNetwork) {
   const Network net = linear_network();
   const Tensor x = wave({2, 2, 6, 6});
   IntegratedOptions options;
@@ -325,8 +326,7 @@ TEST(VizIntegrated, IsCompleteOnALinearNetwork) {
   }
 }
 
-TEST(VizIntegrated, ConvergesOnLenetWithAnyBatch) {
-  Context ctx;
+TEST_P(VizIntegrated, ConvergesOnLenetWithAnyBatch) {
   const Network net = lenet();
   const Tensor x = wave({1, 1, 28, 28});
   IntegratedOptions options;
@@ -337,8 +337,10 @@ TEST(VizIntegrated, ConvergesOnLenetWithAnyBatch) {
   expect_same_bits(integrated(ctx, net, x, {}, {}, options).values, maps.values, "batch split");
 }
 
-TEST(VizInspect, LogitsActivationsFilters) {
-  Context ctx;
+class VizInspect : public OnDevice {};
+SWITCHBACK_ON_ALL_DEVICES(VizInspect);
+
+TEST_P(VizInspect, LogitsActivationsFilters) {
   const Network net = lenet();
   const Tensor x = wave({5, 1, 28, 28});
   RunOptions options;
@@ -361,8 +363,7 @@ TEST(VizInspect, LogitsActivationsFilters) {
   expect_error("has no filters", [&] { filters(net, net.find("relu1")); });
 }
 
-TEST(VizInspect, WrongShapes) {
-  Context ctx;
+TEST_P(VizInspect, WrongShapes) {
   const Network net = lenet();
   expect_error("channels", [&] { logits(ctx, net, wave({1, 3, 28, 28})); });
   expect_error(

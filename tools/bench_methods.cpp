@@ -36,27 +36,32 @@ struct Passes {
         seeds(seeds),
         rule(rule),
         images(bench_images(job, this->image, n)),
-        plan(job.ctx, job.model.network, this->image.with_n(n), options) {
+        plan(job.ctx, job.model.network, this->image.with_n(n), options),
+        input(job.ctx.allocate(images.size() * sizeof(float))) {
     node = logit_node(job.model.network);
     if (seeds > 0) {
       backward.emplace(plan, node, 0, n * seeds);
       map = Tensor({n * seeds, this->image.c, this->image.h, this->image.w});
+      output = job.ctx.allocate(size_t(map.count()) * sizeof(float));
     }
   }
 
   void run() {
-    nchw_to_nhwc(job.ctx, images.data(), plan.input(n));
-    plan.forward(seeds > 0 ? &tape : nullptr);
-    if (seeds == 0) {
-      logits = plan.read(node);
-      return;
-    }
-    const int64_t classes = plan.shapes()[size_t(node)].c;
-    std::vector<SeedUnit> units;
-    for (int64_t i = 0; i < n; ++i)
-      for (int64_t s = 0; s < seeds; ++s) units.push_back({s % classes});
-    one_hot(backward->seed(n * seeds), units);
-    nhwc_to_nchw(job.ctx, backward->run(tape, rule, seeds), map.data());
+    Context& ctx = job.ctx;
+    ctx.copy_in(input.data(), images.data(), input.size());
+    recording.run(ctx, [&] {
+      nchw_to_nhwc(ctx, input.as<float>(), plan.input(n));
+      plan.forward(seeds > 0 ? &tape : nullptr);
+      if (seeds == 0) return;
+      const int64_t classes = plan.shapes()[size_t(node)].c;
+      std::vector<SeedUnit> units;
+      for (int64_t i = 0; i < n; ++i)
+        for (int64_t s = 0; s < seeds; ++s) units.push_back({s % classes});
+      one_hot(ctx, backward->seed(n * seeds), units);
+      nhwc_to_nchw(ctx, backward->run(tape, rule, seeds), output.as<float>());
+    });
+    if (seeds == 0) logits = plan.read(node);
+    else ctx.copy_out(map.data(), output.data(), output.size());
   }
 
   Job& job;
@@ -67,6 +72,8 @@ struct Passes {
   Plan plan;
   Tape tape;
   int node = 0;
+  Memory input, output;  // NCHW f32 on the device
+  Recording recording;
   std::optional<Backward> backward;
   Tensor map, logits;
 };
@@ -97,19 +104,23 @@ struct Samples {
       : job(job),
         count(count),
         pixels(bench_images(job, image = job.model.network.input, 1)),
-        sampler(job.ctx, job.model.network, image, {}, job.run, count) {}
+        sampler(job.ctx, job.model.network, image, {}, job.run, count),
+        midpoints(job.ctx.allocate(size_t(count) * sizeof(float))) {
+    std::vector<float> alpha;
+    for (int64_t k = 0; k < count; ++k) alpha.push_back((float(k) + 0.5f) / float(count));
+    job.ctx.copy_in(midpoints.data(), alpha.data(), midpoints.size());
+  }
 
   void run(ReluRule rule, bool noisy) {
     const std::vector<Unit> units = {{sampler.node, 0}};
+    const float* on_device = sampler.pixels.as<float>();
+    job.ctx.copy_in(sampler.pixels.data(), pixels.data(), sampler.pixels.size());
     const auto write = [&](int64_t first, View input) {
       if (noisy)
-        return write_noisy_input(job.ctx, pixels.data(),
-                                 {.sigma = 0.3f, .seed = 0, .image = 0, .first_sample = uint32_t(first)}, input);
-      std::vector<float> alpha;
-      for (int64_t k = first; k < first + input.shape.n; ++k) alpha.push_back((float(k) + 0.5f) / float(count));
-      write_interpolated_input(job.ctx, pixels.data(), nullptr, alpha.data(), input);
+        return write_noisy_input(job.ctx, on_device, {.sigma = 0.3f, .more_samples = sampler.counter.as<uint32_t>()}, input);
+      write_interpolated_input(job.ctx, on_device, nullptr, midpoints.as<float>() + first, input);
     };
-    sampler.accumulate(units, rule, count, write, sum, none, [](int64_t) {});
+    sampler.accumulate(units, rule, count, noisy, write, sum, none, [](int64_t) {});
   }
 
   Job& job;
@@ -117,6 +128,7 @@ struct Samples {
   Shape image;
   std::vector<float> pixels;
   Sampler sampler;
+  Memory midpoints;
   std::vector<double> sum, none;
 };
 

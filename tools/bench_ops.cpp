@@ -4,7 +4,7 @@
 
 #include "kernels/conv.h"
 #include "kernels/linear.h"
-#include "kernels/pointwise.h"
+#include "kernels/noise.h"
 #include "kernels/pool.h"
 
 namespace switchback {
@@ -26,17 +26,20 @@ std::vector<int64_t> shape_numbers(const BenchOptions& o, const char* form, size
   return numbers;
 }
 
-// An activation of random values in the run's precision.
+// An activation of random values in the run's precision, drawn on the device.
 struct Activation {
-  Buffer memory;
+  Memory memory;
   View view;
 };
 
 std::shared_ptr<Activation> activation(Context& ctx, Shape shape, DType dtype, uint64_t seed) {
   auto a = std::make_shared<Activation>();
-  a->memory = Buffer(size_t(shape.count()) * size_of(dtype));
+  a->memory = ctx.allocate(size_t(shape.count()) * size_of(dtype));
   a->view = {a->memory.data(), shape, dtype};
-  nchw_to_nhwc(ctx, random_values(shape.count(), seed).data(), a->view);
+  const std::vector<float> zeros(size_t(shape.item()));
+  const Memory item = ctx.allocate(zeros.size() * sizeof(float));
+  ctx.copy_in(item.data(), zeros.data(), item.size());
+  write_noisy_input(ctx, item.as<float>(), {.sigma = 0.5f, .seed = seed}, a->view);
   return a;
 }
 
@@ -96,7 +99,7 @@ Work pool_work(Context& ctx, const BenchOptions& o, DType dtype) {
   const MaxPool2d pool = max_pool2d(v[4], v.size() > 5 ? v[5] : v[4], v.size() > 6 ? v[6] : 0);
   const Shape in{v[0], v[1], v[2], v[3]}, out = output_shape(pool, in);
   auto x = activation(ctx, in, dtype, 2), y = activation(ctx, out, dtype, 3);
-  auto switches = std::make_shared<Buffer>(size_t(out.count()) * pool.switch_bytes());
+  auto switches = std::make_shared<Memory>(ctx.allocate(size_t(out.count()) * pool.switch_bytes()));
   max_pool2d_forward(ctx, pool, x->view, y->view, switches->data());
   Work work{.once = {},
             .items = double(v[0]),

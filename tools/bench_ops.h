@@ -10,7 +10,7 @@
 namespace switchback {
 
 struct BenchOptions : Options {
-  std::string method, op, shape, rule = "gradient";
+  std::string method, op, shape, shapes, rule = "gradient";
   int64_t samples = 32, steps = 32, repeat = 5;
   double min_seconds = 0;
   bool backward = false, probe = false;

@@ -2,10 +2,13 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <memory>
 #include <optional>
+#include <sstream>
 
 #include "engine/version.h"
+#include "kernels/device_ops.h"
 #include "tools/bench_ops.h"
 #include "tools/commands.h"
 #include "tools/probe.h"
@@ -27,25 +30,42 @@ struct Runs {
   int64_t calls = 0;            // in all
 };
 
-// Each run repeats the call until --min-seconds have passed.
-Runs measure(const Work& work, const BenchOptions& o, int threads, Precision precision, ProgressBar& bar) {
+// Seconds of `calls` calls: of a GPU by events, where what is timed is one op and not a method with its copies.
+double seconds_of(const Work& work, Context& ctx, bool by_events, int64_t calls) {
+  const auto all = [&] {
+    for (int64_t i = 0; i < calls; ++i) work.once();
+  };
+  if (ctx.gpu && by_events) return 1e-3 * ctx.gpu->ops->milliseconds(*ctx.gpu, all);
+  const double start = now();
+  all();
+  ctx.synchronize();
+  return now() - start;
+}
+
+// Each run repeats the call until --min-seconds have passed, in rounds of growing length.
+Runs measure(const Work& work, const BenchOptions& o, Context& ctx, Precision precision, bool by_events, ProgressBar& bar) {
   Runs runs;
   work.once();  // packs weights, makes primitives, touches memory
+  work.once();  // records what is replayed from here on
+  ctx.synchronize();
   for (int64_t r = 0; r < o.repeat; ++r) {
-    if (o.probe) runs.probes.push_back(probe_peak(threads, precision, 0.02).flops);
-    const double start = now();
-    int64_t calls = 0;
+    if (o.probe) runs.probes.push_back(probe_peak(ctx.thread_count(), precision, 0.02).flops);
+    int64_t calls = 0, round = 1;
     double elapsed = 0;
     do {
-      work.once();
-      ++calls;
-      elapsed = now() - start;
+      elapsed += seconds_of(work, ctx, by_events, round);
+      calls += round;
+      if (ctx.gpu) round = std::min<int64_t>(2 * round, 1024);
     } while (elapsed < o.min_seconds);
     runs.seconds.push_back(elapsed / double(calls));
     runs.calls += calls;
     bar.update(double(r + 1) / double(o.repeat));
   }
   return runs;
+}
+
+Probe peak_of(Context& ctx, Precision precision) {
+  return ctx.gpu ? gpu_peak(*ctx.gpu, precision) : probe_peak(ctx.thread_count(), precision);
 }
 
 Json results(const Work& work, const Runs& runs, const Probe& peak) {
@@ -63,9 +83,9 @@ Json results(const Work& work, const Runs& runs, const Probe& peak) {
               {"calls", runs.calls},
               {"flops_per_item", work.flops / work.items},
               {"flops_per_second", work.flops / middle},
-              {"peak_flops_per_second", peak.flops},
+              {"peak_flops_per_second", peak.flops > 0 ? Json(peak.flops) : Json(nullptr)},
               {"peak_kind", peak.kind},
-              {"share_of_peak", work.flops / middle / peak.flops}});
+              {"share_of_peak", peak.flops > 0 ? Json(work.flops / middle / peak.flops) : Json(nullptr)}});
   if (work.bytes > 0) out["bytes_per_second"] = work.bytes / middle;
   if (!runs.probes.empty()) out["probes"] = runs.probes;
   return out;
@@ -79,56 +99,88 @@ void print_results(const std::string& title, const Json& r) {
   print_line(fmt::format("  one call of {} {}s: median {}, least {} ({} runs)", r["items_per_call"].get<double>(),
                          r["item"].get<std::string>(), human_seconds(r["ms_median"].get<double>() / 1e3),
                          human_seconds(r["ms_min"].get<double>() / 1e3), r["ms_runs"].size()));
-  print_line(fmt::format("  {}FLOP/s, {:.0f} % of this machine's {}FLOP/s ({})",
-                         human_count(r["flops_per_second"].get<double>()), 100 * r["share_of_peak"].get<double>(),
-                         human_count(r["peak_flops_per_second"].get<double>()), r["peak_kind"].get<std::string>()));
+  const std::string rate = human_count(r["flops_per_second"].get<double>());
+  if (r["share_of_peak"].is_null())
+    print_line(fmt::format("  {}FLOP/s", rate));
+  else
+    print_line(fmt::format("  {}FLOP/s, {:.0f} % of this machine's {}FLOP/s ({})", rate, 100 * r["share_of_peak"].get<double>(),
+                           human_count(r["peak_flops_per_second"].get<double>()), r["peak_kind"].get<std::string>()));
   if (r.contains("bytes_per_second"))
     print_line(fmt::format("  {}B/s", human_count(r["bytes_per_second"].get<double>())));
   print_line(fmt::format("  peak memory {}B", human_count(double(peak_memory_bytes()))));
 }
 
-void bench_op(const BenchOptions& o) {
-  check_options(o);
-  Context ctx;
-  set_threads(ctx, o);
-  ctx.device = parse_device(o.device);
-  ctx.conv = parse_conv(o.conv);
-  const Precision precision = parse_precision(o.precision);
-  ProgressBar bar("bench", !o.quiet);
+Json bench_op(Context& ctx, const BenchOptions& o, Precision precision, ProgressBar& bar) {
   const Work work = op_work(ctx, o);
-  const Probe peak = probe_peak(ctx.thread_count(), precision);
-  const Json r = results(work, measure(work, o, ctx.thread_count(), precision, bar), peak);
-  bar.clear();
-  if (!o.json) {
-    if (!o.quiet)
-      print_results(
-          fmt::format("bench of {} {}{}, {} on the CPU", o.op, o.shape, o.backward ? " backward" : "", o.precision), r);
-    return;
-  }
+  const Json r = results(work, measure(work, o, ctx, precision, true, bar), peak_of(ctx, precision));
   Json document = {{"command", "bench"},
-                   {"device", "cpu"},
+                   {"device", device_name(ctx)},
                    {"precision", o.precision},
                    {"version", kVersion},
                    {"threads", ctx.thread_count()},
                    {"conv", o.conv}};
   document.update(r);
   document["peak_memory_bytes"] = peak_memory_bytes();
-  print_json(document);
+  return document;
+}
+
+// Each line of the file is a shape, with "backward" behind it or not. Gives a JSON document a line, as soon as it is
+// measured; one that cannot be measured has an "error", and the command fails at the end.
+void bench_shapes(Context& ctx, BenchOptions o, Precision precision, ProgressBar& bar) {
+  std::ifstream file(o.shapes);
+  if (!file) throw Error(fmt::format("{} cannot be opened", o.shapes), "a text file with one shape a line");
+  std::string line, way;
+  int64_t failed = 0;
+  while (std::getline(file, line)) {
+    std::istringstream words(line);
+    way.clear();
+    if (!(words >> o.shape)) continue;
+    words >> way;
+    if (!way.empty() && way != "backward")
+      throw Error(fmt::format("{}: '{}' where 'backward' or nothing is wanted", o.shapes, way));
+    o.backward = way == "backward";
+    try {
+      print_line(bench_op(ctx, o, precision, bar).dump());
+    } catch (const Error& why) {
+      print_line(Json({{"shape", o.shape}, {"backward", o.backward}, {"error", why.what()}}).dump());
+      ++failed;
+    }
+  }
+  bar.clear();
+  if (failed > 0) throw Error(fmt::format("{} of the shapes in {} could not be measured", failed, o.shapes));
+}
+
+void bench_ops(const BenchOptions& o) {
+  check_options(o);
+  Context ctx(open_device(o.device));
+  set_up(ctx, o);
+  const Precision precision = parse_precision(o.precision);
+  check_precision(ctx, precision);
+  ctx.tf32 = precision == Precision::tf32;
+  ProgressBar bar("bench", !o.quiet);
+  if (!o.shapes.empty()) return bench_shapes(ctx, o, precision, bar);
+  const Json document = bench_op(ctx, o, precision, bar);
+  bar.clear();
+  if (o.json)
+    print_json(document);
+  else if (!o.quiet)
+    print_results(fmt::format("bench of {} {}{}, {} on {}", o.op, o.shape, o.backward ? " backward" : "", o.precision,
+                              device_text(ctx)),
+                  document);
 }
 
 void bench_method(const BenchOptions& o) {
   Job job("bench", o);
   const Work work = method_work(job, o);
-  const int threads = job.ctx.thread_count();
-  const Probe peak = probe_peak(threads, job.run.precision);
-  const Json r = results(work, measure(work, o, threads, job.run.precision, job.bar), peak);
+  const Probe peak = peak_of(job.ctx, job.run.precision);
+  const Json r = results(work, measure(work, o, job.ctx, job.run.precision, false, job.bar), peak);
   job.bar.clear();
   if (!o.json) {
     if (!o.quiet) print_results(job.summary_title("bench of " + o.method), r);
     return;
   }
   Json document = job.header();
-  document["threads"] = threads;
+  document["threads"] = job.ctx.thread_count();
   document["conv"] = o.conv;
   document.update(r);
   document["weights_bytes"] = job.model.network.parameter_count() * int64_t(sizeof(float));
@@ -145,10 +197,12 @@ void run_bench(const BenchOptions& o) {
                 "for example --method smoothgrad --model vgg19 --weights random:0, or "
                 "--op conv --shape 16,64,224,224,64,3",
                 true);
+  if (!o.shapes.empty() && (o.op.empty() || !o.shape.empty() || o.backward))
+    throw Error("--shapes wants --op, and neither --shape nor --backward beside it", "", true);
   if (o.op.empty())
     bench_method(o);
   else
-    bench_op(o);
+    bench_ops(o);
 }
 
 }  // namespace
@@ -162,6 +216,8 @@ std::function<void()> setup_bench(CLI::App& app) {
                  "of the op: conv N,C,H,W,K,kernel[,stride[,padding]]; linear N,in,out; maxpool "
                  "N,C,H,W,kernel[,stride[,padding]]")
       ->type_name("LIST");
+  app.add_option("--shapes", o->shapes, "or a file of them, one a line, 'backward' behind it or not: prints JSON lines")
+      ->type_name("FILE");
   app.add_flag("--backward", o->backward, "the op's backward-data");
   app.add_option("--repeat", o->repeat, "runs to time; their median counts (default 5)")->type_name("N");
   app.add_option("--min-seconds", o->min_seconds, "a run repeats the work at least that long (default 0)")

@@ -4,6 +4,7 @@
 
 #include "engine/version.h"
 #include "engine/zoo.h"
+#include "kernels/device_ops.h"
 #include "tools/commands.h"
 #include "tools/job.h"
 
@@ -14,17 +15,52 @@ struct InfoOptions : Options {
   std::string size;
 };
 
+// The GPUs that can be used, and the vendor's libraries as the first of them finds them.
+struct GpuInfo {
+  std::string why_none;
+  Json devices = {"cpu"}, list = Json::array();
+  std::vector<std::string> lines;
+};
+
+GpuInfo gpu_info() {
+  GpuInfo info;
+  const int count = gpu_count(info.why_none);
+  for (int i = 0; i < count; ++i) {
+    const std::shared_ptr<Gpu> gpu = open_gpu(i);
+    const std::string name = fmt::format("cuda:{}", i);
+    info.devices.push_back(name);
+    const std::vector<std::string> libraries = gpu->ops->vendor_libraries(*gpu);
+    info.list.push_back({{"device", name},
+                         {"name", gpu->name},
+                         {"compute_capability", fmt::format("{}.{}", gpu->major, gpu->minor)},
+                         {"multiprocessors", gpu->multiprocessors},
+                         {"clock_hz", gpu->clock_hz},
+                         {"memory_bytes", gpu->memory},
+                         {"driver", gpu->driver},
+                         {"runtime", gpu->runtime},
+                         {"libraries", libraries}});
+    info.lines.push_back(fmt::format("{:<11} {}, compute capability {}.{}, {} multiprocessors, {:.1f} GiB", name, gpu->name,
+                                     gpu->major, gpu->minor, gpu->multiprocessors, double(gpu->memory) / double(1 << 30)));
+    if (i > 0) continue;
+    info.lines.push_back(fmt::format("CUDA        driver for {}.{}, runtime {}.{}", gpu->driver / 1000, gpu->driver % 1000 / 10,
+                                     gpu->runtime / 1000, gpu->runtime % 1000 / 10));
+    for (const std::string& library : libraries) info.lines.push_back("            " + library);
+  }
+  return info;
+}
+
 void machine_info(const Options& o) {
   Context ctx;
-  set_threads(ctx, o);
+  set_up(ctx, o);
   const CpuFeatures& cpu = cpu_features();
   std::vector<std::string> features;
   if (cpu.avx2) features.push_back("avx2");
   if (cpu.avx512) features.push_back("avx512");
   if (cpu.avx512_bf16) features.push_back("avx512_bf16");
   if (cpu.amx_bf16) features.push_back("amx_bf16");
-  std::vector<std::string> precisions = {"fp32"};
+  std::vector<std::string> precisions = {"fp32"};  // of the CPU; a GPU has all four
   if (cpu.fast_bf16()) precisions.push_back("bf16");
+  const GpuInfo gpus = gpu_info();
   if (o.json)
     return print_json({{"command", "info"},
                        {"version", kVersion},
@@ -35,8 +71,9 @@ void machine_info(const Options& o) {
                          {"architecture", kArchitecture},
                          {"sanitizers", kSanitizers}}},
                        {"cpu", {{"name", cpu.name}, {"features", features}, {"threads", ctx.thread_count()}}},
-                       {"cuda", {{"on", kWithCuda}, {"reason", kCudaReason}}},
-                       {"devices", {"cpu"}},
+                       {"cuda", {{"on", kWithCuda}, {"reason", kCudaReason}, {"why_no_gpu", gpus.why_none}}},
+                       {"devices", gpus.devices},
+                       {"gpus", gpus.list},
                        {"precisions", precisions},
                        {"weight_folders", all_weight_folders()}});
   print_line(fmt::format("switchback {} ({})", kVersion, kGitCommit));
@@ -45,8 +82,9 @@ void machine_info(const Options& o) {
   print_line(fmt::format("processor   {}, {} threads", cpu.name, ctx.thread_count()));
   print_line(fmt::format("features    {}", fmt::join(features, " ")));
   print_line(fmt::format("precisions  {}", fmt::join(precisions, " ")));
-  print_line(fmt::format("CUDA side   {} ({}){}", kWithCuda ? "on" : "off", kCudaReason,
-                         kWithCuda ? "; this version holds no CUDA kernels" : ""));
+  print_line(fmt::format("CUDA side   {} ({})", kWithCuda ? "on" : "off", kCudaReason));
+  if (!gpus.why_none.empty()) print_line(fmt::format("GPUs        none: {}", gpus.why_none));
+  for (const std::string& line : gpus.lines) print_line(line);
   print_line(fmt::format("weights     looked for in {}", fmt::join(all_weight_folders(), ", ")));
 }
 

@@ -14,7 +14,6 @@ double since(std::chrono::steady_clock::time_point start) {
 }
 
 Model open(const Options& o) {
-  check_options(o);
   if (o.model.empty()) throw Error("--model is missing", "`switchback models` lists the built-in ones", true);
   return open_model({o.model, o.weights, o.preprocess}, all_weight_folders());
 }
@@ -30,18 +29,30 @@ std::vector<std::string> all_weight_folders() {
   return folders;
 }
 
-void set_threads(Context& ctx, const Options& o) {
+void set_up(Context& ctx, const Options& o) {
+  ctx.conv = parse_conv(o.conv, ctx.gpu != nullptr);
+  ctx.graphs = o.graphs == "on";
   if (o.threads.empty()) return;
   ctx.threads = int(parse_whole("--threads", o.threads, 1, 4096));
   omp_set_num_threads(ctx.threads);
 }
 
+std::string device_name(const Context& ctx) {
+  return ctx.gpu ? fmt::format("{}:{}", ctx.device_name(), ctx.gpu->index) : "cpu";
+}
+
+std::string device_text(const Context& ctx) {
+  return ctx.gpu ? fmt::format("{} ({})", device_name(ctx), ctx.gpu->name) : "the CPU";
+}
+
 Job::Job(const char* command, const Options& options)
-    : command(command), options(options), bar(command, !options.quiet), start(std::chrono::steady_clock::now()) {
+    : command(command),
+      options(options),
+      ctx((check_options(options), open_device(options.device))),
+      bar(command, !options.quiet) {
+  set_up(ctx, options);
+  check_precision(ctx, parse_precision(options.precision));
   model = open(options);
-  set_threads(ctx, options);
-  ctx.device = parse_device(options.device);
-  ctx.conv = parse_conv(options.conv);
   run = {.precision = parse_precision(options.precision),
          .batch = parse_batch(options.batch),
          .memory = parse_memory(options.memory),
@@ -64,7 +75,7 @@ Json Job::class_json(int64_t c) const {
 
 Json Job::header() const {
   return {{"command", command}, {"model", options.model},         {"weights", model.weights},
-          {"device", "cpu"},    {"precision", options.precision}, {"seed", parse_seed(options.seed)},
+          {"device", device_name(ctx)}, {"precision", options.precision}, {"seed", parse_seed(options.seed)},
           {"version", kVersion}};
 }
 
@@ -75,7 +86,8 @@ void Job::add_footer(Json& document) const {
 }
 
 std::string Job::summary_title(const std::string& what) const {
-  return fmt::format("{} of {} (weights: {}), {} on the CPU", what, options.model, model.weights, options.precision);
+  return fmt::format("{} of {} (weights: {}), {} on {}", what, options.model, model.weights, options.precision,
+                     device_text(ctx));
 }
 
 std::string Job::summary_times(int64_t items, const char* noun) const {

@@ -15,17 +15,17 @@
 namespace switchback {
 
 struct Job {
-  // Checks the options and opens the model (and writes --save-weights).
+  // Checks the options, opens the device and the model (and writes --save-weights).
   Job(const char* command, const Options& options);
 
   std::string command;
   Options options;
+  std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
   Context ctx;
   Model model;
   RunOptions run;
   TargetSpec target;
   ProgressBar bar;
-  std::chrono::steady_clock::time_point start;
   double load_seconds = 0;
 
   double seconds() const;                   // since the start
@@ -40,7 +40,9 @@ struct Job {
 
 // Weights folders, the source tree's for a command that runs in its build folder included.
 std::vector<std::string> all_weight_folders();
-// Threads for OpenMP and the context; call before anything runs.
-void set_threads(Context& ctx, const Options& o);
+// Threads for OpenMP and the context, --conv and --graphs; call before anything runs.
+void set_up(Context& ctx, const Options& o);
+std::string device_text(const Context& ctx);  // "the CPU", "cuda:0 (NVIDIA H200)"
+std::string device_name(const Context& ctx);  // "cpu", "cuda:0"
 
 }  // namespace switchback

@@ -3,10 +3,13 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 
 #include "engine/files.h"
 #include "engine/version.h"
 #include "kernels/check.h"
+#include "tools/progress.h"
 
 namespace switchback {
 namespace {
@@ -66,7 +69,11 @@ void add_run(CLI::App& app, Options& o) {
   app.add_option("--batch", o.batch, "items of one pass (default auto: from memory)")->type_name("auto|N");
   app.add_option("--memory", o.memory, "most memory beyond the weights, for example 2G (default: half of what is free)")
       ->type_name("SIZE");
-  app.add_option("--conv", o.conv, "convolution algorithm (default auto)")->type_name("auto|direct|winograd");
+  app.add_option("--conv", o.conv,
+                 "convolution algorithm; CPU: auto (default), direct, winograd; GPU: own (default, the same bits in every "
+                 "run), cudnn, auto (the faster one), direct, gemm")
+      ->type_name("NAME");
+  app.add_option("--graphs", o.graphs, "GPU: record repeated steps and replay them (default on)")->type_name("on|off");
   app.add_option("--seed", o.seed, "of random numbers (default 0)")->type_name("N");
   app.add_option("--threads", o.threads, "default: one for each processor")->type_name("N");
 }
@@ -142,11 +149,10 @@ Score parse_score(const std::string& text) {
 
 Precision parse_precision(const std::string& text) {
   check_choice("--precision", text, {"fp32", "tf32", "bf16", "fp16"});
-  if (text == "fp32") return Precision::fp32;
-  if (text != "bf16") throw Error(fmt::format("--precision {} is not available on the CPU", text), "use fp32 or bf16");
-  if (!cpu_features().fast_bf16())
-    throw Error("--precision bf16 needs a processor with AVX512-BF16 or AMX; this one has neither", "use fp32");
-  return Precision::bf16;
+  return text == "fp32"   ? Precision::fp32
+         : text == "tf32" ? Precision::tf32
+         : text == "bf16" ? Precision::bf16
+                          : Precision::fp16;
 }
 
 ReluRule parse_rule(const std::string& text) {
@@ -154,16 +160,60 @@ ReluRule parse_rule(const std::string& text) {
   return text == "gradient" ? kGradient : text == "deconv" ? kDeconv : kGuided;
 }
 
-Device parse_device(const std::string& text) {
-  if (text == "auto" || text == "cpu") return Device::cpu;
-  if (text != "cuda" && !text.starts_with("cuda:")) check_choice("--device", text, {"auto", "cpu", "cuda", "cuda:N"});
-  if (text.starts_with("cuda:")) parse_whole("--device cuda:", std::string_view(text).substr(5), 0, 1023);
-  throw Error(fmt::format("--device {}: this build has no CUDA backend", text), "use --device cpu");
+namespace {
+
+// N of cuda:N; 0 for cuda; -1 for the CPU or auto. Throws (usage) on anything else.
+int parse_device(const std::string& text) {
+  if (text == "auto" || text == "cpu") return -1;
+  if (text == "cuda") return 0;
+  if (!text.starts_with("cuda:")) check_choice("--device", text, {"auto", "cpu", "cuda", "cuda:N"});
+  return int(parse_whole("--device cuda:", std::string_view(text).substr(5), 0, 1023));
 }
 
-ConvAlgorithm parse_conv(const std::string& text) {
-  check_choice("--conv", text, {"auto", "direct", "winograd"});
-  return text == "auto" ? ConvAlgorithm::automatic : text == "direct" ? ConvAlgorithm::direct : ConvAlgorithm::winograd;
+// Whether the machine has an NVIDIA GPU, whatever its driver says.
+bool has_nvidia_gpu() {
+  std::error_code error;
+  for (const auto& device : std::filesystem::directory_iterator("/sys/bus/pci/devices", error)) {
+    std::string vendor, kind;
+    std::ifstream(device.path() / "vendor") >> vendor;
+    std::ifstream(device.path() / "class") >> kind;
+    if (vendor == "0x10de" && kind.starts_with("0x03")) return true;  // display and 3D controllers
+  }
+  return false;
+}
+
+}  // namespace
+
+std::shared_ptr<Gpu> open_device(const std::string& text) {
+  const int index = parse_device(text);
+  if (index >= 0) return open_gpu(index);
+  if (text == "cpu") return nullptr;
+  std::string why;
+  if (gpu_count(why) > 0) {
+    try {
+      return open_gpu(0);
+    } catch (const Error& e) {
+      why = e.what();
+    }
+  } else if (!has_nvidia_gpu()) {
+    return nullptr;  // nothing to warn of
+  }
+  warn(fmt::format("running on the CPU: {}", why));
+  return nullptr;
+}
+
+ConvAlgorithm parse_conv(const std::string& text, bool gpu) {
+  using enum ConvAlgorithm;
+  if (text.empty()) return gpu ? own : automatic;
+  const std::vector<std::string> names =
+      gpu ? std::vector<std::string>{"own", "cudnn", "auto", "direct", "gemm"} : std::vector<std::string>{"auto", "direct", "winograd"};
+  check_choice(gpu ? "--conv (on a GPU)" : "--conv (on the CPU)", text, names);
+  return text == "auto"       ? automatic
+         : text == "direct"   ? direct
+         : text == "winograd" ? winograd
+         : text == "own"      ? own
+         : text == "gemm"     ? gemm
+                              : vendor;
 }
 
 void check_options(const Options& o) {
@@ -172,7 +222,8 @@ void check_options(const Options& o) {
   parse_batch(o.batch);
   parse_memory(o.memory);
   parse_score(o.score);
-  parse_conv(o.conv);
+  check_choice("--graphs", o.graphs, {"on", "off"});
+  if (!o.conv.empty()) check_choice("--conv", o.conv, {"auto", "direct", "winograd", "own", "cudnn", "gemm"});
   parse_seed(o.seed);
   if (!o.threads.empty()) parse_whole("--threads", o.threads, 1, 4096);
   if (o.top < 1) usage(fmt::format("--top {} is less than 1", o.top));

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,7 +27,7 @@ struct Options {
   // output
   std::string output = "out", save = "png";
   // run
-  std::string device = "auto", precision = "fp32", batch = "auto", memory, conv = "auto";
+  std::string device = "auto", precision = "fp32", batch = "auto", memory, conv, graphs = "on";
   std::string seed = "0", threads;
   int top = 5;
   bool json = false, quiet = false;
@@ -57,7 +58,10 @@ std::vector<int64_t> parse_list(std::string_view option, const std::string& text
 Score parse_score(const std::string& text);
 Precision parse_precision(const std::string& text);
 ReluRule parse_rule(const std::string& text);
-Device parse_device(const std::string& text);
-ConvAlgorithm parse_conv(const std::string& text);
+// The GPU that --device asks for, null for the CPU. `auto` takes the first GPU that can be used; where there is an NVIDIA
+// GPU that cannot be, a warning says why the CPU runs.
+std::shared_ptr<Gpu> open_device(const std::string& text);
+// --conv; "" gives the device's default: `auto` on the CPU, `own` on a GPU, whose results are the same bits in every run.
+ConvAlgorithm parse_conv(const std::string& text, bool gpu);
 
 }  // namespace switchback

@@ -122,4 +122,20 @@ Probe probe_peak(int threads, Precision precision, double seconds) {
   return {rounds * method.flops / elapsed, method.kind};
 }
 
+Probe gpu_peak(const Gpu& gpu, Precision precision) {
+  struct Row {
+    int major, minor;
+    double fma, tf32, half;  // operations a clock and multiprocessor, multiply and add count 2; dense
+  };
+  constexpr Row kRows[] = {{8, 0, 128, 1024, 2048}, {8, 6, 256, 256, 512},   {8, 9, 256, 256, 512},
+                           {9, 0, 256, 2048, 4096}, {10, 0, 256, 4096, 8192}};
+  for (const Row& row : kRows) {
+    if (row.major != gpu.major || row.minor != gpu.minor) continue;
+    const double rate = precision == Precision::fp32 ? row.fma : precision == Precision::tf32 ? row.tf32 : row.half;
+    return {rate * gpu.multiprocessors * gpu.clock_hz,
+            precision == Precision::fp32 ? "fma by the data sheet" : "tensor cores by the data sheet"};
+  }
+  return {0, "unknown"};
+}
+
 }  // namespace switchback

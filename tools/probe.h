@@ -15,4 +15,8 @@ struct Probe {
 // product of AVX512-BF16 is measured (AMX tiles reach several times that).
 Probe probe_peak(int threads, Precision precision, double seconds = 0.05);
 
+// A GPU's rate by its data sheet: multiprocessors x clock x operations a clock of that compute capability; flops = 0
+// where this table does not know it.
+Probe gpu_peak(const Gpu& gpu, Precision precision);
+
 }  // namespace switchback

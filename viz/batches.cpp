@@ -5,15 +5,15 @@
 #include <limits>
 
 #include "kernels/noise.h"
-#include "kernels/pointwise.h"
 
 namespace switchback {
 namespace {
 
-// Beyond about the pixels of 16 images of 224x224, a CPU gains nothing from larger batches.
-int64_t useful_batch(Shape image) {
-  constexpr int64_t kElements = 16 * 3 * 224 * 224;
-  return std::clamp<int64_t>(kElements / std::max<int64_t>(1, image.item()), 16, 512);
+// Beyond about the pixels of 16 images of 224x224, a CPU gains nothing from larger batches; a GPU wants more.
+int64_t useful_batch(const Context& ctx, Shape image) {
+  constexpr int64_t kElements = 3 * 224 * 224;
+  const int64_t images = ctx.gpu ? 128 : 16;
+  return std::clamp<int64_t>(images * kElements / std::max<int64_t>(1, image.item()), images, 32 * images);
 }
 
 }  // namespace
@@ -35,11 +35,14 @@ void check_image_shape(const Network& network, Shape image) {
 
 int64_t batch_size(Context& ctx, const Network& network, Shape image, const PlanOptions& plan,
                    const RunOptions& options, int64_t most) {
-  if (options.batch > 0) return std::min(options.batch, most);
-  const int64_t cap = std::min(most, useful_batch(image));
-  const int64_t fits = choose_batch(ctx, network, image, plan, options.memory, 1, cap);
-  const int64_t rounds = (most + fits - 1) / fits;
-  return (most + rounds - 1) / rounds;  // rounds of equal size
+  int64_t n = std::min(options.batch, most);
+  if (options.batch <= 0) {
+    const int64_t cap = std::min(most, useful_batch(ctx, image));
+    const int64_t fits = choose_batch(ctx, network, image, plan, options.memory, 1, cap);
+    const int64_t rounds = (most + fits - 1) / fits;
+    n = (most + rounds - 1) / rounds;  // rounds of equal size
+  }
+  return batch_that_fits(ctx, network, image, plan, n);
 }
 
 Tensor allocate_maps(Dims dims) {
@@ -73,33 +76,57 @@ Sampler::Sampler(Context& ctx, const Network& network, Shape image, const Target
       score(target.score),
       batch(batch_size(ctx, network, image, {.precision = options.precision, .observe = {node}}, options, samples)),
       plan(ctx, network, image.with_n(batch), {.precision = options.precision, .observe = {node}}),
-      backward(plan, node, 0, batch) {}
+      backward(plan, node, 0, batch),
+      pixels(ctx.allocate(size_t(image.item()) * sizeof(float))),
+      counter(ctx.allocate(sizeof(uint32_t))) {}
 
-Tensor Sampler::clean(const float* image) {
-  nchw_to_nhwc(ctx, image, plan.input(1));
+Tensor Sampler::value(const float* image) {
+  plan.write(image, 1);
   plan.forward(&tape);
   return plan.read(node);
 }
 
-void Sampler::accumulate(const std::vector<Unit>& units, ReluRule rule, int64_t samples,
+Tensor Sampler::clean(const float* image) {
+  ctx.copy_in(pixels.data(), image, pixels.size());
+  return value(image);
+}
+
+void Sampler::accumulate(const std::vector<Unit>& units, ReluRule rule, int64_t samples, bool by_counter,
                          const std::function<void(int64_t, View)>& write, std::vector<double>& sum,
                          std::vector<double>& square, const std::function<void(int64_t)>& progress) {
-  const int64_t item = plan.shapes()[0].item();
-  sum.assign(units.size() * size_t(item), 0);
-  if (!square.empty()) square.assign(sum.size(), 0);
-  for (int64_t first = 0; first < samples; first += batch) {
-    const int64_t n = std::min(batch, samples - first);
-    write(first, plan.input(n));
+  const size_t item = size_t(plan.shapes()[0].item());
+  const Memory sums = ctx.allocate(units.size() * item * sizeof(double));
+  const Memory squares = ctx.allocate(square.empty() ? 0 : sums.size());
+  ctx.zero(sums.data(), sums.size());
+  ctx.zero(squares.data(), squares.size());
+  ctx.zero(counter.data(), sizeof(uint32_t));
+  const auto step = [&](int64_t first, int64_t n) {
+    write(by_counter ? 0 : first, plan.input(n));
     plan.forward(&tape);
     // Read before the seeds are written, which reuse the arena.
     const Tensor values = score == Score::logit ? Tensor() : plan.read(node);
     for (size_t t = 0; t < units.size(); ++t) {
       write_seeds(ctx, std::vector<Unit>(size_t(n), units[t]), score, values, 1, backward.seed(n));
       const ConstView g = backward.run(tape, rule);
-      accumulate_moments(ctx, g, sum.data() + t * size_t(item),
-                         square.empty() ? nullptr : square.data() + t * size_t(item));
+      accumulate_moments(ctx, g, sums.as<double>() + t * item, square.empty() ? nullptr : squares.as<double>() + t * item);
     }
+    if (by_counter) advance(ctx, counter.as<uint32_t>(), uint32_t(n));
+  };
+  Recording recording;
+  for (int64_t first = 0; first < samples; first += batch) {
+    const int64_t n = std::min(batch, samples - first);
+    if (by_counter && score == Score::logit && n == batch)
+      recording.run(ctx, [&] { step(first, n); });
+    else
+      step(first, n);
+    ctx.synchronize();
     progress(first + n);
+  }
+  sum.resize(units.size() * item);
+  ctx.copy_out(sum.data(), sums.data(), sums.size());
+  if (!square.empty()) {
+    square.resize(sum.size());
+    ctx.copy_out(square.data(), squares.data(), squares.size());
   }
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/plan.h"
+#include "engine/recording.h"
 #include "viz/gradient.h"
 
 namespace switchback {
@@ -14,7 +15,8 @@ namespace switchback {
 Shape image_shape(const Network& network, const Tensor& x);
 void check_image_shape(const Network& network, Shape image);  // the same for a shape
 
-// options.batch, or what fits into memory and still gains from more, at most `most`.
+// options.batch, or what fits into memory and still gains from more, at most `most`; less where the device then turns out
+// not to have so much memory.
 int64_t batch_size(Context& ctx, const Network& network, Shape image, const PlanOptions& plan,
                    const RunOptions& options, int64_t most);
 
@@ -36,12 +38,18 @@ struct Sampler {
   Plan plan;
   Backward backward;
   Tape tape;
+  Memory pixels;   // the image that copies are made of, [C,H,W] f32, on the device
+  Memory counter;  // uint32_t on the device: copies done when a batch begins
 
-  // The target node's value on one image.
+  // Takes the image over to the device; the target node's value on it.
   Tensor clean(const float* image);
-  // Adds up the gradients of every unit over `samples` perturbed copies: `write` fills the input with copies first,
-  // first + 1, … For unit t, sum and square (may be empty) take [C,H,W] doubles from t · C·H·W on.
-  void accumulate(const std::vector<Unit>& units, ReluRule rule, int64_t samples,
+  // Value on another image (a baseline).
+  Tensor value(const float* image);
+  // Adds up the gradients of every unit over `samples` perturbed copies: `write` fills the input with copies `first`,
+  // first + 1, … For unit t, sum and square (may be empty) take [C,H,W] doubles from t · C·H·W on. Where `by_counter`,
+  // `write` is given first = 0 every time and reads how many copies are done from `counter`: it then does the same for
+  // every batch, and batches can be recorded and replayed.
+  void accumulate(const std::vector<Unit>& units, ReluRule rule, int64_t samples, bool by_counter,
                   const std::function<void(int64_t first, View input)>& write, std::vector<double>& sum,
                   std::vector<double>& square, const std::function<void(int64_t done)>& progress);
 };

@@ -52,10 +52,10 @@ Maps gradient(Context& ctx, const Network& network, const Tensor& x, const Targe
   maps.values = allocate_maps({images, targets, image.c, image.h, image.w});
   for (int64_t first = 0; first < images; first += cut.items) {
     const int64_t n = std::min(cut.items, images - first);
-    nchw_to_nhwc(ctx, x.data() + first * image.item(), plan.input(n));
+    plan.write(x.data() + first * image.item(), n);
     plan.forward(&tape);
-    if (!options.load_tape.empty()) load_tape(network, tape, options.load_tape);
-    if (!options.save_tape.empty()) save_tape(network, tape, options.save_tape);
+    if (!options.load_tape.empty()) load_tape(ctx, network, tape, options.load_tape);
+    if (!options.save_tape.empty()) save_tape(ctx, network, tape, options.save_tape);
     const Tensor values = plan.read(node);  // before the seeds are written, which reuse the arena
     for (int64_t i = 0; i < n; ++i) maps.explained.push_back(explain(network, target, batch_item(values, i), labels));
     for (int64_t t = 0; t < targets; t += cut.seeds) {
@@ -66,7 +66,7 @@ Maps gradient(Context& ctx, const Network& network, const Tensor& x, const Targe
       write_seeds(ctx, units, target.score, values, seeds, backward.seed(n * seeds));
       const ConstView g = backward.run(tape, options.rule, seeds);
       for (int64_t i = 0; i < n; ++i)
-        nhwc_to_nchw(ctx, items(g, i * seeds, seeds), maps.values.data() + ((first + i) * targets + t) * image.item());
+        read_nchw(ctx, items(g, i * seeds, seeds), maps.values.data() + ((first + i) * targets + t) * image.item());
     }
     if (options.times_input)
       for (int64_t i = first; i < first + n; ++i)

@@ -23,7 +23,7 @@ Forward::Forward(Context& ctx, const Network& network, Shape image, int node, co
       plan_(ctx, network, image.with_n(batch_), forward_only(node, options)) {}
 
 Tensor Forward::run(const float* images, int64_t n) {
-  nchw_to_nhwc(ctx_, images, plan_.input(n));
+  plan_.write(images, n);
   plan_.forward();
   return plan_.read(node_);
 }

@@ -47,20 +47,22 @@ Maps integrated(Context& ctx, const Network& network, const Tensor& x, const Tar
   Maps maps;
   maps.batch = sampler.batch;
   maps.values = allocate_maps({images, targets, image.c, image.h, image.w});
+  std::vector<float> alpha;  // midpoints of the steps
+  for (int64_t k = 0; k < options.steps; ++k) alpha.push_back(float((double(k) + 0.5) / double(options.steps)));
+  const Memory midpoints = ctx.allocate(alpha.size() * sizeof(float)), base = ctx.allocate(size_t(item) * sizeof(float));
+  ctx.copy_in(midpoints.data(), alpha.data(), midpoints.size());
   std::vector<double> sum, none;
   for (int64_t i = 0; i < images; ++i) {
     const float* pixels = x.data() + i * item;
     const std::vector<float> baseline = baseline_of(options, image, pixels);
+    ctx.copy_in(base.data(), baseline.data(), base.size());
     maps.explained.push_back(explain(network, target, sampler.clean(pixels), labels));
     Explained& explained = maps.explained.back();
-    const Tensor at_baseline = sampler.clean(baseline.data());
+    const Tensor at_baseline = sampler.value(baseline.data());
     sampler.accumulate(
-        explained.units, options.rule, options.steps,
+        explained.units, options.rule, options.steps, false,
         [&](int64_t first, View input) {
-          std::vector<float> alpha;  // midpoints of the steps
-          for (int64_t k = first; k < first + input.shape.n; ++k)
-            alpha.push_back(float((double(k) + 0.5) / double(options.steps)));
-          write_interpolated_input(ctx, pixels, baseline.data(), alpha.data(), input);
+          write_interpolated_input(ctx, sampler.pixels.as<float>(), base.as<float>(), midpoints.as<float>() + first, input);
         },
         sum, none,
         [&](int64_t done) {

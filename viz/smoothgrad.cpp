@@ -43,10 +43,11 @@ Maps smoothgrad(Context& ctx, const Network& network, const Tensor& x, const Tar
     const float sigma = float(options.noise * (double(*hi) - double(*lo)));
     const uint32_t number = options.images.empty() ? uint32_t(i) : options.images[size_t(i)];
     sampler.accumulate(
-        maps.explained.back().units, options.rule, options.samples,
-        [&](int64_t first, View input) {
-          const Noise noise{.sigma = sigma, .seed = options.seed, .image = number, .first_sample = uint32_t(first)};
-          write_noisy_input(ctx, pixels, noise, input);
+        maps.explained.back().units, options.rule, options.samples, true,
+        [&](int64_t, View input) {
+          const Noise noise{.sigma = sigma, .seed = options.seed, .image = number,
+                            .more_samples = sampler.counter.as<uint32_t>()};
+          write_noisy_input(ctx, sampler.pixels.as<float>(), noise, input);
         },
         sum, square,
         [&](int64_t done) {

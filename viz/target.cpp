@@ -299,7 +299,7 @@ void write_seeds(Context& ctx, std::span<const Unit> units, Score score, const T
   if (score == Score::logit) {
     std::vector<SeedUnit> seeds;
     for (const Unit& unit : units) seeds.push_back({unit.channel, unit.row, unit.col});
-    one_hot(seed, seeds);
+    one_hot(ctx, seed, seeds);
     return;
   }
   std::vector<float> all;  // [n, C], which is NHWC and NCHW alike
@@ -307,7 +307,7 @@ void write_seeds(Context& ctx, std::span<const Unit> units, Score score, const T
     const std::vector<float> one = seed_values(units[p], score, batch_item(values, int64_t(p) / seeds_per_item));
     all.insert(all.end(), one.begin(), one.end());
   }
-  nchw_to_nhwc(ctx, all.data(), seed);
+  write_nchw(ctx, all.data(), seed);
 }
 
 Tensor batch_item(const Tensor& batch, int64_t i) {

@@ -195,7 +195,7 @@ def jacobian_ways(model):
 
     def batched(x):
         x = x.clone().requires_grad_()
-        return torch.autograd.grad(model(x), x, torch.eye(10)[:, None], is_grads_batched=True)[0]
+        return torch.autograd.grad(model(x), x, torch.eye(10, device=x.device)[:, None], is_grads_batched=True)[0]
 
     def vectorised(x):
         return torch.autograd.functional.jacobian(model, x, vectorize=True)
@@ -213,7 +213,7 @@ def jacobian_ways(model):
         except ImportError:
             from functorch import vjp, vmap
         _, back = vjp(model, x)
-        return vmap(back)(torch.eye(10)[:, None])[0]
+        return vmap(back)(torch.eye(10, device=x.device)[:, None])[0]
 
     ways = dict(loops=loops, repeated=repeated, batched=batched, vectorised=vectorised, jacrev=jacrev, vmapped=vmapped)
     names = {"loops": "ten backward passes", "repeated": "input repeated ten times", "batched": "is_grads_batched",

@@ -1,0 +1,75 @@
+// The table of what a GPU can do. Every .cu file is compiled up to twice: by nvcc into namespace switchback::cuda and,
+// for the tests, by the C++ compiler against kernels/emulator/ into switchback::emulated. device.cu fills one table in
+// each. The public function of an op (foo.cpp) checks its arguments and then calls `ctx.gpu->ops->foo` where the
+// context is a GPU's. So the library links without nvcc, and shipped programs without the emulator.
+#pragma once
+
+#include "kernels/context.h"
+#include "kernels/conv.h"
+#include "kernels/gpu.h"
+#include "kernels/linear.h"
+#include "kernels/noise.h"
+#include "kernels/normalize.h"
+#include "kernels/pointwise.h"
+#include "kernels/pool.h"
+
+namespace switchback {
+
+struct DeviceOps {
+  const char* name;  // "cuda" or "emulated"
+
+  // --- services (device.cu), sizes in bytes; all throw Error, allocate OutOfMemory
+  int (*count)(std::string& why_none);  // devices that can be used; 0 comes with the reason
+  std::shared_ptr<Gpu> (*open)(int index);
+  void (*close)(Gpu&) noexcept;
+  void* (*allocate)(Gpu&, size_t bytes);
+  void (*release)(Gpu&, void*) noexcept;
+  size_t (*free_memory)(Gpu&);
+  void (*copy_in)(Gpu&, void* device, const void* host, size_t bytes);   // `host` may be reused at once
+  void (*copy_out)(Gpu&, void* host, const void* device, size_t bytes);  // waits
+  void (*copy)(Gpu&, void* to, const void* from, size_t bytes);          // on the device
+  void (*zero)(Gpu&, void* device, size_t bytes);
+  void (*synchronize)(Gpu&);
+  double (*milliseconds)(Gpu&, const std::function<void()>& work);  // of the device, by events around the work
+  void (*begin_capture)(Gpu&);
+  std::unique_ptr<Graph> (*end_capture)(Gpu&);
+  void (*launch_graph)(const Graph&);
+  void (*destroy_graph)(Graph&) noexcept;
+  std::vector<std::string> (*vendor_libraries)(Gpu&);  // what `info` says of cuDNN and cuBLASLt, a line each
+
+  // --- ops, as the public functions of the same names
+  decltype(&switchback::conv2d_forward) conv2d_forward;
+  decltype(&switchback::conv2d_backward_data) conv2d_backward_data;
+  std::string (*conv2d_algorithm)(Context&, const ConvWeights&, Shape x, DType, bool backward);
+  bool (*conv2d_fuses_pool)(Context&, const Conv2d&, Shape x, DType, const MaxPool2d&);
+  decltype(&switchback::linear_forward) linear_forward;
+  decltype(&switchback::linear_backward_data) linear_backward_data;
+  decltype(&switchback::max_pool2d_forward) max_pool2d_forward;
+  decltype(&switchback::max_pool2d_backward) max_pool2d_backward;
+  decltype(&switchback::avg_pool2d_forward) avg_pool2d_forward;
+  decltype(&switchback::avg_pool2d_backward) avg_pool2d_backward;
+  decltype(&switchback::adaptive_avg_pool2d_forward) adaptive_avg_pool2d_forward;
+  decltype(&switchback::adaptive_avg_pool2d_backward) adaptive_avg_pool2d_backward;
+  decltype(&switchback::relu_forward) relu_forward;
+  decltype(&switchback::combine_backward) combine_backward;
+  decltype(&switchback::add_forward) add_forward;
+  decltype(&switchback::channel_affine_forward) channel_affine_forward;
+  decltype(&switchback::channel_affine_backward) channel_affine_backward;
+  decltype(&switchback::nhwc_to_nchw) nhwc_to_nchw;
+  decltype(&switchback::nchw_to_nhwc) nchw_to_nhwc;
+  decltype(&switchback::flatten_forward) flatten_forward;
+  decltype(&switchback::flatten_backward) flatten_backward;
+  decltype(&switchback::one_hot) one_hot;
+  decltype(&switchback::lrn_forward) lrn_forward;
+  decltype(&switchback::lrn_backward) lrn_backward;
+  decltype(&switchback::softmax_forward) softmax_forward;
+  decltype(&switchback::softmax_backward) softmax_backward;
+  decltype(&switchback::write_noisy_input) write_noisy_input;
+  decltype(&switchback::write_interpolated_input) write_interpolated_input;
+  decltype(&switchback::accumulate_moments) accumulate_moments;
+  decltype(&switchback::advance) advance;
+};
+
+const DeviceOps* cuda_ops();  // null in a build without nvcc; says nothing about whether there is a GPU
+
+}  // namespace switchback

@@ -1,0 +1,35 @@
+// CUDA on the CPU, for tests: what kernels/cuda.cuh includes in place of the CUDA headers where a .cu file is compiled
+// as C++ (SB_EMULATED). Programs link the .cpp files of this folder. x86-64 only.
+//   language.h  keywords, vector types, scalar intrinsics
+//   runtime.h   memory, streams, events, graphs
+//   machine.h   the running block: fibers, barriers, races
+//   shared.h    Shared<T>, wide accesses, asynchronous copies
+//   warp.h      shuffles, votes, ldmatrix, mma
+//   launch.cpp  a launch's runs in several orders
+#pragma once
+
+#include <functional>
+#include <tuple>
+#include <utility>
+
+#include "kernels/context.h"
+#include "kernels/emulator/language.h"
+#include "kernels/emulator/machine.h"
+#include "kernels/emulator/runtime.h"
+#include "kernels/emulator/shared.h"
+#include "kernels/emulator/warp.h"
+
+namespace switchback::emulated {
+
+struct Launch;  // kernels/cuda.cuh
+
+// `kernel` tells kernels apart, `body` is what each thread runs.
+void launch_body(Context& ctx, const Launch& launch, const void* kernel, std::function<void()> body);
+
+template <typename... P, typename... A>
+void launch(Context& ctx, const Launch& l, void (*kernel)(P...), A&&... args) {
+  launch_body(ctx, l, reinterpret_cast<const void*>(kernel),
+              [kernel, parameters = std::tuple<P...>(P(std::forward<A>(args))...)] { std::apply(kernel, parameters); });
+}
+
+}  // namespace switchback::emulated

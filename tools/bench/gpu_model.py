@@ -1,0 +1,304 @@
+"""What our GPU kernels should take, computed without a GPU: counted bytes, counted operations, occupancy, time.
+
+The model of one launch: max(bytes / bandwidth, operations / rate, kLaunch), where
+  bytes       each operand once: input, output, weights, and for a split product its partial sums, written and read
+  operations  of whole tiles, in whole rounds of blocks over the multiprocessors
+  rate        the data sheet's, times what the kind of kernel can reach of it (EFFICIENCY), times the tile's share
+Launches of one op add up. `plan` mirrors cut_segments and make_plan of kernels/gemm.cu; a measured run names the kernel
+that ran, and gpu_report.py says where the two differ."""
+
+import math
+from dataclasses import dataclass
+
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+SIZE = dict(fp32=4, tf32=4, bf16=2, fp16=2)
+
+# Data sheets: bytes/s and dense FLOP/s. shared: bytes of a multiprocessor that blocks can have.
+SHEETS = {
+    "a100": dict(name="NVIDIA A100 80GB SXM", arch="sm_80", processors=108, bandwidth=2.039e12, shared=164 << 10,
+                 fp32=19.5e12, tf32=156e12, bf16=312e12, fp16=312e12),
+    "h100": dict(name="NVIDIA H100 80GB HBM3", arch="sm_90a", processors=132, bandwidth=3.35e12, shared=228 << 10,
+                 fp32=66.9e12, tf32=494.7e12, bf16=989.4e12, fp16=989.4e12),
+    "h200": dict(name="NVIDIA H200", arch="sm_90a", processors=132, bandwidth=4.8e12, shared=228 << 10,
+                 fp32=66.9e12, tf32=494.7e12, bf16=989.4e12, fp16=989.4e12),
+}
+MEMORY = 0.9       # of the data sheet's bandwidth that a stream of large accesses reaches
+EFFICIENCY = dict(fp32=0.8, tf32=0.6, bf16=0.6, fp16=0.6)  # FMA loops; mma.sync, which is half of Hopper's wgmma path
+FIRST = 0.6        # of the FMA rate: first layers, whose operands come from shared memory one by one
+FIRST_BACKWARD = 0.5
+LAUNCH = 2.5e-6    # seconds; no kernel takes less when launches follow each other
+
+# kernels/gemm.cu: kGemmTiles and the warps' pieces of the two families.
+TILES = ((128, 128, 1.0), (128, 64, 0.9), (64, 64, 0.75), (128, 32, 0.6), (16, 64, 0.3))
+FMA_PIECES = ((32, 64), (32, 64), (32, 32), (32, 32), (16, 32))
+MMA_PIECES = ((64, 32), (64, 32), (32, 32), (32, 32), (16, 32))
+NARROW = (2, 4)
+STEP_BYTES, PHASES = 64, 8
+
+
+def ceil_div(a, b):
+    return -(-a // b)
+
+
+@dataclass(frozen=True)
+class Conv:
+    name: str
+    c: int
+    k: int
+    size: int  # input height and width
+    kernel: int = 3
+    stride: int = 1
+
+    @property
+    def padding(self):
+        return self.kernel // 2
+
+    @property
+    def out(self):
+        return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
+
+    def flops(self, n):
+        return 2 * n * self.out**2 * self.k * self.c * self.kernel**2
+
+    def bytes(self, n, precision):
+        elements = n * (self.c * self.size**2 + self.k * self.out**2) + self.k * self.c * self.kernel**2
+        return elements * SIZE[precision]
+
+    def shape(self, n):
+        """As `switchback bench --op conv --shape` wants it."""
+        return f"{n},{self.c},{self.size},{self.size},{self.k},{self.kernel},{self.stride},{self.padding}"
+
+
+VGG19 = [64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M"]
+
+
+def vgg19():
+    """[(layer, whether a max pool follows)]"""
+    layers, channels, size = [], 3, 224
+    for i, step in enumerate(VGG19):
+        if step == "M":
+            size //= 2
+        else:
+            layers.append((Conv(f"vgg {channels}->{step} {size}", channels, step, size), VGG19[i + 1] == "M"))
+            channels = step
+    return layers
+
+
+def distinct_convs():
+    """Every convolution shape of VGG16, VGG19 and ResNet-34 at 224x224, once."""
+    convs = list(dict.fromkeys(conv for conv, _ in vgg19()))
+    convs.append(Conv("resnet stem 7x7/2", 3, 64, 224, 7, 2))
+    channels, size = 64, 56
+    for width in (64, 128, 256, 512):
+        if width != channels:
+            convs.append(Conv(f"resnet {channels}->{width} {size} /2", channels, width, size, 3, 2))
+            convs.append(Conv(f"resnet {channels}->{width} {size} 1x1/2", channels, width, size, 1, 2))
+            channels, size = width, size // 2
+        convs.append(Conv(f"resnet {width}->{width} {size}", width, width, size))
+    return convs
+
+
+# ---------------------------------------------------------------------------------------------- kernels
+
+@dataclass
+class Kernel:
+    """One launch. `pattern`: what its name begins with in the resource table."""
+    name: str
+    pattern: str
+    file: str
+    threads: int
+    shared: int
+    blocks: int
+    block_flops: float
+    bytes: float
+    efficiency: float
+
+
+@dataclass(frozen=True)
+class Product:
+    """Rows of one phase and image, columns, elements of K for each phase, tap by tap."""
+    n: int
+    rows: int
+    columns: int
+    depth: int
+    taps: tuple  # of each phase
+
+    @property
+    def phases(self):
+        return len(self.taps)
+
+
+def forward_product(conv, n):
+    return Product(n, conv.out**2, conv.k, conv.c, (conv.kernel**2,))
+
+
+def backward_product(conv, n):
+    """Stride S: the S·S phases of dx, each with the taps that meet it."""
+    per_axis = [len([r for r in range(conv.kernel) if (e + conv.padding - r) % conv.stride == 0])
+                for e in range(min(conv.stride, conv.size))]
+    taps = tuple(a * b for a in per_axis for b in per_axis)
+    return Product(n, ceil_div(conv.size, conv.stride)**2, conv.c, conv.k, taps)
+
+
+def steps_of(product, taps, precision):
+    return taps * ceil_div(product.depth * SIZE[precision], STEP_BYTES)
+
+
+def segments_of(product, precision):
+    """(segments, steps of each): cut_segments."""
+    steps = steps_of(product, max(product.taps), precision)
+    tiles = ceil_div(product.rows, 64) * ceil_div(product.columns, 64) * product.phases
+    wanted = (512 if product.rows <= 16 else 256) // tiles
+    segments = min(max(min(wanted, steps // 8), 1), 16)
+    length = max(ceil_div(steps, segments), 1)
+    return max(ceil_div(steps, length), 1), length
+
+
+def plan(product, precision, processors):
+    """(tile, narrow, split): make_plan."""
+    aligned = product.depth * SIZE[precision] % 16 == 0
+    segments, _ = segments_of(product, precision)
+    best, least = None, 0
+    for tile, (bm, bn, efficiency) in enumerate(TILES):
+        if not aligned and tile not in NARROW:
+            continue
+        blocks = ceil_div(product.n * product.rows, bm) * ceil_div(product.columns, bn) * product.phases
+        for split in (False, True):
+            if split and (segments == 1 or blocks > 4 * processors):
+                continue
+            parts = segments if split else 1
+            time = math.ceil(blocks * parts / processors) / parts * bm * bn / efficiency * (1.2 if split else 1.0)
+            if best is None or time < least:
+                best, least = (tile, not aligned, split), time
+    return best
+
+
+def gemm_kernels(product, precision, processors, bytes_moved):
+    tile, narrow, split = plan(product, precision, processors)
+    segments, length = segments_of(product, precision)
+    (bm, bn, share), fma = TILES[tile], precision == "fp32"
+    wm, wn = (FMA_PIECES if fma else MMA_PIECES)[tile]
+    stages, threads = 3 if fma else 4, 32 * (bm // wm) * (bn // wn)
+    ring, copy = stages * (bm + bn) * STEP_BYTES, 4 if narrow else 16
+    family = dict(fp32="f32", tf32="tf32", bf16="bf16", fp16="f16")[precision]
+    kind = family if fma else f"mma_{family}"
+    steps = [steps_of(product, taps, precision) for taps in product.taps]
+    tiles = ceil_div(product.n * product.rows, bm) * ceil_div(product.columns, bn)
+    blocks = sum(tiles * (ceil_div(s, length) if split else 1) for s in steps if s)
+    flops = sum(tiles * s for s in steps) * 2 * bm * bn * STEP_BYTES / SIZE[precision]
+    partial = segments * product.phases * product.n * product.rows * product.columns * 4 if split else 0
+    name = f"gemm_{kind}_{bm}x{bn}" + (f"_split{segments}" if split else "")
+    segmented = "true" if segments > 1 and not split else "false"
+    return [Kernel(name, f"gemm_kernel<GemmTile<{bm}, {bn}, {wm}, {wn}>, {stages}, {copy}, {segmented}, ",
+                   f"gemm_{family}.cu", threads, max(ring, bm * bn * 4), blocks, flops / max(blocks, 1),
+                   bytes_moved + 2 * partial, EFFICIENCY[precision] * share)]
+
+
+def first_kernels(conv, n, precision, backward, bytes_moved):
+    element = dict(fp32="float", tf32="float", bf16="bf16", fp16="f16")[precision]
+    if not backward:
+        span = [(count - 1) * conv.stride + conv.kernel for count in (4, 16)]
+        blocks = n * ceil_div(conv.out, 4) * ceil_div(conv.out, 16) * ceil_div(conv.k, 64)
+        return [Kernel("first", f"first_forward_kernel<{element}, 3, 2>", "conv_first.cu", 128, span[0] * span[1] * 16,
+                       blocks, conv.flops(n) / blocks, bytes_moved, FIRST)]
+    phases = conv.stride**2
+    groups = 4 if phases <= 2 else 2 if phases <= 4 else 1
+    low, high = -((conv.kernel - 1 - conv.padding) // conv.stride), (conv.stride - 1 + conv.padding) // conv.stride
+    pixels = (4 * groups + high - low) * (32 + high - low)
+    across = ceil_div(conv.size, conv.stride)
+    blocks = n * ceil_div(across, 4 * groups) * ceil_div(across, 32)
+    shared = (pixels * 20 + conv.kernel**2 * 64) * 4
+    return [Kernel("first", f"first_backward_kernel<{element}, 3>", "conv_first.cu", 32 * phases * groups, shared,
+                   blocks, conv.flops(n) / blocks, bytes_moved, FIRST_BACKWARD)]
+
+
+def conv_kernels(conv, n, precision, backward, processors, bytes_moved=None):
+    moved = conv.bytes(n, precision) if bytes_moved is None else bytes_moved
+    if conv.c <= 4:
+        return first_kernels(conv, n, precision, backward, moved)
+    product = backward_product(conv, n) if backward else forward_product(conv, n)
+    return gemm_kernels(product, precision, processors, moved)
+
+
+# ---------------------------------------------------------------------------------------------- occupancy and time
+
+def resources_of(kernel, resources, sheet):
+    """The compiler's row of this kernel, or None."""
+    for row in resources:
+        if row["arch"] == sheet["arch"] and row["file"] == kernel.file and row["kernel"].startswith(kernel.pattern):
+            return row
+    return None
+
+
+def blocks_per_processor(kernel, row, sheet):
+    """By threads, shared memory and, where the compiler's row is known, registers."""
+    warps = ceil_div(kernel.threads, 32)
+    limits = [32, 64 // warps, sheet["shared"] // (kernel.shared + (row["static_shared"] if row else 0) + 1024)]
+    if row:
+        limits.append((1 << 16) // (ceil_div(row["registers"] * 32, 256) * 256 * warps))
+    return min(limits)
+
+
+@dataclass
+class Prediction:
+    kernels: list
+    rows: list          # the compiler's, or None
+    resident: list      # blocks on a multiprocessor
+    seconds: float
+    bytes_seconds: float
+    flops_seconds: float
+
+    @property
+    def name(self):
+        return self.kernels[0].name
+
+    @property
+    def bound(self):
+        if max(self.bytes_seconds, self.flops_seconds) < LAUNCH * len(self.kernels):
+            return "launch"
+        return "memory" if self.bytes_seconds > self.flops_seconds else "arithmetic"
+
+    @property
+    def occupancy(self):
+        return min(1.0, self.resident[0] * ceil_div(self.kernels[0].threads, 32) / 64)
+
+
+def predict_kernels(kernels, precision, resources, sheet):
+    rows = [resources_of(k, resources, sheet) for k in kernels]
+    resident = [blocks_per_processor(k, r, sheet) for k, r in zip(kernels, rows)]
+    by_bytes = [k.bytes / (sheet["bandwidth"] * MEMORY) for k in kernels]
+    rates = [sheet["fp32" if k.name == "first" else precision] / sheet["processors"] * k.efficiency for k in kernels]
+    by_flops = [ceil_div(k.blocks, sheet["processors"]) * k.block_flops / rate for k, rate in zip(kernels, rates)]
+    seconds = sum(max(b, f, LAUNCH) for b, f in zip(by_bytes, by_flops))
+    return Prediction(kernels, rows, resident, seconds, sum(by_bytes), sum(by_flops))
+
+
+def predict_conv(conv, n, precision, backward, resources, sheet):
+    return predict_kernels(conv_kernels(conv, n, precision, backward, sheet["processors"]), precision, resources, sheet)
+
+
+def predict_smoothgrad(n, precision, resources, sheet):
+    """VGG19 at 224x224, n noisy copies in one batch: (seconds of our kernels, seconds at the data sheet's rate).
+    Pools of the forward pass are inside the convolutions; gates and switches are counted, one bit and one byte."""
+    element, memory = SIZE[precision], sheet["bandwidth"] * MEMORY
+    seconds, flops = 0, 0
+    for conv, pooled in vgg19():
+        full, inside = n * conv.k * conv.out**2, n * conv.c * conv.size**2
+        weights = conv.k * conv.c * conv.kernel**2
+        forward = (inside + full // (4 if pooled else 1) + weights) * element + full // 8 + (full // 4 if pooled else 0)
+        backward = (full + inside + weights) * element + inside // 8
+        for way, moved in ((False, forward), (True, backward)):
+            kernels = conv_kernels(conv, n, precision, way, sheet["processors"], moved)
+            seconds += predict_kernels(kernels, precision, resources, sheet).seconds
+        if pooled:  # the pool's way back: dy and switches in, dx out
+            seconds += max((full // 4 * (element + 1) + full * element) / memory, LAUNCH)
+        flops += 2 * conv.flops(n)
+    for inputs, outputs in ((25088, 4096), (4096, 4096), (4096, 1000)):
+        flops += 4 * n * inputs * outputs
+        for depth, columns in ((inputs, outputs), (outputs, inputs)):
+            moved = (n * (inputs + outputs) + inputs * outputs) * element
+            kernels = gemm_kernels(Product(n, 1, columns, depth, (1,)), precision, sheet["processors"], moved)
+            seconds += predict_kernels(kernels, precision, resources, sheet).seconds
+    image = n * 3 * 224 * 224 * element
+    seconds += 2 * max(image / memory, LAUNCH)  # noise in, moments out
+    return seconds, flops / sheet[precision]

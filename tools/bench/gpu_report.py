@@ -1,0 +1,289 @@
+#!/usr/bin/env python3
+"""What tools/gpu_check.sh measured, in one report; and what our kernels should take, without any GPU.
+
+    tools/bench/gpu_report.py --parts FOLDER [--resources FILE]           FOLDER/REPORT.md and REPORT.json
+    tools/bench/gpu_report.py --predict [--gpu h200] [--resources FILE] [--batches 1,16,64]
+
+FILE is what tools/cuda_resources.py --json writes (default: resources.json in FOLDER or beside the bundle); without it,
+occupancy knows no registers. Beside every measured convolution stands the predicted time (gpu_model.py)."""
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import gpu_model as model
+from gpu_measure import SANITIZERS, stages
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def read_json(path):
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def microseconds(seconds):
+    return f"{1e6 * seconds:.1f}"
+
+
+def spread(values):
+    return f"{statistics.median(values):.4g} ({min(values):.4g}–{max(values):.4g})"
+
+
+# ---------------------------------------------------------------------------------------------- predictions
+
+def assumptions(sheet, resources):
+    rates = ", ".join(f"{p} {sheet[p] / 1e12:.1f}" for p in model.PRECISIONS)
+    reach = ", ".join(f"{p} {share}" for p, share in model.EFFICIENCY.items())
+    unknown = "unknown: occupancy by threads and shared memory only"
+    compiler = f"{resources['nvcc']}, {sheet['arch']}" if resources else unknown
+    return [f"- card: {sheet['name']}, {sheet['processors']} multiprocessors; data sheet: "
+            f"{sheet['bandwidth'] / 1e12} TB/s, TFLOP/s {rates} (dense)",
+            f"- a kernel reaches {model.MEMORY} of the bandwidth; of the rate, by its kind: {reach}; first layers "
+            f"{model.FIRST} of the fp32 rate forward, {model.FIRST_BACKWARD} backward, in every precision; each tile "
+            "its share (1, 0.9, 0.75, 0.6, 0.3 from 128x128 to 16x64)",
+            "- bytes: input, output and weights once, partial sums of a split product written and read; FLOPs of whole "
+            "tiles in whole rounds of blocks over the multiprocessors",
+            f"- time = the larger of both, at least {1e6 * model.LAUNCH} µs a launch",
+            f"- registers: {compiler}"]
+
+
+def prediction_table(convs, batches, precision, resources, sheet):
+    lines = [f"## Convolutions, {precision}", "",
+             "| layer | N | way | kernel | blocks | per SM | warps | MB | GFLOP | µs | bound by | TFLOP/s |",
+             "|---|---|---|---|---|---|---|---|---|---|---|---|"]
+    for conv in convs:
+        for batch in batches:
+            for backward in (False, True):
+                p = model.predict_conv(conv, batch, precision, backward, resources, sheet)
+                lines.append(f"| {conv.name} | {batch} | {'back' if backward else 'forward'} | {p.name} | "
+                             f"{p.kernels[0].blocks} | {p.resident[0]} | {100 * p.occupancy:.0f} % | "
+                             f"{sum(k.bytes for k in p.kernels) / 1e6:.1f} | {conv.flops(batch) / 1e9:.2f} | "
+                             f"{microseconds(p.seconds)} | {p.bound} | {conv.flops(batch) / p.seconds / 1e12:.1f} |")
+    return lines
+
+
+def smoothgrad_prediction(resources, sheet):
+    lines = ["## SmoothGrad, VGG19 at 224x224, N = 100", "",
+             "| precision | batch | ms for 100 | samples/s | ms at the data sheet's rate |", "|---|---|---|---|---|"]
+    for precision in model.PRECISIONS:
+        for batch in (25, 50, 100):
+            seconds, floor = model.predict_smoothgrad(batch, precision, resources, sheet)
+            lines.append(f"| {precision} | {batch} | {1e5 * seconds / batch:.1f} | {batch / seconds:.0f} | "
+                         f"{1e5 * floor / batch:.1f} |")
+    return lines
+
+
+def predictions(sheet, resources, batches):
+    rows = resources["kernels"] if resources else []
+    lines = [f"# Predicted times of our kernels on an {sheet['name']}", "",
+             "Computed by `tools/bench/gpu_report.py --predict`; nothing here is measured.", "",
+             *assumptions(sheet, resources), "", *smoothgrad_prediction(rows, sheet)]
+    for precision in model.PRECISIONS:
+        lines += ["", *prediction_table(model.distinct_convs(), batches, precision, rows, sheet)]
+    return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------------------------------------- measured
+
+def card_of(parts):
+    """The data sheet of the GPU that was measured, or None."""
+    gpus = ((parts.get("info") or {}).get("switchback") or {}).get("gpus") or [{}]
+    name = gpus[0].get("name", "")
+    return next((sheet for key, sheet in model.SHEETS.items() if key.upper() in name.upper()), None)
+
+
+def stage_table(parts):
+    lines = ["| stage | result | seconds | |", "|---|---|---|---|"]
+    for stage in stages():
+        part = parts.get(stage)
+        if part is None:
+            lines.append(f"| {stage} | not run | | |")
+            continue
+        remarks = [part["reason"]] if part.get("reason") else []
+        if "ran" in part:
+            remarks.append(f"{part['ran']} tests ran, {len(part.get('failed', {}))} failed")
+        if "shards_run" in part:
+            remarks.append(f"{part['shards_run']} of {part['shards']} shards, {len(part['errors'])} with errors")
+        remarks += part.get("notes", [])
+        text = "; ".join(remarks).replace("|", "/").replace("\n", " ")
+        lines.append(f"| {stage} | {part['status']} | {part.get('seconds', '')} | {text} |")
+    return lines
+
+
+def machine_facts(parts):
+    info = parts.get("info") or {}
+    lines = [f"- {k}: {v}" for k, v in (info.get("nvidia_smi") or {}).items()]
+    if info.get("state"):
+        lines.append("- at the start: " + ", ".join(f"{k} {v}" for k, v in info["state"].items()))
+    own = info.get("switchback")
+    if own:
+        lines.append(f"- switchback {own['version']} ({own['commit']}), {own['build']['compiler']}")
+        for gpu in own["gpus"]:
+            lines.append(f"- {gpu['device']}: {gpu['name']}, compute capability {gpu['compute_capability']}, "
+                         f"{gpu['multiprocessors']} multiprocessors, driver {gpu['driver']}, runtime {gpu['runtime']}; "
+                         + ", ".join(gpu["libraries"]))
+    peer = next((p["peer"] for p in parts.values() if p and p.get("peer")), None)
+    if peer:
+        lines.append("- PyTorch: " + ", ".join(f"{k} {v}" for k, v in peer.items()))
+    return lines
+
+
+def failures(parts):
+    lines = []
+    for stage in ("suite", *SANITIZERS):
+        part = parts.get(stage) or {}
+        for name, message in list(part.get("failed", {}).items())[:40]:
+            lines += [f"### {stage}: {name}", "```", message, "```"]
+        for message in part.get("errors", [])[:10]:
+            lines += [f"### {stage}", "```", message, "```"]
+    return ["", "## Failures", "", *lines] if lines else []
+
+
+def ceilings(part, sheet):
+    lines = ["", "## Ceilings of this card, by PyTorch", "", "| | median (min–max) | of the data sheet |",
+             "|---|---|---|"]
+    if part.get("copy"):
+        c = part["copy"]
+        share = f"{100 * c['median'] / sheet['bandwidth']:.0f} %" if sheet else ""
+        lines.append(f"| device copy, TB/s read and written | {c['median'] / 1e12:.2f} ({c['min'] / 1e12:.2f}–"
+                     f"{c['max'] / 1e12:.2f}) | {share} |")
+    for precision, c in part.get("gemm", {}).items():
+        share = f"{100 * c['median'] / sheet[precision]:.0f} %" if sheet else ""
+        lines.append(f"| matrix product {precision}, TFLOP/s | {c['median'] / 1e12:.1f} ({c['min'] / 1e12:.1f}–"
+                     f"{c['max'] / 1e12:.1f}) | {share} |")
+    return lines
+
+
+def conv_rows(part, resources, sheet):
+    """The stage's rows with the prediction and ratios added."""
+    convs, precision, rows = model.distinct_convs(), part["precision"], []
+    for row in part["rows"]:
+        row = dict(row)
+        conv = next((c for c in convs if c.shape(row["batch"]) == row["shape"]), None)
+        if conv:
+            row |= dict(layer=conv.name, flops=conv.flops(row["batch"]))
+            if sheet:
+                p = model.predict_conv(conv, row["batch"], precision, row["backward"], resources, sheet)
+                row |= dict(predicted_ms=1e3 * p.seconds, predicted_kernel=p.name, bound=p.bound)
+        for engine in ("own", "cudnn", "direct"):
+            if row.get(f"{engine}_ms"):
+                row[f"{engine}_median"] = statistics.median(row[f"{engine}_ms"])
+        if row.get("own_median") and row.get("cudnn_median"):
+            row["cudnn_over_own"] = row["cudnn_median"] / row["own_median"]
+        rows.append(row)
+    return rows
+
+
+def conv_table(stage, rows):
+    lines = ["", f"## {stage}: ms, median (min–max)", "",
+             "| layer | N | way | kernel | own | predicted | measured / predicted | TFLOP/s | cuDNN | cuDNN / own |",
+             "|---|---|---|---|---|---|---|---|---|---|"]
+    for r in rows:
+        own, theirs = r.get("own_ms") or r.get("direct_ms"), r.get("cudnn_ms")
+        kernel = r.get("own_algorithm") or r.get("direct_algorithm") or ""
+        predicted, middle = r.get("predicted_ms"), statistics.median(own) if own else None
+        if r.get("own_algorithm") and predicted and kernel != r["predicted_kernel"]:
+            kernel += f" (predicted: {r['predicted_kernel']})"
+        cells = [r.get("layer", r["shape"]), str(r["batch"]), "back" if r["backward"] else "forward", kernel,
+                 spread(own) if own else r.get("own_error", ""), f"{predicted:.4g}" if predicted else "",
+                 f"{middle / predicted:.2f}" if own and predicted else "",
+                 f"{r['flops'] / middle / 1e9:.1f}" if own and "flops" in r else "",
+                 spread(theirs) if theirs else r.get("cudnn_error", ""),
+                 f"{r['cudnn_over_own']:.2f}" if "cudnn_over_own" in r else ""]
+        lines.append("| " + " | ".join(c.replace("|", "/") for c in cells) + " |")
+    ratios = [r["cudnn_over_own"] for r in rows if "cudnn_over_own" in r]
+    if ratios:
+        lines += ["", f"cuDNN's time over ours: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to "
+                  f"{max(ratios):.2f}; ours is faster in {sum(r > 1 for r in ratios)} of {len(ratios)}."]
+    return lines
+
+
+def smoothgrad_table(part, resources, sheet):
+    mine = [name for name in part["sides"] if name.startswith("switchback")]
+    lines = ["", f"## SmoothGrad, VGG19, N = {part['samples']}, {part['precision']}: samples/s, median (min–max)", "",
+             "| | samples/s | " + "".join(f"{name} is … times (pairs) | " for name in mine) + "peak memory |",
+             "|---" * (3 + len(mine)) + "|"]
+    for name, row in part["sides"].items():
+        cells = []
+        for own in mine:
+            pairs = [a / b for a, b in zip(part["sides"][own]["per_second"], row["per_second"])]
+            cells.append("" if name in mine else spread(pairs))
+        memory = f"{row['peak_bytes'] / 2**20:.0f} MiB" if row.get("peak_bytes") else ""
+        batch = f", batch {row['batch']}" if "batch" in row else ""
+        lines.append("| " + " | ".join([f"{name}{batch}", spread(row["per_second"]), *cells, memory]) + " |")
+    if sheet:
+        seconds, _ = model.predict_smoothgrad(100, part["precision"], resources, sheet)
+        lines.append(f"| predicted, batch 100 | {100 / seconds:.4g} |" + " |" * (1 + len(mine)))
+    if part.get("map_error"):
+        lines += ["", "Error of the map against float64 (same weights, image, noise; norm-wise): "
+                  + ", ".join(f"{k} {v:.2e}" for k, v in part["map_error"].items())]
+    return lines
+
+
+def jacobian_table(part):
+    lines = ["", "## LeNet, ten outputs of one image: ms, median (min–max)", "", "| | ms | ours is … times as fast |",
+             "|---|---|---|"]
+    if not part["ours_ms"]:
+        return lines
+    middle = statistics.median(part["ours_ms"])
+    lines.append(f"| switchback | {spread(part['ours_ms'])} | |")
+    for name, values in sorted(part["ways"].items(), key=lambda item: statistics.median(item[1])):
+        lines.append(f"| PyTorch, {name} | {spread(values)} | {statistics.median(values) / middle:.2f} |")
+    return lines
+
+
+def report(parts, resources):
+    rows, sheet = resources["kernels"] if resources else [], card_of(parts)
+    lines = ["# GPU check", "", *machine_facts(parts), "", *stage_table(parts), *failures(parts)]
+    merged = {}
+    if parts.get("ceilings"):
+        lines += ceilings(parts["ceilings"], sheet)
+    for precision in model.PRECISIONS:
+        part = parts.get(f"smoothgrad-{precision}") or {}
+        if part.get("sides"):
+            lines += smoothgrad_table(part, rows, sheet)
+    if (parts.get("jacobian") or {}).get("ours_ms"):
+        lines += jacobian_table(parts["jacobian"])
+    for precision in model.PRECISIONS:
+        part = parts.get(f"conv-{precision}") or {}
+        if part.get("rows"):
+            merged[f"conv-{precision}"] = conv_rows(part, rows, sheet)
+            lines += conv_table(f"conv-{precision}", merged[f"conv-{precision}"])
+    if sheet:
+        lines += ["", "## What is predicted, and how", "", *assumptions(sheet, resources)]
+    return "\n".join(lines) + "\n", dict(parts=parts, convolutions=merged)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--parts", type=Path, help="the folder that gpu_check.sh wrote")
+    what.add_argument("--predict", action="store_true", help="print the predictions")
+    parser.add_argument("--gpu", default="h200", choices=list(model.SHEETS), help="whose data sheet (default h200)")
+    parser.add_argument("--batches", default="1,16,64", help="of the predicted convolutions (default 1,16,64)")
+    parser.add_argument("--resources", type=Path, help="from tools/cuda_resources.py --json")
+    args = parser.parse_args()
+    if args.resources and not read_json(args.resources):
+        parser.error(f"{args.resources} is no JSON file")
+    places = [args.resources] if args.resources else [(args.parts or ROOT) / "resources.json", ROOT / "resources.json"]
+    resources = next((found for found in map(read_json, places) if found), None)
+    if args.predict:
+        print(predictions(model.SHEETS[args.gpu], resources, [int(n) for n in args.batches.split(",")]), end="")
+        return 0
+    parts = {stage: part for stage in stages() if (part := read_json(args.parts / f"{stage}.json"))}
+    if not parts:
+        sys.exit(f"gpu_report: error: {args.parts} has no stage's result")
+    text, document = report(parts, resources)
+    print(text, end="")
+    (args.parts / "REPORT.md").write_text(text)
+    (args.parts / "REPORT.json").write_text(json.dumps(document, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
