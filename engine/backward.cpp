@@ -14,6 +14,7 @@ struct Backward::Op {
   int other = -1;    // buffer added
   int value;         // the node whose gradient is written
   int relu = -1;     // ReLU node whose rule is applied at the end
+  int64_t channel = 0;  // of a concatenation: where the value's channels begin in it
 };
 
 namespace {
@@ -79,7 +80,7 @@ Backward::Backward(const Plan& plan, int from, int to, int64_t capacity)
     gradient[size_t(from_)] = buffer;
   }
   // `step` null: `from` itself is what the reader sends back.
-  const auto contribute = [&](int value, const Step* step, int from_buffer) {
+  const auto contribute = [&](int value, const Step* step, int from_buffer, int64_t channel = 0) {
     const bool last = --pending[size_t(value)] == 0;
     const int relu = last ? relu_before(value) : -1, other = gradient[size_t(value)];
     if (!step && other < 0 && relu < 0) {
@@ -87,7 +88,7 @@ Backward::Backward(const Plan& plan, int from, int to, int64_t capacity)
       return;
     }
     const int buffer = new_buffer(value);
-    ops_.push_back({step, from_buffer, buffer, other, value, relu});
+    ops_.push_back({step, from_buffer, buffer, other, value, relu, channel});
     gradient[size_t(value)] = buffer;
   };
   for (size_t i = steps.size(); i-- > 0;) {
@@ -95,8 +96,11 @@ Backward::Backward(const Plan& plan, int from, int to, int64_t capacity)
     if (!needed[size_t(step.output)] || step.output == to_) continue;
     const int g = gradient[size_t(step.output)];
     if (step.residual >= 0 && below[size_t(step.residual)]) contribute(step.residual, nullptr, g);
-    for (int value : step.inputs)
-      if (below[size_t(value)]) contribute(value, passes_through(network, step) ? nullptr : &step, g);
+    int64_t channel = 0;  // counts in concatenations only
+    for (int value : step.inputs) {
+      if (below[size_t(value)]) contribute(value, passes_through(network, step) ? nullptr : &step, g, channel);
+      channel += plan.shapes()[size_t(value)].c;
+    }
   }
   result_buffer_ = gradient[size_t(to_)];
 
@@ -176,6 +180,7 @@ ConstView Backward::run(const Tape& tape, ReluRule rule, int64_t seeds_per_item)
                    [&](const LocalResponseNorm& l) { lrn_backward(ctx, l, dy, kept(), dx, epilogue); },
                    [&](const Softmax&) { softmax_backward(ctx, dy, kept(), dx, epilogue); },
                    [&](const Flatten&) { flatten_backward(ctx, dy, dx, epilogue); },
+                   [&](const Concat&) { concat_backward(ctx, dy, op.channel, dx, epilogue); },
                    [&](const auto&) { fail("{} has no backward op", type_name(network.nodes[size_t(step.node)].layer)); },
                },
                network.nodes[size_t(step.node)].layer);

@@ -37,6 +37,7 @@ std::string_view type_name(const Layer& layer) {
                         [](const Dropout&) { return "Dropout"; },
                         [](const Flatten&) { return "Flatten"; },
                         [](const Add&) { return "Add"; },
+                        [](const Concat&) { return "Concat"; },
                     },
                     layer);
 }
@@ -69,8 +70,11 @@ std::string describe(const Layer& layer) {
 
 Shape output_shape(const Layer& layer, std::span<const Shape> inputs) {
   const size_t expected = std::holds_alternative<Add>(layer) ? 2 : std::holds_alternative<Input>(layer) ? 0 : 1;
-  CHECK(std::holds_alternative<Input>(layer) || inputs.size() == expected, "{} takes {} inputs, not {}",
-        type_name(layer), expected, inputs.size());
+  if (std::holds_alternative<Concat>(layer))
+    CHECK(inputs.size() >= 2, "Concat takes two or more inputs, not {}", inputs.size());
+  else
+    CHECK(std::holds_alternative<Input>(layer) || inputs.size() == expected, "{} takes {} inputs, not {}",
+          type_name(layer), expected, inputs.size());
   return std::visit(
       overloaded{
           [&](const Input&) { return inputs.empty() ? Shape{} : inputs[0]; },
@@ -88,6 +92,15 @@ Shape output_shape(const Layer& layer, std::span<const Shape> inputs) {
             const Shape a = inputs[0], b = inputs[1];
             CHECK(a == b, "cannot add [{},{},{}] and [{},{},{}]", a.c, a.h, a.w, b.c, b.h, b.w);
             return a;
+          },
+          [&](const Concat&) {
+            Shape all = inputs[0];
+            for (const Shape& s : inputs.subspan(1)) {
+              CHECK(s.n == all.n && s.h == all.h && s.w == all.w, "cannot concatenate [{},{},{}] and [{},{},{}]", all.c,
+                    all.h, all.w, s.c, s.h, s.w);
+              all.c += s.c;
+            }
+            return all;
           },
           [&](const auto&) { return inputs[0]; },
       },

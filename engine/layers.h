@@ -29,9 +29,10 @@ struct Softmax {};
 struct Dropout {};  // the identity at inference
 struct Flatten {};  // to [n, c·h·w] in CHW order
 struct Add {};      // of two inputs of the same shape
+struct Concat {};   // of two or more inputs along the channels
 
 using Layer = std::variant<Input, Conv2d, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, ReLU, BatchNorm2d,
-                           LocalResponseNorm, Softmax, Dropout, Flatten, Add>;
+                           LocalResponseNorm, Softmax, Dropout, Flatten, Add, Concat>;
 
 struct ParameterSpec {
   std::string name;  // "weight", "bias", "running_mean", "running_var"

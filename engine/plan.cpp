@@ -152,6 +152,9 @@ Plan::Plan(Context& ctx, const Network& network, Shape input, const PlanOptions&
   steps_ = fuse(network, holders_, seen);
   if (ctx.gpu) fuse_pools(ctx, network, shapes_, seen, activation_type(options.precision), steps_);
 
+  parts_.resize(network.nodes.size());
+  if (ctx.gpu) find_parts(seen);
+
   std::vector<Lifetime> lives(network.nodes.size());
   const int end = int(steps_.size());
   lives[0] = {value_bytes(shapes_[0], options.precision), -1, seen[0] ? end : -1};
@@ -160,6 +163,12 @@ Plan::Plan(Context& ctx, const Network& network, Shape input, const PlanOptions&
     // Where the next step's pool is done with this one, only the pooled map is ever written, and already here.
     lives[size_t(step.output)] = {step.with_next_pool ? 0 : value_bytes(shapes_[size_t(step.output)], options.precision),
                                   i - (step.done_with_previous ? 1 : 0), seen[size_t(step.output)] ? end : i};
+    if (is<Concat>(network, step.node))  // parts written in place are there earlier
+      for (int value : step.inputs)
+        if (parts_[size_t(value)].whole == step.output) {
+          lives[size_t(step.output)].first = std::min(lives[size_t(step.output)].first, lives[size_t(value)].first);
+          lives[size_t(value)].bytes = 0;
+        }
     for (int value : step.inputs) lives[size_t(value)].last = std::max(lives[size_t(value)].last, i);
     if (step.residual >= 0) lives[size_t(step.residual)].last = std::max(lives[size_t(step.residual)].last, i);
     if (options.tape) add_slots(network, shapes_, step, options.precision, slots_, tape_bytes_);
@@ -206,6 +215,7 @@ bool is_vector(const Network& network, int node) {
     if (std::holds_alternative<Linear>(n.layer) || std::holds_alternative<Flatten>(n.layer)) return true;
     const bool keeps = std::holds_alternative<ReLU>(n.layer) || std::holds_alternative<Dropout>(n.layer) ||
                        std::holds_alternative<Softmax>(n.layer) || std::holds_alternative<Add>(n.layer) ||
+                       std::holds_alternative<Concat>(n.layer) ||
                        std::holds_alternative<BatchNorm2d>(n.layer);
     if (!keeps) return false;
     node = n.inputs[0];
@@ -250,6 +260,8 @@ Epilogue Plan::epilogue(const Step& step, Tape* tape) const {
              .relu = with_relu.relu >= 0,
              .clip = with_relu.clip,
              .gates = with_relu.relu >= 0 && tape ? static_cast<uint32_t*>(tape->data(with_relu.relu)) : nullptr};
+  if (const Part& part = parts_[size_t(pool ? pool->output : step.output)]; part.whole >= 0)
+    e.pitch = shapes_[size_t(part.whole)].c;
   if (pool) {
     e.pool = &std::get<MaxPool2d>(network_->nodes[size_t(pool->node)].layer);
     e.switches = tape ? tape->data(pool->node) : nullptr;
@@ -260,7 +272,34 @@ Epilogue Plan::epilogue(const Step& step, Tape* tape) const {
 
 View Plan::view(int node) const {
   char* base = static_cast<char*>(ctx_->arena.reserve(arena_bytes_));
-  return {base + offsets_[size_t(node)], shapes_[size_t(node)].with_n(n_), activation_type(options_.precision)};
+  const DType type = activation_type(options_.precision);
+  const Part& part = parts_[size_t(node)];
+  const size_t offset = part.whole < 0 ? offsets_[size_t(node)]
+                                       : offsets_[size_t(part.whole)] + size_t(part.channel) * size_of(type);
+  return {base + offset, shapes_[size_t(node)].with_n(n_), type};
+}
+
+// The parts of concatenations that the kernels of convolutions and max pools write in place: those that nobody else
+// reads, since other readers want whole maps.
+void Plan::find_parts(const std::vector<bool>& seen) {
+  std::vector<int> readers(shapes_.size(), 0);
+  std::vector<const Step*> maker(shapes_.size(), nullptr);
+  for (const Step& step : steps_) {
+    maker[size_t(step.output)] = &step;
+    for (int value : step.inputs) ++readers[size_t(value)];
+    if (step.residual >= 0) ++readers[size_t(step.residual)];
+  }
+  for (const Step& step : steps_) {
+    if (!is<Concat>(*network_, step.node)) continue;
+    int64_t channel = 0;
+    for (int value : step.inputs) {
+      const Step* by = maker[size_t(value)];
+      if (by && readers[size_t(value)] == 1 && !seen[size_t(value)] &&
+          (is<Conv2d>(*network_, by->node) || is<MaxPool2d>(*network_, by->node)))
+        parts_[size_t(value)] = {step.output, channel};
+      channel += shapes_[size_t(value)].c;
+    }
+  }
 }
 
 void Plan::run(const Step& step, Tape* tape) const {
@@ -298,6 +337,13 @@ void Plan::run(const Step& step, Tape* tape) const {
                  },
                  [&](const Flatten&) { flatten_forward(*ctx_, x, y); },
                  [&](const Add&) { add_forward(*ctx_, x, view(step.inputs[1]), y, end); },
+                 [&](const Concat&) {
+                   int64_t channel = 0;
+                   for (int value : step.inputs) {
+                     if (parts_[size_t(value)].whole < 0) concat_forward(*ctx_, view(value), y, channel);
+                     channel += shapes_[size_t(value)].c;
+                   }
+                 },
              },
              network_->nodes[size_t(step.node)].layer);
 }

@@ -100,6 +100,7 @@ class Plan {
   friend class Backward;
   void run(const Step& step, Tape* tape) const;
   Epilogue epilogue(const Step& step, Tape* tape) const;
+  void find_parts(const std::vector<bool>& seen);
   View view(int node) const;
   Context* ctx_;
   const Network* network_;
@@ -107,6 +108,12 @@ class Plan {
   std::vector<Shape> shapes_;
   std::vector<int> holders_;
   std::vector<Step> steps_;
+  // Where a node's value is part of a concatenation's and written there: from channel `channel` on of node `whole`.
+  struct Part {
+    int whole = -1;
+    int64_t channel = 0;
+  };
+  std::vector<Part> parts_;      // of every node
   std::vector<size_t> offsets_;  // of every node's value in the arena; npos where fused away
   std::vector<Tape::Slot> slots_;
   size_t arena_bytes_ = 0, tape_bytes_ = 0;

@@ -190,7 +190,7 @@ __device__ __forceinline__ void finish(const ForwardEnd<T>& e, const Spread& spr
       above |= uint32_t(v[i] >= e.clip) << i;
       if (e.relu) v[i] = relu_of(v[i], e.clip);
     }
-    store_channels(e.y + at, v);
+    store_channels(e.y + pixel * e.pitch + spot.channel, v);
   }
   if (!e.gates) return;
   const int64_t word = pixel * e.words + spot.channel / 32;

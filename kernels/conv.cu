@@ -214,6 +214,8 @@ void conv2d_forward(Context& ctx, const ConvWeights& weights, ConstView x, View 
           epilogue.pool->kernel_w);
     return run(gemm_takes_pool(ctx, conv, x.shape, x.dtype, *epilogue.pool) ? Kernel::gemm : Kernel::direct);
   }
+  // Libraries write whole maps only.
+  if (epilogue.pitch) return run(own_kernel(ctx, conv, x.shape, x.dtype, false));
   run(choose(ctx, {conv, x.shape, x.dtype, false, ctx.tf32}, run));
 }
 

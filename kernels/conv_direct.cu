@@ -127,7 +127,8 @@ __device__ __forceinline__ void write_winner(const PoolEnd<T>& e, int64_t pixel,
   const int64_t at = pixel * e.end.channels + 32 * word + (threadIdx.x & 31);
   const float v = winner.best;
   if (live) {
-    e.end.y[at] = from_float<T>(e.relu_last && e.end.relu ? relu_of(v, e.end.clip) : v);
+    e.end.y[pixel * e.end.pitch + 32 * word + (threadIdx.x & 31)] =
+        from_float<T>(e.relu_last && e.end.relu ? relu_of(v, e.end.clip) : v);
     if (e.switches && e.wide_switches) static_cast<uint16_t*>(e.switches)[at] = uint16_t(winner.place);
     else if (e.switches) static_cast<uint8_t*>(e.switches)[at] = uint8_t(winner.place);
   }

@@ -269,6 +269,8 @@ const DeviceOps* ops() {
       .nchw_to_nhwc = nchw_to_nhwc,
       .flatten_forward = flatten_forward,
       .flatten_backward = flatten_backward,
+      .concat_forward = concat_forward,
+      .concat_backward = concat_backward,
       .one_hot = one_hot,
       .lrn_forward = lrn_forward,
       .lrn_backward = lrn_backward,

@@ -59,6 +59,8 @@ struct DeviceOps {
   decltype(&switchback::nchw_to_nhwc) nchw_to_nhwc;
   decltype(&switchback::flatten_forward) flatten_forward;
   decltype(&switchback::flatten_backward) flatten_backward;
+  decltype(&switchback::concat_forward) concat_forward;
+  decltype(&switchback::concat_backward) concat_backward;
   decltype(&switchback::one_hot) one_hot;
   decltype(&switchback::lrn_forward) lrn_forward;
   decltype(&switchback::lrn_backward) lrn_backward;

@@ -10,7 +10,7 @@ __global__ void __launch_bounds__(128) forward_pass_kernel(ForwardEnd<T> end, in
   if (place >= places || n >= images) return;
   const int channel = min(32 * word + int(threadIdx.x & 31), end.channels - 1);  // any value will do past the end
   const int64_t pixel = int64_t(n) * places + place;
-  finish(end, pixel, word, to_float(end.y[pixel * end.channels + channel]));
+  finish(end, pixel, word, to_float(end.y[pixel * end.pitch + channel]));
 }
 
 template <typename T>

@@ -18,12 +18,14 @@ struct ForwardEnd {
   uint32_t* gates;     // [n,h,w,words] or null
   uint32_t* above;     // the clip's second plane, or null
   int channels, words;
+  int pitch;           // elements of y from pixel to pixel: channels, or more in a concatenation
 };
 template <typename T>
 ForwardEnd<T> forward_end(View y, const float* bias, const Epilogue& e) {
   const bool clipped = e.gates && e.clip != kNoClip;
   return {y.as<T>(), bias, static_cast<const T*>(e.residual), e.clip, e.relu, e.gates,
-          clipped ? e.gates + gate_words(y.shape) : nullptr, int(y.shape.c), int(gate_words_per_pixel(y.shape.c))};
+          clipped ? e.gates + gate_words(y.shape) : nullptr, int(y.shape.c), int(gate_words_per_pixel(y.shape.c)),
+          int(e.pitch ? e.pitch : y.shape.c)};
 }
 
 // dx = rule(gate, v + other).
@@ -53,11 +55,10 @@ template <typename T>
 __device__ __forceinline__ void finish(const ForwardEnd<T>& e, int64_t pixel, int word, float v) {
   const int lane = threadIdx.x & 31, channel = 32 * word + lane;
   const bool live = channel < e.channels;
-  const int64_t at = pixel * e.channels + channel;
   if (live) {
     if (e.bias) v += e.bias[channel];
-    if (e.residual) v += to_float(e.residual[at]);
-    e.y[at] = from_float<T>(e.relu ? relu_of(v, e.clip) : v);
+    if (e.residual) v += to_float(e.residual[pixel * e.channels + channel]);
+    e.y[pixel * e.pitch + channel] = from_float<T>(e.relu ? relu_of(v, e.clip) : v);
   }
   if (!e.gates) return;
   const uint32_t inside = __ballot_sync(kFullMask, live && v > 0.f && (v < e.clip || e.clip == kNoClip));

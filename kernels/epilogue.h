@@ -18,6 +18,10 @@ struct Epilogue {
   float clip = kNoClip;       // ReLU6: 6
   uint32_t* gates = nullptr;  // where the gate bits of y go (types.h), or null
 
+  // Where y is some channels of a concatenation (GPUs; convolutions and max pools): the channels of the whole, from pixel
+  // to pixel. y's data then points to its first channel. 0: y stands alone.
+  int64_t pitch = 0;
+
   // A max pool behind it all, where conv2d_fuses_pool says so (GPUs only): y is then the pooled map, and no residual is
   // allowed. With pool_before_relu it is relu(pool(s)) and the gates are those of the pooled map, else pool(relu(s))
   // and the gates are those of s, at the convolution's size.

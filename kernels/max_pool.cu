@@ -227,7 +227,7 @@ void by_switches(const MaxPool2d& pool, Void* switches, const F& f) {
 
 void max_pool2d_forward(Context& ctx, const MaxPool2d& pool, ConstView x, View y, void* switches,
                         const Epilogue& epilogue) {
-  const bool wide = is_wide(y.shape.c, {x.data, y.data, switches, epilogue.residual});
+  const bool wide = is_wide(y.shape.c, {x.data, y.data, switches, epilogue.residual}) && epilogue.pitch % 8 == 0;
   by_type_and_width(y.dtype, wide, [&](auto type, auto width) {
     by_switches(pool, switches, [&](auto* typed) {
       forward<decltype(type), std::remove_pointer_t<decltype(typed)>, width()>(ctx, pool, x, y, typed, epilogue);

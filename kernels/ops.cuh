@@ -32,6 +32,8 @@ void nhwc_to_nchw(Context&, ConstView x, float* y);
 void nchw_to_nhwc(Context&, const float* x, View y);
 void flatten_forward(Context&, ConstView x, View y);
 void flatten_backward(Context&, ConstView dy, View dx, const BackwardEpilogue&);
+void concat_forward(Context&, ConstView x, View y, int64_t channel);
+void concat_backward(Context&, ConstView dy, int64_t channel, View dx, const BackwardEpilogue&);
 void one_hot(Context&, View seed, const std::vector<SeedUnit>& units);
 // normalize.cu
 void lrn_forward(Context&, const LocalResponseNorm&, ConstView x, View y);

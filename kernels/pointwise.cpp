@@ -194,6 +194,38 @@ static void check_flat(const char* op, ConstView x, ConstView flat) {
         flat.shape.n, flat.shape.c, flat.shape.h, flat.shape.w);
 }
 
+static void check_part(const char* op, ConstView part, ConstView whole, int64_t channel) {
+  const Shape a = part.shape, b = whole.shape;
+  CHECK(a.n == b.n && a.h == b.h && a.w == b.w && channel >= 0 && channel + a.c <= b.c && part.dtype == whole.dtype,
+        "{}: [{},{},{},{}] from channel {} on is no part of [{},{},{},{}]", op, a.n, a.c, a.h, a.w, channel, b.n, b.c,
+        b.h, b.w);
+}
+
+void concat_forward(Context& ctx, ConstView x, View y, int64_t channel) {
+  check_part("concat_forward", x, y, channel);
+  if (ctx.gpu) return ctx.gpu->ops->concat_forward(ctx, x, y, channel);
+  const size_t size = size_of(x.dtype), bytes = size_t(x.shape.c) * size, pitch = size_t(y.shape.c) * size;
+  const char* from = x.as<char>();
+  char* to = y.as<char>() + size_t(channel) * size;
+  parallel_ranges(ctx, x.shape.pixels(), x.shape.c, [&](int64_t first, int64_t last) {
+    for (int64_t p = first; p < last; ++p) std::memcpy(to + size_t(p) * pitch, from + size_t(p) * bytes, bytes);
+  });
+}
+
+void concat_backward(Context& ctx, ConstView dy, int64_t channel, View dx, const BackwardEpilogue& epilogue) {
+  check_part("concat_backward", dx, dy, channel);
+  check_epilogue(epilogue, "concat_backward");
+  if (ctx.gpu) return ctx.gpu->ops->concat_backward(ctx, dy, channel, dx, epilogue);
+  with_type(dx.dtype, "concat_backward", [&](auto type) {
+    using T = decltype(type);
+    const int64_t c = dx.shape.c, pitch = dy.shape.c;
+    const T* in = dy.as<T>() + channel;
+    backward_loop<T>(ctx, dx, epilogue, true, [&](int64_t e, int64_t i, int lanes) SB_LAMBDA {
+      return load8(in + (e - i) / c * pitch + i, lanes);  // e = pixel·c + i
+    });
+  });
+}
+
 void flatten_forward(Context& ctx, ConstView x, View y) {
   check_flat("flatten_forward", x, y);
   if (ctx.gpu) return ctx.gpu->ops->flatten_forward(ctx, x, y);

@@ -15,6 +15,16 @@ struct Read {
     load_channels(x + at, v);
   }
 };
+// Some channels of every pixel of a concatenation: its first, and how many there are in it and in the whole.
+template <typename T>
+struct ReadPart {
+  const T* x;
+  int64_t channels, pitch;
+  template <int V>
+  __device__ __forceinline__ void operator()(int64_t at, int channel, float (&v)[V]) const {
+    load_channels(x + (at - channel) / channels * pitch + channel, v);  // at = pixel·channels + channel
+  }
+};
 template <typename T>
 struct Sum {
   const T *a, *b;
@@ -220,6 +230,26 @@ void add_forward(Context& ctx, ConstView a, ConstView b, View y, const Epilogue&
   by_type_and_width(y.dtype, wide, [&](auto type, auto width) {
     using T = decltype(type);
     forward<T, width()>(ctx, "add_forward", Sum<T>{a.as<T>(), b.as<T>()}, y, epilogue);
+  });
+}
+
+void concat_forward(Context& ctx, ConstView x, View y, int64_t channel) {
+  const View part{y.as<char>() + size_t(channel) * size_of(y.dtype), x.shape, y.dtype};
+  const Epilogue end{.pitch = y.shape.c};
+  const bool wide = is_wide(x.shape.c, {x.data, part.data}) && y.shape.c % 8 == 0;
+  by_type_and_width(y.dtype, wide, [&](auto type, auto width) {
+    using T = decltype(type);
+    forward<T, width()>(ctx, "concat_forward", Read<T>{x.as<T>()}, part, end);
+  });
+}
+
+void concat_backward(Context& ctx, ConstView dy, int64_t channel, View dx, const BackwardEpilogue& epilogue) {
+  const char* part = dy.as<char>() + size_t(channel) * size_of(dy.dtype);
+  const bool wide = is_wide(dx.shape.c, {part, dx.data, epilogue.other}) && dy.shape.c % 8 == 0;
+  by_type_and_width(dx.dtype, wide, [&](auto type, auto width) {
+    using T = decltype(type);
+    const ReadPart<T> source{reinterpret_cast<const T*>(part), dx.shape.c, dy.shape.c};
+    backward<T, width()>(ctx, "concat_backward", source, dx, epilogue);
   });
 }
 

@@ -31,6 +31,12 @@ void nchw_to_nhwc(Context& ctx, const float* x, View y);
 void flatten_forward(Context& ctx, ConstView x, View y);
 void flatten_backward(Context& ctx, ConstView dy, View dx, const BackwardEpilogue& epilogue = {});
 
+// Concatenation along channels: x becomes channels `channel`, `channel` + 1, … of every pixel of y; other channels of y stay.
+// On GPUs convolutions and max pools write there themselves (Epilogue::pitch).
+void concat_forward(Context& ctx, ConstView x, View y, int64_t channel);
+// dx = rule(gate, those channels of dy + other).
+void concat_backward(Context& ctx, ConstView dy, int64_t channel, View dx, const BackwardEpilogue& epilogue = {});
+
 // Sets all of `seed` to zero but seed[p, channel[p], row[p], col[p]] = 1; row -1: the whole channel is 1 (the sum over
 // its positions is what is differentiated). `units` is on the host, one for each item.
 struct SeedUnit {

@@ -166,7 +166,9 @@ struct ForwardTarget {
         residual(static_cast<const T*>(e.residual)),
         inside(e.gates),
         above(e.gates && e.relu && e.clip < kNoClip ? e.gates + gate_words(y.shape) : nullptr),
-        rule(e) {}
+        rule(e) {
+    CHECK(!e.pitch, "concatenations are not written in place on the CPU");
+  }
 
   // One group of up to 32 channels. element: offset of the first; word: index of its gate word;
   // source(v, lanes) gives the eight values 8v…8v+7 before residual and activation.

@@ -1,6 +1,7 @@
 // Plans and backward passes over a network made to meet every layer and every way that branches join.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -49,12 +50,19 @@ Tensor image(Shape s) {
   return x;
 }
 
+Context& configured(Context& ctx, const Context& as) {
+  ctx.conv = as.conv;
+  return ctx;
+}
+
 struct Pass {
   Context ctx;  // of its own, so that passes do not share an arena
   Plan plan;
   Tape tape;
-  Pass(const Context& on, const Network& net, const Tensor& x, std::vector<int> observe, Precision precision = Precision::fp32)
-      : ctx(on.gpu), plan(ctx, net, {x.dim(0), x.dim(1), x.dim(2), x.dim(3)}, {.precision = precision, .observe = std::move(observe)}) {
+  Pass(const Context& on, const Network& net, const Tensor& x, std::vector<int> observe,
+       Precision precision = Precision::fp32)
+      : ctx(on.gpu), plan(configured(ctx, on), net, {x.dim(0), x.dim(1), x.dim(2), x.dim(3)},
+             {.precision = precision, .observe = std::move(observe)}) {
     plan.write(x.data(), x.dim(0));
     plan.forward(&tape);
   }
@@ -132,6 +140,57 @@ TEST_P(Engine, ObservedValues) {
   }
   const Tensor dropped = all.plan.read(net.find("drop")), kept = all.plan.read(net.find("relu6"));
   for (int64_t i = 0; i < kept.count(); ++i) ASSERT_EQ(dropped[i], kept[i]);
+}
+
+// Branches as in inception blocks: convolutions, a fused and a plain max pool that GPUs write in place, an average pool
+// that is copied, a value that others read too, the same value twice, a concatenation of concatenations. Observing every
+// node keeps all of them apart; on integers not a bit may differ, nor from the CPU.
+TEST_P(Engine, ConcatenationsInPlaceAndNot) {
+  Network net("branches", {1, 3, 12, 12});
+  const int stem = net.add("stem", conv2d(3, 16, 3, 1, 1));
+  const int relu = net.add("relu", ReLU{});
+  const int one = net.add("one", conv2d(16, 8, 1), {relu});
+  net.add("three", conv2d(16, 40, 3, 1, 1), {relu});
+  const int three = net.add("three_relu", ReLU{});
+  const int max = net.add("max", max_pool2d(3, 1, 1), {relu});
+  const int avg = net.add("avg", AvgPool2d{.kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1}, {relu});
+  const int inner = net.add("inner", Concat{}, {one, three, max});
+  const int outer = net.add("outer", Concat{}, {inner, avg, avg, stem});
+  net.add("conv", conv2d(112, 33, 3, 2, 1), {outer});
+  net.add("conv_relu", ReLU{});
+  const int pool = net.add("pool", max_pool2d(2, 2));
+  const int last = net.add("last", conv2d(112, 5, 1, 4), {outer});
+  net.add("end", Concat{}, {last, pool});
+  random_weights(net, 1);
+  for (Node& node : net.nodes)
+    for (auto& [spec, tensor] : node.parameters())
+      for (int64_t i = 0; i < tensor->count(); ++i) (*tensor)[i] = float((i * 31 + 7) % 5 - 2);
+  net.packed.reset();
+  Tensor x = image({2, 3, 12, 12});
+  for (int64_t i = 0; i < x.count(); ++i) x[i] = std::floor(2 * x[i]);
+  ASSERT_EQ(net.shapes({2, 3, 12, 12}).back(), (Shape{2, 38, 3, 3}));
+
+  Context cpu;
+  cpu.conv = ConvAlgorithm::direct;
+  Pass on_cpu(cpu, net, x, {});
+  const Tensor want = on_cpu.plan.read(net.output());
+  using enum ConvAlgorithm;
+  for (const ConvAlgorithm algorithm : ctx.gpu ? std::vector{own, gemm, direct} : std::vector{direct}) {
+    ctx.conv = algorithm;
+    Pass in_place(ctx, net, x, {}), apart(ctx, net, x, all_nodes(net));
+    const Tensor a = in_place.plan.read(net.output()), b = apart.plan.read(net.output());
+    for (int64_t i = 0; i < a.count(); ++i) {
+      ASSERT_EQ(a[i], want[i]) << i;
+      ASSERT_EQ(b[i], want[i]) << i;
+    }
+    for (ReluRule rule : {kGradient, kDeconv, kGuided})
+      for (const int64_t channel : {2, 20}) {
+        const std::vector<double> wanted = on_cpu.gradient(net.output(), channel, rule);
+        EXPECT_GT(*std::max_element(wanted.begin(), wanted.end()), 0);
+        EXPECT_EQ(in_place.gradient(net.output(), channel, rule), wanted);
+        EXPECT_EQ(apart.gradient(net.output(), channel, rule), wanted);
+      }
+  }
 }
 
 TEST_P(Engine, TapeFileRoundTripWithAClip) {

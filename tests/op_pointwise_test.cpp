@@ -160,6 +160,32 @@ void check_flatten(OpRun& run, const Case& c, DType dtype) {
                    [&](View dx, const BackwardEpilogue& e) { flatten_backward(run.ctx, dy, dx, e); });
 }
 
+// Three parts of 1, c and 3 channels into one map and back, with every epilogue on the way back.
+void check_concat(OpRun& run, const Case& c, DType dtype) {
+  const Shape s = c.shape;
+  const int64_t channels[] = {1, s.c, 3}, all = 4 + s.c;
+  const Activation whole = run.output({s.n, all, s.h, s.w}, dtype);
+  Nchw want({s.n, all, s.h, s.w});
+  int64_t first = 0;
+  for (const int64_t count : channels) {
+    const Nchw part = run.integers({s.n, count, s.h, s.w}, 100);
+    for (int64_t i = 0; i < part.shape.count(); ++i) {
+      const int64_t pixels = s.h * s.w, n = i / part.shape.item(), channel = i / pixels % count;
+      want.v[size_t((n * all + first + channel) * pixels + i % pixels)] = part.v[size_t(i)];
+    }
+    concat_forward(run.ctx, run.input(part, dtype), whole, first);
+    first += count;
+  }
+  EXPECT_EQ(compare_exact(whole.read(), want), "");
+  const Activation dy = run.input(want, dtype);
+  Nchw middle(s);
+  for (int64_t n = 0; n < s.n; ++n)
+    std::copy_n(want.v.begin() + (n * all + 1) * s.h * s.w, s.item(), middle.v.begin() + n * s.item());
+  for (const int64_t seeds : {1, 2, 3})
+    check_backward(run, plain(middle), exact_values(dtype), seeds,
+                   [&](View dx, const BackwardEpilogue& e) { concat_backward(run.ctx, dy, 1, dx, e); });
+}
+
 void check_errors(OpRun& run) {
   const Activation a = run.input(Nchw(Shape{1, 2, 3, 4}, 1), DType::f32);
   const Activation other = run.input(Nchw(Shape{1, 2, 4, 3}, 1), DType::f32);
@@ -179,7 +205,8 @@ void register_pointwise_tests() {
   };
   constexpr Op kOps[] = {{"Op/Relu", check_relu},      {"Op/CombineInPlace", check_combine_in_place},
                          {"Op/Add", check_add},        {"Op/ChannelAffine", check_affine},
-                         {"Op/Layout", check_layouts}, {"Op/Flatten", check_flatten}};
+                         {"Op/Layout", check_layouts}, {"Op/Flatten", check_flatten},
+                         {"Op/Concat", check_concat}};
   for (const Op& op : kOps)
     for_each_device(op.suite, [&](const DeviceRow& device) {
       for (const Case& c : kCases)
