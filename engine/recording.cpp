@@ -7,12 +7,14 @@ namespace switchback {
 
 void Recording::run(Context& ctx, const std::function<void()>& work) {
   if (!ctx.gpu || !ctx.graphs) return work();
-  const bool warm = arena_ && arena_ == ctx.arena.data() && scratch_ == ctx.scratch.data();
+  const bool warm = arena_ && arena_ == ctx.arena.data() && scratch_ == ctx.scratch.data() &&
+                    counters_ == ctx.counters();
   if (!warm) {
     graph_.reset();
     work();
     arena_ = ctx.arena.data();
     scratch_ = ctx.scratch.data();
+    counters_ = ctx.counters();
     return;
   }
   if (!graph_) {
@@ -22,7 +24,7 @@ void Recording::run(Context& ctx, const std::function<void()>& work) {
       work();
     } catch (...) {
       try {
-        ops.end_capture(*ctx.gpu);  // the stream must not stay in capture; what was recorded is dropped
+        ops.end_capture(*ctx.gpu)->gpu = ctx.gpu;  // the stream must not stay in capture; what was recorded is dropped
       } catch (const Error&) {
       }
       throw;

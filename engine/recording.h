@@ -19,7 +19,7 @@ class Recording {
 
  private:
   std::unique_ptr<Graph> graph_;
-  const void *arena_ = nullptr, *scratch_ = nullptr;  // where they were after the first run
+  const void *arena_ = nullptr, *scratch_ = nullptr, *counters_ = nullptr;  // where they were after the first run
 };
 
 }  // namespace switchback

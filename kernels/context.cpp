@@ -44,21 +44,25 @@ uint32_t* Context::counters(int64_t count) {
 }
 
 void Context::copy_in(void* device, const void* host, size_t bytes) {
+  if (bytes == 0) return;
   if (gpu) gpu->ops->copy_in(*gpu, device, host, bytes);
   else std::memcpy(device, host, bytes);
 }
 
 void Context::copy_out(void* host, const void* device, size_t bytes) {
+  if (bytes == 0) return;
   if (gpu) gpu->ops->copy_out(*gpu, host, device, bytes);
   else std::memcpy(host, device, bytes);
 }
 
 void Context::copy(void* to, const void* from, size_t bytes) {
+  if (bytes == 0) return;
   if (gpu) gpu->ops->copy(*gpu, to, from, bytes);
   else std::memcpy(to, from, bytes);
 }
 
 void Context::zero(void* device, size_t bytes) {
+  if (bytes == 0) return;
   if (gpu) gpu->ops->zero(*gpu, device, bytes);
   else std::memset(device, 0, bytes);
 }

@@ -66,6 +66,7 @@ struct Context {
   int thread_count() const;
   const char* device_name() const;  // "cpu", "cuda" or "emulated"
   uint32_t* counters(int64_t count);  // on the GPU, all 0; kernels that count in them leave them at 0
+  const void* counters() const { return counters_.data(); }  // where they are: null before they were asked for
 
   // Memory on this context's device, and copies between it and the host.
   Memory allocate(size_t bytes) { return Memory(gpu, bytes); }

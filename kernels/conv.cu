@@ -3,6 +3,7 @@
 #include "kernels/conv.cuh"
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 namespace switchback::SB_DEVICE {
@@ -166,7 +167,11 @@ Kernel choose(Context& ctx, const Problem& problem, const Run& run) {
     return own;
   } else {
     if (ctx.gpu->capturing) return own;  // a recording cannot be timed
-    const double cudnn = median_milliseconds(ctx, [&] { run(Kernel::cudnn); });
+    double cudnn = std::numeric_limits<double>::infinity();
+    try {
+      cudnn = median_milliseconds(ctx, [&] { run(Kernel::cudnn); });
+    } catch (const OutOfMemory&) {  // no room for its workspace; ours may need none
+    }
     const double ours = median_milliseconds(ctx, [&] { run(own); });
     timings(ctx).push_back({problem, cudnn < ours});
     return cudnn < ours ? Kernel::cudnn : own;

@@ -47,6 +47,10 @@ struct Launch {
 // Throws on a failed CUDA call, naming the call, the op and its shape.
 void check_cuda(cudaError_t code, const char* call, const char* op = "", Shape shape = {});
 
+// Makes a Gpu the calling thread's device, which CUDA wants of launches, allocations and events: contexts on several
+// GPUs may take turns in one thread, and new threads begin at device 0. Costs nothing where it is already.
+void make_current(const Gpu& gpu);
+
 inline cudaStream_t stream_of(const Context& ctx) { return static_cast<cudaStream_t>(ctx.gpu->stream); }
 bool synchronous_launches();  // SWITCHBACK_CUDA_SYNC=1: wait after every launch, so that errors name their kernel
 
@@ -56,6 +60,7 @@ template <typename... P, typename... A>
 void launch(Context& ctx, const Launch& l, void (*kernel)(P...), A&&... args) {
   CHECK(l.grid.x > 0 && l.grid.y > 0 && l.grid.z > 0 && l.grid.y < 65536 && l.grid.z < 65536,
         "{} [{},{},{},{}]: grid {}x{}x{}", l.op, l.shape.n, l.shape.c, l.shape.h, l.shape.w, l.grid.x, l.grid.y, l.grid.z);
+  make_current(*ctx.gpu);
   if (l.shared > 48 << 10)
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(l.shared)),
                "cudaFuncSetAttribute", l.op, l.shape);

@@ -13,12 +13,15 @@ namespace switchback::SB_DEVICE {
 
 void check_cuda(cudaError_t code, const char* call, const char* op, Shape s) {
   if (code == cudaSuccess) return;
+  cudaGetLastError();  // whoever catches this goes on: the next launch must not be blamed for it
   const std::string name = std::string(call).substr(0, std::string(call).find('('));
   const std::string where = *op ? fmt::format(" in {} [{},{},{},{}]", op, s.n, s.c, s.h, s.w) : "";
   const std::string what = fmt::format("{}{}: {} ({})", name, where, cudaGetErrorString(code), cudaGetErrorName(code));
   if (code == cudaErrorMemoryAllocation) throw OutOfMemory("out of GPU memory: " + what, "use a smaller --batch or --memory");
   throw Error(what, "SWITCHBACK_CUDA_SYNC=1 makes errors name the kernel that caused them");
 }
+
+void make_current(const Gpu& gpu) { SB_CUDA(cudaSetDevice(gpu.index)); }
 
 bool synchronous_launches() {
   static const bool on = [] {
@@ -34,7 +37,9 @@ constexpr size_t kStaging = size_t(8) << 20;
 
 // Errors of clean-up cannot be thrown; they are said.
 void log_failure(cudaError_t code, const char* call) noexcept {
-  if (code != cudaSuccess) std::fprintf(stderr, "switchback: warning: %s: %s\n", call, cudaGetErrorString(code));
+  if (code == cudaSuccess) return;
+  cudaGetLastError();
+  std::fprintf(stderr, "switchback: warning: %s: %s\n", call, cudaGetErrorString(code));
 }
 
 cudaStream_t stream_of(const Gpu& gpu) { return static_cast<cudaStream_t>(gpu.stream); }
@@ -48,9 +53,11 @@ int count(std::string& why_none) {
   const cudaError_t code = cudaGetDeviceCount(&devices);
   cudaGetLastError();  // clears what is remembered of a failure
   if (code == cudaSuccess && devices > 0) {
-    cudaDeviceProp p;
-    for (int i = 0; i < devices; ++i)
+    cudaDeviceProp p = {};
+    for (int i = 0; i < devices; ++i) {
       if (cudaGetDeviceProperties(&p, i) == cudaSuccess && p.major >= 8) return devices;
+      cudaGetLastError();
+    }
     why_none = fmt::format("the GPU ({}) has compute capability {}.{}; 8.0 (A100, RTX 30) or later is needed", p.name,
                            p.major, p.minor);
   } else if (driver == 0) {
@@ -95,6 +102,8 @@ std::shared_ptr<Gpu> open(int index) {
 }
 
 void close(Gpu& gpu) noexcept {
+  log_failure(cudaSetDevice(gpu.index), "cudaSetDevice");
+  log_failure(cudaStreamSynchronize(stream_of(gpu)), "cudaStreamSynchronize");  // copies may use the staging memory
   gpu.vendor.reset();
   if (gpu.staging) log_failure(cudaFreeHost(gpu.staging), "cudaFreeHost");
   if (gpu.stream) log_failure(cudaStreamDestroy(stream_of(gpu)), "cudaStreamDestroy");
@@ -102,6 +111,7 @@ void close(Gpu& gpu) noexcept {
 
 void* allocate(Gpu& gpu, size_t bytes) {
   CHECK(!gpu.capturing, "memory ({} bytes) asked for while kernels are being recorded", bytes);
+  make_current(gpu);
   void* p = nullptr;
   const cudaError_t code = cudaMalloc(&p, bytes);
   if (code == cudaErrorMemoryAllocation) {
@@ -115,12 +125,14 @@ void* allocate(Gpu& gpu, size_t bytes) {
 }
 
 void release(Gpu& gpu, void* p) noexcept {
+  log_failure(cudaSetDevice(gpu.index), "cudaSetDevice");
   // Work on this memory may still be running.
   log_failure(cudaStreamSynchronize(stream_of(gpu)), "cudaStreamSynchronize");
   log_failure(cudaFree(p), "cudaFree");
 }
 
-size_t free_memory(Gpu&) {
+size_t free_memory(Gpu& gpu) {
+  make_current(gpu);
   size_t free = 0, total = 0;
   SB_CUDA(cudaMemGetInfo(&free, &total));
   return free;
@@ -131,6 +143,7 @@ void synchronize(Gpu& gpu) { SB_CUDA(cudaStreamSynchronize(stream_of(gpu))); }
 // Through pinned memory: the caller's may go away at once, and a pageable copy is half as fast.
 void copy_in(Gpu& gpu, void* device, const void* host, size_t bytes) {
   CHECK(!gpu.capturing, "{} bytes copied from the host while kernels are being recorded", bytes);
+  make_current(gpu);
   for (size_t done = 0; done < bytes; done += gpu.staging_bytes) {
     const size_t part = std::min(gpu.staging_bytes, bytes - done);
     synchronize(gpu);  // the staging memory is in use until then
@@ -141,6 +154,7 @@ void copy_in(Gpu& gpu, void* device, const void* host, size_t bytes) {
 
 void copy_out(Gpu& gpu, void* host, const void* device, size_t bytes) {
   CHECK(!gpu.capturing, "{} bytes copied to the host while kernels are being recorded", bytes);
+  make_current(gpu);
   for (size_t done = 0; done < bytes; done += gpu.staging_bytes) {
     const size_t part = std::min(gpu.staging_bytes, bytes - done);
     SB_CUDA(cudaMemcpyAsync(gpu.staging, static_cast<const char*>(device) + done, part, cudaMemcpyDeviceToHost, stream_of(gpu)));
@@ -150,11 +164,13 @@ void copy_out(Gpu& gpu, void* host, const void* device, size_t bytes) {
 }
 
 void copy(Gpu& gpu, void* to, const void* from, size_t bytes) {
-  if (bytes > 0) SB_CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_of(gpu)));
+  make_current(gpu);
+  SB_CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_of(gpu)));
 }
 
 void zero(Gpu& gpu, void* device, size_t bytes) {
-  if (bytes > 0) SB_CUDA(cudaMemsetAsync(device, 0, bytes, stream_of(gpu)));
+  make_current(gpu);
+  SB_CUDA(cudaMemsetAsync(device, 0, bytes, stream_of(gpu)));
 }
 
 struct Event {
@@ -164,6 +180,7 @@ struct Event {
 };
 
 double milliseconds(Gpu& gpu, const std::function<void()>& work) {
+  make_current(gpu);  // events belong to it
   Event begin, end;
   SB_CUDA(cudaEventRecord(begin.event, stream_of(gpu)));
   work();
@@ -214,6 +231,7 @@ std::unique_ptr<Graph> end_capture(Gpu& gpu) {
 }
 
 void launch_graph(const Graph& graph) {
+  make_current(*graph.gpu);
   SB_CUDA(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph.exec), stream_of(*graph.gpu)));
 }
 

@@ -105,7 +105,8 @@ __global__ void forward_kernel(Spread spread, Axes axes, const T* x, T* y) {
 // Large windows. A block: 32 V channels of one output pixel; blockDim.y threads share each window, thread p sums the
 // places p, p + blockDim.y, ..., and the parts are added in order.
 template <typename T, int V>
-__global__ void large_window_kernel(int places, int channels, int channel_blocks, Axes axes, const T* x, T* y) {
+__global__ void __launch_bounds__(1024, 1)
+    large_window_kernel(int places, int channels, int channel_blocks, Axes axes, const T* x, T* y) {
   const int parts = blockDim.y, part = threadIdx.y, lane = threadIdx.x;
   const Shared<float> sums(0, parts * 32 * V);  // [parts][V][32]
   const int pixel = blockIdx.x / channel_blocks, channel = ((blockIdx.x - pixel * channel_blocks) * 32 + lane) * V;

@@ -71,6 +71,7 @@ void* find_symbol(Library& library, const char* name) {
 #endif
 
 Vendor& vendor_of(Gpu& gpu) {
+  make_current(gpu);  // these libraries bind handles to it, and want it again in every call
   if (!gpu.vendor) gpu.vendor = std::make_shared<Vendor>();
   return *static_cast<Vendor*>(gpu.vendor.get());
 }

@@ -2,6 +2,7 @@
 """Compares the `switchback` command with PyTorch in float64, at full size.
 
     tests/compare_torch.py [--install] [--switchback build/switchback] [--models vgg16,alexnet,resnet34,lenet] [--quick]
+                           [--device cpu|cuda[:N]]
 
 Needs PyTorch (Debian's python3-torch 1.13 or newer) and, for the architectures' cross-check and the preprocessing,
 torchvision; --install gets them with apt. VGG16, AlexNet and ResNet-34 have the weights `random:SEED`, drawn again in
@@ -17,12 +18,17 @@ numpy and loaded into PyTorch, LeNet the shipped ones. For each network and conv
   stable     where float64's own map moves less than 1e-5 under 1e-6 of input noise: the freely run map within 1e-4
              (see check_stable for the few that hang on a gate at the brink)
 
-Then preprocessing against torchvision on PIL images, SmoothGrad with the same noise, and bf16 beside PyTorch's own bf16
-(reported only). Ends with "N passed, N failed, N skipped"; the exit code is 1 if anything failed."""
+Then the lower precisions of the device: logits and maps under loaded tapes within what their roundings allow, free maps
+reported beside PyTorch's bf16; SmoothGrad with the same noise; preprocessing against torchvision on PIL images.
+
+With --device cuda the command runs on a GPU, PyTorch in float64 on the CPU as ever; the algorithms are then own, direct
+and cudnn. What rounding bound to hold cuDNN's choice to is not known: of it, norms and loaded maps alone are checked.
+Ends with "N passed, N failed, N skipped"; the exit code is 1 if anything failed."""
 
 import argparse
 import importlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -55,12 +61,16 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--switchback", "--binary", type=Path, default=ROOT / "build" / "switchback",
                         help="the command (default build/switchback)")
+    parser.add_argument("--device", default="cpu", metavar="cpu|cuda[:N]", help="where the command runs (default cpu)")
     parser.add_argument("--models", default=",".join(MODELS), help="comma-separated; may be empty")
-    parser.add_argument("--skip", default="", help="comma-separated: preprocessing, smoothgrad, bf16")
+    parser.add_argument("--skip", default="", help="comma-separated: preprocessing, smoothgrad, precisions")
+    parser.add_argument("--rows", type=Path, metavar="FILE", help="also write each row there, as a line of JSON")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of PyTorch")
-    parser.add_argument("--quick", action="store_true", help="no VGG16, smaller inputs, --conv auto alone")
+    parser.add_argument("--quick", action="store_true", help="no VGG16, smaller inputs, the default --conv alone")
     parser.add_argument("--install", action="store_true", help="apt-get install PyTorch when it is missing")
     args = parser.parse_args()
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", args.device):
+        parser.error(f"--device {args.device} is none of cpu, cuda, cuda:N")
     if unknown := [m for m in args.models.split(",") if m and m not in MODELS]:
         parser.error(f"unknown model {unknown[0]} (of {', '.join(MODELS)})")
     if not os.access(args.switchback, os.X_OK):
@@ -85,12 +95,18 @@ import methods  # noqa: E402
 
 def main(args):
     torch.set_num_threads(args.threads)
-    start, report = time.time(), checks.Report()
+    start, report = time.time(), checks.Report(args.rows)
     python = sys.version.split()[0]
-    print(f"PyTorch {torch.__version__}, numpy {np.__version__}, Python {python}, {args.threads} threads")
+    print(f"PyTorch {torch.__version__}, numpy {np.__version__}, Python {python}, {args.threads} threads; "
+          f"switchback on {args.device}")
     models = [m for m in args.models.split(",") if m and not (args.quick and m == "vgg16")]
     with tempfile.TemporaryDirectory(prefix="switchback-compare-") as folder:
-        sb = checks.Switchback(args.switchback, folder)
+        try:
+            sb = checks.Switchback(args.switchback, folder, args.device)
+        except checks.Failed as why:
+            sys.exit(f"compare_torch: error: {why}")
+        if "cudnn" in sb.missing:
+            report.skip("cudnn", sb.missing["cudnn"])
         for model in models:
             report.head(f"{model} against float64")
             case = checks.Case(model, sb, report)
@@ -99,8 +115,8 @@ def main(args):
             checks.check_model(case, args.quick)
             if model == "lenet":
                 methods.check_digits(case)
-            if "bf16" not in args.skip and not args.quick:
-                methods.report_bf16(case, checks.SIZES[model][0])
+            if "precisions" not in args.skip and not args.quick:
+                methods.check_precisions(case, checks.SIZES[model][0])
             case = None  # its float64 weights go before the next ones come
         if "preprocessing" not in args.skip:
             methods.check_preprocessing(sb, report)

@@ -14,7 +14,7 @@ struct Accuracy {
   DType dtype = DType::f32;
   std::function<Nchw(const Ref&)> tolerance;  // of the pre-activation, residual included; null: exact
   Zeros zeros = Zeros::few;
-  // The op stores its result and the epilogue reads it back: bf16 is rounded once more on the way.
+  // The op stores its result and the epilogue reads it back: 16-bit types are rounded once more on the way.
   bool stored_before_epilogue = false;
   bool exact() const { return tolerance == nullptr; }
   std::string compare(const Nchw& got, const Ref& want, Zeros zeros) const;

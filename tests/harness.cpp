@@ -80,7 +80,8 @@ void set_element(uint8_t* raw, DType dtype, int64_t i, double value) {
 namespace {
 
 std::shared_ptr<Gpu> opened(std::shared_ptr<Gpu> (*open)()) {
-  static std::map<std::shared_ptr<Gpu> (*)(), std::shared_ptr<Gpu>> gpus;
+  // Never destroyed: at the program's end the CUDA runtime may be gone before them.
+  static auto& gpus = *new std::map<std::shared_ptr<Gpu> (*)(), std::shared_ptr<Gpu>>;
   std::shared_ptr<Gpu>& gpu = gpus[open];
   if (!gpu) gpu = open();
   return gpu;

@@ -4,15 +4,16 @@
 //   a case    add a row to the table at the top of the op's file (op_conv_test.cpp, op_pool_test.cpp, ...).
 //   an op     write its naive double reference (reference.h), a `register_..._tests()` which calls `for_each_device`
 //             and `add_test`, and add that function to the list in tests/main.cpp.
-//   a device  add a row to `devices()` in harness.cpp: a name, why it cannot run here (or ""), and the Gpu that it is.
-//             Every op and case then runs on it; nothing else changes.
+//   a device  add a row to `devices()` in harness.cpp: a name, why it cannot run here (or ""), the Gpu that it is and
+//             its element types. Every op and case then runs on it; nothing else changes.
 //
 // What a test body gets is an `OpRun`: a Context on the device, random fills and buffers. When the body is done the
 // harness checks what no case has to think of: guard zones before and after each buffer, inputs unchanged.
 //
 // Each test has its own name, Op/Conv.<case>/<device>/<algorithm>/<dtype>, and each failure prints the line that
-// repeats it. SWITCHBACK_TEST_SEED changes all random fills; SWITCHBACK_REQUIRE_CUDA=1 fails where the cuda column
-// would be skipped.
+// repeats it. Devices are cpu, emulated (kernels/emulator: the .cu files on the CPU) and cuda. SWITCHBACK_TEST_SEED
+// changes all random fills; SWITCHBACK_REQUIRE_CUDA=1 fails where the cuda column would be skipped;
+// SWITCHBACK_EMULATOR=quick or thorough says how often emulated launches are repeated in other orders.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -69,7 +70,7 @@ const std::vector<DeviceRow>& devices();
 
 // --- Buffers ---------------------------------------------------------------------------------------------------------
 
-// Memory on the device between two guard zones full of NaNs (in f32 and bf16 alike), so that reading outside shows in
+// Memory on the device between two guard zones full of NaNs (in all element types), so that reading outside shows in
 // the result and writing outside shows in `damage`.
 class Guarded {
  public:
@@ -104,7 +105,7 @@ class Guarded {
   std::vector<uint8_t> frozen_;
 };
 
-inline constexpr uint32_t kPoison = 0x7fc17fc1;      // NaN as one float and as two bf16
+inline constexpr uint32_t kPoison = 0x7fc17fc1;      // NaN as one f32 and as two bf16 or f16
 inline constexpr uint32_t kPoisonBits = 0xa5a5a5a5;  // for gates and switches, where NaN means nothing
 
 // A guarded NHWC activation.

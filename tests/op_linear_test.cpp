@@ -1,4 +1,4 @@
-// Fully connected layers, forward and backward: cases x devices x {f32, bf16}.
+// Fully connected layers, forward and backward: cases x devices x element types.
 #include <fmt/format.h>
 
 #include "kernels/check.h"

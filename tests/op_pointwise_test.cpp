@@ -1,4 +1,4 @@
-// ReLU with gates, sums of branches, per-channel affine maps, layouts and flatten: shapes x devices x {f32, bf16}.
+// ReLU with gates, sums of branches, per-channel affine maps, layouts and flatten: shapes x devices x element types.
 #include <fmt/format.h>
 
 #include <cmath>

@@ -1,4 +1,4 @@
-// Max pooling with switches, average and adaptive average pooling: cases x devices x {f32, bf16}.
+// Max pooling with switches, average and adaptive average pooling: cases x devices x element types.
 #include <fmt/format.h>
 
 #include <cmath>

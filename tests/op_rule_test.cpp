@@ -299,7 +299,7 @@ void check_forward_op(OpRun& run, const ForwardOp& op, int64_t channels, DType d
   }
 }
 
-// Convolutions and linear layers exist in bf16 only where the processor is fast at it.
+// The CPU has convolutions and linear layers in bf16 only where it is fast at it.
 bool runs_in(const std::string& name, DType dtype) {
   const bool library = name.rfind("conv", 0) == 0 || name == "linear";
   return dtype == DType::f32 || !library || cpu_features().fast_bf16();

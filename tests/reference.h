@@ -22,8 +22,8 @@ struct Ref {
   explicit Ref(Shape s) : value(s), terms(s) {}
 };
 
-// c·eps_f32·terms + error, and where the result is stored as bf16 the rounding of the store. c covers the longest sum:
-// see rounding_steps.
+// c·eps_f32·terms + error, and where the result is stored in 16 bits the rounding of the store. c covers the longest
+// sum: see rounding_steps.
 Nchw tolerance(const Ref& ref, double c, DType stored = DType::f32);
 // For a sum of `length` products in any order the error is below length·eps·sum|a||b| for certain and, roundings being
 // uncorrelated, below 2·sqrt(length)·eps·sum|a||b| for all practical purposes (Higham & Mary 2019).

@@ -18,7 +18,7 @@ struct InfoOptions : Options {
 // The GPUs that can be used, and the vendor's libraries as the first of them finds them.
 struct GpuInfo {
   std::string why_none;
-  Json devices = {"cpu"}, list = Json::array();
+  Json devices = {"cpu"}, list = Json::array(), unusable = Json::array();
   std::vector<std::string> lines;
 };
 
@@ -26,8 +26,15 @@ GpuInfo gpu_info() {
   GpuInfo info;
   const int count = gpu_count(info.why_none);
   for (int i = 0; i < count; ++i) {
-    const std::shared_ptr<Gpu> gpu = open_gpu(i);
     const std::string name = fmt::format("cuda:{}", i);
+    std::shared_ptr<Gpu> gpu;
+    try {
+      gpu = open_gpu(i);
+    } catch (const Error& e) {  // too old, or in use by somebody else alone
+      info.lines.push_back(fmt::format("{:<11} cannot be used: {}", name, e.what()));
+      info.unusable.push_back({{"device", name}, {"why", e.what()}});
+      continue;
+    }
     info.devices.push_back(name);
     const std::vector<std::string> libraries = gpu->ops->vendor_libraries(*gpu);
     info.list.push_back({{"device", name},
@@ -41,7 +48,7 @@ GpuInfo gpu_info() {
                          {"libraries", libraries}});
     info.lines.push_back(fmt::format("{:<11} {}, compute capability {}.{}, {} multiprocessors, {:.1f} GiB", name, gpu->name,
                                      gpu->major, gpu->minor, gpu->multiprocessors, double(gpu->memory) / double(1 << 30)));
-    if (i > 0) continue;
+    if (info.list.size() > 1) continue;
     info.lines.push_back(fmt::format("CUDA        driver for {}.{}, runtime {}.{}", gpu->driver / 1000, gpu->driver % 1000 / 10,
                                      gpu->runtime / 1000, gpu->runtime % 1000 / 10));
     for (const std::string& library : libraries) info.lines.push_back("            " + library);
@@ -74,6 +81,7 @@ void machine_info(const Options& o) {
                        {"cuda", {{"on", kWithCuda}, {"reason", kCudaReason}, {"why_no_gpu", gpus.why_none}}},
                        {"devices", gpus.devices},
                        {"gpus", gpus.list},
+                       {"unusable_gpus", gpus.unusable},
                        {"precisions", precisions},
                        {"weight_folders", all_weight_folders()}});
   print_line(fmt::format("switchback {} ({})", kVersion, kGitCommit));

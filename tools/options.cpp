@@ -189,15 +189,15 @@ std::shared_ptr<Gpu> open_device(const std::string& text) {
   if (index >= 0) return open_gpu(index);
   if (text == "cpu") return nullptr;
   std::string why;
-  if (gpu_count(why) > 0) {
+  const int count = gpu_count(why);
+  for (int i = 0; i < count; ++i) {
     try {
-      return open_gpu(0);
-    } catch (const Error& e) {
+      return open_gpu(i);
+    } catch (const Error& e) {  // too old, or in use by somebody else alone: the next one may do
       why = e.what();
     }
-  } else if (!has_nvidia_gpu()) {
-    return nullptr;  // nothing to warn of
   }
+  if (count == 0 && !has_nvidia_gpu()) return nullptr;  // nothing to warn of
   warn(fmt::format("running on the CPU: {}", why));
   return nullptr;
 }

@@ -1,5 +1,6 @@
 """What tests/compare_torch.py checks of one network: parameters, values, and maps with loaded and with own tapes."""
 
+import json
 import shutil
 import subprocess
 import time
@@ -20,37 +21,77 @@ class Failed(Exception):
 
 
 class Report:
-    """Rows of the table, counted."""
+    """Rows of the table, counted. `path`: a file that gets each row, too, as a line of JSON; or None."""
 
-    def __init__(self):
+    def __init__(self, path=None):
         self.passed = self.failed = self.skipped = 0
+        self.lines = open(path, "w", buffering=1) if path else None
+
+    def keep(self, **row):
+        if self.lines:
+            self.lines.write(json.dumps(row) + "\n")
 
     def row(self, ok, what, value="", limit="", note=""):
+        word = {True: "ok", False: "FAIL", None: "info"}[ok]
+        self.keep(result=word, what=what, value=value, limit=limit, note=note)
         value = f"{value:.2e}" if isinstance(value, float) else str(value)
         limit = f"{limit:.0e}" if isinstance(limit, float) else str(limit)
         self.passed += ok is True
         self.failed += ok is False
-        word = {True: "ok", False: "FAIL", None: "info"}[ok]
         print(f"{word:5}{what:62}{value:>10}{'  <= ' + limit if limit else '':12}  {note}".rstrip(), flush=True)
 
     def skip(self, what, why):
         self.skipped += 1
+        self.keep(result="skip", what=what, note=why)
         print(f"skip {what:62}{why}", flush=True)
 
     def head(self, text):
         print(f"\n== {text}", flush=True)
 
 
-class Switchback:
-    """Runs the command in a scratch folder. `model`: the options that name the network."""
+# The convolution algorithms of each kind of device, the default first, and which rounding bound holds them: True where
+# 3x3 layers may be Winograd, False where all are plain sums, None where a library chooses and none is derived.
+CONVS = {
+    "cpu": {"auto": True, "direct": False, "winograd": True},
+    "cuda": {"own": False, "direct": False, "cudnn": None},
+}
 
-    def __init__(self, binary, folder):
+
+class Switchback:
+    """Runs the command on one device, in a scratch folder. convs: what of CONVS is to be had, missing: why others are
+    not; precisions: those below fp32."""
+
+    def __init__(self, binary, folder, device):
         self.binary, self.folder, self.runs = str(Path(binary).resolve()), Path(folder), 0
+        self.device, self.convs, self.missing = device, dict(CONVS[device.split(":")[0]]), {}
+        done = subprocess.run([self.binary, "info", "--json"], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Failed(f"switchback info: exit code {done.returncode}: {done.stderr.strip()[-300:]}")
+        info = json.loads(done.stdout)
+        self.precisions = [p for p in info["precisions"] if p != "fp32"]
+        if device != "cpu":
+            self.meet_gpu(info)
+
+    def meet_gpu(self, info):
+        name = self.device if ":" in self.device else f"{self.device}:0"
+        gpu = next((g for g in info["gpus"] if g["device"] == name), None)
+        if gpu is None:
+            raise Failed(info["cuda"]["why_no_gpu"] or f"there is no {name}, only {', '.join(info['devices'])}")
+        self.precisions = ["tf32", "bf16", "fp16"]
+        line = next((text for text in gpu["libraries"] if text.startswith("cuDNN")), "cuDNN: not in this build")
+        if line.startswith("cuDNN:"):  # "cuDNN 9.1.0 from FILE" where it is found
+            self.missing["cudnn"] = line
+            del self.convs["cudnn"]
+
+    @property
+    def default_conv(self):
+        return next(iter(self.convs))
 
     def run(self, command, *options, inputs):
         self.runs += 1
         out = self.folder / f"out{self.runs}"
-        line = [self.binary, command, *map(str, options), "-o", str(out), "--save", "npy", "--quiet", *map(str, inputs)]
+        line = [self.binary, command, *map(str, options), "--device", self.device, "-o", str(out), "--save", "npy",
+                "--quiet", *map(str, inputs)]
         try:
             done = subprocess.run(line, capture_output=True, text=True, timeout=600)
         except subprocess.TimeoutExpired as late:
@@ -288,7 +329,7 @@ class Truth:
 
 
 def check_maps(case, truth, path, unit, rules, conv, var):
-    """Loaded, tape, own tape and stable for one unit."""
+    """Loaded, tape, own tape and stable for one unit; without variances, loaded alone."""
     report, saved_file = case.report, case.sb.folder / "saved-tape.safetensors"
     options = [*case.options, "--conv", conv, *unit_options(case.net, unit)]
     for rule in rules:
@@ -299,6 +340,8 @@ def check_maps(case, truth, path, unit, rules, conv, var):
         if loaded is not None:
             e = error(loaded, expected)
             report.row(e <= 1e-5, f"{what}: loaded", e, 1e-5)
+        if var is None:
+            continue
         free = case.attempt(f"{what}: free",
                             lambda: case.sb.map(rule, *options, "--save-tape", saved_file, inputs=[path]))
         tape = case.attempt(f"{what}: saved tape", lambda: case.sb.file(saved_file)) if free is not None else None
@@ -329,7 +372,8 @@ def check_stable(truth, unit, rule, what, e, explained):
 
 
 def check_values(case, run, path, conv, node, var, note=""):
-    """One node's values (the output's: logits): the norm-wise error, and every element's in units of its own σ."""
+    """One node's values (the output's: logits): the norm-wise error and, where there are variances, every element's in
+    units of its own σ."""
     output = node == case.net.nodes[-1][0]
     what = f"{case.model} {conv} {'logits' if output else node} {'x'.join(map(str, run.x.shape))}{note}"
     options = [*case.options, "--conv", conv]
@@ -340,7 +384,7 @@ def check_values(case, run, path, conv, node, var, note=""):
     expected = run.values[node].detach().numpy()
     e = error(got, expected)
     case.report.row(e <= 1e-5, what, e, 1e-5)
-    if np.isfinite(e):
+    if var is not None and np.isfinite(e):
         sigmas = float((np.abs(got - expected) / np.sqrt(var[node].double().numpy()).clip(1e-300)).max())
         case.report.row(sigmas <= reference.SIGMAS, f"{what}: rounding", f"{sigmas:.2f}", f"{reference.SIGMAS:.0f} σ")
 
@@ -348,28 +392,28 @@ def check_values(case, run, path, conv, node, var, note=""):
 def check_model(case, quick):
     start = time.time()
     sizes = (QUICK_SIZES if quick else SIZES)[case.model]
-    convs = ["auto"] if quick else ["auto", "direct", "winograd"]
+    default = case.sb.default_conv
     image = reference.image_like(1, sizes[0])[None]
     path, truth = case.save("input", image), Truth(case, image)
     run = truth.run
     if case.model != "lenet":
         check_architecture(case, run)
-    variances = {w: reference.variances(run, case.parameters, w) for w in (False, True)}
+    variances = {w: reference.variances(run, case.parameters, w) for w in (False, True)} | {None: None}
     check_checker(case, run, variances[True])
     output = (case.net.nodes[-1][0], int(run.output.argmax()), None, None)
     hidden = [u if not quick or u[2] is None else (u[0], u[1], 1, 1) for u in HIDDEN[case.model]]
-    for conv in convs:
-        var = variances[conv != "direct"]
+    for conv in [default] if quick else case.sb.convs:
+        var = variances[case.sb.convs[conv]]
         for node in [output[0], *(unit[0] for unit in hidden)]:
             check_values(case, run, path, conv, node, var)
         check_maps(case, truth, path, output, list(reference.RULES), conv, var)
         for unit in hidden:
-            check_maps(case, truth, path, unit, list(reference.RULES) if conv == "auto" else ["gradient"], conv, var)
+            check_maps(case, truth, path, unit, list(reference.RULES) if conv == default else ["gradient"], conv, var)
     case.report.row(truth.stable > 0, f"{case.model}: maps that were stable", truth.stable)
     for size in sizes[1:]:
         image = reference.image_like(2, size)[None]
         path, truth = case.save("other", image), Truth(case, image)
-        var = reference.variances(truth.run, case.parameters, True)
-        check_values(case, truth.run, path, "auto", output[0], var)
-        check_maps(case, truth, path, output, ["gradient"], "auto", var)
+        var = reference.variances(truth.run, case.parameters, case.sb.convs[default])
+        check_values(case, truth.run, path, default, output[0], var)
+        check_maps(case, truth, path, output, ["gradient"], default, var)
     print(f"     {case.model}: {time.time() - start:.0f} s", flush=True)

@@ -1,4 +1,4 @@
-"""What tests/compare_torch.py checks beside single maps: LeNet's digits, preprocessing, SmoothGrad, and bf16."""
+"""What tests/compare_torch.py checks beside single maps: digits, preprocessing, SmoothGrad and lower precisions."""
 
 import numpy as np
 import torch
@@ -34,11 +34,14 @@ def check_digits(case):
     path = case.save("digits", batch)
     run = Run(case.net, case.parameters, torch.from_numpy(batch).double())
     write_safetensors(case.sb.folder / "digits-tape.safetensors", {k: v.numpy() for k, v in run.tape.items()})
-    check_values(case, run, path, "auto", "fc2", reference.variances(run, case.parameters, True), " (digits)")
+    conv = case.sb.default_conv
+    check_values(case, run, path, conv, "fc2", reference.variances(run, case.parameters, case.sb.convs[conv]),
+                 " (digits)")
     for rule in reference.RULES:
-        what = f"lenet auto digits, all ten outputs, {rule}: loaded"
+        what = f"lenet {conv} digits, all ten outputs, {rule}: loaded"
         expected = np.stack([run.map(("fc2", t, None, None), rule) for t in range(10)], 1)
-        options = [*case.options, "--target", "all", "--load-tape", case.sb.folder / "digits-tape.safetensors"]
+        options = [*case.options, "--conv", conv, "--target", "all", "--load-tape",
+                   case.sb.folder / "digits-tape.safetensors"]
         got = case.attempt(what, lambda: case.sb.map(rule, *options, inputs=[path]))
         if got is not None:
             e = error(got, expected)
@@ -133,29 +136,58 @@ def check_smoothgrad(case, size, samples, report):
                 report.row(e <= 1e-4, what, e, 1e-4, f"noise seed {seed}")
 
 
-# ---------------------------------------------------------------------------------------------- bf16
+# ---------------------------------------------------------------------------------------------- lower precisions
 
-def report_bf16(case, size):
-    """Ours and PyTorch's bf16 against float64: logits and the output's maps. No verdict: bf16 is what it is."""
+# Half a unit in the last place, relative.
+EPS = dict(tf32=2.0**-11, bf16=2.0**-8, fp16=2.0**-11)
+
+
+def rounding_limit(net, precision):
+    """Every convolution and linear layer rounds what it reads and its weights, independently of all others: eps a
+    rounding, summed in quadrature, and twice that. With a tape loaded the same holds on the way back."""
+    layers = sum(op in ("conv", "linear") for _, op, *_ in net.nodes)
+    return 2 * EPS[precision] * (2 * layers) ** 0.5
+
+
+def torch_bf16(case, x, unit):
+    """PyTorch's own bf16, on the CPU: logits and the free map of each rule; empty where it has none."""
+    try:
+        half = Run(case.net, {k: v.bfloat16() for k, v in case.parameters.items()}, x.bfloat16())
+        return {"logits": half.output.detach().double().numpy()} | {r: half.map(unit, r) for r in reference.RULES}
+    except RuntimeError as why:
+        print(f"     PyTorch's bf16: {str(why).splitlines()[0]}")
+        return {}
+
+
+def check_precisions(case, size):
+    """Below fp32, against float64: logits and the output's maps with the tape loaded have limits. Free maps are
+    reported only: rounding turns gates, and a map is discontinuous there."""
     image = reference.image_like(1, size)[None]
     path, x = case.save("half", image), torch.from_numpy(image).double()
     run = Run(case.net, case.parameters, x)
     unit = (case.net.nodes[-1][0], int(run.output.argmax()), None, None)
-    try:
-        half = Run(case.net, {k: v.bfloat16() for k, v in case.parameters.items()}, x.bfloat16())
-    except RuntimeError as why:
-        half = None
-        print(f"     PyTorch's bf16: {str(why).splitlines()[0]}")
-    theirs = f"{error(half.output.detach().double().numpy(), run.output.detach().numpy()):.2e}" if half else "-"
-    try:
-        ours = case.sb.array("classify", *case.options, "--precision", "bf16", inputs=[path])
-        ours = error(ours, run.output.detach().numpy())
-        case.report.row(None, f"{case.model} bf16 logits", ours, "", f"PyTorch's bf16 {theirs}")
+    tape = case.sb.folder / "half-tape.safetensors"
+    write_safetensors(tape, {k: v.numpy() for k, v in run.tape.items()})
+    truth = {"logits": run.output.detach().numpy()} | {rule: run.map(unit, rule) for rule in reference.RULES}
+    theirs = torch_bf16(case, x, unit) if "bf16" in case.sb.precisions else {}
+    for precision in case.sb.precisions:
+        options = [*case.options, "--precision", precision]
+        limit = rounding_limit(case.net, precision)
+
+        def beside(of):
+            return f"PyTorch's bf16 {error(theirs[of], truth[of]):.2e}" if precision == "bf16" and of in theirs else ""
+
+        def row(what, of, function, limit=None):
+            got = case.attempt(what, function)
+            if got is not None:
+                e = error(got, truth[of])
+                case.report.row(None if limit is None else e <= limit, what, e, "" if limit is None else limit,
+                                "" if what.endswith("loaded") else beside(of))
+
+        row(f"{case.model} {precision} logits", "logits", lambda: case.sb.array("classify", *options, inputs=[path]),
+            limit)
+        options += unit_options(case.net, unit)
         for rule in reference.RULES:
-            expected = run.map(unit, rule)
-            theirs = f"{error(half.map(unit, rule), expected):.2e}" if half else "-"
-            got = case.sb.map(rule, *case.options, "--precision", "bf16", *unit_options(case.net, unit), inputs=[path])
-            case.report.row(None, f"{case.model} bf16 {unit_text(unit)} {rule}", error(got, expected), "",
-                            f"PyTorch's bf16 {theirs}")
-    except Failed as why:
-        case.report.skip(f"{case.model} bf16", str(why))
+            what = f"{case.model} {precision} {unit_text(unit)} {rule}"
+            row(f"{what}: loaded", rule, lambda: case.sb.map(rule, *options, "--load-tape", tape, inputs=[path]), limit)
+            row(f"{what}: free", rule, lambda: case.sb.map(rule, *options, inputs=[path]))

@@ -191,6 +191,29 @@ def stage_suite(args, part):
         raise RuntimeError(f"{len(part.document['failed'])} tests failed, {len(lost)} shards without a result")
 
 
+def stage_torch(args, part):
+    """tests/compare_torch.py on the GPU, small networks first: logits, maps, tapes and precisions against float64."""
+    rows = args.out / "torch-rows.jsonl"
+    rows.unlink(missing_ok=True)
+    line = [args.python, ROOT / "tests" / "compare_torch.py", "--switchback", args.switchback, "--device", args.device,
+            "--models", "lenet,resnet34,alexnet,vgg16", "--skip", "preprocessing", "--rows", rows]
+    code, out, err = run(line + ["--quick"] * args.quick, part)
+    print(out, err, sep="\n", flush=True)
+    if "No module named" in err:
+        raise Skip(last_line(err))
+    found = [json.loads(text) for text in rows.read_text().splitlines() if text.endswith("}")] if rows.exists() else []
+    rows.unlink(missing_ok=True)
+    failed = {r["what"]: f"{r['value']}, limit {r['limit']} {r['note']}" for r in found if r["result"] == "FAIL"}
+    part.save(ran=sum(r["result"] in ("ok", "FAIL") for r in found), failed=failed, rows=found)
+    if code == 124:
+        last = f"after '{found[-1]['what']}'" if found else "before any result"
+        part.note(f"time was over {last}")
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {part.document['ran']} comparisons failed")
+    if code not in (0, 124) or not found:
+        raise RuntimeError(f"compare_torch.py: exit code {code}: {last_line(err)}")
+
+
 def stage_sanitizer(args, part):
     """As many small shards of the tests as time allows: each holds some of every op."""
     tool = args.stage
@@ -420,7 +443,7 @@ def stage_jacobian(args, part):
 
 
 def stages():
-    table = dict(info=stage_info, suite=stage_suite)
+    table = dict(info=stage_info, suite=stage_suite, torch=stage_torch)
     table |= {tool: stage_sanitizer for tool in SANITIZERS}
     table |= dict(ceilings=stage_ceilings)
     table |= {f"conv-{p}": stage_conv for p in model.PRECISIONS}

@@ -9,6 +9,7 @@ occupancy knows no registers. Beside every measured convolution stands the predi
 
 import argparse
 import json
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -106,7 +107,8 @@ def stage_table(parts):
             continue
         remarks = [part["reason"]] if part.get("reason") else []
         if "ran" in part:
-            remarks.append(f"{part['ran']} tests ran, {len(part.get('failed', {}))} failed")
+            what = "comparisons" if stage == "torch" else "tests ran"
+            remarks.append(f"{part['ran']} {what}, {len(part.get('failed', {}))} failed")
         if "shards_run" in part:
             remarks.append(f"{part['shards_run']} of {part['shards']} shards, {len(part['errors'])} with errors")
         remarks += part.get("notes", [])
@@ -135,13 +137,33 @@ def machine_facts(parts):
 
 def failures(parts):
     lines = []
-    for stage in ("suite", *SANITIZERS):
+    for stage in ("suite", "torch", *SANITIZERS):
         part = parts.get(stage) or {}
         for name, message in list(part.get("failed", {}).items())[:40]:
             lines += [f"### {stage}: {name}", "```", message, "```"]
         for message in part.get("errors", [])[:10]:
             lines += [f"### {stage}", "```", message, "```"]
     return ["", "## Failures", "", *lines] if lines else []
+
+
+def torch_table(part):
+    """The largest norm-wise errors against float64: a line for each network, algorithm and precision."""
+    kinds = {"logits": "logits", ": loaded": "maps, reference's gates loaded",
+             ": own tape": "maps, float64 with own gates", ": free": "maps, run freely"}
+    largest = {}
+    for row in part["rows"]:
+        kind = next((k for k in kinds if row["what"].endswith(k) or k == "logits" and " logits " in row["what"]), None)
+        named = re.match(r"(\w+) (own|direct|cudnn|auto|winograd|tf32|bf16|fp16) ", row["what"])
+        if kind and named and isinstance(row.get("value"), float):
+            errors = largest.setdefault(named.groups(), {})
+            errors[kind] = max(errors.get(kind, 0), row["value"])
+    lines = ["", "## Errors against PyTorch in float64 (largest, norm-wise)", "",
+             "| network | --conv or --precision | " + " | ".join(kinds.values()) + " |",
+             "|---" * (2 + len(kinds)) + "|"]
+    for (network, way), errors in largest.items():
+        cells = [f"{errors[k]:.1e}" if k in errors else "" for k in kinds]
+        lines.append(f"| {network} | {way} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def ceilings(part, sheet):
@@ -241,6 +263,8 @@ def report(parts, resources):
     rows, sheet = resources["kernels"] if resources else [], card_of(parts)
     lines = ["# GPU check", "", *machine_facts(parts), "", *stage_table(parts), *failures(parts)]
     merged = {}
+    if (parts.get("torch") or {}).get("rows"):
+        lines += torch_table(parts["torch"])
     if parts.get("ceilings"):
         lines += ceilings(parts["ceilings"], sheet)
     for precision in model.PRECISIONS:
