@@ -300,9 +300,9 @@ void check_forward_op(OpRun& run, const ForwardOp& op, int64_t channels, DType d
 }
 
 // The CPU has convolutions and linear layers in bf16 only where it is fast at it.
-bool runs_in(const std::string& name, DType dtype) {
-  const bool library = name.rfind("conv", 0) == 0 || name == "linear";
-  return dtype == DType::f32 || !library || cpu_features().fast_bf16();
+bool runs_in(const DeviceRow& device, const std::string& name, DType dtype) {
+  const bool product = name.starts_with("conv") || name == "linear";
+  return !product || device.computes_in(dtype);
 }
 
 }  // namespace
@@ -313,7 +313,7 @@ void register_rule_tests() {
       for (const int64_t channels : kChannels)
         for (const DType dtype : device.types) {
           if (!op.takes({1, channels, 5, 6}) && !op.takes({1, channels, 1, 1})) continue;
-          if (!runs_in(op.name, dtype)) continue;
+          if (!runs_in(device, op.name, dtype)) continue;
           add_test(suite, fmt::format("{}_c{}", op.name, channels), device, short_name(dtype),
                    [&op, channels, dtype, check](OpRun& run) { check(run, op, channels, dtype); });
         }
