@@ -63,7 +63,6 @@ TEST_P(GpuEngine, SmoothGradRecordedAndNot) {
   options.samples = 11;
   options.seed = 7;
   options.batch = 2;  // five full batches, of which four are replayed, and one sample
-  ctx.conv = ConvAlgorithm::own;
   const Maps recorded = smoothgrad(ctx, net, x, {"3", "", Score::logit}, {}, options);
   ctx.graphs = false;
   expect_same_bits(smoothgrad(ctx, net, x, {"3", "", Score::logit}, {}, options).values, recorded.values);
@@ -76,7 +75,6 @@ TEST_P(GpuEngine, SmoothGradRecordedAndNot) {
 // All ten rows of LeNet's Jacobian: one graph of at most 12 kernels, replayed with another image.
 TEST_P(GpuEngine, JacobianOfLenetIsOneGraph) {
   const Network net = lenet();
-  ctx.conv = ConvAlgorithm::own;
   Plan plan(ctx, net, {1, 1, 28, 28}, {});
   Backward backward(plan, net.output(), 0, 10);
   Tape tape;
@@ -160,6 +158,23 @@ TEST_P(GpuEngine, PrecisionsAreNearFp32) {
   }
 }
 
+// `automatic` may take either library's product, by the clock, but a shape's choice is made once and holds.
+TEST_P(GpuEngine, AutomaticChoosesOnce) {
+  Network net = make_network("resnet18", {.divide_channels = 8, .classes = 10});
+  random_weights(net, 5);
+  const Tensor x = wave({2, 3, 64, 64});
+  SmoothGradOptions options;
+  options.samples = options.batch = 3;
+  const TargetSpec target{"3", "", Score::logit};
+  const Maps own = smoothgrad(ctx, net, x, target, {}, options);
+  ctx.conv = ConvAlgorithm::automatic;
+  const Maps first = smoothgrad(ctx, net, x, target, {}, options);
+  expect_same_bits(smoothgrad(ctx, net, x, target, {}, options).values, first.values);
+  for (size_t i = 0; i < own.explained.size(); ++i)
+    EXPECT_NEAR(first.explained[i].scores[0], own.explained[i].scores[0], 1e-5 * std::abs(own.explained[i].scores[0]));
+  EXPECT_LT(relative_error(first.values, own.values), 1e-3);  // a gate may fall the other way
+}
+
 // CPU and GPU agree on the tape of a network with fused pools, bit for bit where all is exact.
 TEST_P(GpuEngine, FusedPoolsLeaveTheSameTape) {
   Network net("pools", {1, 3, 16, 16});
@@ -215,14 +230,12 @@ TEST_F(EmulatedLimits, OutOfMemoryMakesTheBatchSmaller) {
   Tensor want;
   {
     Context ctx(emulated_ops()->open(0));
-    ctx.conv = ConvAlgorithm::own;
     const Maps maps = smoothgrad(ctx, net, x, {"3", "", Score::logit}, {}, options);
     EXPECT_EQ(maps.batch, 64);
     want = maps.values.clone();
   }
   net.packed.reset();
   Context ctx(emulated_ops()->open(0));
-  ctx.conv = ConvAlgorithm::own;
   const size_t one = run_bytes(ctx, net, {1, 1, 28, 28}, {}, 1, 1);
   const size_t used = size_t(1) << 30, left = ctx.gpu->ops->free_memory(*ctx.gpu);
   set_emulator_memory(used - left + 24 * one + (size_t(2) << 20));  // weights and sums, and room for a few images
