@@ -27,7 +27,9 @@ namespace {
 
 std::atomic<Watched*> watched_head{nullptr};
 std::atomic<int> commits_under_way{0};
-volatile std::sig_atomic_t pending_signal = 0;
+std::atomic<int> pending_signal{0};
+std::atomic<bool> anything_written{false};
+std::atomic<void (*)(bool)> last_words{nullptr};
 
 Watched* watch(const std::string& path) {
   auto* w = new Watched{path};
@@ -40,23 +42,24 @@ Watched* watch(const std::string& path) {
 void end_by_signal(int signal) {  // only async-signal-safe calls
   for (Watched* w = watched_head.load(); w; w = w->next)
     if (w->live.load()) unlink(w->path.c_str());
+  if (const auto say = last_words.exchange(nullptr)) say(anything_written.load());
   std::signal(signal, SIG_DFL);
   raise(signal);
 }
 
+// A commit under way is waited for, but only once: whoever asks a second time wants the end.
 void on_signal(int signal) {
-  if (commits_under_way.load()) {
-    pending_signal = signal;
-  } else {
-    end_by_signal(signal);
-  }
+  int none = 0;
+  const bool first = commits_under_way.load() && pending_signal.compare_exchange_strong(none, signal);
+  // Looked at again, since the commit may have ended in another thread before the signal was noted.
+  if (!first || commits_under_way.load() == 0) end_by_signal(signal);
 }
 
 // While one of these lives, signals wait.
 struct CommitGuard {
   CommitGuard() { ++commits_under_way; }
   ~CommitGuard() {
-    if (--commits_under_way == 0 && pending_signal) end_by_signal(pending_signal);
+    if (--commits_under_way == 0 && pending_signal.load()) end_by_signal(pending_signal.load());
   }
 };
 
@@ -207,9 +210,14 @@ void OutputFile::discard() noexcept {
 }
 
 void OutputFile::write(std::span<const std::byte> bytes) {
+  write_at(position_, bytes);
+  position_ += int64_t(bytes.size());
+}
+
+void OutputFile::write_at(int64_t offset, std::span<const std::byte> bytes) {
   CHECK(live_ && file_ >= 0, "{}: written to after it was finished", path_);
   while (!bytes.empty()) {
-    const ssize_t put = ::write(file_, bytes.data(), std::min(bytes.size(), size_t(1) << 30));
+    const ssize_t put = pwrite(file_, bytes.data(), std::min(bytes.size(), size_t(1) << 30), offset);
     if (put < 0 && errno == EINTR) continue;
     if (put <= 0) {
       const int code = put < 0 ? errno : ENOSPC;
@@ -217,6 +225,7 @@ void OutputFile::write(std::span<const std::byte> bytes) {
       fail_file("write", path_, code);
     }
     bytes = bytes.subspan(size_t(put));
+    offset += put;
   }
 }
 
@@ -242,6 +251,7 @@ void OutputFile::commit() {
   }
   watched_->live = false;
   live_ = false;
+  anything_written = true;
 }
 
 void write_file_atomically(const std::string& path, std::span<const std::byte> bytes) {
@@ -283,7 +293,8 @@ std::vector<std::string> StagedFiles::paths() const {
   return out;
 }
 
-void remove_temporaries_on_signals() {
+void remove_temporaries_on_signals(void (*say)(bool wrote)) {
+  last_words = say;
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     struct sigaction old;
     // What the caller chose to ignore (nohup) stays ignored.

@@ -55,6 +55,7 @@ class OutputFile {
   ~OutputFile();
   void write(std::span<const std::byte> bytes);
   void write(std::string_view bytes) { write(std::as_bytes(std::span(bytes.data(), bytes.size()))); }
+  void write_at(int64_t offset, std::span<const std::byte> bytes);  // anywhere; write() goes on where it ended
   void finish();  // sync and close; the temporary file stays. Write errors surface here at the latest.
   void commit();  // finish, then rename to the final name
   const std::string& path() const { return path_; }
@@ -64,6 +65,7 @@ class OutputFile {
   std::string path_, temporary_;
   Watched* watched_ = nullptr;
   int file_ = -1;
+  int64_t position_ = 0;  // where write() goes on
   bool live_ = false;
 };
 
@@ -92,8 +94,11 @@ class StagedFiles {
   std::vector<std::unique_ptr<OutputFile>> files_;
 };
 
-// For main(): on SIGINT, SIGTERM and SIGHUP the temporary files are removed before the process ends by the signal (a
-// commit under way is completed first), and a file-size limit becomes a write error instead of a signal.
-void remove_temporaries_on_signals();
+// For main(): on SIGINT, SIGTERM and SIGHUP the temporary files are removed, `say` is called, and the process ends by
+// the signal, wherever it was; a commit under way is completed first, unless the signal comes twice. (For a shell that
+// is exit code 130 or 143. An exit with these codes would not do: a shell's loop would go on with the next file.)
+// `say`, told whether any file was written, runs in the handler: async-signal-safe calls only.
+// A file-size limit becomes a write error instead of a signal.
+void remove_temporaries_on_signals(void (*say)(bool wrote) = nullptr);
 
 }  // namespace switchback

@@ -30,7 +30,7 @@ Image to_rgb(const Image& image);
 Image to_grey(const Image& image);  // PIL's convert("L")
 
 // Part of an image, in pixels of it.
-struct Box {
+struct Crop {
   int64_t left = 0, top = 0;
   int width = 0, height = 0;
 };
@@ -38,7 +38,7 @@ struct Box {
 // Bilinear resampling with antialias, bit-equal to Pillow's Image.resize(..., BILINEAR) on 8-bit images.
 Image resize_bilinear(const Image& image, int64_t width, int64_t height);
 // The same, of which only `part` (inside width x height) is computed.
-Image resize_bilinear(const Image& image, int64_t width, int64_t height, const Box& part);
+Image resize_bilinear(const Image& image, int64_t width, int64_t height, const Crop& part);
 
 // How images become input: (x * scale - mean) / std with x in 0..255. The fields are those of --preprocess FILE.json.
 struct Preprocess {

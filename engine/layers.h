@@ -10,10 +10,16 @@
 #include <vector>
 
 #include "engine/tensor.h"
+#include "kernels/activation.h"
+#include "kernels/binary.h"
 #include "kernels/conv.h"
+#include "kernels/conv_transpose.h"
 #include "kernels/linear.h"
 #include "kernels/normalize.h"
 #include "kernels/pool.h"
+#include "kernels/rearrange.h"
+#include "kernels/reduce.h"
+#include "kernels/resample.h"
 
 namespace switchback {
 
@@ -28,11 +34,29 @@ struct BatchNorm2d {
 struct Softmax {};
 struct Dropout {};  // the identity at inference
 struct Flatten {};  // to [n, c·h·w] in CHW order
-struct Add {};      // of two inputs of the same shape
+struct Add {};      // of two inputs of the same shape; others are a Binary
 struct Concat {};   // of two or more inputs along the channels
+struct GlobalMaxPool {};  // torch.nn.AdaptiveMaxPool2d(1)
+
+// x ∘ constant, or constant ∘ x where `reversed`. The constant belongs to the architecture and is no parameter.
+struct BinaryConstant {
+  BinaryFunction function = BinaryFunction::mul;
+  std::vector<float> values;    // in CHW order
+  Shape shape = {1, 1, 1, 1};   // n is 1; c, h, w are x's or 1
+  bool reversed = false;
+  bool operator==(const BinaryConstant&) const = default;
+};
 
 using Layer = std::variant<Input, Conv2d, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, ReLU, BatchNorm2d,
-                           LocalResponseNorm, Softmax, Dropout, Flatten, Add, Concat>;
+                           LocalResponseNorm, Softmax, Dropout, Flatten, Add, Concat, ConvTranspose2d, GlobalMaxPool,
+                           LeakyReLU, PReLU, Clip, Hardsigmoid, Smooth, Binary, BinaryConstant, Reduce, Resize, Pad, Slice,
+                           ChannelShuffle, Reshape, Permute>;
+
+// min(max(x, min), max): a ReLU where min is 0, since it then is a rectifier and its rule counts, else a Clip.
+Layer clip_layer(float min, float max);
+// x ∘ value and value ∘ x.
+BinaryConstant by_scalar(BinaryFunction function, float value, bool reversed = false);
+MaxPool2d whole_map_pool(Shape x);  // what a GlobalMaxPool is on inputs x
 
 struct ParameterSpec {
   std::string name;  // "weight", "bias", "running_mean", "running_var"

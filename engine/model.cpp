@@ -71,8 +71,8 @@ std::string load_parameters(Network& network, const ModelSpec& spec, const std::
     if (found.empty())
       throw Error(fmt::format("no weights of {} are at hand", spec.name),
                   fmt::format("give --weights FILE.safetensors (names and shapes as in torchvision) or --weights "
-                              "random:0, or put {}.safetensors into the folder that $SWITCHBACK_WEIGHTS names",
-                              spec.name));
+                              "random:0, or put {}.safetensors into {}, as weights/fetch.py does with torchvision's",
+                              spec.name, folders.empty() ? "a folder that $SWITCHBACK_WEIGHTS names" : folders[0]));
     file = found[0].file;
   }
   load_weights(network, Safetensors(file));
@@ -89,8 +89,19 @@ std::vector<std::string> own_labels(const std::string& model, const std::vector<
 }  // namespace
 
 std::vector<std::string> weight_folders() {
+  const auto variable = [](const char* name) {
+    const char* value = std::getenv(name);
+    return std::string(value ? value : "");
+  };
   std::vector<std::string> folders;
-  if (const char* named = std::getenv("SWITCHBACK_WEIGHTS"); named && *named) folders.push_back(named);
+  if (const std::string named = variable("SWITCHBACK_WEIGHTS"); !named.empty()) folders.push_back(named);
+  // The XDG base directory specification: a relative path counts as none.
+  const fs::path data = variable("XDG_DATA_HOME"), home = variable("HOME");
+  if (data.is_absolute()) {
+    folders.push_back((data / "switchback/weights").string());
+  } else if (home.is_absolute()) {
+    folders.push_back((home / ".local/share/switchback/weights").string());
+  }
   std::error_code error;
   const fs::path program = fs::read_symlink("/proc/self/exe", error);
   if (!error) folders.push_back((program.parent_path().parent_path() / "share/switchback/weights").string());
@@ -114,6 +125,7 @@ Network open_network(std::string_view name) {
   if (name.ends_with(".onnx"))
     throw Error(fmt::format("{}: this version does not read ONNX files", printable(name)),
                 "use a built-in model; `switchback models` lists them", true);
+  if (name.starts_with("mlp:")) return make_network(name);
   std::vector<std::string> names;
   for (const ZooEntry& entry : zoo()) {
     if (name == entry.name) return make_network(name);
@@ -125,7 +137,11 @@ Network open_network(std::string_view name) {
 
 Model open_model(const ModelSpec& spec, const std::vector<std::string>& folders) {
   Model model;
-  model.network = open_network(spec.name);
+  const bool from_file = !spec.weights.empty() && spec.weights != "random" && !spec.weights.starts_with("random:");
+  if (spec.name == "mlp" && from_file)  // the only network whose sizes its weights tell
+    model.network = make_network("mlp", {.sizes = mlp_sizes(Safetensors(spec.weights))});
+  else
+    model.network = open_network(spec.name);
   if (spec.preprocess.empty()) {
     model.preprocess = spec.name == "lenet" ? lenet_preprocess() : imagenet_preprocess();
   } else {

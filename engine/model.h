@@ -22,7 +22,8 @@ struct ModelSpec {
   std::string name, weights, preprocess;
 };
 
-// Where weights and labels are looked for, in this order: $SWITCHBACK_WEIGHTS, then share/switchback/weights of the
+// Where weights and labels are looked for, in this order: $SWITCHBACK_WEIGHTS; the user's own folder,
+// $XDG_DATA_HOME/switchback/weights (by default ~/.local/share/switchback/weights); share/switchback/weights of the
 // installation that this program belongs to.
 std::vector<std::string> weight_folders();
 

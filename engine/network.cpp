@@ -127,6 +127,7 @@ std::pair<float, float> random_range(const Layer& layer, const ParameterSpec& sp
     if (spec.name == "running_var") return {0.5f, 1.f};
     return {0.1f, 0.f};
   }
+  if (std::holds_alternative<PReLU>(layer)) return {0.25f, 0.25f};
   if (spec.name == "bias") return {0.1f, 0.f};
   const int64_t fan_in = count(spec.dims) / spec.dims[0];
   return {float(std::sqrt(6.0 / double(fan_in))), 0.f};

@@ -46,7 +46,8 @@ struct Network {
 void load_weights(Network& network, const Safetensors& file);
 // `random:SEED`: element i of parameter NAME draws word i%4 of Philox block (i/4, crc32(NAME), 2^31), v = 2u − 1:
 // conv and linear weights v·sqrt(6/fan_in), their biases 0.1·v; batch norm weight 1 + v/4, bias and mean 0.1·v,
-// variance 1 + v/2. So that others can draw the same network.
+// variance 1 + v/2; slopes of PReLU (1 + v)/4. fan_in: a weight's elements over its first size. So that others can draw
+// the same network.
 void random_weights(Network& network, uint64_t seed);
 void save_weights(const Network& network, const std::string& path);
 

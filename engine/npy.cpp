@@ -122,39 +122,54 @@ void check_header(const std::string& path, const Header& header, const std::vect
     throw Error(fmt::format("{}: the array {} is empty", path, to_string(header.shape)), "save one with values in it");
 }
 
-}  // namespace
+[[noreturn]] void damaged(const std::string& path, const std::string& what) {
+  throw Error(fmt::format("{}: {}", path, what), "the file is damaged or incomplete: save it again with np.save");
+}
 
-Tensor read_npy(const std::string& path, const std::vector<int>& ranks) {
-  const MappedFile file(path);
+// The header, checked against the size of the file, and where the data begin.
+Header read_header(const MappedFile& file, const std::vector<int>& ranks, size_t& data_begin) {
+  const std::string& path = file.path();
   const std::string_view bytes(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-  const auto damaged = [&](const std::string& what) {
-    throw Error(fmt::format("{}: {}", path, what), "the file is damaged or incomplete: save it again with np.save");
-  };
   if (bytes.substr(0, 6) != kMagic)
     throw Error(fmt::format("{}: not a NumPy .npy file", path), "write one with np.save(f, a.astype('float32'))");
-  if (bytes.size() < 8) damaged("the header is cut off");
+  if (bytes.size() < 8) damaged(path, "the header is cut off");
   const int version = uint8_t(bytes[6]);
   if (version < 1 || version > 3 || bytes[7] != 0)
-    damaged(fmt::format("unknown format version {}.{}", version, int(uint8_t(bytes[7]))));
+    damaged(path, fmt::format("unknown format version {}.{}", version, int(uint8_t(bytes[7]))));
   const size_t prefix = version == 1 ? 10 : 12;
-  if (bytes.size() < prefix) damaged("the header is cut off");
+  if (bytes.size() < prefix) damaged(path, "the header is cut off");
   size_t length = 0;
   for (size_t i = prefix; i-- > 8;) length = length << 8 | uint8_t(bytes[i]);
   if (length > bytes.size() - prefix)
-    damaged(fmt::format("the header would have {} bytes, the file has {}", length, bytes.size()));
+    damaged(path, fmt::format("the header would have {} bytes, the file has {}", length, bytes.size()));
   Header header;
-  if (!HeaderParser(bytes.substr(prefix, length)).parse(header)) damaged("the header cannot be read");
+  if (!HeaderParser(bytes.substr(prefix, length)).parse(header)) damaged(path, "the header cannot be read");
   check_header(path, header, ranks);
-
+  data_begin = prefix + length;
   int64_t needed = sizeof(float);
   for (const int64_t d : header.shape)
     if (__builtin_mul_overflow(needed, d, &needed))
-      damaged(fmt::format("the shape {} overflows", to_string(header.shape)));
-  const size_t available = bytes.size() - prefix - length;
+      damaged(path, fmt::format("the shape {} overflows", to_string(header.shape)));
+  const size_t available = bytes.size() - data_begin;
   if (uint64_t(needed) != available)
-    damaged(fmt::format("{} needs {} bytes of data, the file has {}", to_string(header.shape), needed, available));
+    damaged(path,
+            fmt::format("{} needs {} bytes of data, the file has {}", to_string(header.shape), needed, available));
+  return header;
+}
+
+}  // namespace
+
+Dims npy_dims(const std::string& path, const std::vector<int>& ranks) {
+  size_t begin = 0;
+  return read_header(MappedFile(path), ranks, begin).shape;
+}
+
+Tensor read_npy(const std::string& path, const std::vector<int>& ranks) {
+  const MappedFile file(path);
+  size_t begin = 0;
+  const Header header = read_header(file, ranks, begin);
   Tensor out(header.shape);
-  std::memcpy(out.data(), bytes.data() + prefix + length, available);
+  std::memcpy(out.data(), file.bytes().data() + begin, size_t(out.count()) * sizeof(float));
   for (int64_t i = 0; i < out.count(); ++i)
     if (!std::isfinite(out[i]))
       throw Error(fmt::format("{}: element {} (in C order) is {}", path, i, out[i]),
@@ -162,21 +177,27 @@ Tensor read_npy(const std::string& path, const std::vector<int>& ranks) {
   return out;
 }
 
-std::vector<uint8_t> npy_bytes(const Tensor& tensor) {
-  CHECK(!tensor.empty() && tensor.dims().size() <= kMostDims, "an array {} cannot be saved as .npy",
-        to_string(tensor.dims()));
+std::vector<uint8_t> npy_header(const Dims& dims) {
+  CHECK(!dims.empty() && dims.size() <= kMostDims, "an array {} cannot be saved as .npy", to_string(dims));
   std::string header = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}{}), }}",
-                                   fmt::join(tensor.dims(), ", "), tensor.dims().size() == 1 ? "," : "");
+                                   fmt::join(dims, ", "), dims.size() == 1 ? "," : "");
   const size_t total = (10 + header.size() + 1 + 63) / 64 * 64;  // the data begin at a multiple of 64
   header.resize(total - 10 - 1, ' ');
   header += '\n';
-  std::vector<uint8_t> out(total + size_t(tensor.count()) * sizeof(float));
+  std::vector<uint8_t> out(total);
   std::memcpy(out.data(), kMagic.data(), 6);
   out[6] = 1;
   out[8] = uint8_t(header.size() & 255);
   out[9] = uint8_t(header.size() >> 8);
   std::memcpy(out.data() + 10, header.data(), header.size());
-  if (tensor.count()) std::memcpy(out.data() + total, tensor.data(), size_t(tensor.count()) * sizeof(float));
+  return out;
+}
+
+std::vector<uint8_t> npy_bytes(const Tensor& tensor) {
+  std::vector<uint8_t> out = npy_header(tensor.dims());
+  const std::span<const std::byte> values = std::as_bytes(tensor.values());
+  const auto* first = reinterpret_cast<const uint8_t*>(values.data());
+  out.insert(out.end(), first, first + values.size());
   return out;
 }
 

@@ -12,8 +12,12 @@ namespace switchback {
 // error that says how to convert. `ranks`: the numbers of dimensions allowed (empty: 1 to 6).
 Tensor read_npy(const std::string& path, const std::vector<int>& ranks = {});
 
+// The dimensions alone: the header and the size of the file are checked, the values not looked at.
+Dims npy_dims(const std::string& path, const std::vector<int>& ranks = {});
+
 // Format 1.0, float32, C order.
 std::vector<uint8_t> npy_bytes(const Tensor& tensor);
+std::vector<uint8_t> npy_header(const Dims& dims);  // what stands before the values
 void write_npy(const std::string& path, const Tensor& tensor);
 
 }  // namespace switchback

@@ -17,10 +17,15 @@ bool is(const Network& network, int node) {
   return std::holds_alternative<L>(network.nodes[size_t(node)].layer);
 }
 
+bool is_convolution(const Network& network, int node) {
+  return is<Conv2d>(network, node) || is<ConvTranspose2d>(network, node);
+}
+
 bool takes_relu(const Network& network, const Step& step) {
-  return step.relu < 0 && (is<Conv2d>(network, step.node) || is<Linear>(network, step.node) ||
+  return step.relu < 0 && (is_convolution(network, step.node) || is<Linear>(network, step.node) ||
                            is<MaxPool2d>(network, step.node) || is<Add>(network, step.node) ||
-                           is<BatchNorm2d>(network, step.node));
+                           is<BatchNorm2d>(network, step.node) || is<Binary>(network, step.node) ||
+                           is<BinaryConstant>(network, step.node));
 }
 
 // Groups nodes into steps, in the order in which they can run. A node joins the step that makes its input where that
@@ -48,7 +53,7 @@ std::vector<Step> fuse(const Network& network, const std::vector<int>& holder, c
     for (int input : node.inputs) inputs.push_back(holder[size_t(input)]);
     if (is<BatchNorm2d>(network, i)) {
       Step* step = joinable(inputs[0]);
-      if (step && step->node == inputs[0] && is<Conv2d>(network, step->node)) {
+      if (step && step->node == inputs[0] && is_convolution(network, step->node)) {
         step->batch_norm = i;
         extend(*step, i);
         continue;
@@ -57,7 +62,7 @@ std::vector<Step> fuse(const Network& network, const std::vector<int>& holder, c
       bool joined = false;
       for (int side = 0; side < 2 && !joined; ++side) {
         Step* step = joinable(inputs[size_t(side)]);
-        if (!step || !is<Conv2d>(network, step->node) || step->relu >= 0 || step->residual >= 0) continue;
+        if (!step || !is_convolution(network, step->node) || step->relu >= 0 || step->residual >= 0) continue;
         step->residual = inputs[size_t(1 - side)];
         extend(*step, i);
         joined = true;
@@ -111,15 +116,40 @@ void add_slots(const Network& network, const std::vector<Shape>& shapes, const S
     slots.push_back({kind, node, shape, bytes, size, element, clip});
     bytes += (size + 63) / 64 * 64;
   };
-  const Shape y = shapes[size_t(step.node)];
-  if (const auto* pool = std::get_if<MaxPool2d>(&network.nodes[size_t(step.node)].layer))
-    add(Tape::Kind::switches, step.node, y, size_t(y.count()) * pool->switch_bytes(), int(pool->switch_bytes()), kNoClip);
-  if (is<LocalResponseNorm>(network, step.node) || is<Softmax>(network, step.node))
-    add(Tape::Kind::value, step.node, y, value_bytes(y, precision), int(size_of(activation_type(precision))), kNoClip);
-  if (step.relu >= 0) {
-    const Shape s = shapes[size_t(step.relu)];
-    add(Tape::Kind::gate, step.relu, s, size_t(gate_words(s)) * 4 * (step.clip == kNoClip ? 1 : 2), 0, step.clip);
-  }
+  const DType type = activation_type(precision);
+  const auto gates = [&](int node, float clip) {
+    const Shape s = shapes[size_t(node)];
+    add(Tape::Kind::gate, node, s, size_t(gate_words(s)) * 4 * (clip == kNoClip ? 1 : 2), 0, clip);
+  };
+  const auto switches = [&](const MaxPool2d& pool) {
+    const Shape y = shapes[size_t(step.node)];
+    add(Tape::Kind::switches, step.node, y, size_t(y.count()) * pool.switch_bytes(), int(pool.switch_bytes()), kNoClip);
+  };
+  const auto value = [&](int node, size_t bytes_before = 0) {
+    const Shape s = shapes[size_t(node)];
+    add(Tape::Kind::value, step.node, s, bytes_before + value_bytes(s, precision), int(size_of(type)), kNoClip);
+  };
+  const Shape x = shapes[size_t(step.inputs[0])];
+  std::visit(overloaded{
+                 [&](const MaxPool2d& l) { switches(l); },
+                 [&](const GlobalMaxPool&) { switches(whole_map_pool(x)); },
+                 [&](const LocalResponseNorm&) { value(step.node); },
+                 [&](const Softmax&) { value(step.node); },
+                 [&](const Smooth&) { value(step.node); },
+                 [&](const LeakyReLU&) { gates(step.node, kNoClip); },
+                 [&](const PReLU&) { gates(step.node, kNoClip); },
+                 [&](const Clip& l) { gates(step.node, l.max); },
+                 [&](const Hardsigmoid&) { gates(step.node, 1.f); },
+                 [&](const Binary& l) {
+                   if (keeps_operands(l)) value(step.inputs[1], second_operand(x, type));
+                 },
+                 [&](const BinaryConstant& l) {
+                   if (keeps_operand(l)) value(step.inputs[0]);
+                 },
+                 [](const auto&) {},
+             },
+             network.nodes[size_t(step.node)].layer);
+  if (step.relu >= 0) gates(step.relu, step.clip);
 }
 
 }  // namespace
@@ -145,11 +175,16 @@ Plan::Plan(Context& ctx, const Network& network, Shape input, const PlanOptions&
   CHECK(input.n > 0, "a plan for a batch of {}", input.n);
   check_precision(ctx, options.precision);
   std::vector<bool> seen(network.nodes.size(), false);
-  options_.observe.push_back(0);
-  options_.observe.push_back(network.output());
-  holders_ = holders(network, shapes_, options_.observe, ctx.gpu != nullptr);
-  for (int node : options_.observe) seen[size_t(holder(node))] = true;
+  if (options.given.empty()) {
+    options_.observe.push_back(0);
+    options_.observe.push_back(network.output());
+  }
+  std::vector<int> wanted = options_.observe;
+  wanted.insert(wanted.end(), options.given.begin(), options.given.end());
+  holders_ = holders(network, shapes_, wanted, ctx.gpu != nullptr);
+  for (int node : wanted) seen[size_t(holder(node))] = true;
   steps_ = fuse(network, holders_, seen);
+  if (!options.given.empty()) drop_steps();
   if (ctx.gpu) fuse_pools(ctx, network, shapes_, seen, activation_type(options.precision), steps_);
 
   parts_.resize(network.nodes.size());
@@ -157,7 +192,9 @@ Plan::Plan(Context& ctx, const Network& network, Shape input, const PlanOptions&
 
   std::vector<Lifetime> lives(network.nodes.size());
   const int end = int(steps_.size());
-  lives[0] = {value_bytes(shapes_[0], options.precision), -1, seen[0] ? end : -1};
+  lives[0] = {options.given.empty() ? value_bytes(shapes_[0], options.precision) : 0, -1, seen[0] ? end : -1};
+  for (int node : options.given)
+    lives[size_t(node)] = {value_bytes(shapes_[size_t(node)], options.precision), -1, observed(node) ? end : -1};
   for (int i = 0; i < end; ++i) {
     const Step& step = steps_[size_t(i)];
     // Where the next step's pool is done with this one, only the pooled map is ever written, and already here.
@@ -191,6 +228,15 @@ View Plan::input(int64_t n) {
   return {base + offsets_[0], shapes_[0].with_n(n), activation_type(options_.precision)};
 }
 
+View Plan::given(int node, int64_t n) {
+  const std::vector<int>& all = options_.given;
+  CHECK(std::find(all.begin(), all.end(), node) != all.end(), "{} is not given to this plan",
+        network_->nodes[size_t(node)].name);
+  CHECK(n > 0 && n <= capacity(), "{} items for a plan of {}", n, capacity());
+  n_ = n;
+  return view(node);
+}
+
 void Plan::write(const float* x, int64_t n) { write_nchw(*ctx_, x, input(n)); }
 
 ConstView Plan::value(int node) const {
@@ -216,7 +262,11 @@ bool is_vector(const Network& network, int node) {
     const bool keeps = std::holds_alternative<ReLU>(n.layer) || std::holds_alternative<Dropout>(n.layer) ||
                        std::holds_alternative<Softmax>(n.layer) || std::holds_alternative<Add>(n.layer) ||
                        std::holds_alternative<Concat>(n.layer) ||
-                       std::holds_alternative<BatchNorm2d>(n.layer);
+                       std::holds_alternative<BatchNorm2d>(n.layer) || std::holds_alternative<LeakyReLU>(n.layer) ||
+                       std::holds_alternative<PReLU>(n.layer) || std::holds_alternative<Clip>(n.layer) ||
+                       std::holds_alternative<Hardsigmoid>(n.layer) || std::holds_alternative<Smooth>(n.layer) ||
+                       std::holds_alternative<Binary>(n.layer) || std::holds_alternative<BinaryConstant>(n.layer) ||
+                       std::holds_alternative<Slice>(n.layer);
     if (!keeps) return false;
     node = n.inputs[0];
   }
@@ -224,9 +274,14 @@ bool is_vector(const Network& network, int node) {
 
 }  // namespace
 
+Dims Plan::dims(int node) const {
+  const Shape s = shapes_[size_t(node)].with_n(n_);
+  return is_vector(*network_, node) ? Dims{s.n, s.c} : Dims{s.n, s.c, s.h, s.w};
+}
+
 Tensor Plan::read(int node) const {
   const ConstView v = value(node);
-  Tensor out(is_vector(*network_, node) ? Dims{v.shape.n, v.shape.c} : Dims{v.shape.n, v.shape.c, v.shape.h, v.shape.w});
+  Tensor out(dims(node));
   read_nchw(*ctx_, v, out.data());
   return out;
 }
@@ -279,6 +334,27 @@ View Plan::view(int node) const {
   return {base + offset, shapes_[size_t(node)].with_n(n_), type};
 }
 
+// Leaves only the steps between the given and the observed nodes.
+void Plan::drop_steps() {
+  std::vector<bool> needed(shapes_.size(), false), given(shapes_.size(), false);
+  for (int node : options_.given) {
+    CHECK(holder(node) == node, "{} shares its value with {}; give that", network_->nodes[size_t(node)].name,
+          network_->nodes[size_t(holder(node))].name);
+    given[size_t(node)] = true;
+  }
+  for (int node : options_.observe) needed[size_t(holder(node))] = true;
+  std::vector<Step> kept;
+  for (size_t i = steps_.size(); i-- > 0;) {
+    Step& step = steps_[i];
+    if (!needed[size_t(step.output)] || given[size_t(step.output)]) continue;
+    for (int value : step.inputs) needed[size_t(value)] = true;
+    if (step.residual >= 0) needed[size_t(step.residual)] = true;
+    kept.insert(kept.begin(), std::move(step));
+  }
+  CHECK(!needed[0] || given[0], "what is given to the plan does not suffice: it needs the input too");
+  steps_ = std::move(kept);
+}
+
 // The parts of concatenations that the kernels of convolutions and max pools write in place: those that nobody else
 // reads, since other readers want whole maps.
 void Plan::find_parts(const std::vector<bool>& seen) {
@@ -306,9 +382,12 @@ void Plan::run(const Step& step, Tape* tape) const {
   const View y = view(step.with_next_pool ? (&step + 1)->output : step.output);
   const ConstView x = view(step.inputs[0]);
   const Epilogue end = epilogue(step, tape);
-  const auto keep = [&](ConstView v) {
-    if (tape) ctx_->copy(tape->data(step.node), v.data, size_t(v.shape.count()) * size_of(v.dtype));
+  const auto keep = [&](ConstView v, size_t offset = 0) {
+    if (tape)
+      ctx_->copy(static_cast<char*>(tape->data(step.node)) + offset, v.data, size_t(v.shape.count()) * size_of(v.dtype));
   };
+  const auto gates = [&] { return tape ? static_cast<uint32_t*>(tape->data(step.node)) : nullptr; };
+  const auto resample = [&] { resample_forward(*ctx_, packed_resampling(*network_, step.node, x.shape), x, y); };
   std::visit(overloaded{
                  [&](const Input&) {},
                  [&](const Dropout&) {},
@@ -344,6 +423,40 @@ void Plan::run(const Step& step, Tape* tape) const {
                      channel += shapes_[size_t(value)].c;
                    }
                  },
+                 [&](const ConvTranspose2d&) {
+                   conv_transpose2d_forward(*ctx_, packed_conv_transpose(*network_, step), x, y, end);
+                 },
+                 [&](const GlobalMaxPool&) {
+                   max_pool2d_forward(*ctx_, whole_map_pool(x.shape), x, y, tape ? tape->data(step.node) : nullptr, end);
+                 },
+                 [&](const LeakyReLU& l) { slope_forward(*ctx_, {.all = l.slope}, x, y, gates()); },
+                 [&](const PReLU&) { slope_forward(*ctx_, packed_slopes(*ctx_, *network_, step.node), x, y, gates()); },
+                 [&](const Clip& l) { ramp_forward(*ctx_, l, x, y, gates()); },
+                 [&](const Hardsigmoid& l) { ramp_forward(*ctx_, l, x, y, gates()); },
+                 [&](const Smooth& l) {
+                   keep(x);
+                   smooth_forward(*ctx_, l, x, y);
+                 },
+                 [&](const Binary& l) {
+                   const ConstView other = view(step.inputs[1]);
+                   if (keeps_operands(l)) {
+                     keep(x);
+                     keep(other, second_operand(shapes_[size_t(step.inputs[0])], x.dtype));
+                   }
+                   binary_forward(*ctx_, l, x, other, y, end);
+                 },
+                 [&](const BinaryConstant& l) {
+                   const ConstView constant = packed_constant(*ctx_, *network_, step.node);
+                   if (keeps_operand(l)) keep(x);
+                   binary_forward(*ctx_, {l.function}, l.reversed ? constant : x, l.reversed ? x : constant, y, end);
+                 },
+                 [&](const Reduce& l) { reduce_forward(*ctx_, l, x, y); },
+                 [&](const Resize&) { resample(); },
+                 [&](const Pad&) { resample(); },
+                 [&](const Slice&) { resample(); },
+                 [&](const ChannelShuffle&) { resample(); },
+                 [&](const Reshape& l) { rearrange_forward(*ctx_, {l, x.shape}, x, y); },
+                 [&](const Permute& l) { rearrange_forward(*ctx_, {l, x.shape}, x, y); },
              },
              network_->nodes[size_t(step.node)].layer);
 }

@@ -21,6 +21,7 @@
 #include "engine/tensor.h"
 #include "kernels/context.h"
 #include "kernels/epilogue.h"
+#include "kernels/frozen.h"
 #include "kernels/pointwise.h"
 
 namespace switchback {
@@ -39,6 +40,9 @@ struct PlanOptions {
   // observed before its batch norm is computed unfolded. The input and the output are always observed.
   std::vector<int> observe;
   bool tape = true;  // false: no gates and switches are stored
+  // Nodes whose values the caller writes (Plan::given) rather than the plan's steps. Where there are any, only what lies
+  // between them and the observed nodes is computed, and the input and the output are not observed by themselves.
+  std::vector<int> given = {};
 };
 
 // What backward needs of a forward pass: gate bits of every ReLU (types.h), switches of every max pool, and the values
@@ -68,7 +72,8 @@ struct Tape {
 void save_tape(Context& ctx, const Network& network, const Tape& tape, const std::string& path);
 void load_tape(Context& ctx, const Network& network, Tape& tape, const std::string& path);
 
-struct Step;  // one fused group of nodes, plan.cpp
+struct Step;   // one fused group of nodes, plan.cpp
+struct Field;  // a receptive field, engine/fields.h
 
 class Plan {
  public:
@@ -79,9 +84,11 @@ class Plan {
 
   View input(int64_t n);               // where n items go (NHWC, activation type) before forward()
   void write(const float* x, int64_t n);  // n items from the host, NCHW f32, to input(n)
+  View given(int node, int64_t n);     // where n items of a given node go before forward()
   void forward(Tape* tape = nullptr);  // on the items of the last input(n)
   ConstView value(int node) const;     // an observed node's value, on the device; valid until the arena's next use
   Tensor read(int node) const;         // the same as NCHW f32 [n,c,h,w], or [n,c] after a flatten or linear layer
+  Dims dims(int node) const;           // of read(node)
   void reserve(Tape* tape) const;      // all memory that forward needs, now rather than at the first forward
 
   Context& context() const { return *ctx_; }
@@ -89,6 +96,7 @@ class Plan {
   const PlanOptions& options() const { return options_; }
   const std::vector<Shape>& shapes() const { return shapes_; }  // of every node at capacity
   const std::vector<Step>& steps() const;
+  const std::vector<Tape::Slot>& slots() const { return slots_; }  // of the tapes that forward fills
   int64_t capacity() const { return shapes_[0].n; }
   size_t arena_bytes() const { return arena_bytes_; }
   size_t tape_bytes() const { return tape_bytes_; }
@@ -100,6 +108,7 @@ class Plan {
   friend class Backward;
   void run(const Step& step, Tape* tape) const;
   Epilogue epilogue(const Step& step, Tape* tape) const;
+  void drop_steps();
   void find_parts(const std::vector<bool>& seen);
   View view(int node) const;
   Context* ctx_;
@@ -120,10 +129,20 @@ class Plan {
   int64_t n_ = 0;
 };
 
+struct BackwardOptions {
+  // run() can also sum up what biases add to the functional. Clipped ReLUs are then no longer fused: what a saturated
+  // unit adds depends on the gradient before its gate.
+  bool offsets = false;
+  // Confines the pass to a unit's receptive field (engine/fields.h; copied): seeds and results then have the sizes of
+  // its boxes, and run() takes cut tapes.
+  const Field* field = nullptr;
+};
+
 // Gradients of (linear functionals of) node `from` with respect to node `to`, both observed by the plan.
 class Backward {
  public:
-  Backward(const Plan& plan, int from, int to, int64_t capacity);  // capacity: seeds in one run
+  // capacity: seeds in one run
+  Backward(const Plan& plan, int from, int to, int64_t capacity, const BackwardOptions& options = {});
   ~Backward();
   Backward(Backward&&) noexcept;
 
@@ -131,15 +150,26 @@ class Backward {
   // read values before writing here.
   View seed(int64_t n);
   // Seed p belongs to item p / seeds_per_item of the tape. The result lives in the arena until its next use.
-  ConstView run(const Tape& tape, ReluRule rule, int64_t seeds_per_item = 1);
+  // With `offsets` (on the device, [n], not cleared), <result p, value of `to`> + offsets[p].sum is the value of seed p's
+  // functional of `from`, where the rule is the gradient, `to` the input, and all layers are piecewise affine.
+  ConstView run(const Tape& tape, ReluRule rule, int64_t seeds_per_item = 1, OffsetSum* offsets = nullptr);
   void reserve() const;  // all memory that run needs, now
   size_t arena_bytes() const { return arena_bytes_; }
 
  private:
   struct Op;
+  struct Builder;
+  void place_buffers(const std::vector<int>& values);  // values: of each buffer
+  Shape shape(int value) const;                        // n = 1
+  const Layer& layer(const Step& step) const;
+  std::shared_ptr<const ConvWeights> cut_weights(const Step& step) const;
+  void run_op(const Op& op, const Tape& tape, ConstView dy, View dx, const BackwardEpilogue& epilogue) const;
+  void add_offset(const Op& op, const Tape& tape, ConstView dy, int64_t seeds_per_item, OffsetSum* offsets) const;
   const Plan* plan_;
   int from_, to_;
   int64_t capacity_ = 0, n_ = 0;
+  bool with_offsets_ = false;
+  std::unique_ptr<Field> field_;  // null: whole maps
   std::vector<Op> ops_;
   std::vector<size_t> offsets_;  // of gradient buffers
   int seed_buffer_ = -1, result_buffer_ = -1;

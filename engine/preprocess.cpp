@@ -143,7 +143,7 @@ Image to_grey(const Image& image) {
   return out;
 }
 
-Image resize_bilinear(const Image& image, int64_t width, int64_t height, const Box& part) {
+Image resize_bilinear(const Image& image, int64_t width, int64_t height, const Crop& part) {
   check_image(image);
   const int64_t largest = std::numeric_limits<int32_t>::max();
   CHECK(width > 0 && height > 0 && width <= largest * 128 && height <= largest * 128, "cannot resize to {}x{}", width,

@@ -39,6 +39,7 @@ const float* on_device(Context& ctx, DeviceCache& cache, int what, const std::ve
 
 }  // namespace
 
+const float* DeviceArray::on(Context& ctx) const { return on_device(ctx, device, 0, values); }
 const float* AffineWeights::scale_on(Context& ctx) const { return on_device(ctx, device, 0, scale); }
 const float* AffineWeights::shift_on(Context& ctx) const { return on_device(ctx, device, 1, shift); }
 
@@ -55,24 +56,80 @@ const ConvWeights& packed_map_linear(const Network& network, int node, Shape map
   return maps.try_emplace(key, conv, n.weight.data(), std::move(bias)).first->second;
 }
 
+namespace {
+
+// A convolution's bias with a batch norm folded in, and by what that scales each output channel (empty: by nothing).
+struct Folded {
+  std::vector<float> bias, scale;
+};
+Folded folded(const Network& network, const Step& step) {
+  const Tensor& own = network.nodes[size_t(step.node)].bias;
+  Folded f{{own.values().begin(), own.values().end()}, {}};
+  if (step.batch_norm < 0) return f;
+  const AffineWeights& bn = packed_affine(network, step.batch_norm);
+  f.scale = bn.scale;
+  if (f.bias.empty()) {
+    f.bias = bn.shift;
+  } else {
+    for (size_t o = 0; o < f.bias.size(); ++o) f.bias[o] = f.bias[o] * bn.scale[o] + bn.shift[o];
+  }
+  return f;
+}
+
+}  // namespace
+
 const ConvWeights& packed_conv(const Network& network, const Step& step) {
   auto& convs = packed_weights(network).convs;
   const std::pair key(step.node, step.batch_norm);
   if (const auto found = convs.find(key); found != convs.end()) return found->second;
   const Node& node = network.nodes[size_t(step.node)];
-  const auto& layer = std::get<Conv2d>(node.layer);
   CHECK(!node.weight.empty(), "{} has no weights; load them first", node.name);
-  std::vector<float> bias(node.bias.values().begin(), node.bias.values().end()), scale;
-  if (step.batch_norm >= 0) {
-    const AffineWeights& bn = packed_affine(network, step.batch_norm);
-    scale = bn.scale;
-    if (bias.empty()) {
-      bias = bn.shift;
-    } else {
-      for (size_t o = 0; o < bias.size(); ++o) bias[o] = bias[o] * bn.scale[o] + bn.shift[o];
-    }
-  }
-  return convs.try_emplace(key, layer, node.weight.data(), std::move(bias), std::move(scale)).first->second;
+  Folded f = folded(network, step);
+  const auto& layer = std::get<Conv2d>(node.layer);
+  return convs.try_emplace(key, layer, node.weight.data(), std::move(f.bias), std::move(f.scale)).first->second;
+}
+
+const ConvTransposeWeights& packed_conv_transpose(const Network& network, const Step& step) {
+  auto& convs = packed_weights(network).conv_transposes;
+  const std::pair key(step.node, step.batch_norm);
+  if (const auto found = convs.find(key); found != convs.end()) return found->second;
+  const Node& node = network.nodes[size_t(step.node)];
+  CHECK(!node.weight.empty(), "{} has no weights; load them first", node.name);
+  const Folded f = folded(network, step);
+  return convs.try_emplace(key, std::get<ConvTranspose2d>(node.layer), node.weight.data(), f.bias, f.scale).first->second;
+}
+
+Slopes packed_slopes(Context& ctx, const Network& network, int node) {
+  auto [place, fresh] = packed_weights(network).arrays.try_emplace(node);
+  const Node& n = network.nodes[size_t(node)];
+  CHECK(!n.weight.empty(), "{} has no weights; load them first", n.name);
+  if (n.weight.count() == 1) return {.all = n.weight[0]};
+  if (fresh) place->second.values.assign(n.weight.values().begin(), n.weight.values().end());
+  return {.by_channel = place->second.on(ctx)};
+}
+
+ConstView packed_constant(Context& ctx, const Network& network, int node) {
+  auto [place, fresh] = packed_weights(network).arrays.try_emplace(node);
+  const auto& layer = std::get<BinaryConstant>(network.nodes[size_t(node)].layer);
+  const int64_t c = layer.shape.c, places = layer.shape.h * layer.shape.w;
+  if (fresh)
+    for (int64_t p = 0; p < places; ++p)
+      for (int64_t i = 0; i < c; ++i) place->second.values.push_back(layer.values[size_t(i * places + p)]);
+  return {place->second.on(ctx), layer.shape, DType::f32};
+}
+
+const Resampling& packed_resampling(const Network& network, int node, Shape in) {
+  auto& all = packed_weights(network).resamplings;
+  const std::tuple key(node, in.c, in.h, in.w);
+  if (const auto found = all.find(key); found != all.end()) return found->second;
+  return std::visit(
+      [&](const auto& layer) -> const Resampling& {
+        if constexpr (std::is_constructible_v<Resampling, decltype(layer), Shape>)
+          return all.try_emplace(key, layer, in).first->second;
+        else
+          fail("{} takes no input from elsewhere", network.nodes[size_t(node)].name);
+      },
+      network.nodes[size_t(node)].layer);
 }
 
 const LinearWeights& packed_linear(const Network& network, int node) {
@@ -85,6 +142,17 @@ const LinearWeights& packed_linear(const Network& network, int node) {
     place->second.bias = n.bias.empty() ? nullptr : n.bias.data();
   }
   return place->second;
+}
+
+const AffineWeights* packed_shift(const Network& network, const Step& step) {
+  const Node& node = network.nodes[size_t(step.node)];
+  if (std::holds_alternative<BatchNorm2d>(node.layer)) return &packed_affine(network, step.node);
+  const auto [place, fresh] = packed_weights(network).shifts.try_emplace({step.node, step.batch_norm});
+  std::vector<float>& shift = place->second.shift;
+  if (fresh && std::holds_alternative<Linear>(node.layer)) shift.assign(node.bias.values().begin(), node.bias.values().end());
+  if (const auto* conv = std::get_if<Conv2d>(&node.layer); fresh && conv)
+    if (const float* bias = packed_conv(network, step).bias()) shift.assign(bias, bias + conv->out_channels);
+  return shift.empty() ? nullptr : &place->second;
 }
 
 size_t place(std::span<const Lifetime> buffers, std::vector<size_t>& offsets) {

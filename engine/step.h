@@ -35,12 +35,23 @@ struct AffineWeights {
   const float* shift_on(Context& ctx) const;
 };
 
+// Values that kernels read: slopes, constants.
+struct DeviceArray {
+  std::vector<float> values;
+  mutable DeviceCache device;
+  const float* on(Context& ctx) const;
+};
+
 // Weights in the form that kernels take, made when a plan first needs them.
 struct PackedWeights {
   std::map<std::pair<int, int>, ConvWeights> convs;  // (conv node, folded batch norm node or -1)
+  std::map<std::pair<int, int>, ConvTransposeWeights> conv_transposes;  // likewise
   std::map<std::tuple<int, int64_t, int64_t>, ConvWeights> map_linears;  // (linear node, height, width of its input)
   std::map<int, LinearWeights> linears;
   std::map<int, AffineWeights> affines;  // by batch norm node
+  std::map<std::pair<int, int>, AffineWeights> shifts;  // as convs; `shift` alone is set
+  std::map<int, DeviceArray> arrays;  // by PReLU or BinaryConstant node
+  std::map<std::tuple<int, int64_t, int64_t, int64_t>, Resampling> resamplings;  // (node, channels, height, width)
 };
 PackedWeights& packed_weights(const Network& network);
 const ConvWeights& packed_conv(const Network& network, const Step& step);
@@ -49,6 +60,24 @@ const LinearWeights& packed_linear(const Network& network, int node);
 // covers the map, since the columns of its weight are in CHW order.
 const ConvWeights& packed_map_linear(const Network& network, int node, Shape map);
 const AffineWeights& packed_affine(const Network& network, int node);
+const ConvTransposeWeights& packed_conv_transpose(const Network& network, const Step& step);
+Slopes packed_slopes(Context& ctx, const Network& network, int node);  // of a PReLU
+ConstView packed_constant(Context& ctx, const Network& network, int node);  // of a BinaryConstant: f32, n = 1
+// The tables of a Resize, Pad, Slice or ChannelShuffle.
+const Resampling& packed_resampling(const Network& network, int node, Shape in);
+// Whether the gradient of a product or quotient needs its operands' values.
+inline bool keeps_operands(const Binary& l) {
+  const Needs first = needs(l, 0), second = needs(l, 1);
+  return first.a || first.b || second.a || second.b;
+}
+inline bool keeps_operand(const BinaryConstant& l) {  // of the operand that is no constant
+  const Needs own = needs({l.function}, l.reversed ? 1 : 0);
+  return l.reversed ? own.b : own.a;
+}
+// Where a Binary's second operand lies on the tape: behind the first one, of shape `first`.
+inline size_t second_operand(Shape first, DType type) { return (size_t(first.count()) * size_of(type) + 63) / 64 * 64; }
+// What a step adds to each channel of its op's result, as `shift`: biases and the shifts of batch norms. Null for none.
+const AffineWeights* packed_shift(const Network& network, const Step& step);
 
 // Offsets for buffers with lifetimes [first, last] (inclusive, in steps): largest first, each at the lowest place that
 // is free while it lives. Returns the size of the whole.

@@ -85,12 +85,15 @@ void load_tape(Context& ctx, const Network& network, Tape& tape, const std::stri
     const std::vector<int64_t> values = file.load_ints(name);
     const auto& layer = network.nodes[size_t(slot.node)].layer;
     const auto* pool = std::get_if<MaxPool2d>(&layer);
-    const int64_t most = pool ? pool->window() - 1 : slot.clip == kNoClip ? 1 : 2;
+    const bool switches = slot.kind == Tape::Kind::switches;
+    const int64_t most = pool ? pool->window() - 1
+                         : switches ? (int64_t(1) << 8 * slot.element_bytes) - 1  // of a pool over the whole map
+                         : slot.clip == kNoClip ? 1 : 2;
     for (int64_t v : values)
       if (v < 0 || v > most) throw Error(fmt::format("'{}' in {} holds {}; valid are 0 to {}", name, path, v, most), hint);
     std::vector<char> host(slot.bytes);
     void* data = host.data();
-    if (pool) {
+    if (switches) {
       each_element(dims, [&](int64_t i, int64_t pixel, int64_t c) {
         const int64_t at = pixel * dims[1] + c;
         if (slot.element_bytes == 2) static_cast<uint16_t*>(data)[at] = uint16_t(values[size_t(i)]);

@@ -19,11 +19,17 @@ const std::vector<ZooEntry>& zoo() {
       {"vgg19_bn", "vgg19 with batch norm", [](const ZooOptions& o) { return make_vgg("vgg19_bn", o); }},
       {"resnet18", "He et al. 2015, 18 weight layers", [](const ZooOptions& o) { return make_resnet("resnet18", o); }},
       {"resnet34", "34 weight layers", [](const ZooOptions& o) { return make_resnet("resnet34", o); }},
+      {"mlp", "fully connected with ReLU; mlp:2-16-16-2 names the layers' sizes", make_mlp},
   };
   return entries;
 }
 
 Network make_network(std::string_view name, const ZooOptions& options) {
+  if (name.starts_with("mlp:")) {
+    ZooOptions with_sizes = options;
+    with_sizes.sizes = parse_mlp_sizes(name.substr(4));
+    return make_mlp(with_sizes);
+  }
   std::vector<std::string> names;
   for (const ZooEntry& entry : zoo()) {
     if (name == entry.name) return entry.make(options);

@@ -128,10 +128,10 @@ __device__ __forceinline__ Spot spot_of(const Spread& s) {
           int(item) < s.items && channel < s.channels};
 }
 
-// Calls run(spread, grid, block) until all of the tensor is covered: nearly always once.
+// Calls run(spread, grid, block) until all of the tensor is covered: nearly always once. groups: threads for a pixel.
 template <int V, typename Run>
-void spread_over(Shape s, const Run& run) {
-  const int64_t groups = gate_words_per_pixel(s.c) * (32 / V), item = s.h * s.w * groups;
+void spread_over(Shape s, int64_t groups, const Run& run) {
+  const int64_t item = s.h * s.w * groups;
   constexpr int64_t kMostThreads = (int64_t(1) << 31) - 1, kBlock = 256;
   CHECK(item <= kMostThreads, "an item of [{},{},{},{}] is too large for one launch", s.n, s.c, s.h, s.w);
   const int64_t most = kMostThreads / std::max<int64_t>(item, 1);
@@ -141,6 +141,11 @@ void spread_over(Shape s, const Run& run) {
     run(Spread{int(first), int(items), int(s.h * s.w), int(groups), int(s.c)}, dim3(unsigned(ceil_div(threads, block))),
         dim3(unsigned(block)));
   }
+}
+// The same with whole gate words, for kernels that write gates.
+template <int V, typename Run>
+void spread_over(Shape s, const Run& run) {
+  spread_over<V>(s, gate_words_per_pixel(s.c) * (32 / V), run);
 }
 
 // Whether all of these NHWC arrays of `channels` channels can be read and written 16 bytes at a time.

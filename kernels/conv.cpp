@@ -47,10 +47,20 @@ struct ConvWeights::Packed {
 
 ConvWeights::ConvWeights(const Conv2d& conv, const float* weight, std::vector<float> bias, std::vector<float> scale)
     : conv_(conv), weight_(weight), bias_(std::move(bias)), scale_(std::move(scale)),
-      packed_(std::make_unique<Packed>()) {}
+      packed_(std::make_shared<Packed>()), device_(std::make_shared<DeviceCache>()) {}
 ConvWeights::~ConvWeights() = default;
 ConvWeights::ConvWeights(ConvWeights&&) noexcept = default;
 ConvWeights& ConvWeights::operator=(ConvWeights&&) noexcept = default;
+
+ConvWeights ConvWeights::without_bias(const Conv2d& conv) const {
+  CHECK(conv.in_channels == conv_.in_channels && conv.out_channels == conv_.out_channels && conv.groups == conv_.groups &&
+            conv.kernel_h == conv_.kernel_h && conv.kernel_w == conv_.kernel_w,
+        "convolution: other weights are wanted, not these under another padding");
+  ConvWeights same(conv, weight_, {}, scale_);
+  same.packed_ = packed_;
+  same.device_ = device_;
+  return same;
+}
 
 void pack_im2col_forward(const ConvWeights& weights, float* packed) {
   const Conv2d& c = weights.conv();

@@ -44,6 +44,10 @@ class ConvWeights {
   ConvWeights(ConvWeights&&) noexcept;
   ConvWeights& operator=(ConvWeights&&) noexcept;
 
+  // The same weights without the bias under another padding, as changes on windows want them (kernels/window.h). What is
+  // packed of the one is packed of the other too.
+  ConvWeights without_bias(const Conv2d& conv) const;
+
   const Conv2d& conv() const { return conv_; }
   const float* bias() const { return bias_.empty() ? nullptr : bias_.data(); }  // [out_channels] or null
   float weight(int64_t o, int64_t i, int64_t r, int64_t s) const {              // with the scale applied
@@ -53,14 +57,14 @@ class ConvWeights {
 
   struct Packed;  // per algorithm and precision; filled at first use
   Packed& packed() const { return *packed_; }
-  DeviceCache& device() const { return device_; }  // packed for GPUs (kernels/conv.cuh)
+  DeviceCache& device() const { return *device_; }  // packed for GPUs (kernels/conv.cuh)
 
  private:
   Conv2d conv_;
   const float* weight_;
   std::vector<float> bias_, scale_;
-  std::unique_ptr<Packed> packed_;
-  mutable DeviceCache device_;
+  std::shared_ptr<Packed> packed_;
+  std::shared_ptr<DeviceCache> device_;
 };
 
 // Whether conv2d_forward takes `pool` in its epilogue for this layer on inputs x.

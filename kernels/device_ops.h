@@ -4,14 +4,21 @@
 // context is a GPU's. So the library links without nvcc, and shipped programs without the emulator.
 #pragma once
 
+#include "kernels/activation.h"
+#include "kernels/binary.h"
 #include "kernels/context.h"
 #include "kernels/conv.h"
+#include "kernels/frozen.h"
 #include "kernels/gpu.h"
 #include "kernels/linear.h"
 #include "kernels/noise.h"
 #include "kernels/normalize.h"
 #include "kernels/pointwise.h"
 #include "kernels/pool.h"
+#include "kernels/rearrange.h"
+#include "kernels/reduce.h"
+#include "kernels/resample.h"
+#include "kernels/window.h"
 
 namespace switchback {
 
@@ -66,10 +73,38 @@ struct DeviceOps {
   decltype(&switchback::lrn_backward) lrn_backward;
   decltype(&switchback::softmax_forward) softmax_forward;
   decltype(&switchback::softmax_backward) softmax_backward;
+  decltype(&switchback::slope_forward) slope_forward;
+  decltype(&switchback::slope_backward) slope_backward;
+  decltype(&switchback::ramp_forward) ramp_forward;
+  decltype(&switchback::ramp_backward) ramp_backward;
+  decltype(&switchback::smooth_forward) smooth_forward;
+  decltype(&switchback::smooth_backward) smooth_backward;
+  decltype(&switchback::binary_forward) binary_forward;
+  decltype(&switchback::binary_backward) binary_backward;
+  decltype(&switchback::reduce_forward) reduce_forward;
+  decltype(&switchback::reduce_backward) reduce_backward;
+  decltype(&switchback::resample_forward) resample_forward;
+  decltype(&switchback::resample_backward) resample_backward;
+  decltype(&switchback::rearrange_forward) rearrange_forward;
+  decltype(&switchback::rearrange_backward) rearrange_backward;
   decltype(&switchback::write_noisy_input) write_noisy_input;
   decltype(&switchback::write_interpolated_input) write_interpolated_input;
   decltype(&switchback::accumulate_moments) accumulate_moments;
   decltype(&switchback::advance) advance;
+  decltype(&switchback::gather_changes) gather_changes;
+  decltype(&switchback::add_changes) add_changes;
+  decltype(&switchback::gather_values) gather_values;
+  decltype(&switchback::subtract_clean) subtract_clean;
+  decltype(&switchback::expand_windows) expand_windows;
+  decltype(&switchback::max_pool2d_changes) max_pool2d_changes;
+  decltype(&switchback::avg_pool2d_changes) avg_pool2d_changes;
+  decltype(&switchback::occlude_windows) occlude_windows;
+  decltype(&switchback::occlude_images) occlude_images;
+  decltype(&switchback::add_bias_offset) add_bias_offset;
+  decltype(&switchback::add_clip_offset) add_clip_offset;
+  decltype(&switchback::frozen_relu_forward) frozen_relu_forward;
+  decltype(&switchback::frozen_max_pool2d_forward) frozen_max_pool2d_forward;
+  decltype(&switchback::cut_out) cut_out;
 };
 
 const DeviceOps* cuda_ops();  // null in a build without nvcc; says nothing about whether there is a GPU

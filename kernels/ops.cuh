@@ -40,10 +40,46 @@ void lrn_forward(Context&, const LocalResponseNorm&, ConstView x, View y);
 void lrn_backward(Context&, const LocalResponseNorm&, ConstView dy, ConstView x, View dx, const BackwardEpilogue&);
 void softmax_forward(Context&, ConstView x, View y);
 void softmax_backward(Context&, ConstView dy, ConstView y, View dx, const BackwardEpilogue&);
+// activation.cu
+void slope_forward(Context&, const Slopes&, ConstView x, View y, uint32_t* gates);
+void slope_backward(Context&, const Slopes&, ConstView dy, const uint32_t* gates, ReluRule, View dx,
+                    const BackwardEpilogue&);
+void ramp_forward(Context&, const Ramp&, ConstView x, View y, uint32_t* gates);
+void ramp_backward(Context&, const Ramp&, ConstView dy, const uint32_t* gates, View dx, const BackwardEpilogue&);
+void smooth_forward(Context&, const Smooth&, ConstView x, View y);
+void smooth_backward(Context&, const Smooth&, ConstView dy, ConstView x, View dx, const BackwardEpilogue&);
+// binary.cu, reduce.cu, resample.cu, rearrange.cu
+void binary_forward(Context&, const Binary&, ConstView a, ConstView b, View y, const Epilogue&);
+void binary_backward(Context&, const Binary&, int operand, ConstView dy, ConstView a, ConstView b, View dx,
+                     const BackwardEpilogue&);
+void reduce_forward(Context&, const Reduce&, ConstView x, View y);
+void reduce_backward(Context&, const Reduce&, ConstView dy, View dx, const BackwardEpilogue&);
+void resample_forward(Context&, const Resampling&, ConstView x, View y);
+void resample_backward(Context&, const Resampling&, ConstView dy, View dx, const BackwardEpilogue&);
+void rearrange_forward(Context&, const Rearrangement&, ConstView x, View y);
+void rearrange_backward(Context&, const Rearrangement&, ConstView dy, View dx, const BackwardEpilogue&);
 // noise.cu
 void write_noisy_input(Context&, const float* x, const Noise&, View y);
 void write_interpolated_input(Context&, const float* x, const float* baseline, const float* alpha, View y);
 void accumulate_moments(Context&, ConstView g, double* sum, double* square);
 void advance(Context&, uint32_t* counter, uint32_t step);
+// window.cu
+void gather_changes(Context&, const Change& x, const Origin* origins, View y, int64_t channel);
+void add_changes(Context&, const Change& x, const Origin* origins, View y);
+void gather_values(Context&, const Change& x, const Origin* origins, View y);
+void subtract_clean(Context&, ConstView clean, const Origin* origins, View y);
+void expand_windows(Context&, const Change& x, View y);
+void max_pool2d_changes(Context&, const MaxPool2d&, const Change& x, ConstView clean, const Origin* origins, View y);
+void avg_pool2d_changes(Context&, const AvgPool2d&, const Change& x, const Origin* origins, View y);
+void occlude_windows(Context&, ConstView x, ConstView baseline, const Box* boxes, const Origin* origins, View y);
+void occlude_images(Context&, ConstView x, ConstView baseline, const Box* boxes, View y);
+// frozen.cu
+void add_bias_offset(Context&, ConstView dy, const float* bias, OffsetSum* sums);
+void add_clip_offset(Context&, ConstView dy, const uint32_t* saturated, int64_t seeds_per_item, float clip, OffsetSum*);
+void frozen_relu_forward(Context&, ConstView x, const uint32_t* gates, const uint32_t* saturated, float clip,
+                         int64_t items_per_tape_item, View y);
+void frozen_max_pool2d_forward(Context&, const MaxPool2d&, ConstView x, const void* switches,
+                               int64_t items_per_tape_item, View y);
+void cut_out(Context&, const CutOut&, const void* from, const Corner* corners, int64_t count, void* to);
 
 }  // namespace switchback::SB_DEVICE

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "kernels/parallel.h"
 #include "kernels/simd.h"
 
 namespace switchback {
@@ -37,5 +38,31 @@ struct Groups {
  private:
   int64_t channels_, per_pixel_;
 };
+
+// Up to 32 channels of one pixel, and where the tape has what it kept of them: item n of a tensor goes with item
+// n / seeds_per_item of the tape.
+struct Group {
+  int64_t item, kept_item, place;  // place = h·width + w
+  int64_t element;                 // of the first channel in the tensor
+  int64_t kept;                    // of the first channel in a kept value
+  int64_t word;                    // in a plane of gates of the tape
+  int64_t channel, size;
+};
+
+// body(group) for all groups of a tensor; `work` stands for the cost of an element.
+template <typename Body>
+void each_group(Context& ctx, Shape s, int64_t seeds_per_item, int64_t work, const Body& body) {
+  const int64_t hw = s.h * s.w, words = gate_words_per_pixel(s.c);
+  parallel_ranges(ctx, s.pixels(), s.c * work, [&](int64_t first, int64_t last) {
+    int64_t item = first / hw, place = first % hw;
+    for (int64_t p = first; p < last; ++p) {
+      const int64_t kept_item = item / seeds_per_item, kept_pixel = kept_item * hw + place;
+      for (int64_t j = 0; j < words; ++j)
+        body(Group{item, kept_item, place, p * s.c + 32 * j, kept_pixel * s.c + 32 * j, kept_pixel * words + j, 32 * j,
+                   std::min<int64_t>(32, s.c - 32 * j)});
+      if (++place == hw) place = 0, ++item;
+    }
+  });
+}
 
 }  // namespace switchback

@@ -2,7 +2,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -144,7 +143,14 @@ const std::vector<Case>& cases() {
       // names
       {"NoCommand", {}, 2, "classify"},
       {"UnknownCommand", {"gradiant"}, 2, "nearest: gradient"},
-      {"LaterCommand", {"occlusion", "--model", "lenet", kDigit}, 2, "commands: classify"},
+      {"LaterCommand", {"train", "--model", "lenet", kDigit}, 2, "commands: classify"},
+      {"MaskTooLarge", {"occlusion", "--model", "lenet", kDigit, "--mask", "29"}, 2, "--mask can be at most 28"},
+      {"MaskNoSize", {"occlusion", "--model", "lenet", kDigit, "--mask", "3by4"}, 2, "--mask"},
+      {"StrideZero", {"occlusion", "--model", "lenet", kDigit, "--mask", "8", "--stride", "0"}, 2, "--stride"},
+      {"BoxOutside", {"occlusion", "--model", "lenet", kDigit, "--box", "20,0,9,9"}, 2, "does not lie inside"},
+      {"BoxesAndPixels", {"occlusion", "--model", "lenet", kDigit, "--box", "2,2,9,9", "--pixels"}, 2, "--pixels"},
+      {"OcclusionMemory", {"occlusion", "--model", "lenet", kDigit, "--mask", "8", "--memory", "1K"}, 1, "--memory"},
+      {"OcclusionAlgorithm", {"occlusion", "--model", "lenet", kDigit, "--algorithm", "coarse"}, 2, "incremental"},
       {"OptionFirst", {"--model", "lenet", "gradient"}, 2, "first"},
       {"UnknownOption", {"gradient", "--model", "lenet", "--tagret", "3", kDigit}, 2, "nearest: --target"},
       {"OptionOfAnother", {"gradient", "--model", "lenet", "--samples", "3", kDigit}, 2, "--samples"},
@@ -256,17 +262,6 @@ TEST(CliFailure, FullStandardOutput) {
   const Outcome o = run_switchback({"models"}, {.stdout_to = "/dev/full"});
   EXPECT_EQ(o.code, 1) << o.err;
   EXPECT_NE(o.err.find("standard output"), std::string::npos) << o.err;
-}
-
-TEST(CliFailure, InterruptLeavesNothing) {
-  TempFolder folder;
-  const Outcome o = run_switchback(
-      {"smoothgrad", "--model", "lenet", "--samples", "100000000", "--save", "npy", "-o", folder / "out", kDigit},
-      {.interrupt_after_ms = 500});
-  EXPECT_EQ(o.code, 128 + SIGINT) << o.err;
-  if (fs::exists(folder / "out")) {
-    EXPECT_TRUE(fs::is_empty(folder / "out"));
-  }
 }
 
 }  // namespace

@@ -2,11 +2,14 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <pty.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -35,9 +38,36 @@ void redirect(int to, const char* path) {
     const rlimit limit{rlim_t(limits.file_bytes), rlim_t(limits.file_bytes)};
     setrlimit(RLIMIT_FSIZE, &limit);
   }
-  signal(SIGINT, SIG_DFL);
   execv(argv[0], argv.data());
   _exit(127);
+}
+
+// For execv, pointing into `words`; the outcome gets its line.
+std::vector<char*> argument_list(const std::vector<std::string>& arguments, std::vector<std::string>& words,
+                                 Outcome& outcome) {
+  words = {SWITCHBACK_BINARY};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) {
+    argv.push_back(word.data());
+    outcome.line += (outcome.line.empty() ? "" : " ") + word;
+  }
+  argv.push_back(nullptr);
+  return argv;
+}
+
+// Whether the process has set its handler: before that it would end by the signal without a word.
+bool catches(pid_t pid, int signal) {
+  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+  for (std::string word; status >> word;)
+    if (word == "SigCgt:" && status >> word) return std::stoull(word, nullptr, 16) >> (signal - 1) & 1;
+  return false;
+}
+
+int wait_for(pid_t pid) {
+  int status = 0;
+  waitpid(pid, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 }  // namespace
@@ -51,26 +81,52 @@ nlohmann::json Outcome::json() const {
 Outcome run_switchback(const std::vector<std::string>& arguments, const RunLimits& limits) {
   const TempFolder captured;
   const std::string out = captured / "out", err = captured / "err";
-  std::vector<std::string> words = {SWITCHBACK_BINARY};
-  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<std::string> words;
   Outcome outcome;
-  std::vector<char*> argv;
-  for (std::string& word : words) {
-    argv.push_back(word.data());
-    outcome.line += (outcome.line.empty() ? "" : " ") + word;
-  }
-  argv.push_back(nullptr);
+  std::vector<char*> argv = argument_list(arguments, words, outcome);
   const pid_t pid = fork();
   if (pid == 0) child(argv, out, err, limits);
-  if (limits.interrupt_after_ms >= 0) {
-    usleep(useconds_t(limits.interrupt_after_ms) * 1000);
-    kill(pid, SIGINT);
-  }
-  int status = 0;
-  waitpid(pid, &status, 0);
-  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  outcome.code = wait_for(pid);
   outcome.out = slurp(out);
   outcome.err = slurp(err);
+  return outcome;
+}
+
+Outcome interrupt_switchback(const std::vector<std::string>& arguments, int columns, int signal,
+                             const std::function<bool(const std::string&)>& watch) {
+  std::vector<std::string> words;
+  Outcome outcome;
+  std::vector<char*> argv = argument_list(arguments, words, outcome);
+  int terminal = -1;
+  const winsize size{24, uint16_t(columns), 0, 0};
+  const pid_t pid = forkpty(&terminal, nullptr, nullptr, &size);
+  if (pid == 0) {
+    ::signal(signal, SIG_DFL);  // a shell's background jobs ignore SIGINT, and what is ignored stays so
+    execv(argv[0], argv.data());
+    _exit(127);
+  }
+  if (pid < 0) {
+    ADD_FAILURE() << "no pseudo-terminal can be had here";
+    return outcome;
+  }
+  bool sent = false;
+  const auto start = std::chrono::steady_clock::now();
+  while (true) {
+    const bool late = std::chrono::steady_clock::now() - start > std::chrono::seconds(60);
+    if (!sent && ((catches(pid, signal) && watch(outcome.out)) || late)) {
+      EXPECT_FALSE(late) << outcome.line << " did not get so far: " << outcome.out;
+      if (signal != SIGINT || write(terminal, "\x03", 1) != 1) kill(pid, signal);
+      sent = true;
+    }
+    pollfd shown{terminal, POLLIN, 0};
+    if (poll(&shown, 1, 5) == 0) continue;
+    char text[4096];
+    const ssize_t got = read(terminal, text, sizeof text);
+    if (got <= 0) break;  // the other end is closed
+    outcome.out.append(text, size_t(got));
+  }
+  outcome.code = wait_for(pid);
+  close(terminal);
   return outcome;
 }
 

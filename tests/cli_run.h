@@ -1,6 +1,7 @@
 // Running the real `switchback` binary from tests.
 #pragma once
 
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -19,9 +20,14 @@ struct Outcome {
 struct RunLimits {
   long long file_bytes = -1;        // RLIMIT_FSIZE of the child
   const char* stdout_to = nullptr;  // instead of capturing it
-  int interrupt_after_ms = -1;      // sends SIGINT
 };
 
 Outcome run_switchback(const std::vector<std::string>& arguments, const RunLimits& limits = {});
+
+// Runs it in a terminal of its own, `columns` wide. Once it handles signals, `watch` is given all that the terminal has
+// shown so far, again and again until it returns true or 60 s are over; then `signal` comes: SIGINT by typing Ctrl-C.
+// `out` holds what was shown.
+Outcome interrupt_switchback(const std::vector<std::string>& arguments, int columns, int signal,
+                             const std::function<bool(const std::string& shown)>& watch);
 
 }  // namespace switchback::test

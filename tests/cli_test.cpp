@@ -362,6 +362,10 @@ TEST(Cli, InfoAndModels) {
   EXPECT_EQ(info["parameters"], 143667240);  // torchvision's
   EXPECT_EQ(info["layers"].back()["shape"], json({1000, 1, 1}));
   EXPECT_NEAR(info["flops"].get<double>(), 2 * 19.63e9, 0.05e9);
+  const json expected_tensors = {{{"name", "classifier.6.weight"}, {"shape", {1000, 4096}}},
+                                 {{"name", "classifier.6.bias"}, {"shape", {1000}}}};
+  EXPECT_EQ(info["layers"].back()["tensors"], expected_tensors);
+  EXPECT_EQ(info["layers"][0]["tensors"], json::array());  // the input
   const json models = succeed({"models", "--json"}).json();
   std::set<std::string> names;
   for (const json& m : models["models"]) {
@@ -387,6 +391,8 @@ TEST(Cli, HelpNamesEveryCommandAndOption) {
       {"integrated", {"--steps", "--baseline", "--device"}},
       {"filters", {"--filters", "--channels", "--layer"}},
       {"activations", {"--order", "--columns", "--layer"}},
+      {"cam", {"--method", "--layer", "--layers", "--target", "--score"}},
+      {"dump", {"--backward", "--layers", "--target", "--output"}},
       {"info", {"--model", "--json"}},
       {"models", {"--json"}},
       {"bench", {"--method", "--op", "--shape", "--repeat", "--probe", "--batch"}}};

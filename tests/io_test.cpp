@@ -276,7 +276,7 @@ TEST(Resize, BitEqualToPillow) {
     EXPECT_EQ(got, want) << name;
     ++cases;
     // A part is that part of the whole.
-    const Box box{w / 3, h / 4, std::max(1, w / 2), std::max(1, h / 2)};
+    const Crop box{w / 3, h / 4, std::max(1, w / 2), std::max(1, h / 2)};
     const Image part = resize_bilinear(source, w, h, box);
     ASSERT_EQ(part.width, box.width);
     ASSERT_EQ(part.height, box.height);

@@ -9,7 +9,14 @@ void register_pointwise_tests();
 void register_normalize_tests();
 void register_rule_tests();
 void register_noise_tests();
+void register_window_tests();
+void register_frozen_tests();
 void register_golden_tests();
+void register_golden_layer_tests();
+void register_activation_tests();
+void register_binary_tests();
+void register_conv_transpose_tests();
+void register_resample_tests();
 }  // namespace switchback::test
 
 int main(int argc, char** argv) {
@@ -21,6 +28,13 @@ int main(int argc, char** argv) {
   switchback::test::register_normalize_tests();
   switchback::test::register_rule_tests();
   switchback::test::register_noise_tests();
+  switchback::test::register_window_tests();
+  switchback::test::register_frozen_tests();
   switchback::test::register_golden_tests();
+  switchback::test::register_golden_layer_tests();
+  switchback::test::register_activation_tests();
+  switchback::test::register_binary_tests();
+  switchback::test::register_conv_transpose_tests();
+  switchback::test::register_resample_tests();
   return RUN_ALL_TESTS();
 }

@@ -3,60 +3,13 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <filesystem>
 #include <map>
-#include <memory>
-#include <nlohmann/json.hpp>
 
-#include "engine/safetensors.h"
 #include "kernels/pointwise.h"
-#include "tests/epilogue_check.h"
+#include "tests/golden_case.h"
 
 namespace switchback::test {
 namespace {
-
-using Json = nlohmann::json;
-
-struct Golden {
-  const Safetensors& file;
-  std::string name;
-  Json params;
-
-  bool has(const char* part) const { return file.has(name + "." + part); }
-  Nchw map(const char* part) const {
-    const Tensor t = file.load(name + "." + part);
-    Dims d = t.dims();
-    d.resize(4, 1);
-    Nchw out(Shape{d[0], d[1], d[2], d[3]});
-    out.v.assign(t.values().begin(), t.values().end());
-    return out;
-  }
-  std::vector<float> values(const char* part) const {
-    if (!has(part)) return {};
-    const Tensor t = file.load(name + "." + part);
-    return {t.values().begin(), t.values().end()};
-  }
-  int64_t integer(const char* key) const { return params.at(key).get<int64_t>(); }
-  bool exact() const { return params.value("integer", false); }
-};
-
-constexpr DType kF32 = DType::f32;
-
-// `got` is the kernel's, `golden` PyTorch's rounded to float32, `ref` ours in double.
-void expect_golden(const char* what, const Nchw& got, const Nchw& golden, const Ref& ref, bool exact, double steps) {
-  if (exact) {
-    EXPECT_EQ(compare_exact(ref.value, golden, Zeros::many_allowed), "") << what << " of the reference";
-    EXPECT_EQ(compare_exact(got, golden, Zeros::many_allowed), "") << what;
-    return;
-  }
-  Nchw rounding(golden.shape);
-  for (size_t i = 0; i < rounding.v.size(); ++i)
-    rounding.v[i] = 1.01 * kEpsF32 * std::abs(golden.v[i]) + 1e-14 * ref.terms.v[i] + 0x1p-126;
-  EXPECT_EQ(compare(ref.value, golden, rounding, Zeros::many_allowed), "") << what << " of the reference";
-  Nchw allowed = tolerance(ref, steps);
-  for (size_t i = 0; i < rounding.v.size(); ++i) allowed.v[i] += rounding.v[i];
-  EXPECT_EQ(compare(got, golden, allowed, Zeros::many_allowed), "") << what;
-}
 
 void run_conv(OpRun& run, const Golden& g) {
   const Conv2d conv{.in_channels = g.integer("in_channels"),
@@ -257,9 +210,8 @@ void run_relu(OpRun& run, const Golden& g) {
   EXPECT_EQ(compare_exact(dx.read(), g.map("dx"), Zeros::many_allowed), "");
 }
 
-using Runner = void (*)(OpRun&, const Golden&);
-const std::map<std::string, Runner>& runners() {
-  static const std::map<std::string, Runner> rows = {
+const std::map<std::string, GoldenRunner>& runners() {
+  static const std::map<std::string, GoldenRunner> rows = {
       {"conv2d", run_conv},
       {"linear", run_linear},
       {"max_pool2d", run_max_pool},
@@ -276,31 +228,6 @@ const std::map<std::string, Runner>& runners() {
 
 }  // namespace
 
-void register_golden_tests() {
-  const std::string path = std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/ops.safetensors";
-  for_each_device("Op/Golden", [&](const DeviceRow& device) {
-    // The file is part of the repository: without it this is one failing test, not none.
-    std::shared_ptr<Safetensors> file;
-    Json cases = Json::array();
-    std::string error;
-    try {
-      file = std::make_shared<Safetensors>(path);
-      cases = Json::parse(file->metadata().at("cases"));
-    } catch (const std::exception& e) {
-      error = e.what();
-    }
-    add_test("Op/Golden", "file", device, "f32", [error, count = cases.size()](OpRun&) {
-      EXPECT_EQ(error, "");
-      EXPECT_GE(count, 60u);
-    });
-    for (const Json& c : cases) {
-      const std::string op = c.at("op"), name = c.at("name");
-      add_test("Op/Golden", name, device, "f32", [file, name, op, params = c.at("params")](OpRun& run) {
-        ASSERT_TRUE(runners().contains(op)) << "no runner for op " << op;
-        runners().at(op)(run, Golden{*file, name, params});
-      });
-    }
-  });
-}
+void register_golden_tests() { register_golden_cases("Op/Golden", "ops.safetensors", 60, runners()); }
 
 }  // namespace switchback::test

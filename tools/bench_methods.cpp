@@ -14,19 +14,6 @@
 namespace switchback {
 namespace {
 
-// `images` items in the network's input units: those of the INPUT arguments, repeated, or random ones.
-std::vector<float> bench_images(const Job& job, Shape& image, int64_t images) {
-  if (job.options.inputs.empty()) return random_values(images * image.item(), 7);
-  const Tensor x = load_input(list_inputs(job.options.inputs)[0], job.model);
-  image = {1, x.dim(1), x.dim(2), x.dim(3)};
-  std::vector<float> out;
-  for (int64_t i = 0; i < images; ++i) {
-    const float* item = x.data() + i % x.dim(0) * image.item();
-    out.insert(out.end(), item, item + image.item());
-  }
-  return out;
-}
-
 // Forward passes at batch n and, with `seeds` > 0, that many backward passes for each image from the one tape.
 struct Passes {
   Passes(Job& job, const PlanOptions& options, Shape image, int64_t n, int64_t seeds, ReluRule rule)
@@ -60,8 +47,10 @@ struct Passes {
       one_hot(ctx, backward->seed(n * seeds), units);
       nhwc_to_nchw(ctx, backward->run(tape, rule, seeds), output.as<float>());
     });
-    if (seeds == 0) logits = plan.read(node);
-    else ctx.copy_out(map.data(), output.data(), output.size());
+    if (seeds == 0)
+      logits = plan.read(node);
+    else
+      ctx.copy_out(map.data(), output.data(), output.size());
   }
 
   Job& job;
@@ -117,7 +106,8 @@ struct Samples {
     job.ctx.copy_in(sampler.pixels.data(), pixels.data(), sampler.pixels.size());
     const auto write = [&](int64_t first, View input) {
       if (noisy)
-        return write_noisy_input(job.ctx, on_device, {.sigma = 0.3f, .more_samples = sampler.counter.as<uint32_t>()}, input);
+        return write_noisy_input(job.ctx, on_device, {.sigma = 0.3f, .more_samples = sampler.counter.as<uint32_t>()},
+                                 input);
       write_interpolated_input(job.ctx, on_device, nullptr, midpoints.as<float>() + first, input);
     };
     sampler.accumulate(units, rule, count, noisy, write, sum, none, [](int64_t) {});
@@ -151,12 +141,28 @@ Work samples_work(Job& job, const BenchOptions& o) {
 
 }  // namespace
 
+std::vector<float> bench_images(const Job& job, Shape& image, int64_t images) {
+  if (job.options.inputs.empty()) return random_values(images * image.item(), 7);
+  const Tensor x = load_input(list_inputs(job.options.inputs)[0], job.model);
+  image = {1, x.dim(1), x.dim(2), x.dim(3)};
+  std::vector<float> out;
+  for (int64_t i = 0; i < images; ++i) {
+    const float* item = x.data() + i % x.dim(0) * image.item();
+    out.insert(out.end(), item, item + image.item());
+  }
+  return out;
+}
+
 Work method_work(Job& job, const BenchOptions& o) {
-  check_choice("--method", o.method, {"forward", "classify", "gradient", "jacobian", "smoothgrad", "integrated"});
+  check_choice("--method", o.method,
+               {"forward", "classify", "gradient", "jacobian", "smoothgrad", "integrated", "occlusion", "etalon"});
   if (o.samples < 1 || o.steps < 1) throw Error("--samples and --steps must be at least 1", "", true);
-  Work work = o.method == "smoothgrad" || o.method == "integrated" ? samples_work(job, o) : passes_work(job, o);
+  Work work = o.method == "smoothgrad" || o.method == "integrated" ? samples_work(job, o)
+              : o.method == "occlusion"                            ? occlusion_work(job, o)
+              : o.method == "etalon"                               ? etalon_work(job, o)
+                                                                   : passes_work(job, o);
   work.details["method"] = o.method;
-  work.details["rule"] = o.rule;
+  if (o.method != "occlusion" && o.method != "etalon") work.details["rule"] = o.rule;
   return work;
 }
 

@@ -142,7 +142,7 @@ void run_activations(const ActivationOptions& o) {
   Output output(o);
   Results results;
   Json shape;
-  size_t done = 0;
+  const int64_t items = count_items(files);
   const auto most = [&](Shape image) {
     const int64_t bytes = network.shapes(image)[size_t(node)].item() * int64_t(sizeof(float));
     return std::clamp<int64_t>((256 << 20) / bytes, 1, 64);
@@ -151,7 +151,7 @@ void run_activations(const ActivationOptions& o) {
     const Tensor values = activations(job.ctx, network, chunk.x, node, job.run);
     shape = Dims(values.dims().begin() + 1, values.dims().end());
     for (const Chunk::Part& part : chunk.parts) finish_file(job, o, chunk, part, layer, values, output, results);
-    job.bar.update(double(done += chunk.parts.size()) / double(files.size()));
+    job.bar.update(results.items, items, "images");
   });
   const std::string sheet =
       output.png() ? output.add_contact_sheet("activations", fmt::format("{} of {}", layer, o.model), 1000) : "";

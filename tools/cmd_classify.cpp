@@ -113,7 +113,7 @@ void run_classify(const ClassifyOptions& o) {
   const std::vector<InputFile> files = list_inputs(o.inputs);
   Output output(o);
   Classified result;
-  size_t done = 0;
+  const int64_t items = count_items(files);
   const int64_t most = o.save_input.empty() ? 256 : std::numeric_limits<int64_t>::max();
   for_each_chunk(
       files, job.model, [&](Shape) { return most; },
@@ -123,15 +123,11 @@ void run_classify(const ClassifyOptions& o) {
           write_npy(o.save_input, chunk.x);
         }
         RunOptions options = job.run;
-        options.progress = [&](int64_t n, int64_t total) {
-          job.bar.update((double(done) + double(chunk.parts.size()) * double(n) / double(total)) /
-                         double(files.size()));
-        };
+        options.progress = [&](int64_t n, int64_t) { job.bar.update(result.items + n, items, "images"); };
         const Tensor all = logits(job.ctx, job.model.network, chunk.x, options);
         CHECK(all.dims().size() == 2, "{} gives maps of shape {}, not classes", o.model, to_string(all.dims()));
         for (float v : all.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", o.model);
         for (const Chunk::Part& part : chunk.parts) classify_file(job, chunk, part, all, output, result);
-        done += chunk.parts.size();
       });
   const std::string sheet = output.png() ? output.add_contact_sheet("classify", "classes by " + o.model, 800) : "";
   output.commit();

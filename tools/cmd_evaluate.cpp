@@ -1,15 +1,13 @@
 // `switchback evaluate`: how well a model reads a labelled data set.
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstring>
-#include <filesystem>
-#include <map>
 #include <memory>
 
 #include "engine/dataset.h"
 #include "tools/commands.h"
 #include "tools/inputs.h"
 #include "tools/job.h"
+#include "tools/labelled.h"
 #include "viz/batches.h"
 #include "viz/inspect.h"
 #include "viz/render.h"
@@ -35,24 +33,6 @@ struct Evaluation {
   std::vector<int64_t> confusion;  // [K,K], row = true class; empty for many classes
   std::vector<Case> worst;         // the largest losses first
 };
-
-// Output of the model for each class of the data set: by name where the model's labels hold all of them, else by
-// number.
-std::vector<int64_t> class_map(const Dataset& data, const Model& model, int64_t outputs, const std::string& path) {
-  std::map<std::string, int64_t> by_name;
-  for (size_t i = 0; i < model.labels.size(); ++i) by_name.emplace(model.labels[i], int64_t(i));
-  std::vector<int64_t> map;
-  for (const std::string& name : data.classes)
-    if (const auto found = by_name.find(name); found != by_name.end()) map.push_back(found->second);
-  if (map.size() == data.classes.size()) return map;
-  if (int64_t(data.classes.size()) != outputs)
-    throw Error(fmt::format("{} has {} classes, the model {} outputs, and their names do not match", printable(path),
-                            data.classes.size(), outputs),
-                "name the class folders as the model's labels, or by number");
-  map.clear();
-  for (int64_t i = 0; i < outputs; ++i) map.push_back(i);
-  return map;
-}
 
 void judge(std::span<const float> logits, int64_t label, Evaluation& sum, size_t keep) {
   Tensor values({1, int64_t(logits.size())});
@@ -93,10 +73,7 @@ Evaluation evaluate(Job& job, const Dataset& data, const std::vector<int64_t>& c
   for (int64_t first = 0; first < images; first += forward.batch()) {
     const int64_t n = std::min(forward.batch(), images - first);
     pixels.resize(size_t(n * image.item()));
-    for (int64_t i = 0; i < n; ++i) {
-      const Tensor x = preprocess(data.image(first + i), job.model.preprocess);
-      std::memcpy(pixels.data() + i * image.item(), x.data(), size_t(image.item()) * sizeof(float));
-    }
+    for (int64_t i = 0; i < n; ++i) load_item(data, first + i, job.model, pixels.data() + i * image.item());
     const Tensor values = forward.run(pixels.data(), n);
     CHECK(values.dims().size() == 2, "{} gives maps of shape {}, not classes", job.options.model,
           to_string(values.dims()));
@@ -104,7 +81,7 @@ Evaluation evaluate(Job& job, const Dataset& data, const std::vector<int64_t>& c
     for (int64_t i = 0; i < n; ++i)
       judge(values.values().subspan(size_t(i * outputs), size_t(outputs)), classes[size_t(data.label(first + i))], sum,
             size_t(job.options.top));
-    job.bar.update(double(first + n) / double(images));
+    job.bar.update(first + n, images, "images");
   }
   std::stable_sort(sum.worst.begin(), sum.worst.end(), [](const Case& a, const Case& b) { return a.loss > b.loss; });
   sum.worst.resize(std::min(sum.worst.size(), size_t(job.options.top)));
@@ -194,10 +171,7 @@ void run_evaluate(const EvaluateOptions& o) {
   const Evaluation e = evaluate(job, data, classes, images);
   Json files = Json::array();
   if (output.png() && !e.worst.empty()) {
-    std::string stem =
-        std::filesystem::path(path.ends_with('/') ? path.substr(0, path.size() - 1) : path).filename().string();
-    stem = stem.substr(0, stem.find('.'));
-    files.push_back(output.add_png((stem.empty() ? "dataset" : stem) + ".evaluate.png",
+    files.push_back(output.add_png(dataset_stem(path) + ".evaluate.png",
                                    worst_picture(job, data, e, "worst cases of " + o.model)));
   }
   output.commit();

@@ -4,6 +4,7 @@
 
 #include "tools/commands.h"
 #include "tools/maps.h"
+#include "viz/render.h"
 
 namespace switchback {
 namespace {
@@ -31,6 +32,14 @@ void add_rule(CLI::App& app, MapOptions& o) {
       ->type_name("gradient|deconv|guided");
 }
 
+// Signed maps as RGB around grey, others as their absolute sum over channels.
+std::function<Image(const MapView&)> picture_of_maps(bool is_signed) {
+  return [is_signed](const MapView& map) {
+    const int c = int(map.dims[0]), h = int(map.dims[1]), w = int(map.dims[2]);
+    return is_signed ? signed_rgb(map.values, c, h, w) : saliency_picture(map.values, c, h, w);
+  };
+}
+
 void run_gradient(const MapOptions& o) {
   const ReluRule rule = parse_rule(o.rule);
   if (!o.save_tape.empty() && !o.load_tape.empty() && o.save_tape == o.load_tape)
@@ -38,7 +47,7 @@ void run_gradient(const MapOptions& o) {
   Job job("gradient", o);
   MapMethod method;
   method.suffix = o.rule;
-  method.signed_picture = !(rule == kGradient);
+  method.picture = picture_of_maps(!(rule == kGradient));
   method.one_chunk = !o.save_tape.empty() || !o.load_tape.empty();
   method.details = {{"rule", o.rule}, {"times_input", o.times_input}};
   method.run = [&](const Tensor& x, const std::vector<uint32_t>&, const Progress& progress) {
@@ -64,7 +73,8 @@ void run_smoothgrad(const MapOptions& o) {
   Job job("smoothgrad", o);
   MapMethod method;
   method.suffix = o.rule == "gradient" ? "smoothgrad" : "smoothgrad-" + o.rule;
-  method.signed_picture = !(rule == kGradient) && moment == SmoothGradOptions::Moment::mean;
+  method.noun = "samples";
+  method.picture = picture_of_maps(!(rule == kGradient) && moment == SmoothGradOptions::Moment::mean);
   method.details = {{"rule", o.rule}, {"samples", o.samples}, {"noise", o.noise}, {"moment", o.moment}};
   method.run = [&](const Tensor& x, const std::vector<uint32_t>& index, const Progress& progress) {
     SmoothGradOptions options{job.run, rule, o.samples, o.noise, parse_seed(o.seed), moment, index};
@@ -84,6 +94,8 @@ void run_integrated(const MapOptions& o) {
   const Tensor given = baseline == Baseline::given ? load_single(o.baseline, job.model) : Tensor();
   MapMethod method;
   method.suffix = "integrated";
+  method.noun = "steps";
+  method.picture = picture_of_maps(false);
   method.details = {{"steps", o.steps}, {"baseline", o.baseline}};
   method.run = [&](const Tensor& x, const std::vector<uint32_t>&, const Progress& progress) {
     IntegratedOptions options{job.run, kGradient, o.steps, baseline, given.empty() ? Tensor() : given.clone()};

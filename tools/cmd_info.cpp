@@ -111,6 +111,7 @@ struct LayerRow {
   std::string name, type, about;
   Shape shape;
   int64_t parameters, flops;
+  Json tensors;  // of its state dict, torchvision's names: [{name, shape}]
 };
 
 std::vector<LayerRow> layer_rows(const Network& network, Shape input) {
@@ -121,9 +122,13 @@ std::vector<LayerRow> layer_rows(const Network& network, Shape input) {
     std::vector<Shape> in;
     for (int k : node.inputs) in.push_back(shapes[size_t(k)]);
     int64_t count = 0;
-    for (const ParameterSpec& spec : parameters(node.layer)) count += switchback::count(spec.dims);
-    rows.push_back(
-        {node.name, std::string(type_name(node.layer)), describe(node.layer), shapes[i], count, flops(node.layer, in)});
+    Json tensors = Json::array();
+    for (const ParameterSpec& spec : parameters(node.layer)) {
+      count += switchback::count(spec.dims);
+      tensors.push_back({{"name", node.name + "." + spec.name}, {"shape", spec.dims}});
+    }
+    rows.push_back({node.name, std::string(type_name(node.layer)), describe(node.layer), shapes[i], count,
+                    flops(node.layer, in), std::move(tensors)});
   }
   return rows;
 }
@@ -145,7 +150,8 @@ void model_info(const InfoOptions& o) {
                         {"about", r.about},
                         {"shape", {r.shape.c, r.shape.h, r.shape.w}},
                         {"parameters", r.parameters},
-                        {"flops", r.flops}});
+                        {"flops", r.flops},
+                        {"tensors", r.tensors}});
     Json files = Json::array();
     for (const InstalledWeights& w : weights)
       files.push_back({{"file", w.file}, {"source", w.source}, {"accuracy", w.accuracy}, {"licence", w.licence}});

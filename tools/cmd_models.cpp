@@ -39,7 +39,7 @@ void run_models(const Options& o) {
                            human_count(m["parameters"].get<double>()),
                            fmt::format("{}x{}x{}", in[0].get<int>(), in[1].get<int>(), in[2].get<int>()), weights));
   }
-  print_line("\nWeights are looked for as NAME.safetensors in the folder that $SWITCHBACK_WEIGHTS names and in:");
+  print_line("\nWeights are looked for as NAME.safetensors in these folders ($SWITCHBACK_WEIGHTS puts one before them):");
   for (const std::string& folder : folders) print_line("  " + folder);
   print_line("Others: --weights FILE.safetensors (torchvision's names and shapes), or --weights random:SEED.");
 }

@@ -25,8 +25,14 @@ std::function<void()> setup_evaluate(CLI::App& app);
 std::function<void()> setup_gradient(CLI::App& app);
 std::function<void()> setup_smoothgrad(CLI::App& app);
 std::function<void()> setup_integrated(CLI::App& app);
+std::function<void()> setup_occlusion(CLI::App& app);
+std::function<void()> setup_cam(CLI::App& app);
+std::function<void()> setup_etalon(CLI::App& app);
+std::function<void()> setup_regions(CLI::App& app);
+std::function<void()> setup_channels(CLI::App& app);
 std::function<void()> setup_filters(CLI::App& app);
 std::function<void()> setup_activations(CLI::App& app);
+std::function<void()> setup_dump(CLI::App& app);
 std::function<void()> setup_info(CLI::App& app);
 std::function<void()> setup_models(CLI::App& app);
 std::function<void()> setup_bench(CLI::App& app);
@@ -37,8 +43,14 @@ inline constexpr Command kCommands[] = {
     {"gradient", "gradient, deconv and guided-backpropagation maps", setup_gradient},
     {"smoothgrad", "mean, mean square or variance of the gradient over noisy copies of the image", setup_smoothgrad},
     {"integrated", "integrated gradients between a baseline and the image", setup_integrated},
+    {"occlusion", "how the score falls when a mask covers a part of the image", setup_occlusion},
+    {"cam", "class activation maps: CAM, Grad-CAM, Grad-CAM++, guided Grad-CAM", setup_cam},
+    {"etalon", "etalon images: the affine map that the network is around each input", setup_etalon},
+    {"regions", "the linear regions that a data set meets, or those of the plane of a network with two inputs", setup_regions},
+    {"channels", "which channels of a layer answer to an image, and to occluded copies of it", setup_channels},
     {"filters", "the weights of a convolution as a picture grid", setup_filters},
     {"activations", "the maps of a layer as a picture grid", setup_activations},
+    {"dump", "every node's activation and gradient in one .npz, to compare with another program", setup_dump},
     {"info", "the layers of a model; without --model, this machine and build", setup_info},
     {"models", "the built-in architectures, and which weights are at hand", setup_models},
     {"bench", "throughput of a method or of one op", setup_bench},

@@ -6,8 +6,8 @@
 #   tools/gpu_check.sh --stage A[,B...]      only these (--list names them)
 #   tools/gpu_check.sh --out DIR             results there; parts of earlier runs in it stay and are reported, too
 #   tools/gpu_check.sh --python FILE         the Python that has PyTorch (default python3)
-# Stages: the suite on the GPU; torch, tests/compare_torch.py on the GPU; compute-sanitizer's four tools on parts of the
-# suite; ceilings of the card; convolutions, SmoothGrad and Jacobian, timed beside cuDNN and PyTorch.
+# Stages: the suite on the GPU; torch, tests/compare_torch.py on the GPU; compute-sanitizer's four tools on parts of it;
+# ceilings of the card; convolutions, SmoothGrad, occlusion, Jacobian and etalons, timed beside cuDNN and PyTorch.
 # Each stage leaves DIR/STAGE.json and DIR/STAGE.log at once, one that fails stops no other, and the parts are merged
 # into DIR/REPORT.md and REPORT.json. Exit code: 0 all done, 1 something failed, 2 usage, 3 no GPU here.
 set -euo pipefail
@@ -16,7 +16,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # stage: seconds it may take at most
 STAGES="info:30 suite:480 torch:300 memcheck:240 racecheck:240 initcheck:120 synccheck:120 ceilings:90
   conv-fp32:180 conv-tf32:150 conv-bf16:150 conv-fp16:150
-  smoothgrad-fp32:300 smoothgrad-tf32:300 smoothgrad-bf16:300 smoothgrad-fp16:300 jacobian:60"
+  smoothgrad-fp32:300 smoothgrad-tf32:300 smoothgrad-bf16:300 smoothgrad-fp16:300 occlusion-bf16:300 jacobian:60
+  etalon:150"
 LEAST=15   # seconds; a stage that can have no more is left out
 DECENT=60  # seconds that a stage gets, if need be from those after it
 

@@ -102,6 +102,17 @@ std::vector<InputFile> list_inputs(const std::vector<std::string>& arguments) {
   return files;
 }
 
+bool is_single_input(const std::string& path) { return looks_like_image(path) || lower_extension(path) == ".npy"; }
+
+int64_t count_items(const std::vector<InputFile>& files) {
+  int64_t items = 0;
+  for (const InputFile& file : files) {
+    const Dims dims = file.array ? npy_dims(file.path, {3, 4}) : Dims{};
+    items += dims.size() == 4 ? dims[0] : 1;
+  }
+  return items;
+}
+
 Tensor load_input(const InputFile& file, const Model& model) {
   Tensor x = file.array ? as_batch(read_npy(file.path, {3, 4})) : preprocess(load_image(file.path), model.preprocess);
   try {

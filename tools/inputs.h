@@ -21,6 +21,12 @@ struct InputFile {
 // does not exist, on an empty directory and (usage) on an empty list.
 std::vector<InputFile> list_inputs(const std::vector<std::string>& arguments);
 
+// How many items the files hold, for progress: only the headers of arrays are read.
+int64_t count_items(const std::vector<InputFile>& files);
+
+// Whether a path's name is that of an image or an array.
+bool is_single_input(const std::string& path);
+
 // [N,C,H,W], checked against the model; errors name the file.
 Tensor load_input(const InputFile& file, const Model& model);
 

@@ -60,6 +60,7 @@ Job::Job(const char* command, const Options& options)
   target = {options.target, options.layer, parse_score(options.score)};
   if (!options.save_weights.empty()) save_weights(model.network, options.save_weights);
   load_seconds = seconds();
+  bar.start();
 }
 
 double Job::seconds() const { return since(start); }

@@ -1,5 +1,5 @@
 // `switchback COMMAND [OPTIONS] INPUT...`: picks the row of the command, parses, runs, and turns errors into one line
-// on stderr and an exit code: 0 done, 1 failed, 2 wrong usage.
+// on stderr and an exit code: 0 done, 1 failed, 2 wrong usage. Interrupted, it ends by the signal (engine/files.h).
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -14,6 +14,7 @@
 #include "kernels/check.h"
 #include "tools/commands.h"
 #include "tools/output.h"
+#include "tools/progress.h"
 
 namespace switchback {
 namespace {
@@ -106,7 +107,7 @@ int report(const std::string& what, const std::string& hint, int code) {
 }  // namespace switchback
 
 int main(int argc, char** argv) {
-  switchback::remove_temporaries_on_signals();
+  switchback::remove_temporaries_on_signals(switchback::say_interrupted);
   try {
     switchback::run({argv + 1, argv + argc});
     return 0;

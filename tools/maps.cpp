@@ -12,26 +12,11 @@ namespace {
 constexpr int64_t kChunkBytes = 256 << 20;  // of maps that are computed before they are written
 constexpr int64_t kChunkItems = 64;
 
-std::string unit_name(const Job& job, const Unit& unit) {
-  if (job.options.layer.empty()) {
-    const std::string name = job.class_name(unit.channel), number = std::to_string(unit.channel);
-    return name.empty() || name == number ? fmt::format("class {}", unit.channel)
-                                          : fmt::format("{} {}", unit.channel, name);
-  }
-  std::string name = fmt::format("{}:{}", job.model.network.nodes[size_t(unit.node)].name, unit.channel);
-  return unit.row < 0 ? name : name + fmt::format(":{},{}", unit.row, unit.col);
-}
-
 // "285 Egyptian cat, 93.2 %"
 std::string caption(const Job& job, const Explained& explained, size_t t) {
   const double p = explained.probabilities[t];
   const std::string name = unit_name(job, explained.units[t]);
   return std::isnan(p) ? name : fmt::format("{}, {:.1f} %", name, 100 * p);
-}
-
-Image map_picture(const MapMethod& method, const float* map, Shape image) {
-  const int c = int(image.c), h = int(image.h), w = int(image.w);
-  return method.signed_picture ? signed_rgb(map, c, h, w) : saliency_picture(map, c, h, w);
 }
 
 // Everything about one chunk's maps that its files' results need.
@@ -40,18 +25,28 @@ struct Results {
   const MapMethod& method;
   const Chunk& chunk;
   const Maps& maps;
-  Shape image;
   int64_t targets() const { return maps.values.dim(1); }
-  const float* map(int64_t item, int64_t t) const { return maps.values.data() + (item * targets() + t) * image.item(); }
+  Dims map_dims() const { return {maps.values.dims().begin() + 2, maps.values.dims().end()}; }
+  const float* map(int64_t item, int64_t t) const {
+    int64_t size = 1;
+    for (int64_t d : map_dims()) size *= d;
+    return maps.values.data() + (item * targets() + t) * size;
+  }
+  Image photo(const Chunk::Part& part, int64_t item) const {
+    return input_picture(chunk.x, item, job.model, part.file->array);
+  }
 };
 
 Json save_array(const Results& r, const Chunk::Part& part, Output& output) {
-  Dims dims{part.count, r.targets(), r.image.c, r.image.h, r.image.w};
-  std::vector<std::string> axes = {"N", "T", "C", "H", "W"};
-  if (r.targets() == 1) {
-    dims.erase(dims.begin() + 1);
-    axes.erase(axes.begin() + 1);
+  Dims dims{part.count};
+  std::vector<std::string> axes{"N"};
+  if (r.targets() > 1) {
+    dims.push_back(r.targets());
+    axes.push_back("T");
   }
+  const Dims map = r.map_dims();
+  dims.insert(dims.end(), map.begin(), map.end());
+  axes.insert(axes.end(), r.method.axes.begin(), r.method.axes.end());
   Tensor array(dims);
   std::memcpy(array.data(), r.map(part.first, 0), size_t(array.count()) * sizeof(float));
   return output.add_npy(fmt::format("{}.{}.npy", part.file->stem, r.method.suffix), array, axes);
@@ -63,8 +58,8 @@ Json save_picture(const Results& r, const Chunk::Part& part, Output& output) {
     for (int64_t t = 0; t < r.targets() && panels.size() <= kMostGridPanels; ++t) {
       const Explained& explained = r.maps.explained[size_t(part.first + i)];
       const std::string number = part.count > 1 ? fmt::format("[{}] ", i) : "";
-      panels.push_back(
-          {map_picture(r.method, r.map(part.first + i, t), r.image), number + caption(r.job, explained, size_t(t))});
+      const MapView map{r.map(part.first + i, t), r.map_dims(), r.photo(part, part.first + i)};
+      panels.push_back({r.method.picture(map), number + caption(r.job, explained, size_t(t))});
     }
   const std::string title = fmt::format("{} of {}", r.method.suffix, part.file->stem);
   return output.add_png(fmt::format("{}.{}.png", part.file->stem, r.method.suffix), arrange(std::move(panels), title));
@@ -73,8 +68,9 @@ Json save_picture(const Results& r, const Chunk::Part& part, Output& output) {
 void add_sheet_panels(const Results& r, const Chunk::Part& part, Output& output) {
   for (int64_t i = 0; i < part.count; ++i) {
     const int64_t item = part.first + i;
-    const Image pictures[] = {thumbnail(input_picture(r.chunk.x, item, r.job.model, part.file->array), 112, 224),
-                              thumbnail(map_picture(r.method, r.map(item, 0), r.image), 112, 224)};
+    const MapView map{r.map(item, 0), r.map_dims(), r.photo(part, item)};
+    const auto& picture = r.method.sheet_picture ? r.method.sheet_picture : r.method.picture;
+    const Image pictures[] = {thumbnail(map.photo, 112, 224), thumbnail(picture(map), 112, 224)};
     output.add_panel(side_by_side(pictures, 4), fmt::format("{}\n{}", item_name(*part.file, i),
                                                             caption(r.job, r.maps.explained[size_t(item)], 0)));
   }
@@ -87,8 +83,19 @@ Json completeness_json(const Explained& explained) {
   return list.size() == 1 ? list[0] : list;
 }
 
-// Saves the files of one input and returns its items' entries.
-std::vector<Json> finish_input(const Results& r, const Chunk::Part& part, Output& output) {
+std::string summary_line(const Results& r, const Chunk::Part& part, int64_t i) {
+  const Explained& explained = r.maps.explained[size_t(part.first + i)];
+  std::string line = fmt::format("  {:<28} {}", item_name(*part.file, i), caption(r.job, explained, 0));
+  if (explained.units.size() > 1) line += fmt::format(" and {} more targets", explained.units.size() - 1);
+  if (!std::isnan(explained.scores[0])) line += fmt::format(", {} {:.4g}", r.job.options.score, explained.scores[0]);
+  if (!explained.completeness.empty())
+    line += fmt::format(", completeness error {:.1e}", explained.completeness[0].error());
+  return line;
+}
+
+// Saves the files of one input and returns its items' entries; `lines` gains what the summary says of them.
+std::vector<Json> finish_input(const Results& r, const Chunk::Part& part, Output& output,
+                               std::vector<std::string>& lines) {
   Json files = Json::array();
   if (output.png()) files.push_back(save_picture(r, part, output));
   if (output.npy()) files.push_back(save_array(r, part, output));
@@ -99,20 +106,12 @@ std::vector<Json> finish_input(const Results& r, const Chunk::Part& part, Output
     Json entry = {{"path", part.file->path}, {"index", i}};
     add_explained(entry, r.job, explained);
     if (!explained.completeness.empty()) entry["completeness"] = completeness_json(explained);
+    const std::string more = r.method.finish ? r.method.finish(part.first + i, entry) : "";
     entry["files"] = files;
     entries.push_back(std::move(entry));
+    if (lines.size() <= 100) lines.push_back(summary_line(r, part, i) + more);
   }
   return entries;
-}
-
-std::string summary_line(const Results& r, const Chunk::Part& part, int64_t i) {
-  const Explained& explained = r.maps.explained[size_t(part.first + i)];
-  std::string line = fmt::format("  {:<28} {}", item_name(*part.file, i), caption(r.job, explained, 0));
-  if (explained.units.size() > 1) line += fmt::format(" and {} more targets", explained.units.size() - 1);
-  if (!std::isnan(explained.scores[0])) line += fmt::format(", {} {:.4g}", r.job.options.score, explained.scores[0]);
-  if (!explained.completeness.empty())
-    line += fmt::format(", completeness error {:.1e}", explained.completeness[0].error());
-  return line;
 }
 
 int64_t chunk_items(const Job& job, const MapMethod& method, Shape image) {
@@ -136,6 +135,16 @@ void print_summary(const Job& job, const MapMethod& method, const std::vector<st
 }
 
 }  // namespace
+
+std::string unit_name(const Job& job, const Unit& unit) {
+  if (job.options.layer.empty()) {
+    const std::string name = job.class_name(unit.channel), number = std::to_string(unit.channel);
+    return name.empty() || name == number ? fmt::format("class {}", unit.channel)
+                                          : fmt::format("{} {}", unit.channel, name);
+  }
+  std::string name = fmt::format("{}:{}", job.model.network.nodes[size_t(unit.node)].name, unit.channel);
+  return unit.row < 0 ? name : name + fmt::format(":{},{}", unit.row, unit.col);
+}
 
 void add_explained(Json& entry, const Job& job, const Explained& explained) {
   const bool hidden = !job.options.layer.empty();
@@ -166,7 +175,7 @@ void run_maps(Job& job, const MapMethod& method) {
   Output output(job.options);
   Json inputs = Json::array();
   std::vector<std::string> lines;
-  size_t files_done = 0;
+  const int64_t all_items = count_items(files);
   int64_t items = 0, batch = 0;
   for_each_chunk(
       files, job.model, [&](Shape image) { return chunk_items(job, method, image); },
@@ -178,16 +187,12 @@ void run_maps(Job& job, const MapMethod& method) {
         for (const Chunk::Part& part : chunk.parts)
           for (int64_t i = 0; i < part.count; ++i) index.push_back(uint32_t(i));
         const Maps maps = method.run(chunk.x, index, [&](int64_t done, int64_t total) {
-          job.bar.update((double(files_done) + double(chunk.parts.size()) * double(done) / double(total)) /
-                         double(files.size()));
+          const int64_t each = total / chunk.x.dim(0);  // samples, steps or positions of one image
+          job.bar.update(items * each + done, all_items * each, method.noun);
         });
-        const Results results{job, method, chunk, maps, {1, chunk.x.dim(1), chunk.x.dim(2), chunk.x.dim(3)}};
-        for (const Chunk::Part& part : chunk.parts) {
-          for (Json& entry : finish_input(results, part, output)) inputs.push_back(std::move(entry));
-          for (int64_t i = 0; i < part.count && lines.size() <= 100; ++i)
-            lines.push_back(summary_line(results, part, i));
-        }
-        files_done += chunk.parts.size();
+        const Results results{job, method, chunk, maps};
+        for (const Chunk::Part& part : chunk.parts)
+          for (Json& entry : finish_input(results, part, output, lines)) inputs.push_back(std::move(entry));
         items += chunk.x.dim(0);
         batch = std::max(batch, maps.batch);
       });

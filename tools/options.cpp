@@ -1,6 +1,7 @@
 #include "tools/options.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <filesystem>
@@ -48,10 +49,11 @@ void add_model(CLI::App& app, Options& o) {
       ->type_name("FILE.json");
 }
 
-void add_target(CLI::App& app, Options& o) {
+void add_target(CLI::App& app, Options& o, bool hidden_units) {
   app.add_option("--target", o.target, "output units to explain: max, all, class numbers C,C or a label (default max)")
       ->type_name("max|all|C,C|LABEL");
   app.add_option("--score", o.score, "what is differentiated (default logit)")->type_name("logit|probability|nll");
+  if (!hidden_units) return;
   app.add_option("--layer", o.layer, "a hidden unit instead of an output")
       ->type_name("NAME[:CHANNEL|max|all[:ROW,COL|max]]");
 }
@@ -84,6 +86,17 @@ void add_report(CLI::App& app, Options& o) {
 }
 
 void add_top(CLI::App& app, Options& o, const char* about) { app.add_option("--top", o.top, about)->type_name("K"); }
+
+void add_occlusion(CLI::App& app, std::vector<std::string>& boxes, std::string& fill) {
+  app.add_option("--box", boxes, "occlude this rectangle of the network's input, in its pixels (may be repeated)")
+      ->type_name("X,Y,W,H")
+      ->allow_extra_args(false);  // each --box takes one word: what follows is the INPUT
+  app.add_option("--fill", fill,
+                 fmt::format("what occluded pixels become, in input units; mean: of each channel over the image; "
+                             "blur: the image blurred (default {})",
+                             fill))
+      ->type_name("0|mean|NUMBER|blur");
+}
 
 void check_choice(std::string_view option, std::string_view value, const std::vector<std::string>& choices) {
   for (const std::string& choice : choices)
@@ -129,6 +142,19 @@ size_t parse_memory(const std::string& text) {
   return size_t(bytes);
 }
 
+std::vector<int> parse_nodes(const Network& network, const std::vector<std::string>& texts) {
+  std::vector<int> nodes;
+  const auto add = [&](const std::string& name) {
+    nodes.push_back(network.find(name));
+    if (std::count(nodes.begin(), nodes.end(), nodes.back()) > 1) usage(fmt::format("layer {} is named twice", name));
+  };
+  for (const std::string& text : texts) {
+    const bool whole = std::any_of(network.nodes.begin(), network.nodes.end(), [&](const Node& n) { return n.name == text; });
+    for (const std::string& name : whole ? std::vector{text} : split(text, ',')) add(name);
+  }
+  return nodes;
+}
+
 std::vector<int64_t> parse_list(std::string_view option, const std::string& text, int64_t count) {
   std::vector<int64_t> out;
   if (text.empty()) return out;
@@ -158,6 +184,43 @@ Precision parse_precision(const std::string& text) {
 ReluRule parse_rule(const std::string& text) {
   check_choice("--rule", text, {"gradient", "deconv", "guided"});
   return text == "gradient" ? kGradient : text == "deconv" ? kDeconv : kGuided;
+}
+
+std::pair<int64_t, int64_t> parse_size(std::string_view option, const std::string& text) {
+  const size_t x = text.find('x');
+  const auto number = [&](const std::string& part) { return parse_whole(option, part, 1, 1 << 20); };
+  if (x == std::string::npos) return {number(text), number(text)};
+  return {number(text.substr(0, x)), number(text.substr(x + 1))};
+}
+
+Fill parse_fill(const std::string& text) {
+  if (text == "mean") return {.kind = Fill::Kind::mean};
+  if (text == "blur") return {.kind = Fill::Kind::blur};
+  float value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size() || !std::isfinite(value))
+    usage(fmt::format("--fill '{}' is unknown", printable(text)), "one of: 0, mean, blur, or a number in input units");
+  if (value == 0) return {};
+  return {.kind = Fill::Kind::value, .value = value};
+}
+
+Box parse_box(const std::string& text) {
+  const std::vector<std::string> parts = split(text, ',');
+  if (parts.size() != 4)
+    usage(fmt::format("--box '{}' is no box", printable(text)),
+          "x,y,w,h in pixels of the input, for example 60,40,32,32");
+  constexpr int64_t kMost = 1 << 20;
+  const auto number = [&](size_t i, int64_t least) {
+    return int32_t(parse_whole(fmt::format("--box {}:", printable(text)), parts[i], least, kMost));
+  };
+  return {.row = number(1, 0), .col = number(0, 0), .height = number(3, 1), .width = number(2, 1)};
+}
+
+void check_boxes(const std::vector<Box>& boxes, Shape image) {
+  for (const Box& b : boxes)
+    if (b.row < 0 || b.col < 0 || b.row + b.height > image.h || b.col + b.width > image.w)
+      usage(fmt::format("the box {},{},{},{} does not lie inside of the input", b.col, b.row, b.width, b.height),
+            fmt::format("x,y,w,h with x + w <= {} and y + h <= {}", image.w, image.h));
 }
 
 namespace {

@@ -10,6 +10,8 @@
 
 #include "engine/plan.h"
 #include "kernels/context.h"
+#include "kernels/window.h"
+#include "viz/fill.h"
 #include "viz/target.h"
 
 namespace CLI {
@@ -38,11 +40,12 @@ struct Options {
 // Each adds its group of options to a command's parser.
 void add_inputs(CLI::App& app, Options& o, const char* about);
 void add_model(CLI::App& app, Options& o);
-void add_target(CLI::App& app, Options& o);
+void add_target(CLI::App& app, Options& o, bool hidden_units = true);  // target, score; layer where hidden units can be
 void add_output(CLI::App& app, Options& o, bool saves_by_default = true);
 void add_run(CLI::App& app, Options& o);     // device, precision, batch, memory, seed, threads, conv
 void add_report(CLI::App& app, Options& o);  // json, quiet
 void add_top(CLI::App& app, Options& o, const char* about);
+void add_occlusion(CLI::App& app, std::vector<std::string>& boxes, std::string& fill);  // --box, repeated, and --fill
 
 // Throws (usage) on values that no command takes; --model itself is checked where it is opened.
 void check_options(const Options& o);
@@ -54,10 +57,17 @@ int64_t parse_whole(std::string_view option, std::string_view text, int64_t leas
 uint64_t parse_seed(const std::string& text);
 int64_t parse_batch(const std::string& text);  // 0: auto
 size_t parse_memory(const std::string& text);  // "2G", "500M", "1.5GiB"; "" gives 0
+// Nodes by name: each text is a name, or several with commas between. Throws (usage) on unknown and repeated ones.
+std::vector<int> parse_nodes(const Network& network, const std::vector<std::string>& texts);
+std::pair<int64_t, int64_t> parse_size(std::string_view option, const std::string& text);  // "32" or "HxW", at least 1
 std::vector<int64_t> parse_list(std::string_view option, const std::string& text, int64_t count);  // "0-15,20"
 Score parse_score(const std::string& text);
 Precision parse_precision(const std::string& text);
 ReluRule parse_rule(const std::string& text);
+Fill parse_fill(const std::string& text);  // 0, mean, blur or a number
+Box parse_box(const std::string& text);    // "x,y,w,h": the column and row of the top left pixel, width and height
+// Throws (usage) where a box does not lie inside of the image, whose size the error tells.
+void check_boxes(const std::vector<Box>& boxes, Shape image);
 // The GPU that --device asks for, null for the CPU. `auto` takes the first GPU that can be used; where there is an NVIDIA
 // GPU that cannot be, a warning says why the CPU runs.
 std::shared_ptr<Gpu> open_device(const std::string& text);

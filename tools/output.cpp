@@ -42,6 +42,15 @@ Json Output::add_npy(const std::string& name, const Tensor& tensor, const std::v
   return {{"path", file}, {"axes", axes}};
 }
 
+OutputFile& Output::add_npy(const std::string& name, const Dims& dims, int64_t& begin) {
+  const std::vector<uint8_t> header = npy_header(dims);
+  OutputFile& file = files_.add(path(name));
+  file.write(std::as_bytes(std::span(header)));
+  begin = int64_t(header.size());
+  paths_.push_back(path(name));
+  return file;
+}
+
 void Output::add_panel(Image picture, std::string label) {
   if (panels_wanted_++ < kMostPanels) panels_.push_back({std::move(picture), std::move(label)});
 }

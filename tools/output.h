@@ -25,6 +25,9 @@ class Output {
   // Each stages DIR/NAME and returns its entry for `files` of the JSON document.
   Json add_png(const std::string& name, const Image& image);
   Json add_npy(const std::string& name, const Tensor& tensor, const std::vector<std::string>& axes);
+  // The same for an array whose values come piece by piece (OutputFile::write_at, behind `begin` bytes of header).
+  OutputFile& add_npy(const std::string& name, const Dims& dims, int64_t& begin);
+  std::string path(const std::string& name) const;  // DIR/NAME
   // One panel of the contact sheet; those beyond the first kMostPanels are counted but not drawn.
   void add_panel(Image picture, std::string label);
   // Writes DIR/contact_sheet.SUFFIX.png if there are at least two panels; returns its path or "". panel_side 0: chosen.
@@ -34,7 +37,6 @@ class Output {
 
  private:
   static constexpr size_t kMostPanels = 120;
-  std::string path(const std::string& name) const;
   std::string folder_;
   bool png_, npy_;
   StagedFiles files_;

@@ -9,8 +9,8 @@
 
 # shellcheck disable=SC2034  # read by name in switchback_setup
 SWITCHBACK_PACKAGES_build="cmake ninja-build g++ libdnnl-dev libfmt-dev zlib1g-dev nlohmann-json3-dev libcli11-dev libstb-dev"
-# shellcheck disable=SC2034  # the sanitizers' run-time libraries come with g++
-SWITCHBACK_PACKAGES_test="libgtest-dev"
+# shellcheck disable=SC2034  # the sanitizers' run-time libraries come with g++; NumPy is for the scripts in weights/
+SWITCHBACK_PACKAGES_test="libgtest-dev python3 python3-numpy"
 # shellcheck disable=SC2034  # PyTorch to compare with, with a BLAS that is worth comparing with
 SWITCHBACK_PACKAGES_compare="python3 python3-numpy python3-torch python3-torchvision libopenblas0-pthread"
 

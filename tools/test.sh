@@ -97,6 +97,9 @@ release() {
   configure "$folder" -DCMAKE_BUILD_TYPE=Release -DSWITCHBACK_TESTS=ON -DSWITCHBACK_WERROR="$werror"
 }
 
+# The converter and the downloader of weights.
+weights_scripts() { /usr/bin/python3 tests/weights_test.py --switchback "$folder/switchback"; }
+
 # ---- the stages of --all
 
 # The kernels for processors without AVX-512, on this one.
@@ -170,6 +173,7 @@ if last_step_failed; then
   failed=$((failed + 1))
 else
   suite "tests" "$folder"
+  check "weights scripts" weights_scripts
 fi
 built=$([ -x "$folder/switchback_tests" ] && echo yes || echo no)
 

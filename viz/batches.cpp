@@ -7,16 +7,12 @@
 #include "kernels/noise.h"
 
 namespace switchback {
-namespace {
-
 // Beyond about the pixels of 16 images of 224x224, a CPU gains nothing from larger batches; a GPU wants more.
 int64_t useful_batch(const Context& ctx, Shape image) {
   constexpr int64_t kElements = 3 * 224 * 224;
   const int64_t images = ctx.gpu ? 128 : 16;
   return std::clamp<int64_t>(images * kElements / std::max<int64_t>(1, image.item()), images, 32 * images);
 }
-
-}  // namespace
 
 Shape image_shape(const Network& network, const Tensor& x) {
   const Dims& d = x.dims();

@@ -15,6 +15,9 @@ namespace switchback {
 Shape image_shape(const Network& network, const Tensor& x);
 void check_image_shape(const Network& network, Shape image);  // the same for a shape
 
+// The largest batch that still gains from being larger.
+int64_t useful_batch(const Context& ctx, Shape image);
+
 // options.batch, or what fits into memory and still gains from more, at most `most`; less where the device then turns out
 // not to have so much memory.
 int64_t batch_size(Context& ctx, const Network& network, Shape image, const PlanOptions& plan,

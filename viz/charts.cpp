@@ -132,7 +132,9 @@ Image bar_chart(std::span<const std::string> labels, std::span<const float> valu
       int end = left + int(std::lround(unit_position(values[i], range) * float(bar_width)));
       if (values[i] > 0) end = std::max(end, zero + 1);  // small but not nothing
       if (values[i] < 0) end = std::min(end, zero - 1);
-      fill_rectangle(image, std::min(zero, end), y, std::abs(end - zero), bar_height, options.bar);
+      const bool marked = std::find(options.marked.begin(), options.marked.end(), int(i)) != options.marked.end();
+      fill_rectangle(image, std::min(zero, end), y, std::abs(end - zero), bar_height,
+                     marked ? options.mark : options.bar);
     }
     const std::string text = value_text(values[i], options.percent);
     draw_text(image, left + bar_width + space + value_width - text_width(text, scale), y + text_offset, text,

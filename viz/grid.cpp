@@ -222,4 +222,21 @@ Image side_by_side(std::span<const Image> pictures, int gap, Rgb background) {
   return out;
 }
 
+Image one_below_other(std::span<const Image> pictures, int gap, Rgb background) {
+  CHECK(!pictures.empty() && gap >= 0, "cannot set {} pictures one below the other with a gap of {}", pictures.size(),
+        gap);
+  int width = 0, height = gap * int(pictures.size() - 1);
+  for (const Image& picture : pictures) {
+    width = std::max(width, picture.width);
+    height += picture.height;
+  }
+  Image out = blank_image(width, height, background);
+  int y = 0;
+  for (const Image& picture : pictures) {
+    paste(out, to_rgb(picture), 0, y);
+    y += picture.height + gap;
+  }
+  return out;
+}
+
 }  // namespace switchback

@@ -1,4 +1,4 @@
-// Pictures made of pictures: labelled grids, contact sheets, filter grids, and bar charts to stand beside them.
+// Pictures made of pictures: labelled grids, contact sheets, filter grids, and bar and line charts to stand beside them.
 #pragma once
 
 #include <span>
@@ -63,10 +63,44 @@ struct BarOptions {
   Rgb background = {255, 255, 255};
   Rgb ink = {32, 32, 32};
   Rgb bar = {49, 104, 142};
+  std::vector<int> marked = {};  // bars in another colour
+  Rgb mark = {222, 110, 30};
 };
 Image bar_chart(std::span<const std::string> labels, std::span<const float> values, const BarOptions& options = {});
 
-// Pictures in one row, centred on each other's middle.
+// Values over an ordered set of places (layers, epochs), one line a series, with a legend on the right.
+struct Series {
+  std::string name;
+  std::vector<double> values;  // [places]; one that is not finite leaves a gap
+  Rgb color = {49, 104, 142};
+  bool bold = false;
+};
+struct LineOptions {
+  std::string title = {};
+  int width = 720, height = 360;  // of the whole chart, pixels; a long legend makes it higher
+  double least = 0, most = 0;     // what the vertical axis holds at least
+  Rgb background = {255, 255, 255};
+  Rgb ink = {32, 32, 32};
+};
+Image line_chart(std::span<const std::string> places, std::span<const Series> series, const LineOptions& options = {});
+
+// Upright bars in their order, with a scale: for the many channels of a layer. Bars are whole pixels wide and have no
+// names of their own; the plot is as wide as they need, at least `width`. Of more than 2000 values, neighbours share a
+// bar, which shows the one furthest from 0.
+struct ColumnOptions {
+  std::string title = {};
+  int width = 512, height = 160;  // of the plot alone, pixels
+  Range range = {0, 0};           // of the scale, which always holds 0; {0,0}: the values' own
+  std::vector<int64_t> marked = {};  // bars in another colour
+  Rgb background = {255, 255, 255};
+  Rgb ink = {32, 32, 32};
+  Rgb bar = {49, 104, 142};
+  Rgb mark = {222, 110, 30};
+};
+Image column_chart(std::span<const float> values, const ColumnOptions& options = {});
+
+// Pictures in one row, centred on each other's middle; in one column, from a common left edge.
 Image side_by_side(std::span<const Image> pictures, int gap = 12, Rgb background = {255, 255, 255});
+Image one_below_other(std::span<const Image> pictures, int gap = 12, Rgb background = {255, 255, 255});
 
 }  // namespace switchback

@@ -16,10 +16,17 @@
 #include "engine/image.h"
 #include "engine/labels.h"
 #include "engine/npy.h"
+#include "engine/npz.h"
 
 // Methods
+#include "viz/cam.h"
+#include "viz/dump.h"
+#include "viz/channels.h"
+#include "viz/etalon.h"
 #include "viz/gradient.h"
 #include "viz/inspect.h"
+#include "viz/plane.h"
+#include "viz/regions.h"
 #include "viz/target.h"
 
 // Pictures

@@ -49,11 +49,11 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-// NAME[:CHANNEL|max|all[:ROW,COL|max]], taken apart. Names may hold colons themselves, so the longest that exists wins.
+// NAME[:CHANNEL|max|all[:ROW,COL|max|all]], taken apart. Names may hold colons themselves, so the longest that exists wins.
 struct LayerSpec {
   int node = 0;
   enum class Channel { index, max, all } channel = Channel::max;
-  enum class Place { sum, max, at } place = Place::sum;
+  enum class Place { sum, max, all, at } place = Place::sum;
   int64_t index = 0, row = 0, col = 0;
 };
 
@@ -69,7 +69,7 @@ LayerSpec parse_layer(const Network& network, const std::string& text) {
   }
   spec.node = *node;
   if (name.size() == text.size()) return spec;
-  const std::string form = "NAME[:CHANNEL|max|all[:ROW,COL|max]], for example features.28:151:6,6";
+  const std::string form = "NAME[:CHANNEL|max|all[:ROW,COL|max|all]], for example features.28:151:6,6";
   const std::vector<std::string_view> parts = split(rest, ':');
   if (parts.size() > 2) usage(fmt::format("--layer '{}' has too many parts", text), form);
   if (parts[0] == "all") {
@@ -81,8 +81,8 @@ LayerSpec parse_layer(const Network& network, const std::string& text) {
     spec.index = *index;
   }
   if (parts.size() < 2) return spec;
-  if (parts[1] == "max") {
-    spec.place = LayerSpec::Place::max;
+  if (parts[1] == "max" || parts[1] == "all") {
+    spec.place = parts[1] == "max" ? LayerSpec::Place::max : LayerSpec::Place::all;
     return spec;
   }
   const std::vector<std::string_view> place = split(parts[1], ',');
@@ -174,6 +174,12 @@ Unit unit_in(const LayerSpec& spec, const Tensor& values, Shape s, int64_t chann
   return unit;
 }
 
+// All units that the spec's place names in one channel: one, or each position's.
+void add_units(const LayerSpec& spec, const Tensor& values, Shape s, int64_t channel, std::vector<Unit>& units) {
+  if (spec.place != LayerSpec::Place::all) return units.push_back(unit_in(spec, values, s, channel));
+  for (int64_t i = 0; i < s.h * s.w; ++i) units.push_back({spec.node, channel, i / s.w, i % s.w});
+}
+
 double unit_value(const Unit& unit, const Tensor& values, Shape s) {
   if (unit.row < 0) return channel_sum(values, s, unit.channel);
   return values[(unit.channel * s.h + unit.row) * s.w + unit.col];
@@ -209,7 +215,8 @@ int64_t check_target(const Network& network, Shape input, const TargetSpec& spec
       usage("--target and --layer exclude each other", "write the channel behind the layer: --layer NAME:CHANNEL");
     const LayerSpec layer = parse_layer(network, spec.layer);
     check_layer(network, layer, shape);
-    return layer.channel == LayerSpec::Channel::all ? shape.c : 1;
+    const int64_t places = layer.place == LayerSpec::Place::all ? shape.h * shape.w : 1;
+    return (layer.channel == LayerSpec::Channel::all ? shape.c : 1) * places;
   }
   if (spec.target == "max") return 1;
   if (spec.target == "all") return shape.c;
@@ -237,15 +244,26 @@ std::vector<Unit> resolve_target(const Network& network, const TargetSpec& spec,
     if (spec.target == "all") layer.channel = LayerSpec::Channel::all;
   }
   check_layer(network, layer, s);
-  if (layer.channel == LayerSpec::Channel::index) return {unit_in(layer, values, s, layer.index)};
   std::vector<Unit> units;
-  for (int64_t c = 0; c < s.c; ++c) units.push_back(unit_in(layer, values, s, c));
-  if (layer.channel == LayerSpec::Channel::all) return units;
-  size_t best = 0;
-  double best_value = unit_value(units[0], values, s);
-  for (size_t c = 1; c < units.size(); ++c)
-    if (const double value = unit_value(units[c], values, s); value > best_value) best = c, best_value = value;
-  return {units[best]};
+  if (layer.channel == LayerSpec::Channel::index) {
+    add_units(layer, values, s, layer.index, units);
+    return units;
+  }
+  if (layer.channel == LayerSpec::Channel::all) {
+    for (int64_t c = 0; c < s.c; ++c) add_units(layer, values, s, c, units);
+    return units;
+  }
+  int64_t best = 0;
+  double best_value = unit_value(unit_in(layer, values, s, 0), values, s);
+  for (int64_t c = 1; c < s.c; ++c)
+    if (const double value = unit_value(unit_in(layer, values, s, c), values, s); value > best_value)
+      best = c, best_value = value;
+  add_units(layer, values, s, best, units);
+  return units;
+}
+
+bool targets_places(const Network& network, const TargetSpec& spec) {
+  return !spec.layer.empty() && parse_layer(network, spec.layer).place != LayerSpec::Place::sum;
 }
 
 std::vector<double> softmax(std::span<const float> logits) {

@@ -23,7 +23,7 @@ struct Unit {
 // `--target` and `--layer` as the user wrote them.
 struct TargetSpec {
   std::string target = "max";  // max | all | C[,C…] | a label (of the output's classes)
-  std::string layer;           // "" or NAME[:CHANNEL|max|all[:ROW,COL|max]]; NAME alone means NAME:max
+  std::string layer;           // "" or NAME[:CHANNEL|max|all[:ROW,COL|max|all]]; NAME alone means NAME:max
   Score score = Score::logit;
 };
 
@@ -36,6 +36,8 @@ int target_node(const Network& network, const TargetSpec& spec);
 // that do not exist, naming the nearest label or the valid range.
 int64_t check_target(const Network& network, Shape input, const TargetSpec& spec,
                      const std::vector<std::string>& labels);
+// Whether units at positions are meant, not sums over maps.
+bool targets_places(const Network& network, const TargetSpec& spec);
 // The units for one image, decided on its clean values: `values` is the target node's value, [1,C,H,W] (or [1,C]).
 // The first of equal values wins.
 std::vector<Unit> resolve_target(const Network& network, const TargetSpec& spec, const Tensor& values,

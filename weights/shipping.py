@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import struct
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,23 @@ DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", 
 NAMES = {np.dtype(code): name for name, code in DTYPES.items()}
 
 
-def write_bytes(path, data):
-    """Writes a whole file or nothing."""
+@contextmanager
+def written_beside(path):
+    """A new binary file that takes its place when the block ends well, and leaves nothing when it does not."""
     path = Path(path)
     beside = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     try:
-        beside.write_bytes(data)
+        with open(beside, "wb") as file:
+            yield file
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_bytes(path, data):
+    """Writes a whole file or nothing."""
+    with written_beside(path) as file:
+        file.write(data)
 
 
 def write_safetensors(path, tensors, metadata=None):
@@ -58,12 +67,12 @@ def read_safetensors(path):
     return tensors, metadata
 
 
-def update_manifest(path, **facts):
-    """Puts the entry of one shipped file into the manifest.json that lies beside (or above) it."""
-    manifest = WEIGHTS / "manifest.json"
+def update_manifest(path, folder=WEIGHTS, **facts):
+    """Puts the entry of one file into the manifest.json of the weights folder that it lies in."""
+    manifest = folder / "manifest.json"
     known = json.loads(manifest.read_text())["files"] if manifest.exists() else []
     data = Path(path).read_bytes()
-    name = Path(path).resolve().relative_to(WEIGHTS).as_posix()
+    name = Path(path).resolve().relative_to(folder.resolve()).as_posix()
     entry = {"file": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), **facts}
     files = sorted([e for e in known if e["file"] != name] + [entry], key=lambda e: e["file"])
     write_bytes(manifest, (json.dumps({"files": files}, indent=2) + "\n").encode())

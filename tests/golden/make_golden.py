@@ -14,6 +14,9 @@ the shipped ones), for one fixed input. Its metadata "golden" is a JSON object:
     exact_ties       pooling windows whose first two values are equal (not counted as margins): the first place wins
 Tensors: input, logits, the maps above [N,C,H,W]; NODE.gate and NODE.switch (U8) as in the engine's tape files.
 ops.safetensors: cases of single ops (ops.py), metadata "cases" = JSON list of {name, op, params}, tensors CASE.x ...
+layers.safetensors: the same for more layers (layers.py; needs the onnx package)
+cams.safetensors: class activation maps of some of these networks on their golden inputs (cams.py), metadata "cams" = JSON
+    object MODEL: {targets, layers}.
 noise.json: words of Philox, normals and random weights (philox.py).
 """
 
@@ -29,6 +32,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT / "weights"))
 
+import cams  # noqa: E402
+import layers  # noqa: E402
 import networks  # noqa: E402
 import ops  # noqa: E402
 import philox  # noqa: E402
@@ -163,6 +168,30 @@ def make_ops(out):
     print(f"{path.name:23s} {path.stat().st_size:7d} bytes  {len(cases)} cases")
 
 
+def make_layers(out):
+    tensors, cases = layers.golden_layers()
+    path = out / "layers.safetensors"
+    write_safetensors(path, tensors, {"cases": json.dumps(cases), "torch": torch.__version__})
+    print(f"{path.name:23s} {path.stat().st_size:7d} bytes  {len(cases)} cases")
+
+
+def golden_parameters(net, facts):
+    if facts["weights"].startswith("random:"):
+        return random_parameters(net, int(facts["weights"].removeprefix("random:")))
+    arrays = read_safetensors(ROOT / "weights" / facts["weights"])[0]
+    return {name: torch.from_numpy(array.astype(np.float64)) for name, array in arrays.items()}
+
+
+def make_cams(out):
+    def golden_file(model):
+        return read_safetensors(out / f"{model}.safetensors")
+
+    tensors, about = cams.golden_cams(golden_file, golden_parameters)
+    path = out / "cams.safetensors"
+    write_safetensors(path, tensors, {"cams": json.dumps(about), "torch": torch.__version__})
+    print(f"{path.name:23s} {path.stat().st_size:7d} bytes  {len(tensors)} maps  {about}")
+
+
 def make_noise(out):
     path = out / "noise.json"
     write_bytes(path, (json.dumps(philox.golden_noise(), indent=1) + "\n").encode())
@@ -228,7 +257,9 @@ def check_torchvision(model):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--only", nargs="+", default=["noise", "ops", "lenet", *MODELS], metavar="NAME")
+    makers = {"noise": make_noise, "ops": make_ops, "layers": make_layers, "lenet": make_lenet, "cams": make_cams}
+    names = [*(name for name in makers if name != "cams"), *MODELS, "cams"]  # cams read the networks' files
+    parser.add_argument("--only", nargs="+", default=names, metavar="NAME")
     parser.add_argument("--check-torchvision", action="store_true", help="compare with torchvision, write nothing")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -238,8 +269,8 @@ def main():
         if args.check_torchvision:
             if name in MODELS:
                 check_torchvision(name)
-        elif name in ("noise", "ops", "lenet"):
-            {"noise": make_noise, "ops": make_ops, "lenet": make_lenet}[name](args.out)
+        elif name in makers:
+            makers[name](args.out)
         else:
             make_random(name, args.out)
 

@@ -13,114 +13,19 @@ import json
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+import gpu_maps
 import gpu_model as model
+from gpu_core import Part, Peer, Skip, gpu_state, last_line, run, summary
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 SKIPPED = 77
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 SHARDS, SANITIZER_SHARDS = 4, 40
-CLOCKS = "clocks.sm,clocks.mem,temperature.gpu,power.draw,clocks_throttle_reasons.active"
-
-
-class Skip(Exception):
-    """This stage cannot run here."""
-
-
-class Part:
-    """OUT/STAGE.json and what it will say."""
-
-    def __init__(self, args):
-        self.path, self.start = args.out / f"{args.stage}.json", time.monotonic()
-        self.deadline = self.start + args.seconds
-        self.document = dict(stage=args.stage, status="running", notes=[])
-
-    def left(self):
-        return self.deadline - time.monotonic()
-
-    def save(self, **facts):
-        self.document |= facts
-        self.document["seconds"] = round(time.monotonic() - self.start, 1)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.document, indent=1) + "\n")
-        temporary.replace(self.path)
-
-    def note(self, text):
-        print(text, file=sys.stderr, flush=True)
-        if text not in self.document["notes"]:
-            self.document["notes"].append(text)
-        self.save()
-
-
-def run(line, part, **options):
-    """subprocess.run within the stage's time; (exit code, stdout, stderr), the code being 124 when time was over."""
-    try:
-        done = subprocess.run([str(w) for w in line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                              timeout=max(part.left(), 1), **options)
-        return done.returncode, done.stdout, done.stderr
-    except subprocess.TimeoutExpired as late:
-        return 124, *[(s.decode() if isinstance(s, bytes) else s) or "" for s in (late.stdout, late.stderr)]
-
-
-def last_line(text):
-    lines = text.strip().splitlines()
-    return lines[-1][:300] if lines else "no message"
-
-
-def gpu_state(part):
-    """Clocks and temperature at this moment, for the record."""
-    if not shutil.which("nvidia-smi"):
-        return {}
-    code, out, _ = run(["nvidia-smi", f"--query-gpu={CLOCKS}", "--format=csv,noheader"], part)
-    return dict(zip(CLOCKS.split(","), map(str.strip, out.splitlines()[0].split(",")))) if code == 0 and out else {}
-
-
-class Peer:
-    """gpu_torch.py in a process of its own."""
-
-    def __init__(self, args):
-        self.process = subprocess.Popen([args.python, str(HERE / "gpu_torch.py"), args.device], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True)
-        try:
-            self.facts = self.ask("hello", size=args.size)
-        except RuntimeError as why:
-            raise Skip(f"{args.python} has no PyTorch for this device: {why}") from why
-
-    def ask(self, do, **request):
-        try:
-            self.process.stdin.write(json.dumps(dict(do=do, **request)) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise RuntimeError(f"PyTorch's process ended during '{do}' with exit code {self.process.wait()}")
-        answer = json.loads(line)
-        if "error" in answer and set(answer) == {"error"} and isinstance(answer["error"], str):
-            raise RuntimeError(f"PyTorch, {do}: {answer['error']}")
-        return answer
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def bench(args, part, *options):
-    code, out, err = run([args.switchback, "bench", "--json", "--quiet", "--device", args.device, *options], part)
-    if code != 0:
-        raise RuntimeError(f"switchback bench {' '.join(map(str, options))}: exit code {code}: {last_line(err)}")
-    return json.loads(out)
-
-
-def summary(values):
-    return dict(median=statistics.median(values), min=min(values), max=max(values), runs=len(values))
 
 
 # ---------------------------------------------------------------------------------------------- correctness
@@ -308,147 +213,14 @@ def stage_conv(args, part):
         raise RuntimeError(f"{engines[0]} failed on {len(broken)} shapes, for example {broken[0]}")
 
 
-def stage_smoothgrad(args, part):
-    """VGG19 at 224x224, N = 100: ours and PyTorch at its best, alternating; then both maps against float64."""
-    precision = args.stage.split("-")[1]
-    samples, batches = (2, (1, 2)) if args.quick else (100, (10, 25, 50, 100))
-    peer = Peer(args)
-    part.save(precision=precision, samples=samples, peer=peer.facts, scan={}, sides={}, failed_sides={})
-    best = scan(args, part, peer, precision, samples, batches)
-    sides = {f"switchback --conv {conv}": lambda conv=conv: ours(args, part, precision, samples, conv)
-             for conv in (("own", "auto") if args.device == "cuda" else ("direct",))}
-    for way, layout, batch in best:
-        request = dict(way=way, precision=precision, layout=layout, batch=batch, samples=samples)
-        sides[f"PyTorch {way}, {layout}, batch {batch}"] = lambda request=request: peer.ask("smoothgrad", **request)
-    for r in range(1 if args.quick else 5):
-        alternate(part, sides, reverse=r % 2 == 1)
-    peer.ask("forget")
-    map_errors(args, part, peer, precision, samples)
-    peer.close()
-    if broken := [name for name in part.document["failed_sides"] if name.startswith("switchback")]:
-        raise RuntimeError(f"{broken[0]} failed: see the notes")
-
-
-def alternate(part, sides, reverse):
-    """One run of each side. One that fails is left out from then on, so that run i of two sides is a pair."""
-    for name in sorted(sides, reverse=reverse):
-        if part.left() < 30:
-            return part.note("time was over before all rounds were run")
-        try:
-            answer = sides[name]()
-        except RuntimeError as why:
-            part.note(f"{name}: {why}")
-            part.document["failed_sides"][name] = str(why)
-            del sides[name]
-            continue
-        row = part.document["sides"].setdefault(name, dict(per_second=[], states=[]))
-        row["per_second"].append(answer["per_second"])
-        row["states"].append(gpu_state(part))
-        row |= {k: answer[k] for k in ("batch", "peak_bytes") if k in answer}
-        part.save()
-
-
-def ours(args, part, precision, samples, conv):
-    document = bench(args, part, "--method", "smoothgrad", "--model", "vgg19", "--weights", "random:0", "--precision",
-                     precision, "--conv", conv, "--samples", samples, "--repeat", 1 if args.quick else 3)
-    return dict(per_second=document["items_per_second"], batch=document["batch"],
-                peak_bytes=document["arena_bytes"] + document["backward_arena_bytes"] + document["tape_bytes"])
-
-
-def scan(args, part, peer, precision, samples, batches):
-    """PyTorch's best: eager in both layouts and all batches; graphs and torch.compile at the best two of these."""
-    rates = part.document["scan"]
-
-    def attempt(way, layout, batch):
-        request = dict(way=way, precision=precision, layout=layout, batch=batch, samples=samples)
-        try:
-            peer.ask("smoothgrad", **request)
-            rates[f"{way}/{layout}/{batch}"] = peer.ask("smoothgrad", **request)["per_second"]
-        except RuntimeError as why:
-            part.note(f"PyTorch {way}, {layout}, batch {batch}: {why}")
-        part.save()
-
-    for layout in ("channels_last", "contiguous"):
-        for batch in batches:
-            attempt("eager", layout, batch)
-        peer.ask("drop")
-    ranked = sorted(rates, key=rates.get, reverse=True)
-    if not ranked:
-        raise RuntimeError("PyTorch runs in no way")
-    for way in ("graph", "compile", "compile+graph") if args.device == "cuda" else ():
-        for _, layout, batch in [key.split("/") for key in ranked[: 2 if way == "graph" else 1]]:
-            if part.left() < 0.4 * args.seconds:
-                part.note(f"no time for PyTorch {way}, {layout}, batch {batch}")
-                continue
-            attempt(way, layout, int(batch))
-    top = {}  # the best of each way
-    for key in sorted(rates, key=rates.get, reverse=True):
-        way, layout, batch = key.split("/")
-        top.setdefault(way, (way, layout, int(batch)))
-    peer.ask("drop")
-    return list(top.values())
-
-
-def map_errors(args, part, peer, precision, samples):
-    """Both maps against PyTorch's in float64: same weights, image and noise."""
-    try:
-        import numpy as np
-    except ImportError:
-        return part.note("no map errors: no numpy")
-    if part.left() < 60:
-        return part.note("no time for the map errors")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        rng = np.random.default_rng(1)
-        coarse = rng.standard_normal((1, 3, 28, 28)).astype(np.float32)
-        image = np.kron(coarse, np.ones((1, 1, 8, 8), np.float32)) + 0.3 * rng.standard_normal((1, 3, 224, 224))
-        np.save(folder / "image.npy", image.astype(np.float32))
-        line = [args.switchback, "smoothgrad", "--model", "vgg19", "--weights", "random:0", "--save-weights",
-                folder / "weights.safetensors", "--device", args.device, "--precision", precision, "--samples", samples,
-                "--noise", 0.15, "--seed", 5, "--target", 7, "-o", folder / "out", "--save", "npy", "--quiet",
-                folder / "image.npy"]
-        code, _, err = run(line, part)
-        if code != 0:
-            return part.note(f"switchback smoothgrad: exit code {code}: {last_line(err)}")
-        request = dict(image=str(folder / "image.npy"), weights=str(folder / "weights.safetensors"), noise=0.15, seed=5,
-                       samples=samples, target=7, batch=min(samples, 10))
-        try:
-            peer.ask("reference", **request)
-            ours_error = peer.ask("error", map=str(next((folder / "out").glob("*.smoothgrad.npy"))))["error"]
-            part.save(map_error=dict(switchback=ours_error))
-            part.document["map_error"]["PyTorch"] = peer.ask("own_error", precision=precision, **request)["error"]
-        except (RuntimeError, StopIteration) as why:
-            part.note(f"map errors: {why}")
-    part.save()
-
-
-def stage_jacobian(args, part):
-    """LeNet, ten outputs of one image."""
-    peer = Peer(args)
-    part.save(peer=peer.facts, ours_ms=[], ways={})
-    for r in range(1 if args.quick else 4):
-        if part.left() < 10:
-            part.note(f"time was over in round {r + 1}")
-            break
-        document = bench(args, part, "--method", "jacobian", "--model", "lenet", "--weights", "random:0", "--repeat",
-                         20, "--min-seconds", 0.01)
-        part.document["ours_ms"] += [ms / document["items_per_call"] for ms in document["ms_runs"]]
-        for name, way in peer.ask("jacobian", repeat=50)["ways"].items():
-            if "ms" in way:
-                part.document["ways"].setdefault(name, []).append(way["ms"])
-            else:
-                part.note(f"PyTorch's {name}: {way['error']}")
-        part.save()
-    peer.close()
-
-
 def stages():
     table = dict(info=stage_info, suite=stage_suite, torch=stage_torch)
     table |= {tool: stage_sanitizer for tool in SANITIZERS}
     table |= dict(ceilings=stage_ceilings)
     table |= {f"conv-{p}": stage_conv for p in model.PRECISIONS}
-    table |= {f"smoothgrad-{p}": stage_smoothgrad for p in model.PRECISIONS}
-    return table | dict(jacobian=stage_jacobian)
+    table |= {f"smoothgrad-{p}": gpu_maps.stage_smoothgrad for p in model.PRECISIONS}
+    table |= {f"occlusion-{p}": gpu_maps.stage_occlusion for p in gpu_maps.OCCLUSION_PRECISIONS}
+    return table | dict(jacobian=gpu_maps.stage_jacobian, etalon=gpu_maps.stage_etalon)
 
 
 def main():

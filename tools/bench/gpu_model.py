@@ -69,24 +69,28 @@ class Conv:
         return f"{n},{self.c},{self.size},{self.size},{self.k},{self.kernel},{self.stride},{self.padding}"
 
 
-VGG19 = [64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M"]
+VGG = {
+    "vgg16": [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"],
+    "vgg19": [64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M"],
+}
+VGG_HEAD = (25088, 4096), (4096, 4096), (4096, 1000)
 
 
-def vgg19():
+def vgg(name="vgg19"):
     """[(layer, whether a max pool follows)]"""
     layers, channels, size = [], 3, 224
-    for i, step in enumerate(VGG19):
+    for i, step in enumerate(VGG[name]):
         if step == "M":
             size //= 2
         else:
-            layers.append((Conv(f"vgg {channels}->{step} {size}", channels, step, size), VGG19[i + 1] == "M"))
+            layers.append((Conv(f"vgg {channels}->{step} {size}", channels, step, size), VGG[name][i + 1] == "M"))
             channels = step
     return layers
 
 
 def distinct_convs():
     """Every convolution shape of VGG16, VGG19 and ResNet-34 at 224x224, once."""
-    convs = list(dict.fromkeys(conv for conv, _ in vgg19()))
+    convs = list(dict.fromkeys(conv for conv, _ in vgg()))
     convs.append(Conv("resnet stem 7x7/2", 3, 64, 224, 7, 2))
     channels, size = 64, 56
     for width in (64, 128, 256, 512):
@@ -277,28 +281,55 @@ def predict_conv(conv, n, precision, backward, resources, sheet):
     return predict_kernels(conv_kernels(conv, n, precision, backward, sheet["processors"]), precision, resources, sheet)
 
 
-def predict_smoothgrad(n, precision, resources, sheet):
-    """VGG19 at 224x224, n noisy copies in one batch: (seconds of our kernels, seconds at the data sheet's rate).
-    Pools of the forward pass are inside the convolutions; gates and switches are counted, one bit and one byte."""
-    element, memory = SIZE[precision], sheet["bandwidth"] * MEMORY
-    seconds, flops = 0, 0
-    for conv, pooled in vgg19():
+def vgg_seconds(name, n, precision, backward, resources, sheet):
+    """One pass of n images or seeds at 224x224. Pools of the forward pass are inside the convolutions; gates and
+    switches are counted, one bit and one byte."""
+    element, memory, seconds = SIZE[precision], sheet["bandwidth"] * MEMORY, 0
+    for conv, pooled in vgg(name):
         full, inside = n * conv.k * conv.out**2, n * conv.c * conv.size**2
         weights = conv.k * conv.c * conv.kernel**2
-        forward = (inside + full // (4 if pooled else 1) + weights) * element + full // 8 + (full // 4 if pooled else 0)
-        backward = (full + inside + weights) * element + inside // 8
-        for way, moved in ((False, forward), (True, backward)):
-            kernels = conv_kernels(conv, n, precision, way, sheet["processors"], moved)
-            seconds += predict_kernels(kernels, precision, resources, sheet).seconds
-        if pooled:  # the pool's way back: dy and switches in, dx out
+        if backward:
+            moved = (full + inside + weights) * element + inside // 8
+        else:
+            moved = (inside + full // (4 if pooled else 1) + weights) * element
+            moved += full // 8 + (full // 4 if pooled else 0)
+        kernels = conv_kernels(conv, n, precision, backward, sheet["processors"], moved)
+        seconds += predict_kernels(kernels, precision, resources, sheet).seconds
+        if pooled and backward:  # dy and switches in, dx out
             seconds += max((full // 4 * (element + 1) + full * element) / memory, LAUNCH)
-        flops += 2 * conv.flops(n)
-    for inputs, outputs in ((25088, 4096), (4096, 4096), (4096, 1000)):
-        flops += 4 * n * inputs * outputs
-        for depth, columns in ((inputs, outputs), (outputs, inputs)):
-            moved = (n * (inputs + outputs) + inputs * outputs) * element
-            kernels = gemm_kernels(Product(n, 1, columns, depth, (1,)), precision, sheet["processors"], moved)
-            seconds += predict_kernels(kernels, precision, resources, sheet).seconds
-    image = n * 3 * 224 * 224 * element
-    seconds += 2 * max(image / memory, LAUNCH)  # noise in, moments out
-    return seconds, flops / sheet[precision]
+    for inputs, outputs in VGG_HEAD:
+        depth, columns = (outputs, inputs) if backward else (inputs, outputs)
+        moved = (n * (inputs + outputs) + inputs * outputs) * element
+        kernels = gemm_kernels(Product(n, 1, columns, depth, (1,)), precision, sheet["processors"], moved)
+        seconds += predict_kernels(kernels, precision, resources, sheet).seconds
+    return seconds
+
+
+def vgg_flops(name):
+    return sum(conv.flops(1) for conv, _ in vgg(name)) + sum(2 * inputs * outputs for inputs, outputs in VGG_HEAD)
+
+
+def predict_smoothgrad(n, precision, resources, sheet):
+    """VGG19, n noisy copies in one batch: (seconds of our kernels, seconds at the data sheet's rate)."""
+    image = n * 3 * 224 * 224 * SIZE[precision]
+    seconds = 2 * max(image / (sheet["bandwidth"] * MEMORY), LAUNCH)  # noise in, moments out
+    seconds += sum(vgg_seconds("vgg19", n, precision, backward, resources, sheet) for backward in (False, True))
+    return seconds, 2 * n * vgg_flops("vgg19") / sheet[precision]
+
+
+def predict_etalons(outputs, batch, precision, resources, sheet):
+    """VGG16, `outputs` etalons of one image, `batch` in a backward pass: the same two figures. A bias costs a read of
+    each gradient, which is not counted."""
+    seconds = vgg_seconds("vgg16", 1, precision, False, resources, sheet)
+    seconds += outputs / batch * vgg_seconds("vgg16", batch, precision, True, resources, sheet)
+    return seconds, (1 + outputs) * vgg_flops("vgg16") / sheet[precision]
+
+
+def predict_occlusion(places, flops, groups, precision, sheet):
+    """VGG19, `flops` counted for one place, one run for each group of windows: (seconds by arithmetic, at what our
+    kernels reach of the rate; seconds of the launches alone: two for a convolution, the gather and the product, one for
+    a pool or linear layer, five around them; seconds at the data sheet's rate)."""
+    convs, pools = len(vgg()), sum(pooled for _, pooled in vgg())
+    launches = groups * (2 * convs + pools + len(VGG_HEAD) + 5)
+    total = places * flops / sheet[precision]
+    return total / EFFICIENCY[precision], launches * LAUNCH, total

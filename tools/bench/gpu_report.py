@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import gpu_model as model
+from gpu_maps import OCCLUSION_PRECISIONS, backward_ms
 from gpu_measure import SANITIZERS, stages
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -225,10 +226,9 @@ def conv_table(stage, rows):
     return lines
 
 
-def smoothgrad_table(part, resources, sheet):
-    mine = [name for name in part["sides"] if name.startswith("switchback")]
-    lines = ["", f"## SmoothGrad, VGG19, N = {part['samples']}, {part['precision']}: samples/s, median (min–max)", "",
-             "| | samples/s | " + "".join(f"{name} is … times (pairs) | " for name in mine) + "peak memory |",
+def sides_table(part, unit, mine):
+    """`mine`: the sides whose ratios to all others are shown."""
+    lines = [f"| | {unit} | " + "".join(f"{name} is … times (pairs) | " for name in mine) + "peak memory |",
              "|---" * (3 + len(mine)) + "|"]
     for name, row in part["sides"].items():
         cells = []
@@ -236,8 +236,15 @@ def smoothgrad_table(part, resources, sheet):
             pairs = [a / b for a, b in zip(part["sides"][own]["per_second"], row["per_second"])]
             cells.append("" if name in mine else spread(pairs))
         memory = f"{row['peak_bytes'] / 2**20:.0f} MiB" if row.get("peak_bytes") else ""
-        batch = f", batch {row['batch']}" if "batch" in row else ""
+        batch = f", batch {row['batch']}" if "batch" in row and "batch" not in name else ""
         lines.append("| " + " | ".join([f"{name}{batch}", spread(row["per_second"]), *cells, memory]) + " |")
+    return lines
+
+
+def smoothgrad_table(part, resources, sheet):
+    lines = ["", f"## SmoothGrad, VGG19, N = {part['samples']}, {part['precision']}: samples/s, median (min–max)", ""]
+    mine = [name for name in part["sides"] if name.startswith("switchback")]
+    lines += sides_table(part, "samples/s", mine)
     if sheet:
         seconds, _ = model.predict_smoothgrad(100, part["precision"], resources, sheet)
         lines.append(f"| predicted, batch 100 | {100 / seconds:.4g} |" + " |" * (1 + len(mine)))
@@ -247,9 +254,55 @@ def smoothgrad_table(part, resources, sheet):
     return lines
 
 
-def jacobian_table(part):
-    lines = ["", "## LeNet, ten outputs of one image: ms, median (min–max)", "", "| | ms | ours is … times as fast |",
-             "|---|---|---|"]
+def occlusion_table(part, sheet):
+    lines = ["", f"## Occlusion, VGG19, mask {part['mask']} at every {part['stride']}th pixel, {part['precision']}: "
+             "positions/s, median (min–max)", ""]
+    mine = [name for name in part["sides"] if name.startswith("switchback incremental")]
+    lines += sides_table(part, "positions/s", mine)
+    counted = (part.get("ours") or {}).get("incremental")
+    if counted:
+        places = counted["items_per_call"]
+        if sheet:
+            arithmetic, launches, least = model.predict_occlusion(
+                places, counted["flops_per_item"], counted["window_groups"], part["precision"], sheet)
+            lines.append(f"| predicted, incremental | {places / max(arithmetic, launches):.4g} |" +
+                         " |" * (1 + len(mine)))
+            lines += ["", f"Predicted for {places:.0f} positions: {1e3 * arithmetic:.1f} ms of arithmetic at what our "
+                      f"kernels reach of the rate ({1e3 * least:.1f} ms at the data sheet's), {1e3 * launches:.1f} ms "
+                      "if launches were all."]
+        lines += ["", f"Counted: {counted['flops_per_item'] / 1e9:.2f} GFLOP a position, {counted['flop_ratio']:.2f} "
+                  f"times less than whole forward passes, in {counted['window_groups']} groups of windows; the first "
+                  f"call took {counted['ms_first_call']:.0f} ms."]
+    if part.get("drop_error"):
+        lines += ["", "Largest error of a drop against float64, relative to the logit: "
+                  + ", ".join(f"{k} {v:.1e}" for k, v in part["drop_error"].items())]
+    return lines
+
+
+def etalon_table(part, resources, sheet):
+    lines = []
+    if part["lenet"]["ours_ms"]:
+        lines += jacobian_table(part["lenet"], "LeNet, ten etalons of one image, rows and biases")
+    if not part["sides"]:
+        return lines
+    lines += ["", f"## VGG16, {part['outputs']} etalons of one image, fp32: etalons (or images) a second", "",
+              *sides_table(part, "per second", [n for n in part["sides"] if n == "switchback etalon"])]
+    own = part["sides"].get("switchback etalon")
+    passes = backward_ms(part)
+    if own and passes:
+        batch, least = min(passes.items(), key=lambda item: item[1])
+        ratio = 1e3 / statistics.median(own["per_second"]) / least
+        lines += ["", f"One etalon takes {ratio:.2f} times as long as one of our backward passes at their best batch, "
+                  f"{batch}: {least:.3f} ms."]
+    if own and sheet:
+        seconds, floor = model.predict_etalons(part["outputs"], own["batch"], "fp32", resources, sheet)
+        lines += ["", f"Predicted for all: {1e3 * seconds:.0f} ms, {part['outputs'] / seconds:.4g} a second "
+                  f"({1e3 * floor:.0f} ms at the data sheet's rate)."]
+    return lines
+
+
+def jacobian_table(part, title="LeNet, ten outputs of one image"):
+    lines = ["", f"## {title}: ms, median (min–max)", "", "| | ms | ours is … times as fast |", "|---|---|---|"]
     if not part["ours_ms"]:
         return lines
     middle = statistics.median(part["ours_ms"])
@@ -271,8 +324,14 @@ def report(parts, resources):
         part = parts.get(f"smoothgrad-{precision}") or {}
         if part.get("sides"):
             lines += smoothgrad_table(part, rows, sheet)
+    for precision in OCCLUSION_PRECISIONS:
+        part = parts.get(f"occlusion-{precision}") or {}
+        if part.get("sides"):
+            lines += occlusion_table(part, sheet)
     if (parts.get("jacobian") or {}).get("ours_ms"):
         lines += jacobian_table(parts["jacobian"])
+    if (parts.get("etalon") or {}).get("lenet"):
+        lines += etalon_table(parts["etalon"], rows, sheet)
     for precision in model.PRECISIONS:
         part = parts.get(f"conv-{precision}") or {}
         if part.get("rows"):

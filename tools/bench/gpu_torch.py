@@ -3,94 +3,31 @@ and answers with one JSON line. Runs on a GPU; on the CPU too, slowly, so that t
 
     python3 tools/bench/gpu_torch.py [cuda|cpu]
 
-SmoothGrad in every way a good PyTorch user has: eager, a captured CUDA graph, torch.compile, and torch.compile with
-graphs ("reduce-overhead"); contiguous or channels_last; cuDNN's own search for the fastest algorithm is on. fp32 means
-that TF32 is off for products and convolutions alike; tf32 that it is on for both. What is timed begins with the image
-in host memory and ends with the map there, as in `switchback bench`."""
+SmoothGrad and occlusion in every way a good PyTorch user has (gpu_steps.py); contiguous or channels_last; cuDNN's own
+search for the fastest algorithm is on. fp32 means that TF32 is off for products and convolutions alike; tf32 that it is
+on for both. What is timed begins with the image in host memory and ends with the map there, as for `switchback`."""
 
 import gc
 import json
 import os
 import statistics
-import struct
 import sys
 import time
 from pathlib import Path
 
 import torch
 
-from torch_peer import jacobian_ways, lenet, memory_format, prepared, vgg19
+import gpu_steps
+import torch_nets as nets
+from torch_etalon import coordinate, etalons, image_ways
+from torch_occlusion import Loop
 
-DTYPES = dict(fp32=torch.float32, tf32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16, fp64=torch.float64)
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def read_parameters(path, model):
-    """A safetensors file of VGG19 into `model`: both number layers in the same order."""
-    with open(path, "rb") as file:
-        (size,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(size))
-        raw = bytearray(file.read())
-    header.pop("__metadata__", None)
-    keys = {name: name.split(".") for name in header}  # features.28.weight
-    order = sorted(header, key=lambda n: (keys[n][0] != "features", int(keys[n][1]), keys[n][2] == "bias"))
-    with torch.no_grad():
-        for name, parameter in zip(order, model.parameters(), strict=True):
-            first, last = header[name]["data_offsets"]
-            values = torch.frombuffer(raw, dtype=torch.float32, count=(last - first) // 4, offset=first)
-            parameter.copy_(values.reshape(parameter.shape))
 
 
 def relative_error(values, reference):
     values, reference = values.double().cpu(), reference.double().cpu()
     return float((values - reference).norm() / reference.norm())
-
-
-class Step:
-    """One batch of SmoothGrad: noise, forward, backward, and the batch's gradients added to `total`."""
-
-    def __init__(self, peer, way, precision, layout, batch):
-        self.peer, self.way, self.batch = peer, way, batch
-        self.dtype, self.format = DTYPES[precision], memory_format(layout)
-        self.model = peer.net(precision, layout)
-        if way.startswith("compile"):
-            self.model = torch.compile(self.model, mode="reduce-overhead" if way == "compile+graph" else None)
-        size = peer.size
-        self.x = torch.zeros(1, 3, size, size, device=peer.device, dtype=self.dtype)
-        self.total = torch.zeros(1, 3, size, size, device=peer.device)
-        self.graph = None
-        for _ in range(3):
-            self.work()
-        if way == "graph":
-            self.record()
-
-    def work(self):
-        noisy = self.x + 0.3 * torch.randn(self.batch, *self.x.shape[1:], dtype=self.dtype, device=self.x.device)
-        noisy = noisy.contiguous(memory_format=self.format).requires_grad_()
-        (g,) = torch.autograd.grad(self.model(noisy)[:, 7].sum(), noisy)
-        self.total += g.sum(0, keepdim=True, dtype=torch.float32)
-
-    def record(self):
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self.work()
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.work()
-
-    def smoothgrad(self, image, samples):
-        """The mean gradient on the host; `samples` is a multiple of the batch."""
-        self.total.zero_()
-        self.x.copy_(image)
-        for _ in range(samples // self.batch):
-            if self.graph:
-                self.graph.replay()
-            else:
-                self.work()
-        return (self.total / samples).cpu()
 
 
 class Peer:
@@ -106,11 +43,12 @@ class Peer:
             torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
             torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
 
-    def net(self, precision, layout):
+    def net(self, precision, layout, name="vgg19"):
         self.precision(precision)
-        if (precision, layout) not in self.models:
-            self.models[precision, layout] = prepared(vgg19(), "fp32", layout).to(self.device, DTYPES[precision])
-        return self.models[precision, layout]
+        if (precision, layout, name) not in self.models:
+            model = nets.randomized(nets.network(name))
+            self.models[precision, layout, name] = nets.placed(model, precision, layout, self.device)
+        return self.models[precision, layout, name]
 
     def synchronize(self):
         if self.device.type == "cuda":
@@ -151,7 +89,7 @@ class Peer:
 
     def do_gemm(self, request):
         """FLOP/s of an n x n x n product of random matrices."""
-        n, dtype = request["n"], DTYPES[request["precision"]]
+        n, dtype = request["n"], nets.DTYPES[request["precision"]]
         self.precision(request["precision"])
         a, b = (torch.randn(n, n, device=self.device).to(dtype) for _ in range(2))
         for _ in range(3):
@@ -159,21 +97,38 @@ class Peer:
         rates = [2 * n**3 * 4 / self.seconds(lambda: [a @ b for _ in range(4)]) for _ in range(request["repeat"])]
         return dict(rates=rates, n=n)
 
-    def do_smoothgrad(self, request):
-        """Seconds for `samples` gradients; the first request of a kind also prepares it."""
-        key = tuple(request[k] for k in ("way", "precision", "layout", "batch"))
-        self.precision(request["precision"])
-        image = torch.rand(1, 3, self.size, self.size)
+    def timed(self, key, make, work):
+        """(seconds of work(step), peak memory) for the step of this key; make() prepares it, work warms it up."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         if key not in self.steps:
-            self.steps[key] = Step(self, *key)
-            self.steps[key].smoothgrad(image, request["batch"])
+            self.steps[key] = make()
+            work(self.steps[key])
         maps = []
-        seconds = self.seconds(lambda: maps.append(self.steps[key].smoothgrad(image, request["samples"])))
+        seconds = self.seconds(lambda: maps.append(work(self.steps[key])))
         assert bool(torch.isfinite(maps[0]).all()) and float(maps[0].abs().sum()) > 0
         peak = torch.cuda.max_memory_allocated() if self.device.type == "cuda" else 0
-        return dict(seconds=seconds, per_second=request["samples"] / seconds, peak_bytes=peak)
+        return dict(seconds=seconds, peak_bytes=peak)
+
+    def do_smoothgrad(self, request):
+        """Seconds for `samples` gradients; the first request of a kind also prepares it."""
+        case, samples = [request[k] for k in ("way", "precision", "layout", "batch")], request["samples"]
+        self.precision(request["precision"])
+        image = torch.rand(1, 3, self.size, self.size)
+        found = self.timed(("smoothgrad", *case), lambda: gpu_steps.SmoothgradStep(self, *case),
+                           lambda step: step.run(image, samples))
+        return found | dict(per_second=samples / found["seconds"])
+
+    def do_occlusion(self, request):
+        """Seconds for all places of a mask at every `stride`th pixel."""
+        case, mask = [request[k] for k in ("way", "precision", "layout", "batch")], request["mask"]
+        self.precision(request["precision"])
+        image = torch.rand(1, 3, self.size, self.size)
+        starts = torch.arange(0, self.size - mask + 1, request["stride"])
+        places = torch.cartesian_prod(starts, starts).T.contiguous()
+        found = self.timed(("occlusion", *case), lambda: gpu_steps.OcclusionStep(self, mask, *case),
+                           lambda step: step.run(image, places))
+        return found | dict(per_second=places.shape[1] / found["seconds"])
 
     def do_drop(self, request):
         """Frees the prepared steps: graphs and their memory."""
@@ -182,6 +137,10 @@ class Peer:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return {}
+
+    def loaded(self, request, precision):
+        model = nets.loaded(nets.network(request.get("model", "vgg19")), request["weights"])
+        return nets.placed(model, precision, "channels_last", self.device)
 
     def noisy(self, request, first, count):
         """Samples [first, first + count) in float64, with the noise that kernels/noise.h defines."""
@@ -196,13 +155,11 @@ class Peer:
     def map_of(self, request, precision):
         """SmoothGrad of the request's image, weights and noise, in one precision."""
         self.precision(precision)
-        model = vgg19().eval().requires_grad_(False)
-        read_parameters(request["weights"], model)
-        model = model.to(self.device, DTYPES[precision], memory_format=torch.channels_last)
+        model = self.loaded(request, precision)
         total, batch = 0, request["batch"]
         for first in range(0, request["samples"], batch):
             x = self.noisy(request, first, min(batch, request["samples"] - first))
-            x = x.to(self.device, DTYPES[precision]).contiguous(memory_format=torch.channels_last).requires_grad_()
+            x = x.to(self.device, nets.DTYPES[precision]).contiguous(memory_format=torch.channels_last).requires_grad_()
             (g,) = torch.autograd.grad(model(x)[:, request["target"]].sum(), x)
             total = total + g.double().sum(0, keepdim=True)
         return (total / request["samples"]).cpu()
@@ -220,41 +177,65 @@ class Peer:
         values = torch.from_numpy(np.load(request["map"])).reshape(self.reference.shape)
         return dict(error=relative_error(values, self.reference))
 
+    def do_occlusion_errors(self, request):
+        """Drops of the request's boxes against float64, relative to |logit|: the other program's (in the request) and
+        PyTorch's own in a precision."""
+        import numpy as np
+        drops = {}
+        for precision in ("fp64", request["precision"]):
+            self.precision(precision)
+            x = torch.from_numpy(np.load(request["image"])).to(self.device, nets.DTYPES[precision])
+            loop = Loop(self.loaded(request, precision), x, request["target"], "channels_last", 16)
+            drops[precision] = loop.drops(request["boxes"]).double().cpu()
+            if precision == "fp64":
+                size = float(loop.clean.abs())
+        ours = torch.tensor(request["drops"], dtype=torch.float64)
+        return dict(switchback=float((ours - drops["fp64"]).abs().max()) / size,
+                    PyTorch=float((drops[request["precision"]] - drops["fp64"]).abs().max()) / size)
+
     def do_jacobian(self, request):
         """LeNet, all ten rows of d logits / d x of one image; ms of each way, every run's figure."""
-        self.precision("fp32")
-        model = prepared(lenet()).to(self.device)
-        image = torch.randn(1, 1, 28, 28)
-        ways = {name: lambda way=way: way(image.to(self.device)).cpu() for name, way in jacobian_ways(model).items()}
+        model, image = self.net("fp32", "contiguous", "lenet"), torch.randn(1, 1, 28, 28)
+        ways = {name: lambda way=way: way(image.to(self.device))[0].cpu()
+                for name, way in image_ways(model, 10).items()}
         if self.device.type == "cuda":
-            ways["input repeated ten times, CUDA graph"] = self.jacobian_graph(model, image)
+            ways["input repeated 10 times, CUDA graph"] = self.repeated_graph(model, image, 10)
+        return dict(ways=self.median_ways(ways, request["repeat"]))
+
+    def do_etalon(self, request):
+        """Outputs 0 to count − 1 of one image, rows and biases on the host; ms of each way."""
+        model, count = self.net(request["precision"], request["layout"], request["model"]), request["count"]
+        shape = nets.input_shape(request["model"], self.size)
+        image = torch.randn(1, *shape).to(nets.DTYPES[request["precision"]])
+        ways = {name: lambda way=way: [part.cpu() for part in etalons(model, way, image.to(self.device))]
+                for name, way in image_ways(model, count).items() if name in request.get("only", [name])}
+        if self.device.type == "cuda" and request["model"] == "lenet":
+            ways[f"input repeated {count} times, CUDA graph"] = self.repeated_graph(model, image, count)
+        if request["model"] == "lenet":
+            ways["coordinate algorithm"] = lambda: [part.cpu() for part in
+                                                    coordinate(model, image.to(self.device), 784)]
+        return dict(ways=self.median_ways(ways, request["repeat"]))
+
+    def median_ways(self, ways, repeat):
         answer = {}
         for name, way in ways.items():
             try:
-                for _ in range(5):
+                for _ in range(min(repeat, 5)):
                     way()
-                times = [1e3 * self.seconds(way) for _ in range(request["repeat"])]
+                times = [1e3 * self.seconds(way) for _ in range(repeat)]
             except Exception as why:  # a way that this version does not offer
                 answer[name] = dict(error=str(why).splitlines()[0][:120])
                 continue
             answer[name] = dict(ms=statistics.median(times), least=min(times))
-        return dict(ways=answer)
+        return answer
 
-    def jacobian_graph(self, model, image):
-        x = torch.zeros(10, 1, 28, 28, device=self.device, requires_grad=True)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                torch.autograd.grad(model(x).diagonal().sum(), x)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            (rows,) = torch.autograd.grad(model(x).diagonal().sum(), x)
+    def repeated_graph(self, model, image, count):
+        x = torch.zeros(count, *image.shape[1:], device=self.device, requires_grad=True)
+        graph, rows = gpu_steps.captured(lambda: torch.autograd.grad(model(x).diagonal().sum(), x)[0])
 
         def replay():
             with torch.no_grad():
-                x.copy_(image.expand(10, 1, 28, 28))
+                x.copy_(image.expand_as(x))
             graph.replay()
             return rows.cpu()
 
