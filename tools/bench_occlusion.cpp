@@ -2,7 +2,7 @@
 // all is estimated from it, without bias:
 //   full         every place costs the same: any few of them
 //   incremental  places fall into groups of equal windows, and a group pays once for its plan, so groups are drawn as a
-//                whole. `draws` of them at equal distances along the list of all places, groups in the order of their
+//                whole. Some are drawn at equal distances along the list of all places, groups in the order of their
 //                arithmetic, from a random start: each is drawn in proportion to its size, and the mean over the draws
 //                of a group's time per place has the mean over all places as its expectation. The order makes it vary
 //                little. (Systematic sampling with probabilities proportional to size.)
