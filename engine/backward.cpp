@@ -1,6 +1,7 @@
 // Backward: the gradient at every value is the sum of what its readers send back; the last of them to run also applies
 // the rule of the ReLU that made the value. Sums come before the rule because deconv and guided are not linear.
 #include <algorithm>
+#include <optional>
 
 #include "engine/fields.h"
 #include "engine/plan.h"
@@ -18,8 +19,8 @@ struct Backward::Op {
   int relu = -1;     // ReLU node whose rule is applied at the end
   int64_t channel = 0;  // of a concatenation: where the value's channels begin in it
   int operand = 0;      // which of the step's inputs the value is
-  // Where offsets are summed up: what was added to each channel of the value that dy belongs to, or null.
-  const AffineWeights* shift = nullptr;
+  // Where offsets are summed up: what was added to the value that dy belongs to, or null.
+  const StepShift* shift = nullptr;
   // The step's convolution where a receptive field changes its padding, or null.
   std::shared_ptr<const ConvWeights> cut = nullptr;
 };
@@ -107,12 +108,17 @@ struct Backward::Builder {
     if (alone) apply_rule(value);
   }
   // Which shift an op sums up: that of its own step, or `alone` (its result is the value's whole gradient) that of the
-  // step below it. A max pool sends every gradient to one place of the same channel, so that what its input's shift adds
+  // step below it. A max pool sends every gradient to one place of the same channel, so that what its input's biases add
   // can be summed up over the pooled map already, which is smaller.
   void note_shift(Op& op, bool alone) {
-    if (!added[size_t(op.step->output)]) op.shift = packed_shift(network, *op.step);
+    const auto shift_of = [&](const Step& step) {
+      return packed_shift(network, step, out.plan_->shapes()[size_t(step.inputs[0])]);
+    };
+    if (!added[size_t(op.step->output)]) op.shift = shift_of(*op.step);
     if (!alone || !maker(op.value) || !std::holds_alternative<MaxPool2d>(network.nodes[size_t(op.step->node)].layer)) return;
-    op.shift = packed_shift(network, *maker(op.value));
+    const StepShift* below = shift_of(*maker(op.value));
+    if (!below || below->shape.h * below->shape.w > 1) return;
+    op.shift = below;
     added[size_t(op.value)] = true;
   }
   void add_step(const Step& step) {
@@ -231,15 +237,33 @@ ConstView Backward::run(const Tape& tape, ReluRule rule, int64_t seeds_per_item,
   return view(result_buffer_, to_);
 }
 
-// dy of a step is the gradient at its pre-activation, where biases are added. A saturated ReLU is the constant `clip`.
+namespace {
+
+// What a layer with gates of its own adds in each of their states; none for other layers, and for slopes: they add nothing.
+std::optional<GateConstants> gate_constants(const Layer& layer) {
+  const auto of_ramp = [](const Ramp& r) { return GateConstants{r.shift, r.max, r.min}; };
+  if (const auto* clip = std::get_if<Clip>(&layer)) return of_ramp(*clip);
+  if (const auto* hard = std::get_if<Hardsigmoid>(&layer)) return of_ramp(*hard);
+  return std::nullopt;
+}
+
+}  // namespace
+
+// dy of a step is the gradient at its op's result, to which shifts are added. A saturated unit is a constant.
 void Backward::add_offset(const Op& op, const Tape& tape, ConstView dy, int64_t seeds_per_item, OffsetSum* offsets) const {
   Context& ctx = plan_->context();
-  if (op.shift) add_bias_offset(ctx, dy, op.shift->shift_on(ctx), offsets);
-  if (op.step || op.relu < 0) return;
-  const Tape::Slot& slot = tape.slot(op.relu);
-  if (slot.clip == kNoClip) return;
-  const auto* gates = static_cast<const uint32_t*>(tape.data(op.relu));
-  add_clip_offset(ctx, dy, gates + gate_words(slot.shape.with_n(tape.n)), seeds_per_item, slot.clip, offsets);
+  if (op.shift) add_constant_offset(ctx, dy, {op.shift->array.on(ctx), op.shift->shape, DType::f32}, offsets);
+  const auto add_gates = [&](int node, const GateConstants& constants) {
+    const Tape::Slot& slot = tape.slot(node);
+    const auto* gates = static_cast<const uint32_t*>(tape.data(node));
+    const uint32_t* above = slot.clip == kNoClip ? nullptr : gates + gate_words(slot.shape.with_n(tape.n));
+    add_gate_offset(ctx, dy, gates, above, seeds_per_item, constants, offsets);
+  };
+  if (op.step) {
+    if (const auto constants = gate_constants(layer(*op.step))) add_gates(op.step->node, *constants);
+  } else if (op.relu >= 0 && tape.slot(op.relu).clip != kNoClip) {
+    add_gates(op.relu, {.above = tape.slot(op.relu).clip});
+  }
 }
 
 void Backward::run_op(const Op& op, const Tape& tape, ConstView dy, View dx, const BackwardEpilogue& epilogue) const {
@@ -255,7 +279,7 @@ void Backward::run_op(const Op& op, const Tape& tape, ConstView dy, View dx, con
     const auto shape = [&](int input) { return plan_->shapes()[size_t(step.inputs[size_t(input)])]; };
     const size_t offset = i == 0 ? 0 : second_operand(shape(0), dy.dtype);
     const char* data = keeps ? static_cast<const char*>(tape.data(step.node)) + offset : nullptr;
-    return ConstView{data, shape(i).with_n(tape.n), dy.dtype};
+    return ConstView{data, this->shape(step.inputs[size_t(i)]).with_n(tape.n), dy.dtype};
   };
   const auto resample = [&] {
     resample_backward(ctx, packed_resampling(network, step.node, dx.shape), dy, dx, epilogue);

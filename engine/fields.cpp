@@ -37,6 +37,12 @@ Reach reach_of(const Layer& layer) {
                         [](const Dropout&) { return Reach::same; },
                         [](const Add&) { return Reach::same; },
                         [](const Concat&) { return Reach::same; },
+                        [](const LeakyReLU&) { return Reach::same; },
+                        [](const PReLU&) { return Reach::same; },
+                        [](const Clip&) { return Reach::same; },
+                        [](const Hardsigmoid&) { return Reach::same; },
+                        [](const ChannelShuffle&) { return Reach::same; },
+                        [](const BinaryConstant& l) { return l.shape.h * l.shape.w == 1 ? Reach::same : Reach::all; },
                         [](const auto&) { return Reach::all; },
                     },
                     layer);

@@ -30,7 +30,12 @@ class FrozenForward {
 
  private:
   void run_step(const Step& step, const Tape& tape, bool biases);
+  void run_gates(const Step& step, const Tape& tape, float scale, const GateConstants& constants, bool biases);
+  void run_slopes(const Step& step, const Tape& tape, const Slopes& slopes);
+  void run_constant(const Step& step, const BinaryConstant& layer, bool biases);
+  void run_pad(const Step& step, Pad pad, bool biases);
   const ConvWeights& conv(const Step& step, bool biases);
+  const ConvTransposeWeights& conv_transpose(const Step& step, bool biases);
   const LinearWeights& linear(const Step& step, bool biases);
   View view(int value) const;
   Context& ctx_;
@@ -40,8 +45,12 @@ class FrozenForward {
   std::vector<size_t> offsets_;
   size_t bytes_ = 0;
   Memory memory_;
-  std::map<int, ConvWeights> convs_;     // without biases
+  // Without what is added:
+  std::map<int, ConvWeights> convs_;
+  std::map<int, ConvTransposeWeights> conv_transposes_;
   std::map<int, LinearWeights> linears_;
+  std::map<int, DeviceArray> zeros_;
+  std::map<int, Resampling> pads_;
 };
 
 }  // namespace switchback

@@ -144,15 +144,53 @@ const LinearWeights& packed_linear(const Network& network, int node) {
   return place->second;
 }
 
-const AffineWeights* packed_shift(const Network& network, const Step& step) {
+namespace {
+
+void set_shift(StepShift& shift, std::vector<float> values) {  // for each channel
+  shift.shape = {1, int64_t(values.size()), 1, 1};
+  shift.array.values = std::move(values);
+}
+
+// What a padding makes of zeros.
+void set_padding_shift(const Network& network, int node, const Pad& pad, Shape in, StepShift& shift) {
+  if (pad.mode != Pad::Mode::constant || pad.value == 0) return;
+  Context host;
+  const Resampling& tables = packed_resampling(network, node, in);
+  std::vector<float> zeros(static_cast<size_t>(in.item()), 0.f);
+  shift.shape = tables.out();
+  shift.array.values.resize(static_cast<size_t>(shift.shape.item()));
+  resample_forward(host, tables, {zeros.data(), in.with_n(1), DType::f32}, {shift.array.values.data(), shift.shape, DType::f32});
+}
+
+void set_constant_shift(const Network& network, int node, const BinaryConstant& l, StepShift& shift) {
+  if (l.function != BinaryFunction::add && l.function != BinaryFunction::sub) return;
+  Context host;
+  const ConstView constant = packed_constant(host, network, node);
+  shift.shape = constant.shape;
+  shift.array.values.assign(constant.as<float>(), constant.as<float>() + constant.shape.item());
+  if (l.function == BinaryFunction::sub && !l.reversed)
+    for (float& v : shift.array.values) v = -v;
+}
+
+}  // namespace
+
+const StepShift* packed_shift(const Network& network, const Step& step, Shape in) {
+  const std::tuple key(step.node, step.batch_norm, in.h, in.w);
+  const auto [place, fresh] = packed_weights(network).shifts.try_emplace(key);
+  StepShift& shift = place->second;
   const Node& node = network.nodes[size_t(step.node)];
-  if (std::holds_alternative<BatchNorm2d>(node.layer)) return &packed_affine(network, step.node);
-  const auto [place, fresh] = packed_weights(network).shifts.try_emplace({step.node, step.batch_norm});
-  std::vector<float>& shift = place->second.shift;
-  if (fresh && std::holds_alternative<Linear>(node.layer)) shift.assign(node.bias.values().begin(), node.bias.values().end());
-  if (const auto* conv = std::get_if<Conv2d>(&node.layer); fresh && conv)
-    if (const float* bias = packed_conv(network, step).bias()) shift.assign(bias, bias + conv->out_channels);
-  return shift.empty() ? nullptr : &place->second;
+  if (fresh)
+    std::visit(overloaded{
+                   [&](const Conv2d&) { set_shift(shift, folded(network, step).bias); },
+                   [&](const ConvTranspose2d&) { set_shift(shift, folded(network, step).bias); },
+                   [&](const Linear&) { set_shift(shift, {node.bias.values().begin(), node.bias.values().end()}); },
+                   [&](const BatchNorm2d&) { set_shift(shift, packed_affine(network, step.node).shift); },
+                   [&](const BinaryConstant& l) { set_constant_shift(network, step.node, l, shift); },
+                   [&](const Pad& l) { set_padding_shift(network, step.node, l, in, shift); },
+                   [](const auto&) {},
+               },
+               node.layer);
+  return shift.array.values.empty() ? nullptr : &shift;
 }
 
 size_t place(std::span<const Lifetime> buffers, std::vector<size_t>& offsets) {

@@ -42,6 +42,12 @@ struct DeviceArray {
   const float* on(Context& ctx) const;
 };
 
+// What a step adds to its op's result, the same for all items: biases, shifts of batch norms, constants.
+struct StepShift {
+  DeviceArray array;  // NHWC; empty: nothing is added
+  Shape shape;        // n = 1; each of c, h, w is the result's or 1
+};
+
 // Weights in the form that kernels take, made when a plan first needs them.
 struct PackedWeights {
   std::map<std::pair<int, int>, ConvWeights> convs;  // (conv node, folded batch norm node or -1)
@@ -49,7 +55,7 @@ struct PackedWeights {
   std::map<std::tuple<int, int64_t, int64_t>, ConvWeights> map_linears;  // (linear node, height, width of its input)
   std::map<int, LinearWeights> linears;
   std::map<int, AffineWeights> affines;  // by batch norm node
-  std::map<std::pair<int, int>, AffineWeights> shifts;  // as convs; `shift` alone is set
+  std::map<std::tuple<int, int, int64_t, int64_t>, StepShift> shifts;  // (node, batch norm or -1, height, width)
   std::map<int, DeviceArray> arrays;  // by PReLU or BinaryConstant node
   std::map<std::tuple<int, int64_t, int64_t, int64_t>, Resampling> resamplings;  // (node, channels, height, width)
 };
@@ -76,8 +82,8 @@ inline bool keeps_operand(const BinaryConstant& l) {  // of the operand that is 
 }
 // Where a Binary's second operand lies on the tape: behind the first one, of shape `first`.
 inline size_t second_operand(Shape first, DType type) { return (size_t(first.count()) * size_of(type) + 63) / 64 * 64; }
-// What a step adds to each channel of its op's result, as `shift`: biases and the shifts of batch norms. Null for none.
-const AffineWeights* packed_shift(const Network& network, const Step& step);
+// Null where a step adds nothing. `in`: the shape of its first input.
+const StepShift* packed_shift(const Network& network, const Step& step, Shape in);
 
 // Offsets for buffers with lifetimes [first, last] (inclusive, in steps): largest first, each at the lowest place that
 // is free while it lives. Returns the size of the whole.

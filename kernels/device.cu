@@ -321,9 +321,9 @@ const DeviceOps* ops() {
       .avg_pool2d_changes = avg_pool2d_changes,
       .occlude_windows = occlude_windows,
       .occlude_images = occlude_images,
-      .add_bias_offset = add_bias_offset,
-      .add_clip_offset = add_clip_offset,
-      .frozen_relu_forward = frozen_relu_forward,
+      .add_constant_offset = add_constant_offset,
+      .add_gate_offset = add_gate_offset,
+      .frozen_gates_forward = frozen_gates_forward,
       .frozen_max_pool2d_forward = frozen_max_pool2d_forward,
       .cut_out = cut_out,
   };

@@ -100,9 +100,9 @@ struct DeviceOps {
   decltype(&switchback::avg_pool2d_changes) avg_pool2d_changes;
   decltype(&switchback::occlude_windows) occlude_windows;
   decltype(&switchback::occlude_images) occlude_images;
-  decltype(&switchback::add_bias_offset) add_bias_offset;
-  decltype(&switchback::add_clip_offset) add_clip_offset;
-  decltype(&switchback::frozen_relu_forward) frozen_relu_forward;
+  decltype(&switchback::add_constant_offset) add_constant_offset;
+  decltype(&switchback::add_gate_offset) add_gate_offset;
+  decltype(&switchback::frozen_gates_forward) frozen_gates_forward;
   decltype(&switchback::frozen_max_pool2d_forward) frozen_max_pool2d_forward;
   decltype(&switchback::cut_out) cut_out;
 };

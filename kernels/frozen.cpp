@@ -63,52 +63,86 @@ void add_offsets(Context& ctx, ConstView dy, const Weight& weight, OffsetSum* su
 
 }  // namespace
 
-void add_bias_offset(Context& ctx, ConstView dy, const float* bias, OffsetSum* sums) {
-  if (dy.shape.count() == 0) return;
-  if (ctx.gpu) return ctx.gpu->ops->add_bias_offset(ctx, dy, bias, sums);
-  with_type(dy.dtype, "add_bias_offset", [&](auto type) {
-    add_offsets<decltype(type)>(
-        ctx, dy, [&](int64_t, int64_t, int64_t c, int live) SB_LAMBDA { return load8(bias + c, live); }, sums);
-  });
-}
-
-void add_clip_offset(Context& ctx, ConstView dy, const uint32_t* saturated, int64_t seeds_per_item, float clip,
-                     OffsetSum* sums) {
-  CHECK(seeds_per_item >= 1, "add_clip_offset: {} seeds for an item", seeds_per_item);
-  if (dy.shape.count() == 0) return;
-  if (ctx.gpu) return ctx.gpu->ops->add_clip_offset(ctx, dy, saturated, seeds_per_item, clip, sums);
-  const int64_t places = dy.shape.h * dy.shape.w, words = gate_words_per_pixel(dy.shape.c);
-  with_type(dy.dtype, "add_clip_offset", [&](auto type) {
-    add_offsets<decltype(type)>(
+void add_constant_offset(Context& ctx, ConstView dy, ConstView constant, OffsetSum* sums) {
+  const Shape s = dy.shape, k = constant.shape;
+  CHECK(constant.dtype == DType::f32 && k.n == 1 && (k.c == 1 || k.c == s.c) && (k.h == 1 || k.h == s.h) &&
+            (k.w == 1 || k.w == s.w),
+        "offset: a constant [{},{},{},{}] for a gradient [{},{},{},{}]", k.n, k.c, k.h, k.w, s.n, s.c, s.h, s.w);
+  if (s.count() == 0) return;
+  if (ctx.gpu) return ctx.gpu->ops->add_constant_offset(ctx, dy, constant, sums);
+  const float* values = constant.as<float>();
+  with_type(dy.dtype, "add_constant_offset", [&](auto type) {
+    using T = decltype(type);
+    if (k.h == 1 && k.w == 1 && k.c == s.c)
+      return add_offsets<T>(
+          ctx, dy, [&](int64_t, int64_t, int64_t c, int live) SB_LAMBDA { return load8(values + c, live); }, sums);
+    const int64_t row = k.h == 1 ? 0 : k.w * k.c, column = k.w == 1 ? 0 : k.c;
+    add_offsets<T>(
         ctx, dy,
-        [&](int64_t item, int64_t p, int64_t c, int) SB_LAMBDA {
-          const uint32_t word = saturated[(item / seeds_per_item * places + p) * words + c / 32];
-          return _mm256_and_ps(_mm256_set1_ps(clip), expand_gates(word, int(c % 32 / 8)));
+        [&](int64_t, int64_t p, int64_t c, int live) SB_LAMBDA {
+          const float* at = values + p / s.w * row + p % s.w * column;
+          return k.c == 1 ? _mm256_set1_ps(*at) : load8(at + c, live);
         },
         sums);
   });
 }
 
-void frozen_relu_forward(Context& ctx, ConstView x, const uint32_t* gates, const uint32_t* saturated, float clip,
-                         int64_t items_per_tape_item, View y) {
-  CHECK(x.shape == y.shape && x.dtype == y.dtype, "frozen ReLU: input and output differ in shape or type");
-  CHECK(gates && items_per_tape_item >= 1, "frozen ReLU: gates are needed, and at least one item for each of the tape's");
-  if (ctx.gpu) return ctx.gpu->ops->frozen_relu_forward(ctx, x, gates, saturated, clip, items_per_tape_item, y);
+namespace {
+
+// Eight units' constants by the state of their gates; a state that no unit is in may have an infinite one.
+class GateTable {
+ public:
+  GateTable(const uint32_t* gates, const uint32_t* above, const GateConstants& constants)
+      : gates_(gates), above_(above), inside_(_mm256_set1_ps(constants.inside)),
+        over_(_mm256_set1_ps(constants.above)), under_(_mm256_set1_ps(constants.below)) {}
+  SB_INLINE F8 on(int64_t word, int64_t c) const { return expand_gates(gates_[word + c / 32], int(c % 32 / 8)); }
+  SB_INLINE F8 constants(int64_t word, int64_t c) const {
+    const F8 rest = above_ ? _mm256_blendv_ps(under_, over_, expand_gates(above_[word + c / 32], int(c % 32 / 8))) : under_;
+    return _mm256_blendv_ps(rest, inside_, on(word, c));
+  }
+
+ private:
+  const uint32_t *gates_, *above_;
+  F8 inside_, over_, under_;
+};
+
+}  // namespace
+
+void add_gate_offset(Context& ctx, ConstView dy, const uint32_t* gates, const uint32_t* above, int64_t seeds_per_item,
+                     const GateConstants& constants, OffsetSum* sums) {
+  CHECK(gates && seeds_per_item >= 1, "add_gate_offset: gates are needed, and at least one seed for an item");
+  if (dy.shape.count() == 0) return;
+  if (ctx.gpu) return ctx.gpu->ops->add_gate_offset(ctx, dy, gates, above, seeds_per_item, constants, sums);
+  const int64_t places = dy.shape.h * dy.shape.w, words = gate_words_per_pixel(dy.shape.c);
+  const GateTable table(gates, above, constants);
+  with_type(dy.dtype, "add_gate_offset", [&](auto type) {
+    add_offsets<decltype(type)>(
+        ctx, dy,
+        [&](int64_t item, int64_t p, int64_t c, int live) SB_LAMBDA {
+          const F8 values = table.constants((item / seeds_per_item * places + p) * words, c);
+          return _mm256_and_ps(values, _mm256_castsi256_ps(first_lanes(live)));
+        },
+        sums);
+  });
+}
+
+void frozen_gates_forward(Context& ctx, ConstView x, const uint32_t* gates, const uint32_t* above, float scale,
+                          const GateConstants& constants, int64_t items_per_tape_item, View y) {
+  CHECK(x.shape == y.shape && x.dtype == y.dtype, "frozen gates: input and output differ in shape or type");
+  CHECK(gates && items_per_tape_item >= 1, "frozen gates: gates are needed, and at least one item for each of the tape's");
+  if (ctx.gpu) return ctx.gpu->ops->frozen_gates_forward(ctx, x, gates, above, scale, constants, items_per_tape_item, y);
   const Shape s = x.shape;
   const int64_t places = s.h * s.w, words = gate_words_per_pixel(s.c);
-  with_type(x.dtype, "frozen ReLU", [&](auto type) {
+  const GateTable table(gates, above, constants);
+  with_type(x.dtype, "frozen gates", [&](auto type) {
     using T = decltype(type);
     parallel_ranges(ctx, s.pixels(), s.c, [&](int64_t first, int64_t last) {
       for (int64_t pixel = first; pixel < last; ++pixel) {
         const int64_t word = (pixel / places / items_per_tape_item * places + pixel % places) * words;
         for (int64_t c = 0; c < s.c; c += 8) {
-          const int live = int(std::min<int64_t>(8, s.c - c)), v = int(c % 32 / 8);
-          F8 out = _mm256_and_ps(load8(x.as<T>() + pixel * s.c + c, live), expand_gates(gates[word + c / 32], v));
-          if (saturated) {
-            const F8 full = expand_gates(saturated[word + c / 32], v);
-            out = _mm256_blendv_ps(out, _mm256_set1_ps(clip), full);
-          }
-          store8(y.as<T>() + pixel * s.c + c, out, live);
+          const int live = int(std::min<int64_t>(8, s.c - c));
+          const F8 in = _mm256_and_ps(load8(x.as<T>() + pixel * s.c + c, live), table.on(word, c));
+          store8(y.as<T>() + pixel * s.c + c, _mm256_fmadd_ps(_mm256_set1_ps(scale), in, table.constants(word, c)), live);
         }
       }
     });

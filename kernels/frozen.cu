@@ -7,18 +7,25 @@ namespace {
 
 // --- offsets: a block sums a piece of one item, then a thread adds up the pieces of one item in their order
 
-struct BiasWeight {
-  const float* bias;
-  __device__ __forceinline__ double operator()(int64_t, int64_t, int channel) const { return double(bias[channel]); }
+struct ConstantWeight {
+  const float* values;
+  int width, row, column, channel;  // strides of the constant; 0: it has but one there
+  __device__ __forceinline__ double operator()(int64_t, int64_t place, int c) const {
+    const int h = int(place) / width, w = int(place) - h * width;
+    return double(values[int64_t(h) * row + w * column + c * channel]);
+  }
 };
-struct ClipWeight {
-  const uint32_t* saturated;
+struct GateWeight {
+  const uint32_t *gates, *above;  // above may be null
   int64_t places, seeds_per_item;
   int words;
-  float clip;
-  __device__ __forceinline__ double operator()(int64_t item, int64_t place, int channel) const {
-    const uint32_t word = saturated[(item / seeds_per_item * places + place) * words + channel / 32];
-    return word >> (channel & 31) & 1u ? double(clip) : 0.0;
+  GateConstants constants;
+  __device__ __forceinline__ float at(int64_t word, int bit) const {
+    if (gates[word] >> bit & 1u) return constants.inside;
+    return above && (above[word] >> bit & 1u) ? constants.above : constants.below;
+  }
+  __device__ __forceinline__ double operator()(int64_t item, int64_t place, int c) const {
+    return double(at((item / seeds_per_item * places + place) * words + c / 32, c & 31));
   }
 };
 
@@ -80,18 +87,19 @@ void add_offsets(Context& ctx, const char* op, ConstView dy, const Weight& weigh
 
 template <typename T, int V>
 __global__ void __launch_bounds__(256)
-    frozen_relu_kernel(Spread spread, int64_t items_per_tape_item, int words, const T* x, const uint32_t* gates,
-                       const uint32_t* saturated, float clip, T* y) {
+    frozen_gates_kernel(Spread spread, GateWeight gates, float scale, const T* x, T* y) {
   const Spot spot = spot_of<V>(spread);
   if (!spot.live) return;
   const int64_t at = (int64_t(spot.item) * spread.places + spot.place) * spread.channels + spot.channel;
-  const int64_t word = (spot.item / items_per_tape_item * spread.places + spot.place) * words + spot.channel / 32;
-  const uint32_t on = gates[word] >> (spot.channel & 31);
-  const uint32_t full = saturated ? saturated[word] >> (spot.channel & 31) : 0;
+  const int64_t word = (spot.item / gates.seeds_per_item * gates.places + spot.place) * gates.words + spot.channel / 32;
   float v[V];
   load_channels(x + at, v);
 #pragma unroll
-  for (int i = 0; i < V; ++i) v[i] = on >> i & 1u ? v[i] : full >> i & 1u ? clip : 0.f;
+  for (int i = 0; i < V; ++i) {
+    const int bit = (spot.channel & 31) + i;
+    const bool on = gates.gates[word] >> bit & 1u;
+    v[i] = fmaf(scale, on ? v[i] : 0.f, gates.at(word, bit));
+  }
   store_channels(y + at, v);
 }
 
@@ -133,25 +141,35 @@ __global__ void __launch_bounds__(256)
 
 }  // namespace
 
-void add_bias_offset(Context& ctx, ConstView dy, const float* bias, OffsetSum* sums) {
-  add_offsets(ctx, "add_bias_offset", dy, BiasWeight{bias}, sums);
+void add_constant_offset(Context& ctx, ConstView dy, ConstView constant, OffsetSum* sums) {
+  const Shape k = constant.shape;
+  const ConstantWeight weight{constant.as<float>(), int(dy.shape.w), k.h == 1 ? 0 : int(k.w * k.c),
+                              k.w == 1 ? 0 : int(k.c), k.c == 1 ? 0 : 1};
+  add_offsets(ctx, "add_constant_offset", dy, weight, sums);
 }
 
-void add_clip_offset(Context& ctx, ConstView dy, const uint32_t* saturated, int64_t seeds_per_item, float clip,
-                     OffsetSum* sums) {
-  const Shape s = dy.shape;
-  add_offsets(ctx, "add_clip_offset", dy,
-              ClipWeight{saturated, s.h * s.w, seeds_per_item, int(gate_words_per_pixel(s.c)), clip}, sums);
+namespace {
+
+GateWeight gate_weight(Shape s, const uint32_t* gates, const uint32_t* above, int64_t per_item,
+                       const GateConstants& constants) {
+  return {gates, above, s.h * s.w, per_item, int(gate_words_per_pixel(s.c)), constants};
 }
 
-void frozen_relu_forward(Context& ctx, ConstView x, const uint32_t* gates, const uint32_t* saturated, float clip,
-                         int64_t items_per_tape_item, View y) {
+}  // namespace
+
+void add_gate_offset(Context& ctx, ConstView dy, const uint32_t* gates, const uint32_t* above, int64_t seeds_per_item,
+                     const GateConstants& constants, OffsetSum* sums) {
+  add_offsets(ctx, "add_gate_offset", dy, gate_weight(dy.shape, gates, above, seeds_per_item, constants), sums);
+}
+
+void frozen_gates_forward(Context& ctx, ConstView x, const uint32_t* gates, const uint32_t* above, float scale,
+                          const GateConstants& constants, int64_t items_per_tape_item, View y) {
   const Shape s = x.shape;
   by_type_and_width(x.dtype, is_wide(s.c, {x.data, y.data}), [&](auto type, auto width) {
     using T = decltype(type);
     spread_over<width()>(s, [&](Spread spread, dim3 grid, dim3 block) {
-      launch(ctx, {"frozen_relu_forward", s, grid, block}, frozen_relu_kernel<T, width()>, spread, items_per_tape_item,
-             int(gate_words_per_pixel(s.c)), x.as<T>(), gates, saturated, clip, y.as<T>());
+      launch(ctx, {"frozen_gates_forward", s, grid, block}, frozen_gates_kernel<T, width()>, spread,
+             gate_weight(s, gates, above, items_per_tape_item, constants), scale, x.as<T>(), y.as<T>());
     });
   });
 }

@@ -15,17 +15,23 @@ struct OffsetSum {
   double sum = 0, magnitude = 0;
 };
 
-// sums[p] += sum over item p of dy [P,C,H,W] of dy·bias[c]. bias: [C], f32; sums: [P]; all on the context's device.
-void add_bias_offset(Context& ctx, ConstView dy, const float* bias, OffsetSum* sums);
-// The same for a clipped ReLU: sums[p] += sum of dy·clip where the unit is saturated. dy is the gradient at the ReLU's
-// output. saturated: the second plane of its gates (types.h), of item p / seeds_per_item.
-void add_clip_offset(Context& ctx, ConstView dy, const uint32_t* saturated, int64_t seeds_per_item, float clip,
-                     OffsetSum* sums);
+// sums[p] += sum over item p of dy [P,C,H,W] of dy·constant. constant: f32, n = 1, each of c, h, w is dy's or 1 (a bias is
+// [1,C,1,1]); sums: [P]; all on the context's device.
+void add_constant_offset(Context& ctx, ConstView dy, ConstView constant, OffsetSum* sums);
 
-// y = x where the gate is on, else 0; with `saturated` not null, y = clip there. Item p uses the gates of item
+// What a gated unit adds to scale·x in each state of its gate: a clipped ReLU {0, clip, 0}, min(max(a·x + b, 0), 1)
+// {b, 1, 0}.
+struct GateConstants {
+  float inside = 0, above = 0, below = 0;
+};
+// The same for gated units: sums[p] += sum of dy·(the constant of the unit's state). dy is the gradient at their output.
+// gates, above: the planes of their gates (types.h), of item p / seeds_per_item; above is null where there is but one.
+void add_gate_offset(Context& ctx, ConstView dy, const uint32_t* gates, const uint32_t* above, int64_t seeds_per_item,
+                     const GateConstants& constants, OffsetSum* sums);
+// y = scale·x + constants.inside where the gate is on, else constants.above or .below. Item p uses the gates of item
 // p / items_per_tape_item. y may be x.
-void frozen_relu_forward(Context& ctx, ConstView x, const uint32_t* gates, const uint32_t* saturated, float clip,
-                         int64_t items_per_tape_item, View y);
+void frozen_gates_forward(Context& ctx, ConstView x, const uint32_t* gates, const uint32_t* above, float scale,
+                          const GateConstants& constants, int64_t items_per_tape_item, View y);
 // y = the input at the place that the switch names; a window without any place inside the input gives 0.
 void frozen_max_pool2d_forward(Context& ctx, const MaxPool2d& pool, ConstView x, const void* switches,
                                int64_t items_per_tape_item, View y);

@@ -74,10 +74,11 @@ void avg_pool2d_changes(Context&, const AvgPool2d&, const Change& x, const Origi
 void occlude_windows(Context&, ConstView x, ConstView baseline, const Box* boxes, const Origin* origins, View y);
 void occlude_images(Context&, ConstView x, ConstView baseline, const Box* boxes, View y);
 // frozen.cu
-void add_bias_offset(Context&, ConstView dy, const float* bias, OffsetSum* sums);
-void add_clip_offset(Context&, ConstView dy, const uint32_t* saturated, int64_t seeds_per_item, float clip, OffsetSum*);
-void frozen_relu_forward(Context&, ConstView x, const uint32_t* gates, const uint32_t* saturated, float clip,
-                         int64_t items_per_tape_item, View y);
+void add_constant_offset(Context&, ConstView dy, ConstView constant, OffsetSum* sums);
+void add_gate_offset(Context&, ConstView dy, const uint32_t* gates, const uint32_t* above, int64_t seeds_per_item,
+                     const GateConstants&, OffsetSum* sums);
+void frozen_gates_forward(Context&, ConstView x, const uint32_t* gates, const uint32_t* above, float scale,
+                          const GateConstants&, int64_t items_per_tape_item, View y);
 void frozen_max_pool2d_forward(Context&, const MaxPool2d&, ConstView x, const void* switches,
                                int64_t items_per_tape_item, View y);
 void cut_out(Context&, const CutOut&, const void* from, const Corner* corners, int64_t count, void* to);

@@ -1,5 +1,5 @@
-// Windows on a GPU. A thread: V neighbouring channels of one pixel of y. All ops are bound by memory, so that nothing is
-// kept between threads: a pool's overlapping windows meet in the cache.
+// Windows on a GPU. A thread: V neighbouring channels of one pixel of y. All ops are bound by memory; threads share
+// nothing, and a pool's overlapping windows meet in the cache.
 #include "kernels/channels.cuh"
 #include "kernels/ops.cuh"
 
@@ -291,7 +291,8 @@ void launch_over_channels(Context& ctx, const char* op, Kernel kernel, View y, i
                           Args... args) {
   const Shape s{y.shape.n, channels, y.shape.h, y.shape.w};
   spread_over<V>(s, ceil_div(channels, V), [&](Spread spread, dim3 grid, dim3 block) {
-    launch(ctx, {op, s, grid, block}, kernel, spread, int(s.w), args..., Target<T>{y.as<T>() + channel, int(y.shape.c)});
+    launch(ctx, {op, s, grid, block}, kernel, spread, int(s.w), args...,
+           Target<T>{y.as<T>() + channel, int(y.shape.c)});
   });
 }
 template <typename T, int V, typename Kernel, typename... Args>

@@ -1,7 +1,7 @@
 // Windows: how the values of a network change when a rectangle of its input does (occlusion). Only a rectangle of every
 // map changes then, so the change Δ = x' − x is kept on windows: item p of a window view [P,h,w,C] holds Δ at rows
-// origins[p].row … + h − 1 and columns origins[p].col … + w − 1 of the map, and Δ is zero everywhere else. What maps are
-// without the change, "clean", is kept once for all items: [1,H,W,C].
+// origins[p].row … + h − 1 and columns origins[p].col … + w − 1 of the map, and Δ is zero everywhere else. What maps
+// are without the change, "clean", is kept once for all items: [1,H,W,C].
 //
 // Linear layers act on Δ alone (a convolution without its bias), so a layer costs what its window costs, not its map.
 // All views have one element type, f32 or bf16 (GPUs: or f16); sums are f32. Pointers to origins and boxes are on the

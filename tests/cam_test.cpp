@@ -45,14 +45,14 @@ void expect_near(std::span<const float> got, std::span<const float> want, double
 }
 
 // Pooled maps weighed by a linear layer, with what may stand in between. Values of `maps` are of both signs.
-Network gap_network(const Layer& pool, bool conv_classifier = false) {
+Network gap_network(const Layer& pool, bool conv_classifier = false, const Layer& flatten = Flatten{}) {
   Network net("gap", {1, 2, 9, 7});
   net.add("stem", conv2d(2, 4, 3, 2, 1));  // [4,5,4]
   net.add("relu", ReLU{});
   net.add("maps", conv2d(4, 6, 3, 1, 1));
   net.add("drop1", Dropout{});
   net.add("pool", pool);
-  if (!conv_classifier) net.add("flatten", Flatten{});
+  if (!conv_classifier) net.add("flatten", flatten);
   net.add("drop2", Dropout{});
   net.add("fc", conv_classifier ? Layer{conv2d(6, 5, 1)} : Layer{Linear{6, 5, true}});
   if (conv_classifier) net.add("flatten", Flatten{});
@@ -276,7 +276,8 @@ TEST_P(CamEquations, GuidedIsTheProductWithGuidedBackpropagation) {
 // Without its bias a logit is the mean of its map; and Grad-CAM is then ReLU(M_c / places).
 TEST_P(CamEquations, ExactMapsAddUpToTheLogit) {
   for (const Network& net :
-       {gap_network(AdaptiveAvgPool2d{}), gap_network(kWholeMap), gap_network(AdaptiveAvgPool2d{}, true)}) {
+       {gap_network(AdaptiveAvgPool2d{}), gap_network(kWholeMap), gap_network(AdaptiveAvgPool2d{}, true),
+        gap_network(Reduce{.h = true, .w = true}, false, Reshape{.c = 6})}) {
     const Tensor x = wave({2, 2, 9, 7});
     const Cams cams = cams_of(ctx, net, x, "all", CamMethod::cam);
     ASSERT_EQ(cams.maps[0].dims(), (Dims{2, 5, 5, 4}));
@@ -300,7 +301,7 @@ TEST_P(CamEquations, ExactMapsAddUpToTheLogit) {
 }
 
 TEST_P(CamEquations, MapsOfTheClassesThemselves) {
-  for (const Layer& pool : {Layer{AdaptiveAvgPool2d{}}, Layer{kWholeMap},
+  for (const Layer& pool : {Layer{AdaptiveAvgPool2d{}}, Layer{kWholeMap}, Layer{GlobalMaxPool{}},
                             Layer{MaxPool2d{.kernel_h = 5, .kernel_w = 4, .stride_h = 1, .stride_w = 1}}}) {
     const Network net = class_map_network(pool);
     const Tensor x = wave({2, 2, 9, 7});
@@ -394,7 +395,9 @@ TEST(Cam, HeadsThatAreNone) {
   EXPECT_FALSE(find_cam_head(gap_network(part), {1, 2, 9, 7}));
   const MaxPool2d maximum{.kernel_h = 5, .kernel_w = 4, .stride_h = 1, .stride_w = 1};
   EXPECT_FALSE(find_cam_head(gap_network(maximum), {1, 2, 9, 7})) << "a maximum is no sum over places";
+  EXPECT_FALSE(find_cam_head(gap_network(GlobalMaxPool{}), {1, 2, 9, 7}));
   EXPECT_TRUE(find_cam_head(class_map_network(maximum), {1, 2, 9, 7}));
+  EXPECT_TRUE(find_cam_head(gap_network(Reduce{.h = true, .w = true, .mean = false}), {1, 2, 9, 7}));
   Network two = gap_network(AdaptiveAvgPool2d{});  // two linear layers
   two.nodes.pop_back();
   two.add("fc2", Linear{5, 5, true});

@@ -395,7 +395,7 @@ TEST(Cli, HelpNamesEveryCommandAndOption) {
       {"dump", {"--backward", "--layers", "--target", "--output"}},
       {"info", {"--model", "--json"}},
       {"models", {"--json"}},
-      {"bench", {"--method", "--op", "--shape", "--repeat", "--probe", "--batch"}}};
+      {"bench", {"--method", "--op", "--shape", "--repeat", "--probe", "--batch", "--positions", "--images"}}};
   for (const auto& [command, options] : wanted) {
     EXPECT_NE(overview.find("  " + command + " "), std::string::npos) << command;
     const std::string help = succeed({command, "--help"}).out;

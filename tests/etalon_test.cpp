@@ -188,10 +188,24 @@ TEST_P(Etalon, RandomGraphsKeepTheIdentity) {
   }
 }
 
+// Every other piecewise-affine layer: what ramps, constants and paddings add, and what slopes do not.
+TEST_P(Etalon, RareLayersKeepTheIdentity) {
+  RandomNetworkOptions options = sizes(device.emulated);
+  options.rare_layers = true;
+  for (uint64_t seed = 300; seed < (device.emulated ? 308 : 340); ++seed) {
+    const Network net = random_network(seed, options);
+    const EtalonMaps all = etalons(ctx, net, random_input(net, seed, 2), {"all", "", Score::logit}, {});
+    expect_identity(all, fmt::format("random network {}", seed));
+    if (HasFailure()) return;
+  }
+}
+
 TEST_P(Etalon, CoordinateAlgorithmAgrees) {
-  for (uint64_t seed = 100; seed < (device.emulated ? 102 : 110); ++seed) {
+  for (uint64_t seed = 100; seed < (device.emulated ? 104 : 115); ++seed) {
     SCOPED_TRACE(seed);
-    const Network net = random_network(seed, sizes(device.emulated));
+    RandomNetworkOptions options = sizes(device.emulated);
+    options.rare_layers = seed % 2 == 1;
+    const Network net = random_network(seed, options);
     const Tensor x = random_input(net, seed);
     const TargetSpec spec{"all", "", Score::logit};
     const EtalonMaps single = etalons(ctx, net, x, spec, {}), coordinate = etalons(ctx, net, x, spec, {}, with_algorithm(kCoordinate));
@@ -235,6 +249,7 @@ TEST_P(Etalon, ReceptiveFieldsGiveTheSameEtalons) {
   for (uint64_t seed = 200; seed < (device.emulated ? 203 : 220); ++seed) {
     RandomNetworkOptions small = sizes(device.emulated);
     if (!device.emulated && seed % 2) small.strides = false, small.blocks = 5;
+    small.rare_layers = seed % 3 == 0;
     const Network net = random_network(seed, small);
     const std::vector<int> nodes = nodes_with_places(net);
     const std::string name = net.nodes[size_t(nodes[seed % nodes.size()])].name;

@@ -69,64 +69,76 @@ void check_offsets(OpRun& run, const Nchw& dy, DType dtype, int64_t least, bool 
   EXPECT_EQ(check_splits(s.n, sums_of), "");
 }
 
-void check_bias(OpRun& run, const Case& c, DType dtype) {
-  for (const bool integers : {true, false}) {
-    const Nchw dy = integers ? run.integers(c.shape, 9) : run.reals(c.shape, dtype);
-    const std::vector<float> bias = integers ? run.integers(c.shape.c, 5) : run.reals(c.shape.c, DType::f32);
-    if (integers && c.shape.item() < 4) continue;  // may well be zero
-    const Guarded& bias_in = run.input_of(bias);
-    check_offsets(
-        run, dy, dtype, 1, integers, [&](int64_t, int64_t channel, int64_t) { return double(bias[size_t(channel)]); },
-        [&](ConstView part, int64_t, OffsetSum* sums) { add_bias_offset(run.ctx, part, bias_in.as<float>(), sums); });
-  }
+// Constants of every shape: a bias, one for all, a map, rows, columns.
+void check_constant(OpRun& run, const Case& c, DType dtype) {
+  const Shape s = c.shape;
+  for (const Shape k : {Shape{1, s.c, 1, 1}, Shape{1, 1, 1, 1}, s.with_n(1), Shape{1, 1, s.h, s.w}, Shape{1, s.c, s.h, 1},
+                        Shape{1, s.c, 1, s.w}})
+    for (const bool integers : {true, false}) {
+      if (integers && s.item() < 4) continue;  // may well be zero
+      const Nchw dy = integers ? run.integers(s, 9) : run.reals(s, dtype);
+      const Nchw constant = integers ? run.integers(k, 5) : run.reals(k, DType::f32);
+      const Activation constant_in = run.input(constant, DType::f32);
+      check_offsets(
+          run, dy, dtype, 1, integers,
+          [&](int64_t, int64_t channel, int64_t place) {
+            return constant(0, k.c == 1 ? 0 : channel, k.h == 1 ? 0 : place / s.w, k.w == 1 ? 0 : place % s.w);
+          },
+          [&](ConstView part, int64_t, OffsetSum* sums) { add_constant_offset(run.ctx, part, constant_in, sums); });
+    }
 }
 
-// Gate states 0, 1, 2 at random: below, inside, above the clip.
-Gates random_states(OpRun& run, Shape tape) {
+constexpr double kStates[] = {-3, 5, 6};  // what is added below, inside, above
+constexpr GateConstants kConstants{.inside = 5, .above = 6, .below = -3};
+
+// Gate states 0, 1, 2 at random: below, inside, above; without a second plane there is no above.
+Gates random_states(OpRun& run, Shape tape, bool two) {
   Gates gates(size_t(tape.count()));
-  for (uint8_t& g : gates) g = uint8_t(run.rng() % 3);
-  gates[0] = 2;
+  for (uint8_t& g : gates) g = uint8_t(run.rng() % (two ? 3 : 2));
+  gates[0] = two ? 2 : 1;
   return gates;
 }
 
-void check_clip(OpRun& run, const Case& c, DType dtype) {
+void check_gate(OpRun& run, const Case& c, DType dtype) {
   const Shape s = c.shape;
-  for (const int64_t seeds : {1, 2, 3}) {
-    const Shape tape = s.with_n(s.n / seeds);
-    const Gates gates = random_states(run, tape);
-    const Guarded& bits = run.input_of(pack_gates(tape, gates, true));
-    const Nchw dy = run.integers(s, 9);
-    check_offsets(
-        run, dy, dtype, seeds, true,
-        [&](int64_t item, int64_t channel, int64_t place) {
-          return gates[size_t(item / seeds * s.item() + channel * s.h * s.w + place)] == 2 ? 6.0 : 0.0;
-        },
-        [&](ConstView part, int64_t first, OffsetSum* sums) {
-          const uint32_t* saturated = bits.as<uint32_t>() + gate_words(tape) + first / seeds * gate_words(s.with_n(1));
-          add_clip_offset(run.ctx, part, saturated, seeds, 6.f, sums);
-        });
-  }
+  for (const int64_t seeds : {1, 2, 3})
+    for (const bool two : {true, false}) {
+      const Shape tape = s.with_n(s.n / seeds);
+      const Gates gates = random_states(run, tape, two);
+      const Guarded& bits = run.input_of(pack_gates(tape, gates, two));
+      const Nchw dy = run.integers(s, 9);
+      if (s.item() < 4) continue;
+      check_offsets(
+          run, dy, dtype, seeds, true,
+          [&](int64_t item, int64_t channel, int64_t place) {
+            return kStates[gates[size_t(item / seeds * s.item() + channel * s.h * s.w + place)]];
+          },
+          [&](ConstView part, int64_t first, OffsetSum* sums) {
+            const uint32_t* words = bits.as<uint32_t>() + first / seeds * gate_words(s.with_n(1));
+            add_gate_offset(run.ctx, part, words, two ? words + gate_words(tape) : nullptr, seeds, kConstants, sums);
+          });
+    }
 }
 
-void check_relu(OpRun& run, const Case& c, DType dtype) {
+void check_gates_forward(OpRun& run, const Case& c, DType dtype) {
   const Shape s = c.shape;
   for (const int64_t seeds : {1, 3})
-    for (const bool offset : {false, true})
+    for (const bool two : {true, false})
       for (const bool in_place : {false, true}) {
         const Shape tape = s.with_n(s.n / seeds);
-        const Gates gates = random_states(run, tape);
-        const Guarded& bits = run.input_of(pack_gates(tape, gates, true));
+        const Gates gates = random_states(run, tape, two);
+        const Guarded& bits = run.input_of(pack_gates(tape, gates, two));
         Nchw x = run.integers(s, 9), want(s);
         for (int64_t i = 0; i < s.count(); ++i) {
           const int state = gates[size_t(i / s.item() / seeds * s.item() + i % s.item())];
           if (state == 0 && i % 5 == 0) x.v[size_t(i)] = std::numeric_limits<double>::quiet_NaN();  // gated away
-          want.v[size_t(i)] = state == 1 ? x.v[size_t(i)] : state == 2 && offset ? 1.5 : 0;
+          want.v[size_t(i)] = (state == 1 ? 2 * x.v[size_t(i)] : 0) + kStates[state];
         }
         const Activation y = in_place ? run.in_place(x, dtype) : run.output(s, dtype);
         const Activation in = in_place ? y : run.input(x, dtype);
         const uint32_t* words = bits.as<uint32_t>();
-        frozen_relu_forward(run.ctx, in, words, offset ? words + gate_words(tape) : nullptr, 1.5f, seeds, y);
-        EXPECT_EQ(compare_exact(y.read(), want, Zeros::many_allowed), "") << "seeds " << seeds << " offset " << offset;
+        frozen_gates_forward(run.ctx, in, words, two ? words + gate_words(tape) : nullptr, 2, kConstants, seeds, y);
+        EXPECT_EQ(compare_exact(y.read(), want, Zeros::many_allowed), "") << "seeds " << seeds << ", planes " << 1 + two;
       }
 }
 
@@ -214,9 +226,9 @@ void add_all(const char* suite, const Cases& cases, bool typed, Check check) {
 }  // namespace
 
 void register_frozen_tests() {
-  add_all("Op/BiasOffset", kCases, true, check_bias);
-  add_all("Op/ClipOffset", kCases, true, check_clip);
-  add_all("Op/FrozenRelu", kCases, true, check_relu);
+  add_all("Op/ConstantOffset", kCases, true, check_constant);
+  add_all("Op/GateOffset", kCases, true, check_gate);
+  add_all("Op/FrozenGates", kCases, true, check_gates_forward);
   add_all("Op/FrozenMaxPool", pool_cases(), true, check_pool);
   add_all("Op/CutOut", kCuts, false, check_cut);
 }

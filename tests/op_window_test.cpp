@@ -1,5 +1,5 @@
-// Windows (kernels/window.h): cases x devices x element types against whole maps in double. Every sum of an op is rounded
-// to f32 and what is written to the element type, so all but the averages of real numbers must match exactly.
+// Windows (kernels/window.h): cases x devices x element types against whole maps in double. Every sum of an op is
+// rounded to f32 and what is written to the element type, so all but the averages of real numbers must match exactly.
 #include <fmt/format.h>
 
 #include <cmath>
@@ -123,8 +123,8 @@ Scene make_scene(OpRun& run, Shape map, int64_t h, int64_t w, const Act& act, Fi
   return s;
 }
 
-// Equal, and not all zeros. (Most often nearly all are: windows are small and change little.) residue: what the reference
-// may have left of a sum that is 0, far below the last place of all other values.
+// Equal, and not all zeros. (Most often nearly all are: windows are small and change little.) residue: what the
+// reference may have left of a sum that is 0, far below the last place of all other values.
 void expect_exact(const char* op, const Activation& y, const Nchw& want, double residue = 0) {
   EXPECT_EQ(compare(y.read(), round_to(y.dtype, want), Nchw(want.shape, residue), Zeros::many_allowed), "") << op;
   EXPECT_TRUE(std::any_of(want.v.begin(), want.v.end(), [](double v) { return std::isfinite(v) && v != 0; })) << op;
@@ -355,7 +355,10 @@ struct BoxCase {
   int64_t h, w;  // of windows
 };
 constexpr BoxCase kBoxCases[] = {
-    {"rgb", {1, 3, 9, 8}, 4, 5}, {"grey", {1, 1, 7, 9}, 3, 3}, {"c8", {1, 8, 6, 6}, 6, 6}, {"one_pixel", {1, 3, 5, 4}, 1, 1},
+    {"rgb", {1, 3, 9, 8}, 4, 5},
+    {"grey", {1, 1, 7, 9}, 3, 3},
+    {"c8", {1, 8, 6, 6}, 6, 6},
+    {"one_pixel", {1, 3, 5, 4}, 1, 1},
 };
 
 // Inside, beyond each side and corner, all of the image, nothing, outside, and sums that would not fit into 32 bits.
@@ -406,7 +409,8 @@ void check_errors(OpRun& run) {
   const Scene s = make_scene(run, {1, 4, 6, 6}, 2, 3, kActs[1], Fill::integers, DType::f32);
   const Origin* origins = s.x.origins;
   const Activation y = run.output({kItems, 4, 2, 2}, DType::f32), fewer = run.output({3, 4, 2, 2}, DType::f32);
-  const Activation large = run.output({kItems, 4, 7, 2}, DType::f32), other = run.output({kItems, 4, 2, 2}, DType::bf16);
+  const Activation large = run.output({kItems, 4, 7, 2}, DType::f32);
+  const Activation other = run.output({kItems, 4, 2, 2}, DType::bf16);
   Change no_map = s.x, small_map = s.x;
   no_map.clean.shape.n = 2;
   small_map.clean.shape = {1, 4, 6, 2};
@@ -420,7 +424,8 @@ void check_errors(OpRun& run) {
   EXPECT_THROW(gather_values(run.ctx, s.x, origins, large), Error);
   EXPECT_THROW(subtract_clean(run.ctx, s.x.clean, origins, large), Error);
   EXPECT_THROW(expand_windows(run.ctx, s.x, y), Error) << "not the map's shape";
-  EXPECT_THROW(max_pool2d_changes(run.ctx, max_pool2d(2, 2), s.x, s.x.clean, origins, y), Error) << "not the pooled map";
+  EXPECT_THROW(max_pool2d_changes(run.ctx, max_pool2d(2, 2), s.x, s.x.clean, origins, y), Error)
+      << "not the pooled map";
   EXPECT_THROW(avg_pool2d_changes(run.ctx, avg(4, 4, 0, false, true), s.x, origins, y), Error)
       << "y larger than the pooled map";
   const Guarded& boxes = run.input_of(std::vector<Box>(size_t(kItems)));

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -136,7 +137,62 @@ class Builder {
     at_ = net_.add(name("concat"), Concat{}, parts);
   }
 
+  void ramp_or_slope() {
+    switch (between(0, 4)) {
+      case 0: return add("leaky", LeakyReLU{0.3f});
+      case 1: return add("prelu", PReLU{chance(50) ? 1 : shape(at_).c});
+      case 2: return add("clip", Clip{-0.4f, 0.7f});
+      case 3: return add("clip", chance(50) ? Clip{.min = -0.2f} : Clip{.max = 0.6f});
+      default: return add("hardsigmoid", Hardsigmoid{0.4f, 0.3f});
+    }
+  }
+  void constant() {
+    const Shape x = shape(at_);
+    BinaryConstant c{.function = BinaryFunction(between(0, 3)), .values = {}, .shape = {1, 1, 1, 1}, .reversed = false};
+    if (chance(60)) c.shape.c = x.c;
+    if (chance(40)) c.shape.h = x.h, c.shape.w = x.w;
+    c.reversed = chance(40) && c.function != BinaryFunction::div;
+    for (int64_t i = 0; i < c.shape.item(); ++i) c.values.push_back(float(between(2, 12)) / 6.f);
+    add("constant", c);
+  }
+  void move_around() {
+    const Shape x = shape(at_);
+    switch (between(0, 6)) {
+      case 0: return add("pad", Pad{.top = between(0, 2), .left = 1, .bottom = 0, .right = between(0, 2), .value = 0.5f});
+      case 1: return add("pad", Pad{.top = 1, .left = 1, .bottom = 1, .right = 1, .mode = Pad::Mode::edge});
+      case 2: return add("resize", bilinear_to(std::max<int64_t>(1, x.h - 1), x.w + 1, chance(50)));
+      case 3: return add("slice", Slice{.c = {0, std::numeric_limits<int64_t>::max(), x.c > 3 ? 2 : 1}, .h = {x.h > 4 ? 1 : 0}});
+      case 4: return add("shuffle", ChannelShuffle{x.c % 2 == 0 ? 2 : 1});
+      case 5: return add("permute", Permute{{1, 3, 2}});
+      default: return add("reshape", Reshape{x.c, x.w, x.h});
+    }
+  }
+  void transposed_conv() {
+    const Shape x = shape(at_);
+    ConvTranspose2d c{.in_channels = x.c, .out_channels = between(2, o_.most_channels)};
+    c.kernel_h = c.kernel_w = between(2, 3);
+    c.stride_h = c.stride_w = x.h * x.w > 150 ? 1 : between(1, 2);
+    add("transposed", c);
+    if (chance(40)) batch_norm();
+  }
+  void difference() {  // x − f(x), f(x) for all places alike
+    const int trunk = at_;
+    if (chance(50)) same_conv(shape(trunk).c);
+    else add("mean", Reduce{.h = true, .w = true});
+    at_ = net_.add(name("sub"), Binary{BinaryFunction::sub}, {trunk, at_});
+  }
+  void rare_layer() {
+    switch (between(0, 4)) {
+      case 0: return ramp_or_slope();
+      case 1: return constant();
+      case 2: return move_around();
+      case 3: return transposed_conv();
+      default: return difference();
+    }
+  }
+
   void add_block() {
+    if (o_.rare_layers && chance(50)) return rare_layer();
     std::vector<std::function<void()>> kinds(3, [this] { conv(), end_of_conv(); });
     kinds.push_back([this] { chance(50) || !o_.batch_norm ? relu() : batch_norm(); });
     if (o_.max_pools) kinds.insert(kinds.end(), 2, [this] { max_pool(); });
@@ -148,7 +204,9 @@ class Builder {
 
   void add_head() {
     const Shape x = shape(at_);
-    if (x.item() > 400 || chance(40)) add("global", AdaptiveAvgPool2d{between(1, std::min<int64_t>(2, x.h)), 1});
+    if (o_.rare_layers && chance(30))
+      add("global", GlobalMaxPool{});
+    else if (x.item() > 400 || chance(40)) add("global", AdaptiveAvgPool2d{between(1, std::min<int64_t>(2, x.h)), 1});
     add("flatten", Flatten{});
     if (chance(50)) {
       add("fc", Linear{shape(at_).c, between(4, 20), chance(80)});

@@ -16,6 +16,8 @@ struct RandomNetworkOptions {
   // Each kind can be left out.
   bool strides = true, dilation = true, groups = true, asymmetric_padding = true;
   bool max_pools = true, average_pools = true, batch_norm = true, clips = true, residuals = true, concats = true;
+  // Other piecewise-affine layers too: slopes, ramps, constants, paddings, resizing, transposed convolutions, …
+  bool rare_layers = false;
 };
 
 // The same network for the same seed on every machine. Its node names say what they are ("b2.conv", "b3.add"); every

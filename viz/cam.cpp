@@ -13,10 +13,14 @@ const L* layer_as(const Network& network, int node) {
   return std::get_if<L>(&network.nodes[size_t(node)].layer);
 }
 
-// Whether the node makes one value of each whole map: their mean, or with `or_maximum` their largest value.
+int64_t place_count(Shape s) { return s.h * s.w; }
+
+// Whether the node makes one value of each whole map: their mean or sum, or with `or_maximum` their largest value.
 bool pools_globally(const Network& network, const std::vector<Shape>& shapes, int node, bool or_maximum) {
-  if (shapes[size_t(node)].h * shapes[size_t(node)].w != 1) return false;
+  if (place_count(shapes[size_t(node)]) != 1) return false;
   if (layer_as<AdaptiveAvgPool2d>(network, node)) return true;
+  if (const auto* reduce = layer_as<Reduce>(network, node)) return !reduce->c && reduce->h && reduce->w;
+  if (layer_as<GlobalMaxPool>(network, node)) return or_maximum;
   const auto covers = [&](const auto& pool) {
     const Shape in = shapes[size_t(network.nodes[size_t(node)].inputs[0])];
     return pool.kernel_h == in.h && pool.kernel_w == in.w && pool.pad_top + pool.pad_bottom == 0 &&
@@ -27,11 +31,16 @@ bool pools_globally(const Network& network, const std::vector<Shape>& shapes, in
   return or_maximum && pool && covers(*pool) && pool->dilation_h == 1 && pool->dilation_w == 1;
 }
 
+bool flattens(const Network& network, const std::vector<Shape>& shapes, int node) {
+  return layer_as<Flatten>(network, node) ||
+         (layer_as<Reshape>(network, node) && place_count(shapes[size_t(node)]) == 1);
+}
+
 // Past dropouts, and flattens of vectors.
 int unwrapped(const Network& network, const std::vector<Shape>& shapes, int node) {
   for (;;) {
     const int input = node ? network.nodes[size_t(node)].inputs[0] : 0;
-    const bool flat = layer_as<Flatten>(network, node) && shapes[size_t(input)].h * shapes[size_t(input)].w == 1;
+    const bool flat = flattens(network, shapes, node) && place_count(shapes[size_t(input)]) == 1;
     if (!flat && !layer_as<Dropout>(network, node)) return node;
     node = input;
   }
@@ -42,8 +51,7 @@ bool is_linear(const Network& network, const std::vector<Shape>& shapes, int nod
   if (layer_as<Linear>(network, node)) return true;
   const auto* conv = layer_as<Conv2d>(network, node);
   return conv && conv->kernel_h == 1 && conv->kernel_w == 1 && conv->groups == 1 &&
-         shapes[size_t(network.nodes[size_t(node)].inputs[0])].h == 1 &&
-         shapes[size_t(network.nodes[size_t(node)].inputs[0])].w == 1;
+         place_count(shapes[size_t(network.nodes[size_t(node)].inputs[0])]) == 1;
 }
 
 // Which nodes are maps with places: not what comes out of global pools, flatten and linear layers, nor what is made of
@@ -59,7 +67,7 @@ std::vector<bool> map_nodes(const Network& network, Shape input) {
   for (int i = 1; i < int(shapes.size()); ++i) {
     const std::vector<int>& inputs = network.nodes[size_t(i)].inputs;
     const bool of_maps = std::any_of(inputs.begin(), inputs.end(), [&](int from) { return maps[size_t(from)]; });
-    maps[size_t(i)] = of_maps && !layer_as<Flatten>(network, i) && !layer_as<Linear>(network, i) &&
+    maps[size_t(i)] = of_maps && !flattens(network, shapes, i) && !layer_as<Linear>(network, i) &&
                       !pools_globally(network, shapes, i, true);
   }
   for (size_t i = 0; i < maps.size(); ++i) maps[i] = maps[i] && needed[i];

@@ -76,11 +76,11 @@ def find_state_dict(value, key=None):
             raise CheckpointError(f"it holds no dict '{printable(key)}'", f"it holds {listed(value)}", usage=True)
         value, path = value[key], [key]
     while type(value) is dict and len(path) < 4:
-        inner = next((name for name in WRAPPERS if type(value.get(name)) is dict), None)
-        if inner is None:
+        inner = [name for name in WRAPPERS if type(value.get(name)) is dict]
+        if not inner:
             break
-        value = value[inner]
-        path.append(inner)
+        path.append(next((name for name in inner if tensors_in(value[name])), inner[0]))  # "model" may be a config
+        value = value[path[-1]]
     tensors = tensors_in(value)
     if not tensors:
         raise CheckpointError("it holds no state dict", f"it holds {listed(value)}; --key NAME picks one of several")
@@ -109,6 +109,8 @@ def clean_names(tensors, model, notes):
     if len(kept) < len(tensors):
         notes.append(f"{len(tensors) - len(kept)} dropped ("
                      + ", ".join(["num_batches_tracked", *(a + "*" for a in auxiliary)]) + ")")
+    if not kept:
+        raise CheckpointError("it holds no weights", "is it a state dict?")
     return kept
 
 

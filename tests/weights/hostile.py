@@ -187,7 +187,8 @@ class Hostile(Case):
         for value, pattern in (({}, "holds no state dict"), ([view], "it holds a list"), (view, "it holds a Tensor"),
                                ({"a": 1}, "holds no state dict .it holds a;"), ({7: view}, "'7' is no name"),
                                ({"a\n\x1b": view}, r"'a\\n\\x1b' is no name"), ({"__metadata__": view}, "is no name"),
-                               ({"\ud800": view}, "is no name"), ({"": view}, "is no name")):
+                               ({"\ud800": view}, "is no name"), ({"": view}, "is no name"),
+                               ({"bn.num_batches_tracked": view}, "holds no weights")):
             zip_checkpoint(self.input, value)
             self.refused(pattern)
         zip_checkpoint(self.input, {"state_dict": {"a": View("0", BASE)}})

@@ -79,6 +79,7 @@ class Reading(Case):
         count = View("1", np.array([7]), element="i8")
         state = Ordered({"module.a": View("0", BASE), "module.b.num_batches_tracked": count})
         for value in ({"state_dict": state, "epoch": 3}, {"model": {"state_dict": state}, "loss": View("2", BASE)},
+                      {"model": {"depth": 18}, "weights": state},
                       {"_orig_mod." + key: view for key, view in state.items()}, {**state, "module.note": "text"}):
             zip_checkpoint(self.input, value, prefix="my model v1.0")
             self.check({"a": BASE})
