@@ -36,6 +36,8 @@ class MappedFile {
   ~MappedFile();
   std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(data_), size_}; }
   const std::string& path() const { return path_; }
+  // Gives the memory of a part that has been read back; it is still there to be read, at the price of reading it anew.
+  void release(std::span<const std::byte> part) const;
 
  private:
   std::string path_;

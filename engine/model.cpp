@@ -3,12 +3,14 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "engine/files.h"
 #include "engine/labels.h"
+#include "engine/onnx.h"
 #include "engine/safetensors.h"
 #include "engine/zoo.h"
 
@@ -79,6 +81,65 @@ std::string load_parameters(Network& network, const ModelSpec& spec, const std::
   return file;
 }
 
+bool is_onnx(std::string_view name) { return name.ends_with(".onnx"); }
+
+// Where nobody says how images become a file's input: as for most published networks of its channels.
+Preprocess assumed_preprocess(const Network& network) {
+  Preprocess p = network.input.c == 1 ? lenet_preprocess() : imagenet_preprocess();
+  if (network.input.c == 1) p.mean = {0}, p.std = {1};
+  p.size = {int(network.input.h), int(network.input.w)};
+  p.resize_to = std::min(network.input.h, network.input.w) * 8 / 7;  // 256 for 224
+  return p;
+}
+
+Model open_onnx(const ModelSpec& spec) {
+  const std::string beside = fs::path(spec.name).replace_extension(".json").string();
+  const std::string file = !spec.preprocess.empty() ? spec.preprocess : is_file(beside) ? beside : "";
+  Model model;
+  OnnxOptions options;
+  if (!file.empty()) {
+    model.preprocess = load_preprocess(file);
+    options = {model.preprocess.output, {model.preprocess.size[0], model.preprocess.size[1]}};
+  }
+  OnnxNetwork read = read_onnx(spec.name, options);
+  model.network = std::move(read.network);
+  model.warnings = std::move(read.warnings);
+  if (file.empty()) {
+    model.preprocess = assumed_preprocess(model.network);
+    model.warnings.push_back(fmt::format("no {} says how images become the input of {}: {} is assumed (.npy inputs are "
+                                         "used as they are)", beside, spec.name,
+                                         model.network.input.c == 1 ? "x/255" : "ImageNet's preprocessing"));
+  }
+  return model;
+}
+
+Model open_built_in(const ModelSpec& spec) {
+  const bool from_file = !spec.weights.empty() && spec.weights != "random" && !spec.weights.starts_with("random:");
+  Model model;
+  if (spec.name == "mlp" && from_file)  // the only network whose sizes its weights tell
+    model.network = make_network("mlp", {.sizes = mlp_sizes(Safetensors(spec.weights))});
+  else
+    model.network = open_network(spec.name);
+  if (!spec.preprocess.empty())
+    model.preprocess = load_preprocess(spec.preprocess);
+  else
+    model.preprocess = spec.name == "lenet" ? lenet_preprocess() : imagenet_preprocess();
+  return model;
+}
+
+// How many of the parameters are NaN or infinite.
+int64_t not_finite(Network& network) {
+  int64_t sum = 0;
+  for (Node& node : network.nodes)
+    for (auto& [spec, tensor] : node.parameters()) {
+      const float* v = tensor->data();
+      const int64_t n = tensor->count();
+#pragma omp parallel for schedule(static) reduction(+ : sum)
+      for (int64_t i = 0; i < n; ++i) sum += !std::isfinite(v[i]);
+    }
+  return sum;
+}
+
 std::vector<std::string> own_labels(const std::string& model, const std::vector<std::string>& folders) {
   if (model == "lenet") return {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
   for (const std::string& folder : folders)
@@ -122,9 +183,7 @@ std::vector<InstalledWeights> installed_weights(std::string_view model, const st
 }
 
 Network open_network(std::string_view name) {
-  if (name.ends_with(".onnx"))
-    throw Error(fmt::format("{}: this version does not read ONNX files", printable(name)),
-                "use a built-in model; `switchback models` lists them", true);
+  if (is_onnx(name)) return open_onnx({std::string(name), "", ""}).network;
   if (name.starts_with("mlp:")) return make_network(name);
   std::vector<std::string> names;
   for (const ZooEntry& entry : zoo()) {
@@ -136,20 +195,16 @@ Network open_network(std::string_view name) {
 }
 
 Model open_model(const ModelSpec& spec, const std::vector<std::string>& folders) {
-  Model model;
-  const bool from_file = !spec.weights.empty() && spec.weights != "random" && !spec.weights.starts_with("random:");
-  if (spec.name == "mlp" && from_file)  // the only network whose sizes its weights tell
-    model.network = make_network("mlp", {.sizes = mlp_sizes(Safetensors(spec.weights))});
-  else
-    model.network = open_network(spec.name);
-  if (spec.preprocess.empty()) {
-    model.preprocess = spec.name == "lenet" ? lenet_preprocess() : imagenet_preprocess();
-  } else {
-    model.preprocess = load_preprocess(spec.preprocess);
-  }
-  model.weights = load_parameters(model.network, spec, folders);
+  Model model = is_onnx(spec.name) ? open_onnx(spec) : open_built_in(spec);
+  const bool has_own = is_onnx(spec.name) && spec.weights.empty();
+  model.weights = has_own ? spec.name : load_parameters(model.network, spec, folders);
+  if (const int64_t bad = not_finite(model.network); bad > 0)
+    model.warnings.push_back(fmt::format("{} of the weights of {} are NaN or infinite", bad, spec.name));
   const std::string& labels = model.preprocess.labels;
-  model.labels = labels.empty() ? own_labels(spec.name, folders) : load_labels(labels);
+  if (!labels.empty())
+    model.labels = load_labels(labels);
+  else if (!is_onnx(spec.name))
+    model.labels = own_labels(spec.name, folders);
   const Network& network = model.network;
   const int64_t classes = network.shapes(network.input).back().c;
   if (!model.labels.empty() && int64_t(model.labels.size()) != classes) {

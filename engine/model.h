@@ -15,6 +15,7 @@ struct Model {
   Preprocess preprocess;
   std::vector<std::string> labels;  // of the outputs; empty where nobody knows
   std::string weights;              // where the parameters came from: a path, or "random:SEED"
+  std::vector<std::string> warnings;  // what a user should know of how it was opened
 };
 
 // `--model`, `--weights` and `--preprocess` as the user wrote them; empty = the model's own.
@@ -34,7 +35,8 @@ struct InstalledWeights {
 std::vector<InstalledWeights> installed_weights(std::string_view model, const std::vector<std::string>& folders);
 
 // Throws (usage) naming the built-in models for an unknown one, and says what to do where no weights are at hand:
-// random ones are never taken unasked.
+// random ones are never taken unasked. A name that ends with .onnx is a file (engine/onnx.h), NAME.json beside it its
+// preprocessing.
 Model open_model(const ModelSpec& spec, const std::vector<std::string>& folders = weight_folders());
 // The architecture alone, its parameters not set (`info`, `models`).
 Network open_network(std::string_view name);

@@ -197,6 +197,7 @@ Tensor Safetensors::load(const std::string& name) const {
       to[i] = half ? float_from_f16(v) : std::bit_cast<float>(uint32_t(v) << 16);
     }
   }
+  file_.release(e.bytes);  // or weights would count twice while they are loaded
   return out;
 }
 

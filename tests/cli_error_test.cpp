@@ -157,7 +157,7 @@ const std::vector<Case>& cases() {
       {"MissingValue", {"gradient", kDigit, "--model"}, 2, "--model"},
       {"NoModel", {"gradient", kDigit}, 2, "--model"},
       {"UnknownModel", {"gradient", "--model", "vgg18", kDigit}, 2, "nearest: vgg1"},
-      {"OnnxModel", {"gradient", "--model", "x.onnx", kDigit}, 2, "ONNX"},
+      {"OnnxModel", {"gradient", "--model", "x.onnx", kDigit}, 1, "cannot read x.onnx"},
       {"NoInput", {"gradient", "--model", "lenet"}, 2, "INPUT"},
       {"InputOfFilters", {"filters", "--model", "lenet", kDigit}, 2, "INPUT"},
       {"UnknownLayer", {"gradient", "--model", "lenet", "--layer", "conv3:1", kDigit}, 2, "conv"},

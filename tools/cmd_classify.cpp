@@ -1,4 +1,5 @@
-// `switchback classify`: the most probable classes of each image.
+// `switchback classify`: the most probable classes of each image; of networks whose outputs are maps, the class of every
+// place.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <limits>
@@ -10,6 +11,7 @@
 #include "tools/inputs.h"
 #include "tools/job.h"
 #include "viz/inspect.h"
+#include "viz/label_map.h"
 #include "viz/render.h"
 
 namespace switchback {
@@ -108,15 +110,85 @@ void classify_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const 
   result.items += part.count;
 }
 
+// ---- outputs that are maps
+
+Json map_json(const Job& job, const Chunk::Part& part, int64_t i, const LabelMap& map) {
+  const auto of = [&](const LabelMap::Share& s) {
+    return Json{{"target", s.label}, {"class", job.class_json(s.label)}, {"share", s.share}};
+  };
+  Json entry = {{"path", part.file->path}, {"index", i}};
+  entry.update(of(map.shares[0]));
+  entry["top"] = Json::array();
+  for (size_t k = 0; k < std::min(map.shares.size(), size_t(job.options.top)); ++k)
+    entry["top"].push_back(of(map.shares[k]));
+  return entry;
+}
+
+Image segmentation(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, const LabelMap& map) {
+  const Image photo = input_picture(chunk.x, part.first + i, job.model, part.file->array);
+  const Image both[] = {photo, label_overlay(photo, map, 0.6f)};
+  const bool wide = photo.width > 3 * photo.height / 2;
+  const Image pair = wide ? one_below_other(both) : side_by_side(both);
+  const Image all[] = {pair, label_legend(map, job.model.labels, 20)};
+  return side_by_side(all);
+}
+
+std::string map_line(const Job& job, const Chunk::Part& part, int64_t i, const LabelMap& map) {
+  std::string line = fmt::format("  {:<28}", item_name(*part.file, i));
+  for (size_t k = 0; k < std::min(map.shares.size(), size_t(job.options.top)); ++k)
+    line += fmt::format("  {} {:.1f} %", shown_name(job, map.shares[k].label), 100 * map.shares[k].share);
+  return line;
+}
+
+void segment_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const Tensor& all, Output& output,
+                  Classified& result) {
+  const int64_t classes = all.dim(1), h = all.dim(2), w = all.dim(3), item = classes * h * w;
+  Json files = Json::array();
+  if (output.npy()) {
+    Tensor own({part.count, classes, h, w});
+    std::copy_n(all.data() + part.first * item, own.count(), own.data());
+    files.push_back(output.add_npy(part.file->stem + ".classify.npy", own, {"N", "K", "H", "W"}));
+  }
+  std::vector<Panel> panels;
+  std::vector<Json> entries;
+  for (int64_t i = 0; i < part.count; ++i) {
+    const LabelMap map = label_map(all.data() + (part.first + i) * item, int(classes), int(h), int(w));
+    entries.push_back(map_json(job, part, i, map));
+    result.lines.push_back(map_line(job, part, i, map));
+    if (!output.png()) continue;
+    const Image picture = segmentation(job, chunk, part, i, map);
+    if (panels.size() < kMostGridPanels) panels.push_back({picture, ""});
+    output.add_panel(picture, "");
+  }
+  if (output.png())
+    files.push_back(output.add_png(part.file->stem + ".classify.png", arrange(std::move(panels), part.file->stem)));
+  for (Json& entry : entries) {
+    entry["files"] = files;
+    result.inputs.push_back(std::move(entry));
+  }
+  result.items += part.count;
+}
+
+// Maps of a single place are classes.
+Tensor without_places(Tensor all) {
+  if (all.dims().size() != 4 || all.dim(2) * all.dim(3) != 1) return all;
+  return std::move(all).reshaped({all.dim(0), all.dim(1)});
+}
+
 void run_classify(const ClassifyOptions& o) {
   Job job("classify", o);
   const std::vector<InputFile> files = list_inputs(o.inputs);
   Output output(o);
   Classified result;
   const int64_t items = count_items(files);
-  const int64_t most = o.save_input.empty() ? 256 : std::numeric_limits<int64_t>::max();
+  // Images whose outputs are held at once: classes are few, maps may be large.
+  const auto most = [&](Shape image) {
+    if (!o.save_input.empty()) return std::numeric_limits<int64_t>::max();
+    const int64_t item = job.model.network.shapes(image.with_n(1)).back().item();
+    return std::clamp<int64_t>((1 << 26) / item, 1, 256);
+  };
   for_each_chunk(
-      files, job.model, [&](Shape) { return most; },
+      files, job.model, most,
       [&](const Chunk& chunk) {
         if (!o.save_input.empty()) {
           CHECK(chunk.parts.size() == files.size(), "--save-input writes one array, but the inputs differ in shape");
@@ -124,10 +196,11 @@ void run_classify(const ClassifyOptions& o) {
         }
         RunOptions options = job.run;
         options.progress = [&](int64_t n, int64_t) { job.bar.update(result.items + n, items, "images"); };
-        const Tensor all = logits(job.ctx, job.model.network, chunk.x, options);
-        CHECK(all.dims().size() == 2, "{} gives maps of shape {}, not classes", o.model, to_string(all.dims()));
+        const Tensor all = without_places(logits(job.ctx, job.model.network, chunk.x, options));
         for (float v : all.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", o.model);
-        for (const Chunk::Part& part : chunk.parts) classify_file(job, chunk, part, all, output, result);
+        const bool maps = all.dims().size() == 4;
+        for (const Chunk::Part& part : chunk.parts)
+          (maps ? segment_file : classify_file)(job, chunk, part, all, output, result);
       });
   const std::string sheet = output.png() ? output.add_contact_sheet("classify", "classes by " + o.model, 800) : "";
   output.commit();

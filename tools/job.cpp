@@ -53,6 +53,7 @@ Job::Job(const char* command, const Options& options)
   set_up(ctx, options);
   check_precision(ctx, parse_precision(options.precision));
   model = open(options);
+  for (const std::string& text : model.warnings) warn(text);
   run = {.precision = parse_precision(options.precision),
          .batch = parse_batch(options.batch),
          .memory = parse_memory(options.memory),

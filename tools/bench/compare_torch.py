@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Speed and memory of `switchback` beside PyTorch, in one run.
 
-    tools/bench/compare_torch.py [--method smoothgrad|occlusion|etalon,…] [--switchback build/switchback]
+    tools/bench/compare_torch.py [--method smoothgrad|occlusion|etalon|networks,…] [--switchback build/switchback]
                                  [--python /usr/bin/python3] [--out FOLDER] [--rounds 4]
 
 Runs alternate (ours, theirs, theirs, ours, …), so that a machine that changes its pace does so for both, and beside
@@ -30,12 +30,14 @@ import time
 from pathlib import Path
 
 import compare_etalon
+import compare_networks
 import compare_occlusion
 import compare_smoothgrad
 from compare_core import TUNED, Bench, shown
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-METHODS = dict(smoothgrad=compare_smoothgrad, occlusion=compare_occlusion, etalon=compare_etalon)
+METHODS = dict(smoothgrad=compare_smoothgrad, occlusion=compare_occlusion, etalon=compare_etalon,
+               networks=compare_networks)
 WORKLOADS = {name: work for module in METHODS.values() for name, work in module.WORKLOADS.items()}
 __doc__ += "\n\n".join(f"{name} ({', '.join(module.WORKLOADS)}): {module.__doc__}" for name, module in METHODS.items())
 
@@ -135,9 +137,11 @@ def arguments():
     parser.add_argument("--full-positions", type=int, default=32, help="that full recomputation and PyTorch time")
     parser.add_argument("--digits", type=int, default=10000, help="of etalon-digits")
     parser.add_argument("--outputs", type=int, default=32, help="of VGG16 in etalon-vgg16")
+    parser.add_argument("--networks", default=",".join(compare_networks.MODELS), help="of networks, comma-separated")
     parser.add_argument("--pass-batches", default="1,8,16,32", help="of the backward passes beside them")
     args = parser.parse_args()
     args.models = args.models.split(",")
+    args.networks = args.networks.split(",")
     args.pass_batches = [int(n) for n in args.pass_batches.split(",")]
     for method in args.method.split(","):
         if method not in METHODS:

@@ -85,7 +85,17 @@ def lenet():
 
 
 def network(name):
-    return vgg(name) if name in VGG else resnet(name) if name in RESNET else lenet()
+    if name in VGG:
+        return vgg(name)
+    if name in RESNET:
+        return resnet(name)
+    return lenet() if name == "lenet" else from_torchvision(name)
+
+
+def from_torchvision(name):
+    import torchvision
+    more = dict(aux_logits=False, init_weights=False) if name == "googlenet" else {}
+    return getattr(torchvision.models, name)(weights=None, **more)
 
 
 def input_shape(name, size):

@@ -101,6 +101,23 @@ class Peer(torch_occlusion.Requests, torch_etalon.Requests):
             seconds.append(time.perf_counter() - start)
         return dict(seconds=statistics.median(seconds[1:]), per_second=1 / statistics.median(seconds[1:]))
 
+    def do_passes(self, request):
+        """Forward passes of a batch, or forward and backward to the input: images per second."""
+        layout, batch = request["layout"], request["batch"]
+        model = self.net("fp32", layout, request["model"])
+        x = torch.randn(batch, 3, 224, 224).contiguous(memory_format=memory_format(layout))
+
+        def forward():
+            with torch.inference_mode():
+                nets.outputs(model, x, layout)
+
+        def gradient():
+            image = x.detach().requires_grad_()
+            torch.autograd.grad(model(image)[:, 7].sum(), image)
+
+        ms = measure.median_ms(gradient if request["do_backward"] else forward, request["repeat"], request["seconds"])
+        return dict(per_second=1e3 * batch / ms)
+
     def do_memory(self, request):
         """Peak memory of one SmoothGrad batch beyond what the process holds with the model loaded."""
         layout, batch = request["layout"], request["batch"]

@@ -1,0 +1,34 @@
+// Networks from ONNX files (https://onnx.ai, opset 7 to 20), as torch.onnx.export, tf2onnx and others write them.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/network.h"
+
+namespace switchback {
+
+struct OnnxOptions {
+  std::string output;                // the output or node to end at; empty: the graph's first output
+  std::array<int64_t, 2> size = {};  // height and width where the file leaves them open; 0: unknown
+};
+
+struct OnnxNetwork {
+  Network network;                    // with its parameters; nodes are called as in the file
+  std::vector<std::string> warnings;  // what a user should know of how it was read
+};
+
+// Reads what the output depends on. Dropouts, identities and computations of constants disappear, batch norms stay nodes
+// of their own (a Plan folds them). The batch is open whatever the file says. Images are NCHW; a network that begins by
+// turning NHWC into NCHW is read without that.
+// Throws, naming the node and what is supported, where an operator, an attribute or a shape is none of ours; where the
+// graph is no graph (missing tensors, cycles); where data do not fit their dimensions; and where external data lie
+// outside the file's folder.
+OnnxNetwork read_onnx(const std::string& path, const OnnxOptions& options = {});
+
+// The operators that read_onnx knows, sorted.
+std::vector<std::string> onnx_operators();
+
+}  // namespace switchback
