@@ -154,7 +154,7 @@ void run_activations(const ActivationOptions& o) {
     job.bar.update(results.items, items, "images");
   });
   const std::string sheet =
-      output.png() ? output.add_contact_sheet("activations", fmt::format("{} of {}", layer, o.model), 1000) : "";
+      output.png() ? output.add_contact_sheet("activations", fmt::format("{} of {}", layer, job.model_name()), 1000) : "";
   output.commit();
   job.bar.clear();
   if (o.json) {

@@ -202,7 +202,7 @@ void run_classify(const ClassifyOptions& o) {
         for (const Chunk::Part& part : chunk.parts)
           (maps ? segment_file : classify_file)(job, chunk, part, all, output, result);
       });
-  const std::string sheet = output.png() ? output.add_contact_sheet("classify", "classes by " + o.model, 800) : "";
+  const std::string sheet = output.png() ? output.add_contact_sheet("classify", "classes by " + job.model_name(), 800) : "";
   output.commit();
   job.bar.clear();
   if (o.json) {

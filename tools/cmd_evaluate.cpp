@@ -172,7 +172,7 @@ void run_evaluate(const EvaluateOptions& o) {
   Json files = Json::array();
   if (output.png() && !e.worst.empty()) {
     files.push_back(output.add_png(dataset_stem(path) + ".evaluate.png",
-                                   worst_picture(job, data, e, "worst cases of " + o.model)));
+                                   worst_picture(job, data, e, "worst cases of " + job.model_name())));
   }
   output.commit();
   job.bar.clear();

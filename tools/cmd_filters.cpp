@@ -28,11 +28,11 @@ void run_filters(const FilterOptions& o) {
   options.channels = narrow(parse_list("--channels", o.channels, weights.dim(1)));
   options.shared_scale = o.shared_scale;
   options.color_map = color_map_by_name(o.color);
-  options.grid.title = fmt::format("filters of {} in {}, {}", layer, o.model, to_string(weights.dims()));
+  options.grid.title = fmt::format("filters of {} in {}, {}", layer, job.model_name(), to_string(weights.dims()));
   Output output(o);
   Json files = Json::array();
-  if (output.png()) files.push_back(output.add_png(o.model + ".filters.png", filter_grid(weights, options)));
-  if (output.npy()) files.push_back(output.add_npy(o.model + ".filters.npy", weights, {"O", "I", "kh", "kw"}));
+  if (output.png()) files.push_back(output.add_png(job.model_name() + ".filters.png", filter_grid(weights, options)));
+  if (output.npy()) files.push_back(output.add_npy(job.model_name() + ".filters.npy", weights, {"O", "I", "kh", "kw"}));
   output.commit();
   if (o.json) {
     Json document = job.header();

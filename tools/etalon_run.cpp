@@ -161,7 +161,7 @@ void EtalonRun::run() {
     for (int64_t i = source->done; i < source->count; ++i) push(source, i);
   }
   flush();
-  const std::string title = fmt::format("{} of {}", suffix_, job_.options.model);
+  const std::string title = fmt::format("{} of {}", suffix_, job_.model_name());
   if (sheet_ && output_.png()) output_.add_png(fmt::format("contact_sheet.{}.png", suffix_), sheet_->draw(title, headings_));
   output_.commit();
   for (const auto& source : sources_)

@@ -66,6 +66,10 @@ Job::Job(const char* command, const Options& options)
 
 double Job::seconds() const { return since(start); }
 
+std::string Job::model_name() const {
+  return options.model.ends_with(".onnx") ? model.network.name : options.model;
+}
+
 std::string Job::class_name(int64_t c) const {
   return c >= 0 && c < int64_t(model.labels.size()) ? model.labels[size_t(c)] : "";
 }
@@ -88,7 +92,7 @@ void Job::add_footer(Json& document) const {
 }
 
 std::string Job::summary_title(const std::string& what) const {
-  return fmt::format("{} of {} (weights: {}), {} on {}", what, options.model, model.weights, options.precision,
+  return fmt::format("{} of {} (weights: {}), {} on {}", what, model_name(), model.weights, options.precision,
                      device_text(ctx));
 }
 

@@ -29,6 +29,7 @@ struct Job {
   double load_seconds = 0;
 
   double seconds() const;                   // since the start
+  std::string model_name() const;           // as the user called it; of an ONNX file its name without folders
   std::string class_name(int64_t c) const;  // "" where there is no label
   Json class_json(int64_t c) const;         // null where there is no label
   // The fields of every JSON document up to `version`, and those behind `inputs`.

@@ -197,7 +197,7 @@ void run_maps(Job& job, const MapMethod& method) {
         batch = std::max(batch, maps.batch);
       });
   const std::string sheet =
-      output.png() ? output.add_contact_sheet(method.suffix, fmt::format("{} of {}", method.suffix, job.options.model))
+      output.png() ? output.add_contact_sheet(method.suffix, fmt::format("{} of {}", method.suffix, job.model_name()))
                    : "";
   output.commit();
   job.bar.clear();

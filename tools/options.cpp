@@ -39,7 +39,10 @@ bool Options::saves(std::string_view kind) const {
 void add_inputs(CLI::App& app, Options& o, const char* about) { app.add_option("INPUT", o.inputs, about); }
 
 void add_model(CLI::App& app, Options& o) {
-  app.add_option("--model", o.model, "built-in architecture; `switchback models` lists them")->type_name("NAME");
+  app.add_option("--model", o.model,
+                 "built-in architecture (`switchback models` lists them), or an ONNX file with NAME.json, its "
+                 "preprocessing, beside it")
+      ->type_name("NAME|FILE.onnx");
   app.add_option("--weights", o.weights,
                  "safetensors file with torchvision's names, or random[:SEED]; default: the "
                  "model's installed weights")
