@@ -34,7 +34,12 @@ struct EtalonRun::Source {
   std::vector<int> labels_shown;
 
   bool many() const { return dataset || file.array; }
-  std::string name(int64_t i) const { return dataset ? dataset->path(i) : item_name(file, i); }
+  // "a.png", "x.npy[3]", "cat/a.png": without the folders before it.
+  std::string name(int64_t i) const {
+    if (!dataset) return item_name(file, i);
+    const std::filesystem::path at(dataset->path(i));
+    return std::filesystem::is_directory(path) ? at.parent_path().filename() / at.filename() : at.filename();
+  }
 };
 
 namespace {

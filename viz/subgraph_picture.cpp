@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kTop = 96, kBottom = 96, kLeft = 60, kRight = 130, kGap = 180;    // pixels
 constexpr int kVertexStep = 60, kLeastRoom = 240, kMostRoom = 750;               // room: of the columns, downwards
-constexpr size_t kMostLines = 250;       // between two columns: the strongest
+constexpr size_t kMostLines = 200;       // between two columns: the strongest
 constexpr size_t kFewVertices = 30;      // up to here their values are written, too
 constexpr size_t kMostNames = 14;        // in columns of several lanes: the strongest
 constexpr int kMostLanes = 4, kLaneGap = 6;
@@ -28,21 +28,25 @@ struct Column {
   double step = 0;    // downwards from one vertex to the next
   int tile = 0;       // side of a map's picture; 0: discs
   double radius = 0;  // of a disc
+  bool alone = false;  // only one vertex is drawn, in the middle
   int side() const { return tile ? tile : int(std::ceil(2 * radius)); }
   int width() const { return lanes * side() + (lanes - 1) * kLaneGap; }
   Point middle(size_t vertex) const {
-    return {left + side() / 2.0 + double(vertex % size_t(lanes)) * (side() + kLaneGap), kTop + step * (double(vertex) + 0.5)};
+    const size_t place = alone ? 0 : vertex;
+    return {left + side() / 2.0 + double(place % size_t(lanes)) * (side() + kLaneGap), kTop + step * (double(place) + 0.5)};
   }
 };
 
-// As many lanes as make tiles of 26 pixels or discs of 10 fit above each other. room: pixels downwards.
-Column column_of(const SubgraphLayer& layer, int left, int room) {
-  Column c{.left = left, .step = double(room) / double(layer.vertices.size())};
-  const bool maps = layer.height * layer.width > 1;
+// As many lanes as make tiles of 26 pixels or discs of 10 fit above each other. room: pixels downwards; last: the unit's
+// own layer.
+Column column_of(const SubgraphLayer& layer, int left, int room, bool last) {
+  const bool maps = layer.height * layer.width > 1, alone = last && (maps || layer.vertices.size() > kFewVertices);
+  const size_t shown = alone ? 1 : layer.vertices.size();
+  Column c{.left = left, .step = double(room) / double(shown), .alone = alone};
   const auto lanes_for = [&](double pixels) { return std::clamp(int(std::ceil(pixels / c.step)), 1, kMostLanes); };
   c.lanes = lanes_for(maps ? 30 : 11);
   if (maps && c.step * c.lanes >= 10)
-    c.tile = int(std::min(0.86 * c.step * c.lanes, layer.vertices.size() <= 3 ? 140.0 : 56.0));
+    c.tile = int(std::min(0.86 * c.step * c.lanes, shown <= 3 ? 140.0 : 56.0));
   else
     c.lanes = lanes_for(11);
   c.radius = std::clamp(0.44 * c.step * c.lanes, 1.2, 11.0);
@@ -87,6 +91,19 @@ bool is_drawn(const Subgraph& graph, size_t layer, size_t vertex) {
   return layer + 1 < graph.layers.size() || vertex == size_t(graph.unit.channel);
 }
 
+// A frame around the unit's place on its map.
+void mark_place(Image& image, const SubgraphLayer& layer, const Unit& unit, const Column& c) {
+  const double scale = double(c.tile - 6) / double(std::max(layer.height, layer.width));
+  const Point at = c.middle(0);
+  const int left = int(at.x) - c.tile / 2 + 3 + int(double(unit.col) * scale), side = std::max(4, int(scale));
+  const int top = int(at.y) - c.tile / 2 + 3 + int(double(unit.row) * scale);
+  const Rgb mark = {255, 170, 0};
+  fill_rectangle(image, left, top, side, 2, mark);
+  fill_rectangle(image, left, top + side - 2, side, 2, mark);
+  fill_rectangle(image, left, top, 2, side, mark);
+  fill_rectangle(image, left + side - 2, top, 2, side, mark);
+}
+
 void draw_vertices(Image& image, const Subgraph& graph, size_t k, const Column& c) {
   const SubgraphLayer& layer = graph.layers[k];
   const double most = largest_contribution(layer);
@@ -99,6 +116,7 @@ void draw_vertices(Image& image, const Subgraph& graph, size_t k, const Column& 
     else
       draw_disc_of(image, v, c, c.middle(i), strength);
   }
+  if (c.alone && c.tile && graph.unit.row >= 0) mark_place(image, layer, graph.unit, c);
 }
 
 std::string vertex_name(const Subgraph& graph, size_t k, size_t i) {
@@ -120,7 +138,7 @@ void name_vertices(Image& image, const Subgraph& graph, size_t k, const Column& 
   const bool last = k + 1 == graph.layers.size();
   std::vector<size_t> order;
   for (size_t i = 0; i < layer.vertices.size(); ++i)
-    if (last ? is_drawn(graph, k, i) || layer.vertices.size() <= kFewVertices : layer.vertices.size() > 1)
+    if (last ? is_drawn(graph, k, i) || !c.alone : layer.vertices.size() > 1)
       if (c.step >= kLineHeight || layer.vertices[i].active > 0) order.push_back(i);
   const auto stronger = [&](size_t a, size_t b) {
     return std::abs(layer.vertices[a].contribution) > std::abs(layer.vertices[b].contribution);
@@ -200,7 +218,9 @@ void draw_legend(Image& image, int y) {
   x = 46 + text_width("active, in the colour of all it adds") + 24;
   draw_disc(image, {x + 7.0, y + 6.5}, 6, kFrozen);
   draw_disc(image, {x + 7.0, y + 6.5}, 4.8, kPaper);
-  draw_text(image, x + 20, y, "frozen: its ReLU is off, nothing passes", kInk);
+  fill_rectangle(image, x + 18, y, 13, 13, kFrozen);
+  fill_rectangle(image, x + 19, y + 1, 11, 11, kPaper);
+  draw_text(image, x + 38, y, "frozen: its ReLU is off, nothing passes", kInk);
 }
 
 }  // namespace
@@ -213,7 +233,7 @@ Image subgraph_picture(const Subgraph& graph, const std::string& title) {
   std::vector<Column> columns;
   int x = kLeft;
   for (const SubgraphLayer& layer : graph.layers) {
-    columns.push_back(column_of(layer, x, room));
+    columns.push_back(column_of(layer, x, room, columns.size() + 1 == count));
     x += columns.back().width() + kGap;
   }
   const int width = std::max({x - kGap + kRight, 20 + text_width(title), 640});
