@@ -212,13 +212,17 @@ Rgb depth_color(size_t index, size_t count) {
   return color(ColorMap::viridis, count > 1 ? 0.9f * float(index) / float(count - 1) : 0.4f);
 }
 
+bool has_values(const Series& series) {
+  return std::any_of(series.values.begin(), series.values.end(), [](double v) { return std::isfinite(v); });
+}
+
 // Shares over the layers of one network.
 Image picture_of_one(const NetworkRegions& n, const std::string& title) {
   const RegionReport& r = n.report;
   std::vector<std::string> places;
   std::vector<Series> series{{"patterns / images", {}, {30, 90, 160}},
                              {"units that differ within a class", {}, {30, 140, 70}},
-                             {"... between classes", {}, {200, 60, 50}}};
+                             {"units that differ between classes", {}, {200, 60, 50}}};
   for (size_t l = 0; l < r.layers.size(); ++l) {
     places.push_back(label_of(r.layers[l]));
     const PatternStatistics& s = r.of_layer[l];
@@ -227,6 +231,7 @@ Image picture_of_one(const NetworkRegions& n, const std::string& title) {
     series[1].values.push_back(s.within / units);
     series[2].values.push_back(s.between / units);
   }
+  std::erase_if(series, [](const Series& s) { return !has_values(s); });
   LineOptions options;
   options.title = title;
   options.most = 1;
@@ -248,10 +253,6 @@ std::vector<Series> series_over(const std::vector<NetworkRegions>& networks,
   Series& all = series.emplace_back("all layers", std::vector<double>{}, Rgb{32, 32, 32}, true);
   for (const NetworkRegions& n : networks) all.values.push_back(value(n.report, n.report.total));
   return series;
-}
-
-bool has_values(const Series& series) {
-  return std::any_of(series.values.begin(), series.values.end(), [](double v) { return std::isfinite(v); });
 }
 
 Image picture_of_several(const std::vector<NetworkRegions>& networks, const std::string& title) {
