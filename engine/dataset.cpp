@@ -155,6 +155,26 @@ int number_of(const std::string& name) {
   return digits ? std::stoi(name) : -1;
 }
 
+// "train" and 3 of train_003.png; the number is -1 where a name has another form.
+struct MosaicName {
+  std::string prefix;
+  int number = -1;
+};
+MosaicName mosaic_name(const fs::path& file) {
+  const std::string stem = file.stem().string();
+  const size_t dash = stem.rfind('_');
+  if (dash == std::string::npos) return {};
+  return {stem.substr(0, dash), number_of(stem.substr(dash + 1))};
+}
+
+// The files PREFIX_labels*.u8 beside a mosaic.
+std::vector<fs::path> mosaic_labels(const fs::path& file, const std::string& prefix) {
+  std::vector<fs::path> labels;
+  for (const fs::path& p : sorted_entries(file.parent_path().empty() ? fs::path(".") : file.parent_path()))
+    if (p.extension() == ".u8" && p.filename().string().starts_with(prefix + "_labels")) labels.push_back(p);
+  return labels;
+}
+
 constexpr int kTile = 32, kTileColumns = 40, kTilesPerFile = 1000;
 const std::vector<std::string> kCifarClasses{"airplane", "automobile", "bird",  "cat",  "deer",
                                              "dog",      "frog",       "horse", "ship", "truck"};
@@ -194,18 +214,12 @@ Dataset DatasetReader::idx(const std::string& images, const std::string& labels)
 }
 
 Dataset DatasetReader::mosaic(const std::string& path) {
-  const fs::path file(path);
-  const std::string stem = file.stem().string();
-  const size_t dash = stem.rfind('_');
-  const int number = dash == std::string::npos ? -1 : number_of(stem.substr(dash + 1));
+  const auto [prefix, number] = mosaic_name(path);
   if (number < 0)
     throw Error(fmt::format("{}: not a data set", path), fmt::format("{}; a mosaic is called PREFIX_NNN.png", kKinds));
-  const std::string prefix = stem.substr(0, dash) + "_labels";
-  std::vector<fs::path> labels;
-  for (const fs::path& p : sorted_entries(file.parent_path().empty() ? fs::path(".") : file.parent_path()))
-    if (p.extension() == ".u8" && p.filename().string().starts_with(prefix)) labels.push_back(p);
+  const std::vector<fs::path> labels = mosaic_labels(path, prefix);
   if (labels.size() != 1)
-    throw Error(fmt::format("{}: {} labels files {}*.u8 beside it, one is needed", path, labels.size(), prefix),
+    throw Error(fmt::format("{}: {} labels files {}_labels*.u8 beside it, one is needed", path, labels.size(), prefix),
                 kKinds);
 
   const Image all = load_image(path);
@@ -263,6 +277,11 @@ Dataset DatasetReader::folder(const std::string& path, const std::vector<fs::pat
   if (out.files_.empty()) throw Error(fmt::format("{}: no images in its sub-folders", path), kKinds);
   for (int i = 0; i <= seen.rbegin()->first; ++i) out.classes.push_back(seen.contains(i) ? seen[i] : std::to_string(i));
   return out;
+}
+
+bool is_mosaic(const std::string& path) {
+  const auto [prefix, number] = mosaic_name(path);
+  return number >= 0 && is_file(path) && fs::path(path).extension() == ".png" && !mosaic_labels(path, prefix).empty();
 }
 
 Dataset open_dataset(const std::string& path) {

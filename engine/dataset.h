@@ -35,4 +35,7 @@ class Dataset {
 //    numbers, these are the labels.
 Dataset open_dataset(const std::string& path);
 
+// Whether an image file is a CIFAR mosaic by its name and its labels file: what is an image to most commands.
+bool is_mosaic(const std::string& path);
+
 }  // namespace switchback

@@ -89,8 +89,8 @@ TEST(BenchCli, Etalons) {
 
 TEST(BenchCli, RefusesWhatCannotBe) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> wrong = {
-      {{"--method", "occlusion", "--positions", "0"}, "--positions"},
-      {{"--method", "occlusion", "--positions", "some"}, "--positions"},
+      {{"--method", "occlusion", "--mask", "8", "--positions", "0"}, "--positions"},
+      {{"--method", "occlusion", "--mask", "8", "--positions", "some"}, "--positions"},
       {{"--method", "occlusion", "--mask", "29"}, "at most 28"},
       {{"--method", "occlusion", "--mask", "8", "--stride", "0"}, "--stride"},
       {{"--method", "occlusion", "--mask", "8", "--fill", "red"}, "blur"},

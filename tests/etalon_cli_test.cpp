@@ -157,6 +157,29 @@ TEST(CliEtalon, OfADataSetAndItsPictures) {
   EXPECT_GT(load_image(folder / "out/digits.etalon-subgraph.png").width, 700);
 }
 
+// 40 tiles of 32x32 in one PNG, each of a shade of its own, are 40 inputs where their labels lie beside it.
+TEST(CliEtalon, OfACifarMosaic) {
+  TempFolder folder;
+  fs::create_directories(folder / "cifar");
+  Image mosaic{1280, 32, 3, std::vector<uint8_t>(1280 * 32 * 3)};
+  for (size_t i = 0; i < mosaic.pixels.size(); ++i) mosaic.pixels[i] = uint8_t(i / 3 % 1280 / 32 * 6 + i % 7);
+  write_png(folder / "cifar/m_000.png", mosaic);
+  const auto run = [&](const std::string& input, const std::string& out) {
+    return succeed({"etalon", folder / input, "--model", "lenet", "--save", "png,npy", "--json", "-o", folder / out});
+  };
+  run("cifar/m_000.png", "picture");
+  EXPECT_EQ(read_npy(folder / "picture/m_000.etalon.npy").dims(), (Dims{10, 1, 28, 28})) << "a picture like others";
+  std::ofstream(folder / "cifar/m_labels.u8") << std::string(20, '\3') + std::string(20, '\5');
+  const json d = run("cifar/m_000.png", "tiles");
+  ASSERT_EQ(d["inputs"].size(), 40u);
+  EXPECT_EQ(d["inputs"][19]["label"], 3);
+  EXPECT_EQ(d["inputs"][20]["label"], 5);
+  EXPECT_NE(d["inputs"][0]["score"], d["inputs"][39]["score"]);
+  EXPECT_EQ(read_npy(folder / "tiles/m_000.etalon.npy").dims(), (Dims{40, 10, 1, 28, 28}));
+  EXPECT_EQ(names_in(folder / "tiles"),
+            (std::set<std::string>{"m_000.etalon.npy", "m_000.etalon-bias.npy", "m_000.etalon.png"}));
+}
+
 // 3000 digits, of which some are done when the signal comes.
 TEST(CliEtalon, ResumesWhatWasInterrupted) {
   TempFolder folder;

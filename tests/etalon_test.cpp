@@ -110,6 +110,26 @@ TEST_P(Etalon, ZooAgainstPyTorch) {
   }
 }
 
+// Whatever the zoo holds: the identity, or a refusal that names the layer up to which it is kept.
+TEST_P(Etalon, EveryZooNetworkKeepsTheIdentityOrIsRefused) {
+  for (const ZooEntry& entry : zoo()) {
+    if (device.emulated && std::string(entry.name) != "mlp") continue;
+    SCOPED_TRACE(entry.name);
+    Network net = make_network(entry.name, {.divide_channels = 8});
+    random_weights(net, 5);
+    TargetSpec spec{"0", "", Score::logit};
+    try {
+      check_piecewise_affine(net, logit_node(net));
+    } catch (const Error& e) {
+      const size_t at = e.hint.find("--layer ");
+      ASSERT_NE(at, std::string::npos) << e.what() << " (" << e.hint << ")";
+      const std::string layer = e.hint.substr(at + 8);
+      spec = {"max", layer.substr(0, layer.find_first_of(" ,;)")) + ":0", Score::logit};
+    }
+    expect_identity(etalons(ctx, net, random_input(net, 6), spec, {}), entry.name);
+  }
+}
+
 // --- A network with every bias, gate and join, in full ---------------------------------------------------------------
 
 // As tests/golden/make_etalons.py has it.

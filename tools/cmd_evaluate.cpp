@@ -157,7 +157,7 @@ void print_summary(const Job& job, const Dataset& data, const Evaluation& e, con
 void run_evaluate(const EvaluateOptions& o) {
   if (o.inputs.size() != 1)
     throw Error(fmt::format("evaluate takes one data set, but {} are given", o.inputs.size()),
-                "an idx file, a CIFAR mosaic's prefix, or a folder with one sub-folder a class", true);
+                "an idx file, a CIFAR mosaic, or a folder with one sub-folder a class", true);
   if (o.saves("npy")) throw Error("evaluate saves no arrays", "--save png draws the worst cases", true);
   Job job("evaluate", o);
   const std::string& path = o.inputs[0];
@@ -198,7 +198,7 @@ void run_evaluate(const EvaluateOptions& o) {
 std::function<void()> setup_evaluate(CLI::App& app) {
   auto o = std::make_shared<EvaluateOptions>();
   o->top = 10;
-  add_inputs(app, *o, "an idx file, a CIFAR mosaic's prefix, or a folder with one sub-folder a class");
+  add_inputs(app, *o, "an idx file, a CIFAR mosaic, or a folder with one sub-folder a class");
   add_model(app, *o);
   add_output(app, *o, false);
   add_run(app, *o);

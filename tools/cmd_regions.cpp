@@ -16,7 +16,7 @@ namespace switchback {
 namespace {
 
 constexpr size_t kMostClassesInTable = 20, kMostNetworksInTable = 8;
-const char* const kDataset = "an idx file, a CIFAR mosaic's prefix, or a folder with one sub-folder a class";
+const char* const kDataset = "an idx file, a CIFAR mosaic, or a folder with one sub-folder a class";
 
 struct NetworkRegions {
   NetworkSpec spec;
@@ -140,6 +140,7 @@ void print_one(const NetworkRegions& n, const Dataset& data) {
   print_line(
       "  patterns met by several classes; within, between: units that differ between two images of one class, of");
   print_line("  two classes, on average over all pairs; ratio: within / between)");
+  if (!std::isfinite(r.total.within)) print_line("  (no class has two images, so there is nothing within one to compare)");
   if (r.inputs.size() <= kMostClassesInTable) {
     print_line(fmt::format("  {:<26} {:>9} {:>9} {:>10}", "class", "images", "regions", "within"));
     for (size_t k = 0; k < r.inputs.size(); ++k)
@@ -211,13 +212,17 @@ Rgb depth_color(size_t index, size_t count) {
   return color(ColorMap::viridis, count > 1 ? 0.9f * float(index) / float(count - 1) : 0.4f);
 }
 
+bool has_values(const Series& series) {
+  return std::any_of(series.values.begin(), series.values.end(), [](double v) { return std::isfinite(v); });
+}
+
 // Shares over the layers of one network.
 Image picture_of_one(const NetworkRegions& n, const std::string& title) {
   const RegionReport& r = n.report;
   std::vector<std::string> places;
   std::vector<Series> series{{"patterns / images", {}, {30, 90, 160}},
                              {"units that differ within a class", {}, {30, 140, 70}},
-                             {"... between classes", {}, {200, 60, 50}}};
+                             {"units that differ between classes", {}, {200, 60, 50}}};
   for (size_t l = 0; l < r.layers.size(); ++l) {
     places.push_back(label_of(r.layers[l]));
     const PatternStatistics& s = r.of_layer[l];
@@ -226,6 +231,7 @@ Image picture_of_one(const NetworkRegions& n, const std::string& title) {
     series[1].values.push_back(s.within / units);
     series[2].values.push_back(s.between / units);
   }
+  std::erase_if(series, [](const Series& s) { return !has_values(s); });
   LineOptions options;
   options.title = title;
   options.most = 1;
@@ -259,8 +265,7 @@ Image picture_of_several(const std::vector<NetworkRegions>& networks, const std:
   std::vector<Series> patterns = series_over(networks, [](const RegionReport& r, const PatternStatistics& s) {
     return double(s.distinct) / double(images_of(r));
   });
-  if (std::any_of(top1.values.begin(), top1.values.end(), [](double v) { return std::isfinite(v); }))
-    patterns.push_back(top1);
+  if (has_values(top1)) patterns.push_back(top1);
   LineOptions options;
   options.width = std::clamp(360 + 60 * int(places.size()), 760, 2400);
   options.most = 1;
@@ -273,8 +278,9 @@ Image picture_of_several(const std::vector<NetworkRegions>& networks, const std:
     charts.push_back({chart, ""});
   };
   add("distinct patterns / images", patterns);
-  add("units that differ within a class / between classes",
-      series_over(networks, [](const RegionReport&, const PatternStatistics& s) { return s.within / s.between; }));
+  const std::vector<Series> ratios =
+      series_over(networks, [](const RegionReport&, const PatternStatistics& s) { return s.within / s.between; });
+  if (std::any_of(ratios.begin(), ratios.end(), has_values)) add("units that differ within a class / between classes", ratios);
   return grid(charts, grid_options);
 }
 

@@ -12,19 +12,19 @@ namespace {
 constexpr double kPercentile = 99.8;  // of a map's values: what is beyond is drawn in the strongest colour
 constexpr int kLarge = 392, kSmall = 84;
 
-// A bar from the strongest negative to the strongest positive colour, with its ends named.
+// A bar from the strongest negative to the strongest positive colour, with its ends named; white to its left and below.
 Image scale_bar(float limit, bool coloured, int width) {
-  constexpr int kBar = 12;
-  Image out = blank_image(width, kBar + 4 + kGlyphHeight, {255, 255, 255});
+  constexpr int kBar = 12, kMargin = 10;
+  Image out = blank_image(width + 2 * kMargin, kBar + 4 + kGlyphHeight + kMargin, {255, 255, 255});
   std::vector<float> ramp(static_cast<size_t>(width * kBar));
   for (size_t i = 0; i < ramp.size(); ++i) ramp[i] = 2 * float(i % size_t(width)) / float(width - 1) - 1;
   const Image bar = coloured ? heatmap(ramp.data(), kBar, width, ColorMap::seismic, {-1, 1})
                              : signed_rgb_in(ramp.data(), 1, kBar, width, {-1, 1});
-  paste(out, bar, 0, 0);
+  paste(out, bar, kMargin, 0);
   const std::string low = fmt::format("{:.2g}", -limit), high = fmt::format("{:.2g}", limit);
-  draw_text(out, 0, kBar + 4, low, {32, 32, 32});
-  draw_text(out, (width - text_width("0")) / 2, kBar + 4, "0", {32, 32, 32});
-  draw_text(out, width - text_width(high), kBar + 4, high, {32, 32, 32});
+  draw_text(out, kMargin, kBar + 4, low, {32, 32, 32});
+  draw_text(out, kMargin + (width - text_width("0")) / 2, kBar + 4, "0", {32, 32, 32});
+  draw_text(out, kMargin + width - text_width(high), kBar + 4, high, {32, 32, 32});
   return out;
 }
 
@@ -75,7 +75,7 @@ Image EtalonFigure::draw(const std::string& title, const std::vector<std::string
   options.panel_side = side * std::max(1, wanted / side);  // small images by whole factors
   if (side > wanted && !single) options.panel_side = rows_.size() * size_t(columns_) > 60 ? 112 : std::min(side, 224);
   const Image grid = contact_sheet(sheet, columns, options);
-  const Image parts[] = {grid, scale_bar(most, flat_, std::min(280, grid.width))};
+  const Image parts[] = {grid, scale_bar(most, flat_, std::min(280, grid.width - 20))};
   return one_below_other(parts, 0);
 }
 

@@ -34,7 +34,12 @@ struct EtalonRun::Source {
   std::vector<int> labels_shown;
 
   bool many() const { return dataset || file.array; }
-  std::string name(int64_t i) const { return dataset ? dataset->path(i) : item_name(file, i); }
+  // "a.png", "x.npy[3]", "cat/a.png": without the folders before it.
+  std::string name(int64_t i) const {
+    if (!dataset) return item_name(file, i);
+    const std::filesystem::path at(dataset->path(i));
+    return std::filesystem::is_directory(path) ? at.parent_path().filename() / at.filename() : at.filename();
+  }
 };
 
 namespace {
@@ -131,6 +136,10 @@ void EtalonRun::add_inputs(const std::vector<std::string>& arguments) {
       plain.push_back(argument);
   if (!plain.empty() || sources_.empty()) files_ = list_inputs(plain);
   for (const InputFile& file : files_) {
+    if (is_mosaic(file.path)) {
+      add_dataset(file.path);
+      continue;
+    }
     auto source = std::make_shared<Source>();
     source->path = file.path;
     source->stem = file.stem;
@@ -392,8 +401,8 @@ void EtalonRun::draw_subgraph(Source& s, int64_t index, const EtalonInput& resul
   const Unit unit = result.explained.units[strongest(result)];
   const Subgraph graph = active_subgraph(job_.ctx, job_.model.network, image_, x.data(), unit);
   s.files.push_back(output_.add_png(fmt::format("{}.etalon-subgraph.png", s.stem),
-                                    subgraph_picture(graph, fmt::format("active subgraph of {} for {}",
-                                                                        unit_name(job_, unit), s.name(index)))));
+                                    subgraph_picture(graph, fmt::format("{}: the active subgraph that makes up the {:.4g} of {}",
+                                                                        s.name(index), graph.value, unit_name(job_, unit)))));
 }
 
 void EtalonRun::report() {
@@ -430,8 +439,9 @@ void EtalonRun::print_summary() const {
   if (items_resumed_ > 0) print_line(fmt::format("  {} of {} inputs were done before", items_resumed_, items_));
   for (size_t i = 0; i < std::min({lines_.size(), kMostLines, size_t(items_)}); ++i) print_line(lines_[i]);
   if (items_ > int64_t(kMostLines)) print_line(fmt::format("  … and {} more", items_ - int64_t(kMostLines)));
-  print_line(fmt::format("{} etalons: <W, x> + b = score up to {:.1e} ({:.1e} of the terms' sizes)",
-                         items_ * etalons_->units(), worst_.residual, worst_.relative));
+  print_line(fmt::format("{} etalon{}: <W, x> + b = score up to {:.1e} ({:.1e} of the terms' sizes)",
+                         items_ * etalons_->units(), items_ * etalons_->units() == 1 ? "" : "s", worst_.residual,
+                         worst_.relative));
   std::vector<std::string> paths = output_.paths();
   for (const auto& source : sources_)
     if (source->resumable) paths.push_back(source->resumable->path());

@@ -10,6 +10,7 @@ namespace switchback {
 namespace {
 
 constexpr Rgb kPaper = {255, 255, 255}, kInk = {32, 32, 32};
+constexpr int kMargin = 5;
 // Of classes, and of layers: dark enough to be seen on any class's shades.
 constexpr Rgb kClassColors[] = {{66, 133, 214}, {240, 138, 50}, {76, 170, 90},  {200, 80, 160},
                                 {150, 110, 80}, {230, 190, 40}, {90, 190, 200}, {140, 140, 140}};
@@ -47,12 +48,12 @@ void draw_region(Image& image, const Scale& scale, const PlaneRegion& region, si
 
 // A short line in each layer's colour with its name, below the box; what has no room is left out.
 void draw_legend(Image& image, const PlaneMap& map, int y) {
-  int x = 0;
+  int x = kMargin;
   for (size_t l = 0; l < map.layers.size(); ++l) {
     const PlaneLayer& layer = map.layers[l];
-    const std::string text = fmt::format("{}: {} of {} units", layer.name, layer.crossing, layer.units);
+    const std::string text = fmt::format("ReLU {}: {} of {} lines", layer.name, layer.crossing, layer.units);
     const int width = 20 + text_width(text);
-    if (x > 0 && x + width > image.width) break;
+    if (x > kMargin && x + width > image.width) break;
     draw_line(image, {x + 1.0, y + 6.5}, {x + 15.0, y + 6.5}, 2, color_of(kLayerColors, int64_t(l)));
     draw_text(image, x + 20, y, text, kInk);
     x += width + 14;
