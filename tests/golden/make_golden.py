@@ -247,6 +247,7 @@ def torchvision_model(model):
     """(torchvision's model without weights, its nodes' names), GoogLeNet as it is when published weights are loaded."""
     import torchvision
     from torchvision.models.feature_extraction import NodePathTracer
+    from torchvision.models.googlenet import BasicConv2d
 
     base, dilated = networks.dilated_of(model)
     options = {"init_weights": False} if base.startswith("vgg") else {}
@@ -261,7 +262,7 @@ def torchvision_model(model):
     if base == "googlenet":  # ours transforms the input in one node where theirs has three for each channel
         names = ["x", "transform_input.mul"] + names[names.index("cat"):]
         for module in theirs.modules():
-            if isinstance(module, torchvision.models.googlenet.BasicConv2d):  # its ReLU is a function: none for hooks
+            if isinstance(module, BasicConv2d):  # its ReLU is a function: none for hooks
                 module.relu = torch.nn.ReLU()
                 module.forward = torch.nn.Sequential(module.conv, module.bn, module.relu).forward
     return theirs, names
