@@ -74,7 +74,8 @@ std::string load_parameters(Network& network, const ModelSpec& spec, const std::
       throw Error(fmt::format("no weights of {} are at hand", spec.name),
                   fmt::format("give --weights FILE.safetensors (names and shapes as in torchvision) or --weights "
                               "random:0, or put {}.safetensors into {}, as weights/fetch.py does with torchvision's",
-                              spec.name, folders.empty() ? "a folder that $SWITCHBACK_WEIGHTS names" : folders[0]));
+                              base_name(spec.name),
+                              folders.empty() ? "a folder that $SWITCHBACK_WEIGHTS names" : folders[0]));
     file = found[0].file;
   }
   load_weights(network, Safetensors(file));
@@ -113,6 +114,35 @@ Model open_onnx(const ModelSpec& spec) {
   return model;
 }
 
+// Caffe's: BGR, 0 to 255, less ILSVRC-2012's mean pixel. (Caffe resizes to 256x256 without regard to the aspect.)
+Preprocess caffe_preprocess() {
+  Preprocess p;
+  p.size = {227, 227};
+  p.order = Preprocess::Order::bgr;
+  p.mean = {104.00698793, 116.66876762, 122.67891434};
+  return p;
+}
+
+// Small images, resized as a whole.
+Preprocess small_preprocess(int side, std::vector<double> mean, std::vector<double> std) {
+  Preprocess p;
+  p.resize = Preprocess::Resize::direct;
+  p.size = {side, side};
+  p.scale = 1.0 / 255;
+  p.mean = std::move(mean);
+  p.std = std::move(std);
+  return p;
+}
+
+Preprocess own_preprocess(std::string_view model) {
+  if (model == "lenet") return lenet_preprocess();
+  if (model == "caffenet") return caffe_preprocess();
+  if (model == "autoencoder") return small_preprocess(32, {}, {});
+  const Preprocess usual = imagenet_preprocess();
+  if (model == "encoder_decoder") return small_preprocess(64, usual.mean, usual.std);
+  return usual;
+}
+
 Model open_built_in(const ModelSpec& spec) {
   const bool from_file = !spec.weights.empty() && spec.weights != "random" && !spec.weights.starts_with("random:");
   Model model;
@@ -123,7 +153,7 @@ Model open_built_in(const ModelSpec& spec) {
   if (!spec.preprocess.empty())
     model.preprocess = load_preprocess(spec.preprocess);
   else
-    model.preprocess = spec.name == "lenet" ? lenet_preprocess() : imagenet_preprocess();
+    model.preprocess = own_preprocess(spec.name);
   return model;
 }
 
@@ -171,7 +201,7 @@ std::vector<std::string> weight_folders() {
 
 std::vector<InstalledWeights> installed_weights(std::string_view model, const std::vector<std::string>& folders) {
   std::vector<InstalledWeights> out;
-  const std::string file = fmt::format("{}.safetensors", model);
+  const std::string file = fmt::format("{}.safetensors", base_name(model));
   for (const std::string& folder : folders) {
     if (!is_file(folder + "/" + file)) continue;
     const json entry = manifest_entry(folder, file);
@@ -184,10 +214,9 @@ std::vector<InstalledWeights> installed_weights(std::string_view model, const st
 
 Network open_network(std::string_view name) {
   if (is_onnx(name)) return open_onnx({std::string(name), "", ""}).network;
-  if (name.starts_with("mlp:")) return make_network(name);
   std::vector<std::string> names;
   for (const ZooEntry& entry : zoo()) {
-    if (name == entry.name) return make_network(name);
+    if (base_name(name) == entry.name) return make_network(name);
     names.push_back(entry.name);
   }
   throw Error(fmt::format("unknown model '{}'", printable(name)),

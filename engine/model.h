@@ -28,7 +28,7 @@ struct ModelSpec {
 // installation that this program belongs to.
 std::vector<std::string> weight_folders();
 
-// A model's weights at hand: FOLDER/NAME.safetensors, with what FOLDER/manifest.json says of it.
+// A model's weights at hand: FOLDER/NAME.safetensors (NAME up to a colon), with what FOLDER/manifest.json says of it.
 struct InstalledWeights {
   std::string file, source, accuracy, licence;
 };

@@ -96,10 +96,14 @@ void load_weights(Network& network, const Safetensors& file) {
         misshapen.push_back(fmt::format("{} is {}, should be {}", name, to_string(file.dims(name)), to_string(spec.dims)));
       }
     }
+  const auto ignored = [&](const std::string& name) {
+    return name.ends_with(".num_batches_tracked") ||
+           std::any_of(network.training_only.begin(), network.training_only.end(),
+                       [&](const std::string& prefix) { return name.starts_with(prefix); });
+  };
   std::vector<std::string> surplus;
   for (const std::string& name : file.names())
-    if (!name.ends_with(".num_batches_tracked") && std::find(known.begin(), known.end(), name) == known.end())
-      surplus.push_back(name);
+    if (!ignored(name) && std::find(known.begin(), known.end(), name) == known.end()) surplus.push_back(name);
   if (!missing.empty() || !misshapen.empty() || !surplus.empty()) {
     std::vector<std::string> parts;
     const auto say = [&](const char* what, std::vector<std::string>& list) {

@@ -27,6 +27,8 @@ struct Network {
   std::string name;
   Shape input{1, 3, 224, 224};  // default input, n = 1
   std::vector<Node> nodes;      // node 0 is the input "x"; the last one is the output
+  // Beginnings of names of tensors that published state dicts hold for training only: "aux1." of GoogLeNet.
+  std::vector<std::string> training_only;
 
   Network() = default;
   Network(std::string name, Shape input);
@@ -42,7 +44,7 @@ struct Network {
 };
 
 // State dict: NODE.weight and so on, names and shapes as in torchvision. Missing, surplus and misshapen tensors are all
-// named in one error. (num_batches_tracked is ignored.)
+// named in one error. (num_batches_tracked and what Network::training_only names are ignored.)
 void load_weights(Network& network, const Safetensors& file);
 // `random:SEED`: element i of parameter NAME draws word i%4 of Philox block (i/4, crc32(NAME), 2^31), v = 2u − 1:
 // conv and linear weights v·sqrt(6/fan_in), their biases 0.1·v; batch norm weight 1 + v/4, bias and mean 0.1·v,

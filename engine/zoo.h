@@ -2,6 +2,7 @@
 // and one row in zoo.cpp.
 #pragma once
 
+#include <array>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,9 +12,12 @@
 namespace switchback {
 
 struct ZooOptions {
-  int64_t divide_channels = 1;  // 8 gives the small copies that tests use; heads of 4096 shrink likewise
-  int64_t classes = 0;          // 0: the architecture's own (1000, lenet 10)
+  int64_t divide_channels = 1;      // 8 gives the small copies that tests use; heads of 4096 and groups shrink likewise
+  int64_t classes = 0;              // 0: the architecture's own (1000, lenet 10)
   std::vector<int64_t> sizes = {};  // mlp: of its input, its hidden layers and its output; empty: 2-20-2
+  int64_t side = 0;                 // caffenet: of its input, which fc6 fixes; 0: 227
+  // resnet50 and deeper, of layer2, layer3, layer4: dilated by two instead of halving the map, as in torchvision.
+  std::array<bool, 3> replace_stride_with_dilation = {};
 };
 
 struct ZooEntry {
@@ -23,13 +27,24 @@ struct ZooEntry {
 };
 const std::vector<ZooEntry>& zoo();
 
-// Parameters are not set. Throws naming the valid names. "mlp:2-16-16-2" is an mlp of these sizes.
+// Parameters are not set. Throws naming the valid names. Behind a colon stands what some of them take:
+// "mlp:2-16-16-2" is an mlp of these sizes, "resnet50:dilated=0,1,1" has replace_stride_with_dilation.
 Network make_network(std::string_view name, const ZooOptions& options = {});
+// The name before the colon: whose weights a network takes.
+std::string_view base_name(std::string_view model);
 
 Network make_lenet(const ZooOptions& options);
 Network make_alexnet(const ZooOptions& options);
-Network make_vgg(std::string_view name, const ZooOptions& options);     // vgg11 … vgg19_bn
-Network make_resnet(std::string_view name, const ZooOptions& options);  // resnet18, resnet34
+Network make_caffenet(const ZooOptions& options);
+Network make_vgg(std::string_view name, const ZooOptions& options);          // vgg11 … vgg19_bn
+Network make_resnet(std::string_view name, const ZooOptions& options);       // resnet18 … resnext50_32x4d
+Network make_resnet_body(std::string_view name, const ZooOptions& options);  // without the pooling and the classifier
+Network make_squeezenet(std::string_view name, const ZooOptions& options);   // squeezenet1_0, squeezenet1_1
+Network make_googlenet(const ZooOptions& options);
+Network make_mobilenet_v2(const ZooOptions& options);
+Network make_context(const ZooOptions& options);
+Network make_autoencoder(const ZooOptions& options);
+Network make_encoder_decoder(const ZooOptions& options);
 Network make_mlp(const ZooOptions& options);
 
 std::vector<int64_t> parse_mlp_sizes(std::string_view text);  // "2-16-16-2"; throws (usage) on anything else

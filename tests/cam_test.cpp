@@ -7,7 +7,9 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "engine/npy.h"
 #include "engine/safetensors.h"
@@ -376,15 +378,30 @@ TEST(Cam, HeadsAndLastMapsOfTheZoo) {
                                                                  {"vgg11", "features.19"},
                                                                  {"vgg13_bn", "features.33"},
                                                                  {"resnet18", "layer4.1.relu_1"},
-                                                                 {"resnet34", "layer4.2.relu_1"}};
+                                                                 {"resnet34", "layer4.2.relu_1"},
+                                                                 {"resnet50", "layer4.2.relu_2"},
+                                                                 {"resnet152:dilated=0,0,1", "layer4.2.relu_2"},
+                                                                 {"resnext50_32x4d", "layer4.2.relu_2"},
+                                                                 {"squeezenet1_0", "classifier.2"},
+                                                                 {"squeezenet1_1", "classifier.2"},
+                                                                 {"googlenet", "inception5b.cat"},
+                                                                 {"mobilenet_v2", "features.18.2"},
+                                                                 {"caffenet", "relu5"},
+                                                                 {"encoder_decoder", "up2_relu"}};
+  const std::map<std::string, std::string> linear = {{"googlenet", "fc"}, {"mobilenet_v2", "classifier.1"}};
+  const std::set<std::string> class_maps = {"squeezenet1_0", "squeezenet1_1", "encoder_decoder"};
   for (const auto& [model, layer] : last) {
     const Network net = make_network(model);
     EXPECT_EQ(net.nodes[size_t(last_map_node(net, net.input))].name, layer) << model;
     const std::optional<CamHead> head = find_cam_head(net, net.input);
-    EXPECT_EQ(head.has_value(), std::string(model).starts_with("resnet")) << model;
+    const bool exact = std::string(model).starts_with("resne") || linear.contains(model) || class_maps.contains(model);
+    EXPECT_EQ(head.has_value(), exact) << model;
     if (!head) continue;
     EXPECT_EQ(net.nodes[size_t(head->maps)].name, layer);
-    EXPECT_EQ(net.nodes[size_t(head->linear)].name, "fc");
+    if (class_maps.contains(model))
+      EXPECT_EQ(head->linear, -1) << model;
+    else
+      EXPECT_EQ(net.nodes[size_t(head->linear)].name, linear.contains(model) ? linear.at(model) : "fc");
   }
 }
 

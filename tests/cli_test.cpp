@@ -374,10 +374,14 @@ TEST(Cli, InfoAndModels) {
       EXPECT_FALSE(m["weights"].empty());
     }
   }
-  for (const char* name : {"lenet", "alexnet", "vgg11", "vgg19_bn", "resnet18", "resnet34"})
+  for (const char* name : {"lenet", "alexnet", "vgg11", "vgg19_bn", "resnet18", "resnet34", "resnet152", "googlenet",
+                           "encoder_decoder"})
     EXPECT_TRUE(names.contains(name)) << name;
   EXPECT_NE(succeed({"models"}).out.find("lenet.safetensors"), std::string::npos);
   EXPECT_NE(succeed({"info", "--model", "lenet"}).out.find("fc2"), std::string::npos);
+  const json dilated = succeed({"info", "--model", "resnet50:dilated=0,1,1", "--json"}).json();
+  EXPECT_EQ(dilated["parameters"], 25557032);  // torchvision's
+  EXPECT_EQ(dilated["layers"][dilated["layers"].size() - 4]["shape"], json({2048, 28, 28}));
 }
 
 TEST(Cli, HelpNamesEveryCommandAndOption) {

@@ -83,7 +83,8 @@ TEST_P(Etalon, ZooAgainstPyTorch) {
   std::vector<const char*> names = {"vgg11_bn", "resnet18"};
   if (!device.emulated)
     names.insert(names.end(), {"lenet", "lenet_noisy", "alexnet", "vgg11", "vgg13", "vgg16", "vgg19", "vgg13_bn",
-                               "vgg16_bn", "vgg19_bn", "resnet34"});
+                               "vgg16_bn", "vgg19_bn", "resnet34", "resnet50", "resnet50_dilated011", "squeezenet1_1",
+                               "googlenet", "mobilenet_v2", "encoder_decoder"});
   for (const char* name : names) {
     SCOPED_TRACE(name);
     const Golden golden(name);

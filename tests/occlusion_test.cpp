@@ -160,11 +160,16 @@ TEST_P(VizOcclusion, IncrementalIsFullOnRandomNetworks) {
 }
 
 TEST_P(VizOcclusion, IncrementalIsFullOnTheZoo) {
-  for (const auto& [name, side] : {std::pair{"vgg11_bn", 64}, {"resnet18", 64}, {"alexnet", 79}, {"lenet", 28}}) {
+  for (const auto& [name, side] : {std::pair{"vgg11_bn", 64}, {"resnet18", 64}, {"alexnet", 79}, {"lenet", 28},
+                                   {"resnet50", 64}, {"resnet50:dilated=0,1,1", 50}, {"resnext50_32x4d", 50},
+                                   {"squeezenet1_0", 64}, {"squeezenet1_1", 64}, {"googlenet", 64},
+                                   {"mobilenet_v2", 64}, {"caffenet", 55}, {"encoder_decoder", 64},
+                                   {"autoencoder", 32}, {"context", 40}}) {
     if (device.emulated && std::string(name) != "lenet" && std::string(name) != "resnet18") continue;
     SCOPED_TRACE(name);
     const int64_t size = device.emulated && side > 32 ? 40 : side;
-    Network net = make_network(name, {.divide_channels = 16, .classes = 6});
+    const int64_t divide = std::string(name).starts_with("squeezenet") ? 8 : 16;  // else its last ReLU lets nothing pass
+    Network net = make_network(name, {.divide_channels = divide, .classes = 6, .side = side});
     random_weights(net, 4);
     const Tensor x = wave({1, net.input.c, size, size});
     OcclusionOptions options = masks(9, 7, device.emulated ? 16 : 5, 8);

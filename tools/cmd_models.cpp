@@ -28,14 +28,14 @@ void run_models(const Options& o) {
   if (o.json)
     return print_json({{"command", "models"}, {"version", kVersion}, {"models", models}, {"folders", folders}});
   if (o.quiet) return;
-  print_line(fmt::format("{:<10} {:>11}  {:<13} {}", "model", "parameters", "input", "weights at hand"));
+  print_line(fmt::format("{:<15} {:>11}  {:<13} {}", "model", "parameters", "input", "weights at hand"));
   for (const Json& m : models) {
     std::string weights = "-";
     if (!m["weights"].empty()) weights = m["weights"][0]["file"].get<std::string>();
     if (!m["weights"].empty() && m["weights"][0]["accuracy"] != "")
       weights += fmt::format(" ({})", m["weights"][0]["accuracy"].get<std::string>());
     const Json& in = m["input"];
-    print_line(fmt::format("{:<10} {:>11}  {:<13} {}", m["name"].get<std::string>(),
+    print_line(fmt::format("{:<15} {:>11}  {:<13} {}", m["name"].get<std::string>(),
                            human_count(m["parameters"].get<double>()),
                            fmt::format("{}x{}x{}", in[0].get<int>(), in[1].get<int>(), in[2].get<int>()), weights));
   }

@@ -58,6 +58,10 @@ PUBLISHED = {
     "resnet50": Published("resnet50-0676ba61.pth", 76.130, RESNET),
     "resnet101": Published("resnet101-63fe2227.pth", 77.374, RESNET),
     "resnet152": Published("resnet152-394f9c45.pth", 78.312, RESNET),
+    "wide_resnet50_2": Published("wide_resnet50_2-95faca4d.pth", 78.468,
+                                 "Zagoruyko & Komodakis, Wide Residual Networks, arXiv:1605.07146"),
+    "resnext50_32x4d": Published("resnext50_32x4d-7cdf4587.pth", 77.618,
+                                 "Xie et al., Aggregated Residual Transformations, arXiv:1611.05431"),
     "squeezenet1_0": Published("squeezenet1_0-b66bff10.pth", 58.092, SQUEEZENET),
     "squeezenet1_1": Published("squeezenet1_1-b8a52dc0.pth", 58.178, SQUEEZENET),
     "googlenet": Published("googlenet-1378be20.pth", 69.778,
@@ -200,7 +204,7 @@ def main(arguments=None):
     args = parse(arguments)
     if args.list:
         for name, published in PUBLISHED.items():
-            print(f"{name:<14} {published.file:<28} top-1 {published.top1:.2f} %  {published.paper}")
+            print(f"{name:<16} {published.file:<29} top-1 {published.top1:.2f} %  {published.paper}")
         return
     program, folder = find_program(args.switchback), args.folder or user_folder()
     target = folder / f"{args.name}.safetensors"

@@ -5,7 +5,7 @@
 
 MODEL.safetensors: channel-reduced copies of the zoo's networks (LeNet in full) with the weights `random:SEED` (LeNet:
 the shipped ones), for one fixed input. Its metadata "golden" is a JSON object:
-    model, divide_channels, classes, weights  what to build (weights: "random:SEED" or "lenet.safetensors")
+    model, divide_channels, classes, side (of caffenet only), weights ("random:SEED" or "lenet.safetensors")
     targets          class with the largest logit, one per image: target of gradient, deconv, guided
     unit             {node, channel, row, col}: target of unit.gradient, unit.deconv, unit.guided, in every image; the
                      node is a conv, and its value counts before batch norm and ReLU (unit.value holds it)
@@ -17,12 +17,15 @@ ops.safetensors: cases of single ops (ops.py), metadata "cases" = JSON list of {
 layers.safetensors: the same for more layers (layers.py; needs the onnx package)
 cams.safetensors: class activation maps of some of these networks on their golden inputs (cams.py), metadata "cams" = JSON
     object MODEL: {targets, layers}.
+state_dicts.json: names and shapes of all models' parameters at full size, as CRC-32.
 noise.json: words of Philox, normals and random weights (philox.py).
 """
 
 import argparse
 import json
+import math
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +57,24 @@ MODELS = {
     "vgg19_bn": ((1, 3, 44, 32), 9, "features.30", ["features.8", "features.36", "classifier.0"]),
     "resnet18": ((1, 3, 58, 51), 10, "layer2.1.conv1", ["maxpool", "layer2.0.add", "layer3.1.bn2"]),
     "resnet34": ((1, 3, 53, 49), 11, "layer3.2.conv2", ["layer1.0.bn1", "layer2.3.relu_1", "layer4.0.downsample.0"]),
+    "resnet50": ((1, 3, 45, 51), 12, "layer3.2.conv2", ["layer1.0.add", "layer2.0.conv2", "layer4.2.relu_1"]),
+    "resnet101": ((1, 3, 33, 40), 13, "layer3.20.conv1", ["layer3.22.relu_2"]),
+    "resnet152": ((1, 3, 36, 33), 14, "layer3.9.conv3", ["layer2.7.relu_2"]),
+    "wide_resnet50_2": ((1, 3, 34, 37), 15, "layer2.3.conv2", ["layer4.0.bn2"]),
+    "resnext50_32x4d": ((1, 3, 38, 35), 16, "layer2.1.conv2", ["layer1.2.bn2", "layer4.1.relu_1"]),
+    "resnet50:dilated=0,1,1": ((1, 3, 42, 39), 17, "layer4.1.conv2", ["layer3.0.conv2", "layer4.2.add"]),
+    "squeezenet1_0": ((1, 3, 41, 44), 18, "features.7.expand3x3", ["features.3.cat", "features.6", "classifier.2"]),
+    "squeezenet1_1": ((2, 3, 35, 38), 19, "features.6.squeeze", ["features.4.cat", "features.5", "classifier.1"]),
+    "googlenet": ((1, 3, 47, 44), 20, "inception4b.branch3.1.conv",
+                  ["cat", "inception3a.branch4.0", "inception5b.cat"]),
+    "mobilenet_v2": ((1, 3, 45, 54), 21, "features.7.conv.0.0", ["features.0.2", "features.3.add", "features.18.2"]),
+    "caffenet": ((1, 3, 55, 55), 22, "conv4", ["norm1", "conv2", "pool5", "relu7"]),
+    "context": ((1, 10, 23, 27), 23, "ctx_conv4_1", ["ctx_relu2_1", "ctx_fc1"]),
+    "autoencoder": ((2, 3, 32, 32), 24, "dec2", ["enc3_relu", "dec2_relu"]),
+    "encoder_decoder": ((1, 3, 49, 55), 25, "up1", ["expand_relu", "up1_relu", "up2_relu"]),
 }
+STATE_CLASSES = {"context": 21, "encoder_decoder": 200}  # of the models at full size; the others: 1000
+TORCHVISION = [name for name in MODELS if name not in ("caffenet", "context", "autoencoder", "encoder_decoder")]
 
 
 def random_parameters(net, seed):
@@ -64,6 +84,10 @@ def random_parameters(net, seed):
 
 def random_input(shape, seed):
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32).astype(np.float64))
+
+
+def file_name(model):
+    return model.replace(":", "_").replace("=", "").replace(",", "")
 
 
 def least(margins):
@@ -103,13 +127,18 @@ def choose_unit(net, parameters, x, node, value):
     return {"node": node, "channel": best[1], "row": row, "col": col}, best[2]
 
 
+def class_totals(logits):
+    """[N,classes]; of outputs that are maps the sum over each."""
+    return logits.flatten(2).sum(2) if logits.dim() == 4 else logits
+
+
 def make_network(name, model, net, parameters, x, facts, unit_node, activations, out):
     values = networks.run(net, parameters, x, "gradient")
     tape, margins, ties = networks.tape_of(net, values)
     logits = values[net.last]
-    targets = logits.argmax(1)
+    targets = class_totals(logits).argmax(1)
     tensors = {"input": x, "logits": logits}
-    tensors.update(maps_of(net, parameters, x, net.last, lambda v: v.gather(1, targets[:, None])))
+    tensors.update(maps_of(net, parameters, x, net.last, lambda v: class_totals(v).gather(1, targets[:, None])))
     unit, unit_maps = choose_unit(net, parameters, x, unit_node, values[unit_node])
     tensors.update({f"unit.{rule}": m for rule, m in unit_maps.items()})
     tensors["unit.value"] = values[unit_node][:, unit["channel"], unit["row"], unit["col"]]
@@ -120,10 +149,10 @@ def make_network(name, model, net, parameters, x, facts, unit_node, activations,
         assert filled, f"{name}: {part} holds an image of zeros or a NaN"
     arrays.update({part: t.numpy() for part, t in tape.items()})
 
-    two = logits.topk(2, 1).values
+    two = class_totals(logits).topk(2, 1).values
     facts = dict(model=model, **facts, targets=targets.tolist(), unit=unit, activations=activations,
                  margin=least(margins), exact_ties=ties, torch=torch.__version__, dtype="float64, rounded to float32")
-    path = out / f"{name}.safetensors"
+    path = out / f"{file_name(name)}.safetensors"
     write_safetensors(path, arrays, {"golden": json.dumps(facts)})
     dead = [part for part, t in tape.items() if part.endswith(".gate") and not t.any()]
     lead = ((two[:, 0] - two[:, 1]) / two.abs().amax(1)).min().item()  # of the target over the next class
@@ -154,10 +183,12 @@ def make_lenet(out):
 
 def make_random(model, out):
     shape, seed, unit_node, activations = MODELS[model]
-    net = networks.build(model, DIVIDE, CLASSES)
+    side = {"side": shape[2]} if model == "caffenet" else {}
+    net = networks.build(model, DIVIDE, CLASSES, **side)
     parameters = random_parameters(net, seed)
     input_seed = safest_seed(net, parameters, lambda s: random_input(shape, s))
-    facts = dict(divide_channels=DIVIDE, classes=CLASSES, weights=f"random:{seed}", input=f"normal, seed {input_seed}")
+    facts = dict(divide_channels=DIVIDE, classes=CLASSES, weights=f"random:{seed}", input=f"normal, seed {input_seed}",
+                 **side)
     make_network(model, model, net, parameters, random_input(shape, input_seed), facts, unit_node, activations, out)
 
 
@@ -192,34 +223,61 @@ def make_cams(out):
     print(f"{path.name:23s} {path.stat().st_size:7d} bytes  {len(tensors)} maps  {about}")
 
 
+def make_state_dicts(out):
+    """Of every model at full size: how many tensors, how many parameters, and the CRC-32 of its sorted lines
+    "NAME D0,D1,...\\n". --check-torchvision shows that these are torchvision's."""
+    about = {}
+    for model in MODELS:
+        shapes = networks.build(model, 1, STATE_CLASSES.get(model, 1000)).parameters
+        lines = "".join(f"{name} {','.join(map(str, shape))}\n" for name, (_, shape) in sorted(shapes.items()))
+        learned = [math.prod(shape) for name, (_, shape) in shapes.items() if ".running_" not in name]
+        about[model] = dict(tensors=len(shapes), parameters=sum(learned), crc32=zlib.crc32(lines.encode()))
+    path = out / "state_dicts.json"
+    write_bytes(path, (json.dumps(about, indent=1) + "\n").encode())
+    print(f"{path.name:23s} {path.stat().st_size:7d} bytes")
+
+
 def make_noise(out):
     path = out / "noise.json"
     write_bytes(path, (json.dumps(philox.golden_noise(), indent=1) + "\n").encode())
     print(f"{path.name:23s} {path.stat().st_size:7d} bytes")
 
 
-def check_torchvision(model):
-    """The node lists of networks.py against torchvision: names and shapes of the parameters at full size, names of the
-    nodes, and logits and the three maps of the reduced copy, the rules there being hooks on the ReLU modules."""
+def torchvision_model(model):
+    """(torchvision's model without weights, its nodes' names), GoogLeNet as it is when published weights are loaded."""
     import torchvision
-    from torchvision.models.feature_extraction import get_graph_node_names
+    from torchvision.models.feature_extraction import NodePathTracer
+    from torchvision.models.googlenet import BasicConv2d
 
-    options = {"init_weights": False} if model.startswith("vgg") else {}
-    theirs = getattr(torchvision.models, model)(weights=None, **options).eval()
-    state = {k: tuple(v.shape) for k, v in theirs.state_dict().items() if not k.endswith("num_batches_tracked")}
-    full = networks.build(model)
-    assert state == {k: s for k, (_, s) in full.parameters.items()}, model
-    names = get_graph_node_names(theirs)[1]
-    assert names == ["x"] + [n[0] for n in full.nodes], (model, names)
+    base, dilated = networks.dilated_of(model)
+    options = {"init_weights": False} if base.startswith("vgg") else {}
+    if base == "googlenet":
+        options = {"init_weights": False, "aux_logits": False, "transform_input": True}
+    if any(dilated):
+        options = {"replace_stride_with_dilation": dilated}
+    theirs = getattr(torchvision.models, base)(weights=None, **options).eval()
+    tracer = NodePathTracer()  # that of feature extraction, but into torchvision's own modules too
+    tracer.trace(theirs)
+    names = [name for name in tracer.node_to_qualname.values() if name != "output"]
+    if base == "googlenet":  # ours transforms the input in one node where theirs has three for each channel
+        names = ["x", "transform_input.mul"] + names[names.index("cat"):]
+        for module in theirs.modules():
+            if isinstance(module, BasicConv2d):  # its ReLU is a function: none for hooks
+                module.relu = torch.nn.ReLU()
+                module.forward = torch.nn.Sequential(module.conv, module.bn, module.relu).forward
+    return theirs, names
 
-    last = names[-1]
+
+def reduce_channels(theirs, last):
+    """Replaces layers by those of the copy; `last`: the one that gives the classes."""
     for name, module in list(theirs.named_modules()):
         if isinstance(module, torch.nn.Conv2d):
             i = module.in_channels if module.in_channels == 3 else module.in_channels // DIVIDE
-            new = torch.nn.Conv2d(i, module.out_channels // DIVIDE, module.kernel_size, module.stride, module.padding,
-                                  bias=module.bias is not None)
+            o = CLASSES if name == last else module.out_channels // DIVIDE
+            new = torch.nn.Conv2d(i, o, module.kernel_size, module.stride, module.padding, module.dilation,
+                                  max(1, module.groups // DIVIDE), bias=module.bias is not None)
         elif isinstance(module, torch.nn.BatchNorm2d):
-            new = torch.nn.BatchNorm2d(module.num_features // DIVIDE)
+            new = torch.nn.BatchNorm2d(module.num_features // DIVIDE, module.eps)
         elif isinstance(module, torch.nn.Linear):
             out = CLASSES if name == last else module.out_features // DIVIDE
             new = torch.nn.Linear(module.in_features // DIVIDE, out)
@@ -227,6 +285,23 @@ def check_torchvision(model):
             continue
         holder, _, leaf = name.rpartition(".")
         setattr(theirs.get_submodule(holder), leaf, new)
+        parent = theirs.get_submodule(holder)
+        if "forward" in vars(parent):  # GoogLeNet's, see above
+            parent.forward = torch.nn.Sequential(parent.conv, parent.bn, parent.relu).forward
+
+
+def check_torchvision(model):
+    """The node lists of networks.py against torchvision: names and shapes of the parameters at full size, names of the
+    nodes, and logits and the three maps of the reduced copy, the rules there being hooks on the ReLU modules."""
+    import torchvision
+
+    theirs, names = torchvision_model(model)
+    state = {k: tuple(v.shape) for k, v in theirs.state_dict().items() if not k.endswith("num_batches_tracked")}
+    full = networks.build(model)
+    assert state == {k: s for k, (_, s) in full.parameters.items()}, model
+    assert names == ["x"] + [n[0] for n in full.nodes], (model, names)
+
+    reduce_channels(theirs, list(full.parameters)[-1].rpartition(".")[0])
     shape, seed, _, _ = MODELS[model]
     net = networks.build(model, DIVIDE, CLASSES)
     parameters = random_parameters(net, seed)
@@ -239,7 +314,7 @@ def check_torchvision(model):
         "guided": lambda module, to_input, to_output: (to_input[0].clamp(min=0),),
     }
     for rule, hook in hooks.items():
-        relus = [module for module in theirs.modules() if isinstance(module, torch.nn.ReLU)]
+        relus = [module for module in theirs.modules() if isinstance(module, (torch.nn.ReLU, torch.nn.ReLU6))]
         for module in relus:
             module.inplace = False
         handles = [module.register_full_backward_hook(hook) for module in relus]
@@ -257,7 +332,8 @@ def check_torchvision(model):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE)
-    makers = {"noise": make_noise, "ops": make_ops, "layers": make_layers, "lenet": make_lenet, "cams": make_cams}
+    makers = {"noise": make_noise, "ops": make_ops, "layers": make_layers, "lenet": make_lenet,
+              "state_dicts": make_state_dicts, "cams": make_cams}
     names = [*(name for name in makers if name != "cams"), *MODELS, "cams"]  # cams read the networks' files
     parser.add_argument("--only", nargs="+", default=names, metavar="NAME")
     parser.add_argument("--check-torchvision", action="store_true", help="compare with torchvision, write nothing")
@@ -267,7 +343,7 @@ def main():
     philox.self_check()
     for name in args.only:
         if args.check_torchvision:
-            if name in MODELS:
+            if name in TORCHVISION:
                 check_torchvision(name)
         elif name in makers:
             makers[name](args.out)

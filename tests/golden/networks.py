@@ -5,6 +5,7 @@ torchvision's feature extraction. divide: every conv width (and the hidden linea
 
 import math
 
+import more_networks as more
 import torch
 import torch.nn.functional as F
 
@@ -29,21 +30,27 @@ class Builder:
         self.last = name
         return name
 
-    def conv(self, name, i, o, kernel, inputs=None, bias=True, **options):
-        self.parameters[f"{name}.weight"] = "conv.weight", (o, i, kernel, kernel)
+    def conv(self, name, i, o, kernel, inputs=None, bias=True, groups=1, **options):
+        self.parameters[f"{name}.weight"] = "conv.weight", (o, i // groups, kernel, kernel)
         if bias:
             self.parameters[f"{name}.bias"] = "bias", (o,)
-        return self.add(name, "conv", inputs, **options)
+        return self.add(name, "conv", inputs, groups=groups, **options)
+
+    def conv_transpose(self, name, i, o, kernel, bias=True, groups=1, **options):
+        self.parameters[f"{name}.weight"] = "conv.weight", (i, o // groups, kernel, kernel)
+        if bias:
+            self.parameters[f"{name}.bias"] = "bias", (o,)
+        return self.add(name, "conv_transpose", groups=groups, **options)
 
     def linear(self, name, i, o):
         self.parameters[f"{name}.weight"] = "linear.weight", (o, i)
         self.parameters[f"{name}.bias"] = "bias", (o,)
         return self.add(name, "linear")
 
-    def batch_norm(self, name, channels):
+    def batch_norm(self, name, channels, eps=1e-5):
         for part in ("weight", "bias", "running_mean", "running_var"):
             self.parameters[f"{name}.{part}"] = f"bn.{part}", (channels,)
-        return self.add(name, "batch_norm")
+        return self.add(name, "batch_norm", eps=eps)
 
 
 def build_lenet(net):
@@ -108,7 +115,7 @@ def build_vgg(net, plan, batch_norm, divide, classes):
     net.linear("classifier.6", hidden, classes)
 
 
-def build_resnet(net, blocks, divide, classes):
+def build_resnet_body(net, blocks, divide):
     channels = 64 // divide
     net.conv("conv1", 3, channels, 7, bias=False, stride=2, padding=3)
     net.batch_norm("bn1", channels)
@@ -132,41 +139,71 @@ def build_resnet(net, blocks, divide, classes):
             net.add(f"{at}.add", "add", [branch, skip])
             net.add(f"{at}.relu_1", "relu")
             channels = width
+
+
+def build_resnet(net, blocks, divide, classes):
+    build_resnet_body(net, blocks, divide)
     net.add("avgpool", "adaptive_avg_pool", output_size=1)
     net.add("flatten", "flatten")
-    net.linear("fc", channels, classes)
+    net.linear("fc", 512 // divide, classes)
 
 
-def build(model, divide=1, classes=1000):
+def dilated_of(model):
+    """("resnet50", [False, True, True]) of "resnet50:dilated=0,1,1"."""
+    base, _, flags = model.partition(":dilated=")
+    return base, [flag == "1" for flag in flags.split(",")] if flags else [False] * 3
+
+
+def build(model, divide=1, classes=1000, side=227):
+    """side: of caffenet's input, which its first linear layer fixes."""
     net = Builder()
+    base, dilated = dilated_of(model)
     if model == "lenet":
         build_lenet(net)
     elif model == "alexnet":
         build_alexnet(net, divide, classes)
     elif model in RESNET:
         build_resnet(net, RESNET[model], divide, classes)
+    elif base in more.BOTTLENECK:
+        more.build_bottleneck(net, base, divide, classes, dilated)
+    elif model in more.SQUEEZENET:
+        more.build_squeezenet(net, model, divide, classes)
+    elif model == "googlenet":
+        more.build_googlenet(net, divide, classes)
+    elif model == "mobilenet_v2":
+        more.build_mobilenet_v2(net, divide, classes)
+    elif model == "caffenet":
+        more.build_caffenet(net, divide, classes, side)
+    elif model == "context":
+        more.build_context(net, classes)
+    elif model == "autoencoder":
+        more.build_autoencoder(net, divide)
+    elif model == "encoder_decoder":
+        build_resnet_body(net, RESNET["resnet18"], divide)
+        more.build_encoder_decoder_head(net, divide, classes)
     else:
         build_vgg(net, VGG[model.removesuffix("_bn")], model.endswith("_bn"), divide, classes)
     return net
 
 
 class RuledReLU(torch.autograd.Function):
-    """Forward a ReLU; backward the rule, applied to the sum over all branches that read it (autograd sums first)."""
+    """Forward a ReLU, or one clipped from above; backward the rule, applied to the sum over all branches that read it
+    (autograd sums first)."""
 
     @staticmethod
-    def forward(ctx, s, gate_forward, gate_gradient):
+    def forward(ctx, s, gate_forward, gate_gradient, clip):
         ctx.save_for_backward(s)
-        ctx.rule = gate_forward, gate_gradient
-        return s.clamp(min=0)
+        ctx.rule, ctx.clip = (gate_forward, gate_gradient), clip
+        return s.clamp(min=0, max=clip)
 
     @staticmethod
     def backward(ctx, g):
         (s,) = ctx.saved_tensors
         if ctx.rule[0]:
-            g = g * (s > 0)
+            g = g * ((s > 0) & (s < ctx.clip))
         if ctx.rule[1]:
             g = g * (g > 0)
-        return g, None, None
+        return g, None, None, None
 
 
 def run(net, parameters, x, rule):
@@ -177,12 +214,14 @@ def run(net, parameters, x, rule):
         of = {k: parameters.get(f"{name}.{k}") for k in ("weight", "bias", "running_mean", "running_var")}
         if op == "conv":
             y = F.conv2d(a, of["weight"], of["bias"], **options)
+        elif op == "conv_transpose":
+            y = F.conv_transpose2d(a, of["weight"], of["bias"], **options)
         elif op == "linear":
             y = F.linear(a, of["weight"], of["bias"])
         elif op == "batch_norm":
-            y = F.batch_norm(a, of["running_mean"], of["running_var"], of["weight"], of["bias"], eps=1e-5)
+            y = F.batch_norm(a, of["running_mean"], of["running_var"], of["weight"], of["bias"], **options)
         elif op == "relu":
-            y = RuledReLU.apply(a, *RULES[rule])
+            y = RuledReLU.apply(a, *RULES[rule], options.get("clip", math.inf))
         elif op == "max_pool":
             y = F.max_pool2d(a, **options)
         elif op == "adaptive_avg_pool":
@@ -191,6 +230,14 @@ def run(net, parameters, x, rule):
             y = a.flatten(1)
         elif op == "add":
             y = a + values[inputs[1]]
+        elif op == "concat":
+            y = torch.cat([values[i] for i in inputs], 1)
+        elif op == "mul":
+            y = a * options["constant"]
+        elif op == "shift":
+            y = a + options["constant"]
+        elif op == "lrn":
+            y = F.local_response_norm(a, **options)
         else:
             assert op == "identity", op
             y = a
@@ -218,14 +265,16 @@ def tape_of(net, values):
     for name, op, inputs, options in net.nodes:
         s = values[inputs[0]].detach()
         if op == "relu":
-            gate = (s > 0).to(torch.uint8)
+            clip = options.get("clip", math.inf)
+            gate = (s > 0).to(torch.uint8) + (s >= clip).to(torch.uint8)  # 0 below, 1 inside, 2 above
             tape[f"{name}.gate"] = gate if gate.dim() == 4 else gate[:, :, None, None]
-            margins[name] = (s.abs().min() / s.abs().max()).item()
+            margins[name] = (torch.minimum(s.abs(), (s - clip).abs()).min() / s.abs().max()).item()
         elif op == "max_pool":
             k, stride, pad = options["kernel_size"], options["stride"], options.get("padding", 0)
-            y, switch = switches_of(s, (k, k), (stride, stride), (pad, pad))
+            y, switch = switches_of(s, (k, k), (stride, stride), (pad, pad), ceil_mode=options.get("ceil_mode", False))
             tape[f"{name}.switch"] = switch.to(torch.uint8)
-            padded = F.pad(s, (pad,) * 4, value=-math.inf)
+            bottom, right = ((y.shape[i] - 1) * stride + k - s.shape[i] - pad for i in (2, 3))
+            padded = F.pad(s, (pad, max(right, pad), pad, max(bottom, pad)), value=-math.inf)
             windows = padded.unfold(2, k, stride).unfold(3, k, stride).flatten(4)
             best = windows.topk(2, dim=4).values
             gap = best[..., 0] - best[..., 1]

@@ -1,0 +1,53 @@
+// The encoder and decoder of Zhang ("Visualization of encoder-decoder structure of deep convolutional neural network",
+// section 3), made to show what it looks at: a ResNet-18 down to its last maps (512x2x2 for the 64x64 images of Tiny
+// ImageNet, 200 classes), a 1x1 convolution to one map for each class, and two transposed convolutions that double the
+// maps. The last one has a group for each class, so that its 8x8 maps do not mix classes; their means are the logits.
+//
+// The encoder has the names of torchvision's resnet18, so that its weights fit. The kernel of 4x4 with padding 1 is
+// that of the author's program. As in the paper, batch norm and dropout stand between the three convolutions and not
+// behind the last one, which has a bias instead.
+#include "engine/zoo.h"
+
+namespace switchback {
+namespace {
+
+ConvTranspose2d doubling(int64_t channels, int64_t groups, bool has_bias) {
+  return {.in_channels = channels,
+          .out_channels = channels,
+          .kernel_h = 4,
+          .kernel_w = 4,
+          .stride_h = 2,
+          .stride_w = 2,
+          .pad_top = 1,
+          .pad_left = 1,
+          .pad_bottom = 1,
+          .pad_right = 1,
+          .groups = groups,
+          .has_bias = has_bias};
+}
+
+void norm_relu_dropout(Network& net, const std::string& name, int64_t channels) {
+  net.add(name + "_bn", BatchNorm2d{channels});
+  net.add(name + "_relu", ReLU{});
+  net.add(name + "_drop", Dropout{});
+}
+
+}  // namespace
+
+Network make_encoder_decoder(const ZooOptions& options) {
+  const int64_t classes = options.classes ? options.classes : 200;
+  Network net = make_resnet_body("resnet18", options);
+  net.name = "encoder_decoder";
+  net.input = {1, 3, 64, 64};
+  net.add("expand", conv2d(512 / options.divide_channels, classes, 1, 1, 0, 1, 1, false));
+  norm_relu_dropout(net, "expand", classes);
+  net.add("up1", doubling(classes, 1, false));
+  norm_relu_dropout(net, "up1", classes);
+  net.add("up2", doubling(classes, classes, true));
+  net.add("up2_relu", ReLU{});  // the maps of the classes
+  net.add("avgpool", AdaptiveAvgPool2d{1, 1});
+  net.add("flatten", Flatten{});
+  return net;
+}
+
+}  // namespace switchback
