@@ -498,6 +498,7 @@ TEST(BadDataset, Idx) {
   refuse("cannot hold", big_endian(0x803) + big_endian(0xffffffff) + big_endian(0xffffffff) + big_endian(0xffffffff),
          labels);
   refuse("cannot hold", big_endian(0x803) + big_endian(60000) + images.substr(8), labels);
+  refuse("cannot hold", big_endian(0x803) + big_endian(100) + images.substr(8), labels);  // only gzip unfolds
   refuse("cannot hold", big_endian(0x803) + big_endian(0) + images.substr(8), labels);
   refuse("2 images", images, big_endian(0x801) + big_endian(3) + "\1\2\3");
   refuse("1 of 2 bytes", images, labels.substr(0, 9));

@@ -1,6 +1,6 @@
 // Data sets (engine/dataset.h): idx pairs, plain or gzipped, and CIFAR mosaics. (A folder of folders has no format; its
-// pictures are image.cpp's.) An input is: one byte, which kind; two, the length of the images file; the images file; the
-// labels file.
+// pictures are image.cpp's.) An input is: one byte, which kind; two, the length of the images file; the images file;
+// the labels file.
 #include "engine/dataset.h"
 
 #include <unistd.h>
@@ -81,7 +81,8 @@ void read_mosaic(Files& files, std::string_view images, std::string_view labels)
   if (!is_small_png(images)) return;
   files.mosaic.put(images);
   files.mosaic_labels.put(labels);
-  fuzz::read_within(kMosaicAllowance, images.size() + labels.size(), [&] { check(open_dataset(files.png), files.png); });
+  fuzz::read_within(kMosaicAllowance, images.size() + labels.size(),
+                    [&] { check(open_dataset(files.png), files.png); });
 }
 
 }  // namespace
@@ -93,9 +94,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const size_t length = std::min(rest.size(), size_t(data[1]) | size_t(data[2]) << 8);
   const std::string_view images = rest.substr(0, length), labels = rest.substr(length);
   switch (data[0] % 3) {
-    case 0: read_idx(files, images, labels); break;
-    case 1: read_idx(files, gzipped(images), gzipped(labels)); break;
-    default: read_mosaic(files, images, labels);
+    case 0:
+      read_idx(files, images, labels);
+      break;
+    case 1:
+      read_idx(files, gzipped(images), gzipped(labels));
+      break;
+    default:
+      read_mosaic(files, images, labels);
   }
   return 0;
 }

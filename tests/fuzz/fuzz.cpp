@@ -43,8 +43,8 @@ void on_release(const volatile void* memory) {
 }
 
 void say_worst() {
-  fmt::print(stderr, "most memory, against its limit: {} of {} bytes for a file of {} bytes\n", worst.bytes, worst.limit,
-             worst.file_bytes);
+  fmt::print(stderr, "most memory, against its limit: {} of {} bytes for a file of {} bytes\n", worst.bytes,
+             worst.limit, worst.file_bytes);
 }
 
 // Bytes that `read` did not give back.
@@ -120,7 +120,7 @@ void read_within(Allowance allowance, size_t file_bytes, const std::function<voi
 }
 
 void touch(std::span<const std::byte> bytes) {
-  static volatile uint32_t sink;
+  [[maybe_unused]] static volatile uint32_t sink;
   uint32_t sum = 0;
   for (const std::byte b : bytes) sum += uint32_t(b);
   sink = sum;

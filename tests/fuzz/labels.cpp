@@ -7,7 +7,8 @@ using namespace switchback;
 
 namespace {
 
-// "a\n" becomes a std::string, in a vector that grows by doubling; control characters become six in the check for UTF-8.
+// "a\n" becomes a std::string, in a vector that grows by doubling; control characters become six in the check for
+// UTF-8.
 constexpr fuzz::Allowance kAllowance{64, 1 << 18};
 
 }  // namespace
@@ -18,7 +19,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   fuzz::read_within(kAllowance, size, [&] {
     const std::vector<std::string> labels = load_labels(file.path());
     PROMISED(!labels.empty());
-    for (const std::string& label : labels) PROMISED(!label.empty() && label.find_first_of("\r\n") == std::string::npos);
+    for (const std::string& label : labels)
+      PROMISED(!label.empty() && label.find_first_of("\r\n") == std::string::npos);
   });
   return 0;
 }
