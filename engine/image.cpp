@@ -146,7 +146,7 @@ Announced look_at(std::string_view file) {
 }
 
 [[noreturn]] void not_an_image(const std::string& path, const std::string& why) {
-  throw Error(fmt::format("{}: not an image that can be read ({})", path, why), kFormats);
+  throw Error(fmt::format("{}: not an image that can be read ({})", path, printable(why)), kFormats);
 }
 
 void check_size(const std::string& path, int64_t width, int64_t height, size_t file_bytes) {

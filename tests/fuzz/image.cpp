@@ -7,14 +7,17 @@ using namespace switchback;
 
 namespace {
 
-// Larger pictures are left out: they go the same way and take long.
+// Larger pictures that are read at all are left out: they go the same way and take long.
 constexpr int64_t kMostPixelsHere = 1 << 16;
 
 // The decoder's blocks follow the picture's sizes and, in a PNG, what deflate can make of the file (1032 to 1; a block
 // grows by doubling). A JPEG of 65536 x 1 pixels is padded to 32 rows, with three components and their coefficients.
 constexpr fuzz::Allowance kAllowance{4 * 1032, 64 << 20};
 
-bool too_large(int64_t width, int64_t height) { return width * height > kMostPixelsHere; }
+bool too_large(int64_t width, int64_t height) {
+  if (width > kMostPixels || height > kMostPixels || width * height > kMostPixels) return false;  // refused at once
+  return width * height > kMostPixelsHere;
+}
 
 // Whether some place may announce a large picture. PGM and PPM cannot be larger than their file.
 bool may_be_large(std::string_view file) {

@@ -9,7 +9,7 @@ namespace {
 
 // "a\n" becomes a std::string, in a vector that grows by doubling; control characters become six in the check for
 // UTF-8.
-constexpr fuzz::Allowance kAllowance{64, 1 << 18};
+constexpr fuzz::Allowance kAllowance{64, 1 << 17};
 
 }  // namespace
 

@@ -11,7 +11,7 @@ using namespace switchback;
 namespace {
 
 // The values once, twice over while they are written again, and a header of at most 64 sizes.
-constexpr fuzz::Allowance kAllowance{8, 1 << 16};
+constexpr fuzz::Allowance kAllowance{8, 1 << 13};
 
 }  // namespace
 

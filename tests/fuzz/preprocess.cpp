@@ -6,8 +6,8 @@ using namespace switchback;
 
 namespace {
 
-constexpr fuzz::Allowance kAllowance{100,
-                                     1 << 20};  // trees of JSON values; a picture of the fuzzer's own and its parts
+// Trees of JSON values; a picture of the fuzzer's own and its parts.
+constexpr fuzz::Allowance kAllowance{48, 1 << 18};
 constexpr int kMostPixelsHere = 64 * 64;
 
 }  // namespace

@@ -12,7 +12,7 @@ using namespace switchback;
 
 namespace {
 
-constexpr fuzz::Allowance kAllowance{100, 1 << 18};  // trees of JSON values
+constexpr fuzz::Allowance kAllowance{48, 1 << 18};  // trees of JSON values
 
 const Dims kDims{4, 2, 3};
 const int64_t kRow = 6;  // values

@@ -11,7 +11,7 @@ namespace {
 
 // One short name in a JSON object costs some bytes of the file, and a node of each of a few trees in memory; U8 become
 // int64.
-constexpr fuzz::Allowance kAllowance{100, 1 << 16};
+constexpr fuzz::Allowance kAllowance{48, 1 << 14};
 
 int64_t touch_all(const Safetensors& file) {
   int64_t bytes = 0;
