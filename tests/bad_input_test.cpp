@@ -362,6 +362,13 @@ TEST(BadImage, Refused) {
   refuse("(A\\x0aB\\x1b PNG chunk", png_of(2, 1, "abc").insert(33, png_chunk("A\nB\x1b", "")));
   // A Huffman table of 16 x 255 codes: stb's arrays hold 256.
   refuse("Huffman table", "\xff\xd8\xff\xc4\x10\x03" + std::string(1, '\0') + std::string(5000, '\xff') + "\xff\xd9");
+  // The same behind a fill byte, which stb allows; nothing may reach it that was not looked at.
+  refuse("unknown format", "\xff\xff\xd8\xff\xc4\x10\x03" + std::string(1, '\0') + std::string(5000, '\xff') + "\xff\xd9");
+  // A BMP of 10^8 x 10^8 pixels of 65535 bits, the product of which no int64 holds.
+  const std::string side("\0\xe1\xf5\x05", 4);
+  refuse("megapixels", "BM" + std::string(12, '\0') + std::string("\x28\0\0\0", 4) + side + side + "\1" +
+                           std::string(1, '\0') + "\xff\xff" + std::string(30, '\0'));
+  refuse("first chunk is not IHDR", png_of(2, 1, "abc").insert(8, png_chunk("CgBI", "\x50\x01\x20\x06")));
   refuse("cannot hold", "P5 9000 9000 255\nabc");
   refuse("megapixels", "P6 50000 50000 255\nabc");
   refuse("0x1", "P5 0 1 255\nabc");
