@@ -12,7 +12,7 @@ constexpr int64_t kMostPixelsHere = 1 << 16;
 
 // The decoder's blocks follow the picture's sizes and, in a PNG, what deflate can make of the file (1032 to 1; a block
 // grows by doubling). A JPEG of 65536 x 1 pixels is padded to 32 rows, with three components and their coefficients.
-constexpr fuzz::Allowance kAllowance{4 * 1032, 64 << 20};
+constexpr fuzz::Allowance kAllowance{4 * 1032, 32 << 20};
 
 bool too_large(int64_t width, int64_t height) {
   if (width > kMostPixels || height > kMostPixels || width * height > kMostPixels) return false;  // refused at once

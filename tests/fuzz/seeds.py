@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the fuzzers' first inputs, valid and nearly so, into tests/fuzz/corpus/READER/. What fuzzing found since lies
-beside them under the names that libFuzzer gave.
+"""Writes the fuzzers' first inputs, valid and nearly so, into tests/fuzz/corpus/READER/. What broke a reader since lies
+beside them as found_*.
 
     tests/fuzz/seeds.py         needs NumPy, and Pillow for the JPEG files
 """
