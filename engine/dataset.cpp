@@ -80,14 +80,14 @@ Idx read_idx(const std::string& path, size_t rank) {
   if (read(head, head_bytes) != head_bytes || head[0] != 0 || head[1] != 0 || head[2] != 8 || head[3] != rank)
     throw Error(fmt::format("{}: not an idx file of bytes with {} dimension{}", path, rank, rank == 1 ? "" : "s"),
                 hint);
+  // Deflate packs at most 1032 to 1, so that the file's size bounds what the header may claim.
+  const int64_t most = gzdirect(file.get()) ? bytes : std::min(bytes, kMostBytes) * 1100;
   Idx out;
   int64_t count = 1;
   for (size_t i = 0; i < rank; ++i) {
     const uint8_t* p = head + 4 + 4 * i;
     out.dims.push_back(int64_t(p[0]) << 24 | p[1] << 16 | p[2] << 8 | p[3]);
-    // Deflate packs at most 1032 to 1, so that the file's size bounds what the header may claim.
-    if (out.dims[i] == 0 || __builtin_mul_overflow(count, out.dims[i], &count) || count > kMostBytes ||
-        count / 1100 > bytes)
+    if (out.dims[i] == 0 || __builtin_mul_overflow(count, out.dims[i], &count) || count > std::min(most, kMostBytes))
       throw Error(fmt::format("{}: the header announces [{}], which {} bytes cannot hold", path,
                               fmt::join(out.dims, ","), bytes),
                   hint);

@@ -74,10 +74,12 @@ int64_t big_endian(std::string_view bytes, size_t at, int count) {
 
 // What a look at the headers says. stb gives no reason for a size that it refuses, fills up what is missing at the end
 // of JPEG and BMP files without a word, and (2.27) writes beyond its arrays for a JPEG Huffman table of over 256 codes.
+// So it is given nothing that was not looked at.
 struct Announced {
   int64_t width = -1, height = -1;  // -1: not found
-  bool complete = true, sane = true;
+  const char* problem = nullptr;
 };
+constexpr const char* kCutOff = "its data are cut off";
 
 // Whether the Huffman tables of one DHT segment have at most 256 codes each; `at` is moved behind them.
 bool huffman_tables_fit(std::string_view file, size_t& at) {
@@ -103,16 +105,16 @@ Announced look_at_jpeg(std::string_view file) {
     if (at != std::string_view::npos) at = file.find_first_not_of('\xff', at);
     if (at == std::string_view::npos || at + 3 > file.size()) {
       const bool ended = at != std::string_view::npos && uint8_t(file[at]) == 0xd9;
-      out.complete = ended || !in_scans;  // without a scan it is for the decoder to judge
+      if (!ended && in_scans) out.problem = kCutOff;  // without a scan it is for the decoder to judge
       return out;
     }
     const int marker = uint8_t(file[at++]);
     if (marker == 0xd9) return out;                                                  // end of image
     if (marker == 0 || marker == 1 || (marker >= 0xd0 && marker <= 0xd8)) continue;  // an escaped FF; no length
     if (marker == 0xc4) {
-      out.sane = huffman_tables_fit(file, at);
-      if (!out.sane) return out;
-      continue;
+      if (huffman_tables_fit(file, at)) continue;
+      out.problem = "a Huffman table is damaged";
+      return out;
     }
     const bool frame = marker == 0xc0 || (marker > 0xc0 && marker <= 0xcf && marker % 4 != 0);
     if (frame && out.width == -1 && at + 7 <= file.size()) {
@@ -126,27 +128,30 @@ Announced look_at_jpeg(std::string_view file) {
 
 Announced look_at_bmp(std::string_view file) {
   Announced out;
-  if (file.size() < 30) return {-1, -1, false, true};
+  if (file.size() < 30) return {-1, -1, kCutOff};
   const bool old = little_endian(file, 14, 4) == 12;  // OS/2 header
   out.width = old ? little_endian(file, 18, 2) : int32_t(little_endian(file, 18, 4));
   out.height = old ? little_endian(file, 20, 2) : std::abs(int64_t(int32_t(little_endian(file, 22, 4))));
   const int64_t bits = little_endian(file, old ? 24 : 28, 2), row = (out.width * bits + 31) / 32 * 4;
-  // Sizes beyond the limit are refused for that; the product must not overflow here.
-  out.complete = out.width > kMostPixels || out.height > kMostPixels ||
-                 int64_t(file.size()) >= little_endian(file, 10, 4) + row * out.height;
+  // Sizes beyond the limit are refused for that; the products must not overflow here.
+  const bool refused = out.width < 1 || out.width > kMostPixels || out.height > kMostPixels ||
+                       out.width * out.height > kMostPixels;
+  if (!refused && int64_t(file.size()) < little_endian(file, 10, 4) + row * out.height) out.problem = kCutOff;
   return out;
 }
 
 Announced look_at(std::string_view file) {
   if (file.substr(0, 2) == "\xff\xd8") return look_at_jpeg(file);
   if (file.substr(0, 2) == "BM") return look_at_bmp(file);
-  if (file.substr(0, 4) == "\x89PNG" && file.size() >= 24)
-    return {big_endian(file, 16, 4), big_endian(file, 20, 4), true, true};
-  return {};
+  // stb would also take fill bytes before a JPEG's first marker.
+  if (file.substr(0, 8) != "\x89PNG\r\n\x1a\n") return {-1, -1, "unknown format"};
+  if (file.size() < 24) return {-1, -1, kCutOff};
+  if (file.substr(12, 4) != "IHDR") return {-1, -1, "its first chunk is not IHDR"};  // CgBI: Apple's own kind
+  return {big_endian(file, 16, 4), big_endian(file, 20, 4)};
 }
 
 [[noreturn]] void not_an_image(const std::string& path, const std::string& why) {
-  throw Error(fmt::format("{}: not an image that can be read ({})", path, why), kFormats);
+  throw Error(fmt::format("{}: not an image that can be read ({})", path, printable(why)), kFormats);
 }
 
 void check_size(const std::string& path, int64_t width, int64_t height, size_t file_bytes) {
@@ -198,8 +203,7 @@ Image decode_stb(const std::string& path, std::string_view file) {
   int width = 0, height = 0, channels = 0;
   const Announced announced = look_at(file);
   if (announced.width != -1) check_size(path, announced.width, announced.height, file.size());
-  if (!announced.sane) not_an_image(path, "a Huffman table is damaged");
-  if (!announced.complete) not_an_image(path, "its data are cut off");
+  if (announced.problem) not_an_image(path, announced.problem);
   largest_block = size_t(1) << 20;
   const bool known = stbi_info_from_memory(bytes, int(file.size()), &width, &height, &channels);
   if (!known) not_an_image(path, stbi_failure_reason() ? stbi_failure_reason() : "unknown format");

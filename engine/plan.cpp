@@ -164,12 +164,6 @@ void check_precision(const Context& ctx, Precision precision) {
                 "use fp32");
 }
 
-const Tape::Slot& Tape::slot(int node) const {
-  for (const Slot& s : slots)
-    if (s.node == node) return s;
-  fail("the tape holds nothing for node {}", node);
-}
-
 Plan::Plan(Context& ctx, const Network& network, Shape input, const PlanOptions& options)
     : ctx_(&ctx), network_(&network), options_(options), shapes_(network.shapes(input)) {
   CHECK(input.n > 0, "a plan for a batch of {}", input.n);

@@ -1,4 +1,4 @@
-// Tapes as safetensors files: NODE.gate [N,C,H,W] (0 below, 1 inside, 2 above a clip), NODE.switch [N,C,h,w].
+// Tapes, and tapes as safetensors files: NODE.gate [N,C,H,W] (0 below, 1 inside, 2 above a clip), NODE.switch [N,C,h,w].
 #include <map>
 
 #include "engine/plan.h"
@@ -31,6 +31,12 @@ std::string name_of(const Network& network, const Tape::Slot& slot) {
 }
 
 }  // namespace
+
+const Tape::Slot& Tape::slot(int node) const {
+  for (const Slot& s : slots)
+    if (s.node == node) return s;
+  fail("the tape holds nothing for node {}", node);
+}
 
 void save_tape(Context& ctx, const Network& network, const Tape& tape, const std::string& path) {
   std::vector<std::vector<uint8_t>> bytes;

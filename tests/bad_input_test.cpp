@@ -358,8 +358,17 @@ TEST(BadImage, Refused) {
   refuse("cannot hold", png_of(9'000, 9'000, "x"));
   refuse("not an image", png_of(4, 4, "x"));                            // too few pixels
   refuse("not an image", png_of(4, 4, std::string(50'000'000, '\0')));  // unfolds to far more than the picture
+  // stb names the chunk that it does not know: one that must be known begins with a capital.
+  refuse("(A\\x0aB\\x1b PNG chunk", png_of(2, 1, "abc").insert(33, png_chunk("A\nB\x1b", "")));
   // A Huffman table of 16 x 255 codes: stb's arrays hold 256.
   refuse("Huffman table", "\xff\xd8\xff\xc4\x10\x03" + std::string(1, '\0') + std::string(5000, '\xff') + "\xff\xd9");
+  // The same behind a fill byte, which stb allows; nothing may reach it that was not looked at.
+  refuse("unknown format", "\xff\xff\xd8\xff\xc4\x10\x03" + std::string(1, '\0') + std::string(5000, '\xff') + "\xff\xd9");
+  // A BMP of 10^8 x 10^8 pixels of 65535 bits, the product of which no int64 holds.
+  const std::string side("\0\xe1\xf5\x05", 4);
+  refuse("megapixels", "BM" + std::string(12, '\0') + std::string("\x28\0\0\0", 4) + side + side + "\1" +
+                           std::string(1, '\0') + "\xff\xff" + std::string(30, '\0'));
+  refuse("first chunk is not IHDR", png_of(2, 1, "abc").insert(8, png_chunk("CgBI", "\x50\x01\x20\x06")));
   refuse("cannot hold", "P5 9000 9000 255\nabc");
   refuse("megapixels", "P6 50000 50000 255\nabc");
   refuse("0x1", "P5 0 1 255\nabc");
@@ -475,6 +484,8 @@ TEST(BadLabels, Refused) {
   expect_error("not a text", [&] { load_labels(t.put("x", std::string("a\0b", 3))); });
   expect_error("not a text", [&] { load_labels(t.put("x", "a\x1b[31mb")); });
   expect_error("not a text", [&] { load_labels(t.put("x", "caf\xe9")); });
+  expect_error("inside line 2", [&] { load_labels(t.put("x", "cat\r\n\rdog\r\n")); });
+  expect_error("inside line 1", [&] { load_labels(t.put("x", "cat\rdog\r")); });
 }
 
 // ---- data sets
@@ -498,6 +509,8 @@ TEST(BadDataset, Idx) {
   refuse("cannot hold", big_endian(0x803) + big_endian(0xffffffff) + big_endian(0xffffffff) + big_endian(0xffffffff),
          labels);
   refuse("cannot hold", big_endian(0x803) + big_endian(60000) + images.substr(8), labels);
+  // 200 bytes out of 20: only gzip unfolds.
+  refuse("cannot hold", big_endian(0x803) + big_endian(100) + images.substr(8), labels);
   refuse("cannot hold", big_endian(0x803) + big_endian(0) + images.substr(8), labels);
   refuse("2 images", images, big_endian(0x801) + big_endian(3) + "\1\2\3");
   refuse("1 of 2 bytes", images, labels.substr(0, 9));

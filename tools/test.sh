@@ -135,7 +135,7 @@ shell_scripts() {
     echo "no shellcheck here" >"$STEP_NOTE"
     return 77
   fi
-  shellcheck -x tools/*.sh tests/install/run.sh .ci/run
+  shellcheck -x tools/*.sh tests/install/run.sh tests/fuzz/run.sh .ci/run
 }
 
 # Compiles every .cu file for the GPUs we ship for, where nvcc is at hand; the kernels of products must not spill.
