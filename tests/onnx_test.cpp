@@ -309,6 +309,51 @@ TEST(OnnxTensors, TypesAndPlaces) {
   refused("is no size", "weights/w.bin", "-8");
 }
 
+// ---- as a model: preprocessing and labels beside the file, weights that are not finite
+
+TEST(OnnxModels, PreprocessingBesideTheFile) {
+  const TempFolder folder;
+  const std::string path = put_golden(folder, "head");
+  const Model assumed = open_model({path, "", ""}, {});
+  ASSERT_EQ(assumed.warnings.size(), 1u);
+  EXPECT_NE(assumed.warnings[0].find("head.json"), std::string::npos) << assumed.warnings[0];
+  EXPECT_EQ(assumed.weights, path);
+  folder.put("names.txt", "a\nb\nc\n");
+  folder.put("head.json", R"({"resize": "direct", "size": [7, 6], "labels": "names.txt"})");
+  const Model told = open_model({path, "", ""}, {});
+  EXPECT_TRUE(told.warnings.empty());
+  EXPECT_EQ(told.labels, (std::vector<std::string>{"a", "b", "c"}));
+  folder.put("names.txt", "a\nb\n");
+  expect_error("has 2 labels, but", [&] { open_model({path, "", ""}, {}); });
+  folder.put("head.json", R"({"resize": "direct", "size": [7, 6], "output": "elsewhere"})");
+  expect_error("no output 'elsewhere'", [&] { open_model({path, "", ""}, {}); });
+  const Model random = open_model({path, "random:3", folder.put("p.json", R"({"resize": "direct", "size": [7, 6]})")}, {});
+  EXPECT_EQ(random.weights, "random:3");
+}
+
+TEST(OnnxModels, WarnsOfWeightsThatAreNotFinite) {
+  onnx::ModelProto model = model_of("conv");
+  auto* raw = model.mutable_graph()->mutable_initializer(0)->mutable_raw_data();
+  const float values[] = {NAN, INFINITY};
+  raw->replace(0, sizeof values, reinterpret_cast<const char*>(values), sizeof values);
+  const TempFolder folder;
+  const std::string path = folder.put("nan.onnx", model.SerializeAsString());
+  folder.put("nan.json", R"({"resize": "direct", "size": [7, 6]})");
+  const Model opened = open_model({path, "", ""}, {});
+  ASSERT_EQ(opened.warnings.size(), 1u);
+  EXPECT_NE(opened.warnings[0].find("2 of the weights"), std::string::npos) << opened.warnings[0];
+}
+
+// The batch that an exporter wrote down does not bind.
+TEST(OnnxModels, FixedBatchesAreOpen) {
+  onnx::ModelProto model = model_of("flatten_gemm");
+  auto* shape = model.mutable_graph()->mutable_input(0)->mutable_type()->mutable_tensor_type()->mutable_shape();
+  shape->mutable_dim(0)->set_dim_value(8);
+  const TempFolder folder;
+  const OnnxNetwork read = read_onnx(folder.put("fixed.onnx", model.SerializeAsString()));
+  EXPECT_EQ(read.network.shapes({3, 4, 7, 6}).back(), (Shape{3, 5, 1, 1}));
+}
+
 // ---- published networks
 
 struct Published {
