@@ -46,7 +46,8 @@ std::vector<std::string> load_labels(const std::string& path) {
     const size_t end = rest.find('\n');
     std::string_view line = trimmed(rest.substr(0, end));
     if (line.find('\r') != std::string_view::npos)
-      throw Error(fmt::format("{}: a carriage return inside line {}", path, out.size() + 1), "end lines with a line feed");
+      throw Error(fmt::format("{}: a carriage return inside line {}", path, out.size() + 1),
+                  "end lines with a line feed");
     if (begins_with_wordnet_number(line)) line.remove_prefix(10);
     line = trimmed(line.substr(0, line.find(',')));
     if (line.empty()) throw Error(fmt::format("{}: line {} names no class", path, out.size() + 1), hint);

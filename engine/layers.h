@@ -73,5 +73,7 @@ template <typename... Fs>
 struct overloaded : Fs... {
   using Fs::operator()...;
 };
+template <typename... Fs>
+overloaded(Fs...) -> overloaded<Fs...>;  // clang before 17 does not find this by itself
 
 }  // namespace switchback

@@ -38,6 +38,7 @@ onnx::ModelProto parse(const std::string& path) {
   const google::protobuf::LogSilencer quiet;  // errors are ours to report
   google::protobuf::io::CodedInputStream in(reinterpret_cast<const uint8_t*>(bytes.data()), int(bytes.size()));
   in.SetRecursionLimit(32);
+  in.PushLimit(int(bytes.size()));  // else a string of any length that is only claimed is given 50 MB at once
   onnx::ModelProto model;
   if (bytes.empty() || !model.ParseFromCodedStream(&in) || !in.ConsumedEntireMessage() || !model.has_graph())
     throw Error(fmt::format("{}: not an ONNX file, or cut short", path),

@@ -363,7 +363,8 @@ TEST(BadImage, Refused) {
   // A Huffman table of 16 x 255 codes: stb's arrays hold 256.
   refuse("Huffman table", "\xff\xd8\xff\xc4\x10\x03" + std::string(1, '\0') + std::string(5000, '\xff') + "\xff\xd9");
   // The same behind a fill byte, which stb allows; nothing may reach it that was not looked at.
-  refuse("unknown format", "\xff\xff\xd8\xff\xc4\x10\x03" + std::string(1, '\0') + std::string(5000, '\xff') + "\xff\xd9");
+  refuse("unknown format",
+         "\xff\xff\xd8\xff\xc4\x10\x03" + std::string(1, '\0') + std::string(5000, '\xff') + "\xff\xd9");
   // A BMP of 10^8 x 10^8 pixels of 65535 bits, the product of which no int64 holds.
   const std::string side("\0\xe1\xf5\x05", 4);
   refuse("megapixels", "BM" + std::string(12, '\0') + std::string("\x28\0\0\0", 4) + side + side + "\1" +

@@ -2,7 +2,7 @@
 """Writes the fuzzers' first inputs, valid and nearly so, into tests/fuzz/corpus/READER/. What broke a reader since lies
 beside them as found_*.
 
-    tests/fuzz/seeds.py         needs NumPy, and Pillow for the JPEG files
+    tests/fuzz/seeds.py         needs NumPy, Pillow (JPEG) and onnx
 """
 import gzip
 import io
@@ -200,9 +200,53 @@ def write_tapes():
         full=b"\10" + (job + 5 * note).encode(), text=b"\4hello\n")
 
 
+# ---- networks
+
+
+def onnx_model(nodes, inputs=(1, 1, 4, 4), constants=(), opset=13, output="y"):
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+    graph = helper.make_graph(
+        [helper.make_node(kind, list(takes), [makes], name=makes, **attributes) for kind, takes, makes, attributes in nodes],
+        "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, inputs)],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.array(values), name) for name, values in dict(constants).items()])
+    model = helper.make_model(graph, opset_imports=[onnx.OperatorSetIdProto(version=opset)])
+    model.ClearField("producer_name")
+    return model.SerializeToString()
+
+
+def write_networks():
+    w, b = np.ones((2, 1, 3, 3), "f4"), np.ones(2, "f4")
+    conv = ("Conv", ("x", "w", "b"), "c", {"pads": [1, 1, 1, 1]})
+    weights = {"w": w, "b": b}
+    norm = {n: b for n in ("s", "o", "m", "v")}
+    put("onnx", conv=onnx_model([conv, ("Relu", "c", "y", {})], constants=weights),
+        norm=onnx_model([conv, ("BatchNormalization", ("c", "s", "o", "m", "v"), "y", {})], constants={**weights, **norm}),
+        pools=onnx_model([("MaxPool", "x", "p", {"kernel_shape": [2, 2], "ceil_mode": 1}),
+                          ("AveragePool", "p", "y", {"kernel_shape": [1, 1], "count_include_pad": 1})]),
+        linear=onnx_model([("Flatten", "x", "f", {}), ("Gemm", ("f", "w"), "g", {"transB": 1}), ("Softmax", "g", "y", {})],
+                          constants={"w": np.ones((2, 16), "f4")}),
+        residual=onnx_model([("Sigmoid", "x", "s", {}), ("Mul", ("x", "s"), "p", {}), ("Add", ("p", "x"), "a", {}),
+                             ("Concat", ("a", "x"), "y", {"axis": 1})]),
+        movements=onnx_model([("Slice", ("x", "zero", "two", "axis"), "l", {}), ("Transpose", "l", "t", {"perm": [0, 1, 3, 2]}),
+                              ("Reshape", ("t", "shape"), "y", {})],
+                             constants={"zero": np.array([0]), "two": np.array([2]), "axis": np.array([2]),
+                                        "shape": np.array([0, -1])}),
+        resize=onnx_model([("Resize", ("x", "", "scales"), "y", {"mode": "linear"})],
+                          constants={"scales": np.array([1, 1, 2, 2], "f4")}),
+        transposed=onnx_model([("ConvTranspose", ("x", "w"), "y", {"strides": [2, 2]})],
+                              constants={"w": np.ones((1, 2, 2, 2), "f4")}),
+        constants=onnx_model([("Shape", "x", "h", {}), ("Gather", ("h", "i"), "n", {}), ("Unsqueeze", ("n", "i0"), "u", {}),
+                              ("Concat", ("u", "rest"), "d", {"axis": 0}), ("Reshape", ("x", "d"), "y", {})],
+                             constants={"i": np.array(0), "i0": np.array([0]), "rest": np.array([-1])}),
+        cycle=onnx_model([("Relu", "y", "z", {}), ("Relu", "z", "y", {})]), missing=onnx_model([conv, ("Relu", "c", "y", {})]),
+        unknown=onnx_model([("NonZero", "x", "y", {})]), opset=onnx_model([("Relu", "x", "y", {})], opset=99))
+
 write_safetensors()
 write_npy()
 write_images()
 write_datasets()
 write_texts()
 write_tapes()
+write_networks()

@@ -7,9 +7,9 @@
 
 using namespace switchback;
 
-// A context brings oneDNN's convolutions along (kernels/dnnl.cpp), which ask for this. None runs here, and so the rest of
-// kernels/conv.cpp, with the kernels that it calls, need not be built.
-Shape switchback::output_shape(const Conv2d&, Shape) { fuzz::broken(__FILE__, __LINE__, "a tape needs no convolution"); }
+// A context brings oneDNN's convolutions along (kernels/dnnl.cpp), which ask for this. None runs here, and so the rest
+// of kernels/conv.cpp, with the kernels that it calls, need not be built.
+Shape switchback::output_shape(const Conv2d&, Shape) { fuzz::broken(__FILE__, __LINE__, "no convolution in tapes"); }
 
 namespace {
 

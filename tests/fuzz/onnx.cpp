@@ -1,0 +1,38 @@
+// Networks (engine/onnx.h). An input is the ONNX file; external data are looked for in a folder without any.
+#include "engine/onnx.h"
+
+#include <unistd.h>
+
+#include "tests/fuzz/fuzz.h"
+
+using namespace switchback;
+
+namespace {
+
+// Protocol buffers unfold (an empty node is two bytes and an object of some hundreds), and so do graphs of constants.
+constexpr fuzz::Allowance kAllowance{2000, 1 << 20};
+
+void touch_all(const Network& network) {
+  PROMISED(!network.nodes.empty());
+  for (size_t i = 0; i < network.nodes.size(); ++i) {
+    const Node& node = network.nodes[i];
+    for (const int input : node.inputs) PROMISED(input >= 0 && size_t(input) < i);
+    for (const Tensor* x : {&node.weight, &node.bias, &node.running_mean, &node.running_var}) fuzz::touch(x->values());
+    PROMISED(!describe(node.layer).empty());
+  }
+  PROMISED(network.shapes(network.input).size() == network.nodes.size());
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  static fuzz::MemoryFile file;
+  static const std::string path = [] {
+    const std::string name = fuzz::work_folder() + "/x.onnx";
+    PROMISED(symlink(file.path().c_str(), name.c_str()) == 0);
+    return name;
+  }();
+  file.put(fuzz::text_of(data, size));
+  fuzz::read_within(kAllowance, size, [&] { touch_all(read_onnx(path).network); });
+  return 0;
+}
