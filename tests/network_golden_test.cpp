@@ -212,15 +212,15 @@ std::string test_name(const testing::TestParamInfo<Row>& info) {
   return info.param.device->gpu ? name + "_" + info.param.device->name : name;
 }
 
-// The emulated device is slow: of the later architectures it runs small ones with what the others do not have.
+// The emulated device is slow: of the later architectures it runs those with what the others do not have.
 std::vector<const char*> names(const test::DeviceRow& device) {
-  std::vector<const char*> all{"lenet",    "lenet_noisy", "alexnet",  "vgg11",    "vgg13",    "vgg16",
-                               "vgg19",    "vgg11_bn",    "vgg13_bn", "vgg16_bn", "vgg19_bn", "resnet18",
-                               "resnet34", "autoencoder", "context"};
+  std::vector<const char*> all{"lenet",    "lenet_noisy", "alexnet",     "vgg11",    "vgg13",    "vgg16",
+                               "vgg19",    "vgg11_bn",    "vgg13_bn",    "vgg16_bn", "vgg19_bn", "resnet18",
+                               "resnet34", "autoencoder", "mobilenet_v2", "googlenet"};
   if (!device.emulated)
     all.insert(all.end(), {"resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d",
-                           "resnet50_dilated011", "squeezenet1_0", "squeezenet1_1", "googlenet", "mobilenet_v2",
-                           "caffenet", "encoder_decoder"});
+                           "resnet50_dilated011", "squeezenet1_0", "squeezenet1_1", "caffenet", "context",
+                           "encoder_decoder"});
   return all;
 }
 

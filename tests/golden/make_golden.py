@@ -60,7 +60,7 @@ MODELS = {
     "resnet50": ((1, 3, 45, 51), 12, "layer3.2.conv2", ["layer1.0.add", "layer2.0.conv2", "layer4.2.relu_1"]),
     "resnet101": ((1, 3, 33, 40), 13, "layer3.20.conv1", ["layer3.22.relu_2"]),
     "resnet152": ((1, 3, 36, 33), 14, "layer3.9.conv3", ["layer2.7.relu_2"]),
-    "wide_resnet50_2": ((1, 3, 34, 37), 15, "layer2.3.conv2", ["layer4.0.bn2"]),
+    "wide_resnet50_2": ((1, 3, 34, 37), 15, "layer3.2.conv2", ["layer4.0.bn2"]),
     "resnext50_32x4d": ((1, 3, 38, 35), 16, "layer2.1.conv2", ["layer1.2.bn2", "layer4.1.relu_1"]),
     "resnet50:dilated=0,1,1": ((1, 3, 42, 39), 17, "layer4.1.conv2", ["layer3.0.conv2", "layer4.2.add"]),
     "squeezenet1_0": ((1, 3, 41, 44), 18, "features.7.expand3x3", ["features.3.cat", "features.6", "classifier.2"]),
