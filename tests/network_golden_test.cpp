@@ -107,9 +107,11 @@ class NetworkGolden : public testing::TestWithParam<Row> {
   Golden golden{GetParam().name};
   Pass run{golden, GetParam().device->open()};
   void SetUp() override { run.ctx.conv = GetParam().algorithm; }
+  void expect_activations();
+  void expect_maps_with_the_references_tape();
 };
 
-TEST_P(NetworkGolden, LogitsAndActivations) {
+void NetworkGolden::expect_activations() {
   std::vector<int> nodes;
   for (const auto& name : golden.about["activations"]) nodes.push_back(golden.network.find(name.get<std::string>()));
   nodes.push_back(run.unit_node);
@@ -129,7 +131,9 @@ TEST_P(NetworkGolden, LogitsAndActivations) {
   }
 }
 
-TEST_P(NetworkGolden, MapsWithTheReferencesGatesAndSwitches) {
+TEST_P(NetworkGolden, LogitsAndActivations) { expect_activations(); }
+
+void NetworkGolden::expect_maps_with_the_references_tape() {
   Plan plan = run.plan({run.unit_node});
   run.forward(plan, golden.file.load("input"), 0, run.input.n);
   load_tape(run.ctx, golden.network, run.tape, golden.file.path());
@@ -139,6 +143,16 @@ TEST_P(NetworkGolden, MapsWithTheReferencesGatesAndSwitches) {
     EXPECT_LT(relative_error(run.map(plan, run.unit_node, run.hidden_units(), rule),
                              golden.file.load(std::string("unit.") + name)), 1e-5) << "unit." << name;
   }
+}
+
+TEST_P(NetworkGolden, MapsWithTheReferencesGatesAndSwitches) { expect_maps_with_the_references_tape(); }
+
+// Networks that would be too slow on the emulated device with all the tests below.
+class SlowNetworkGolden : public NetworkGolden {};
+
+TEST_P(SlowNetworkGolden, ActivationsAndMaps) {
+  expect_activations();
+  expect_maps_with_the_references_tape();
 }
 
 // The inputs were chosen so that no gate or switch is near a tie (LeNet's flat backgrounds tie exactly instead, in both).
@@ -212,30 +226,32 @@ std::string test_name(const testing::TestParamInfo<Row>& info) {
   return info.param.device->gpu ? name + "_" + info.param.device->name : name;
 }
 
-// The emulated device is slow: of the later architectures it runs those with what the others do not have.
-std::vector<const char*> names(const test::DeviceRow& device) {
-  std::vector<const char*> all{"lenet",    "lenet_noisy", "alexnet",     "vgg11",    "vgg13",    "vgg16",
-                               "vgg19",    "vgg11_bn",    "vgg13_bn",    "vgg16_bn", "vgg19_bn", "resnet18",
-                               "resnet34", "autoencoder", "mobilenet_v2", "googlenet"};
-  if (!device.emulated)
-    all.insert(all.end(), {"resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d",
-                           "resnet50_dilated011", "squeezenet1_0", "squeezenet1_1", "caffenet", "context",
-                           "encoder_decoder"});
-  return all;
-}
+constexpr const char* kSmall[] = {"lenet",    "lenet_noisy", "alexnet",  "vgg11",    "vgg13",
+                                  "vgg16",    "vgg19",       "vgg11_bn", "vgg13_bn", "vgg16_bn",
+                                  "vgg19_bn", "resnet18",    "resnet34", "autoencoder"};
+constexpr const char* kSlow[] = {"resnet50",        "resnet101",           "resnet152",     "wide_resnet50_2",
+                                 "resnext50_32x4d", "resnet50_dilated011", "squeezenet1_0", "squeezenet1_1",
+                                 "googlenet",       "mobilenet_v2",        "caffenet",      "context",
+                                 "encoder_decoder"};
 
-std::vector<Row> rows() {
+// slow: kSlow on the emulated device; else all that remains.
+std::vector<Row> rows(bool slow) {
   using enum ConvAlgorithm;
   std::vector<Row> all;
   for (const test::DeviceRow& device : test::devices()) {
     if (!device.why_not().empty()) continue;  // counted as skipped by Op/Conv
-    for (const ConvAlgorithm algorithm : device.gpu ? std::vector{own} : std::vector{automatic, direct, winograd})
-      for (const char* name : names(device)) all.push_back({name, &device, algorithm});
+    for (const ConvAlgorithm algorithm : device.gpu ? std::vector{own} : std::vector{automatic, direct, winograd}) {
+      if (!slow)
+        for (const char* name : kSmall) all.push_back({name, &device, algorithm});
+      if (slow == device.emulated)
+        for (const char* name : kSlow) all.push_back({name, &device, algorithm});
+    }
   }
   return all;
 }
 
-INSTANTIATE_TEST_SUITE_P(Zoo, NetworkGolden, testing::ValuesIn(rows()), test_name);
+INSTANTIATE_TEST_SUITE_P(Zoo, NetworkGolden, testing::ValuesIn(rows(false)), test_name);
+INSTANTIATE_TEST_SUITE_P(Zoo, SlowNetworkGolden, testing::ValuesIn(rows(true)), test_name);
 
 // Gradients with respect to an inner layer: chained through it they give the gradient at the input.
 class InnerLayers : public test::OnDevice {};
