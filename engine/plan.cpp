@@ -250,9 +250,10 @@ namespace {
 
 // Features rather than maps: what comes out of flatten or a linear layer, and what keeps its shape behind that.
 bool is_vector(const Network& network, int node) {
-  for (;;) {
-    const Node& n = network.nodes[size_t(node)];
-    if (std::holds_alternative<Linear>(n.layer) || std::holds_alternative<Flatten>(n.layer)) return true;
+  std::vector<bool> vector(size_t(node) + 1, false);
+  for (size_t i = 0; i < vector.size(); ++i) {
+    const Node& n = network.nodes[i];
+    const bool makes = std::holds_alternative<Linear>(n.layer) || std::holds_alternative<Flatten>(n.layer);
     const bool keeps = std::holds_alternative<ReLU>(n.layer) || std::holds_alternative<Dropout>(n.layer) ||
                        std::holds_alternative<Softmax>(n.layer) || std::holds_alternative<Add>(n.layer) ||
                        std::holds_alternative<Concat>(n.layer) ||
@@ -261,9 +262,10 @@ bool is_vector(const Network& network, int node) {
                        std::holds_alternative<Hardsigmoid>(n.layer) || std::holds_alternative<Smooth>(n.layer) ||
                        std::holds_alternative<Binary>(n.layer) || std::holds_alternative<BinaryConstant>(n.layer) ||
                        std::holds_alternative<Slice>(n.layer);
-    if (!keeps) return false;
-    node = n.inputs[0];
+    const auto is_vector = [&](int input) { return vector[size_t(input)]; };  // a map with a vector is a map
+    vector[i] = makes || (keeps && std::all_of(n.inputs.begin(), n.inputs.end(), is_vector));
   }
+  return vector[size_t(node)];
 }
 
 }  // namespace

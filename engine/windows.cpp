@@ -1,6 +1,9 @@
 #include "engine/windows.h"
 
 #include <algorithm>
+#include <limits>
+#include <type_traits>
+#include <utility>
 
 #include "kernels/check.h"
 
@@ -43,11 +46,72 @@ std::vector<int> sources(const Step& step) {
   return all;
 }
 
-// Layers whose output at one place depends on the inputs at that place alone.
-bool pointwise(const Layer& layer) {
-  return std::holds_alternative<ReLU>(layer) || std::holds_alternative<BatchNorm2d>(layer) ||
-         std::holds_alternative<LocalResponseNorm>(layer) || std::holds_alternative<Softmax>(layer) ||
-         std::holds_alternative<Add>(layer) || std::holds_alternative<Concat>(layer);
+// Outputs p·stride − pad + k·dilation of a transposed convolution for the inputs p in `in`.
+Interval spread(const Slide& s, Interval in, int64_t outputs) {
+  if (in.size() == 0) return {};
+  return {std::max<int64_t>(0, in.begin * s.stride - s.pad),
+          std::min(outputs, (in.end - 1) * s.stride - s.pad + (s.kernel - 1) * s.dilation + 1)};
+}
+
+// From the first to the last output that is made of inputs in `in`. `back`: the outputs of each input, ascending.
+Interval through(const Resampling::Table& back, Interval in) {
+  Interval y{std::numeric_limits<int64_t>::max(), 0};
+  for (int64_t i = in.begin; i < in.end; ++i) {
+    const int32_t first = back.first[size_t(i)], last = back.first[size_t(i) + 1];
+    if (first == last) continue;
+    y = {std::min<int64_t>(y.begin, back.taps[size_t(first)].from),
+         std::max<int64_t>(y.end, back.taps[size_t(last) - 1].from + 1)};
+  }
+  return y.size() ? y : Interval{};
+}
+
+// Sums and differences with a constant: a change passes through them.
+bool passes_changes(const BinaryConstant& l) {
+  return l.function == BinaryFunction::add || (l.function == BinaryFunction::sub && !l.reversed);
+}
+// Products with a constant, and quotients by one, act on a change as on a value.
+bool is_linear(const BinaryConstant& l) {
+  return l.function == BinaryFunction::mul || (l.function == BinaryFunction::div && !l.reversed);
+}
+bool is_linear(const Binary& l) { return l.function == BinaryFunction::add || l.function == BinaryFunction::sub; }
+
+template <typename L, typename... Ls>
+constexpr bool kOneOf = (std::is_same_v<L, Ls> || ...);
+template <typename L>
+constexpr bool kResamples = kOneOf<L, Resize, Pad, Slice, ChannelShuffle>;
+template <typename L>
+constexpr bool kSlides = kOneOf<L, Conv2d, MaxPool2d, AvgPool2d>;
+
+// Whether a step's output at one place depends on its inputs at that place alone.
+bool pointwise(const WindowNetwork& shared, const Step& step) {
+  const Layer& layer = layer_of(shared.network(), step.node);
+  const bool may_be = std::visit(
+      []<typename L>(const L&) {
+        return kOneOf<L, ReLU, BatchNorm2d, LocalResponseNorm, Softmax, Add, Concat, LeakyReLU, PReLU, Clip,
+                      Hardsigmoid, Smooth, Binary, BinaryConstant, Reduce>;
+      },
+      layer);
+  const Shape y = shared.shape(step.output);
+  const auto same_places = [&](int value) { return shared.shape(value).h == y.h && shared.shape(value).w == y.w; };
+  if (!may_be || !std::all_of(step.inputs.begin(), step.inputs.end(), same_places)) return false;
+  const auto* constant = std::get_if<BinaryConstant>(&layer);  // one for each place is not cut into windows
+  return !constant || passes_changes(*constant) || constant->shape.h * constant->shape.w == 1;
+}
+
+// Whether a step's outputs can be computed where its inputs change. (Others mix all places, and are given whole maps.)
+bool has_windows(const WindowNetwork& shared, const Step& step) {
+  const bool moves = std::visit(
+      []<typename L>(const L&) { return kSlides<L> || kResamples<L> || kOneOf<L, ConvTranspose2d>; },
+      layer_of(shared.network(), step.node));
+  return moves || pointwise(shared, step);
+}
+
+// A convolution of changes on windows that hold all it reads.
+template <typename C>
+C on_windows(C conv) {
+  conv.pad_top = conv.pad_left = conv.pad_bottom = conv.pad_right = 0;
+  conv.has_bias = false;
+  return conv;
 }
 
 }  // namespace
@@ -105,7 +169,7 @@ void WindowNetwork::set_image(const float* image, const float* baseline) {
 
 double WindowNetwork::flops(const Step& step) const {
   const Layer& layer = layer_of(network(), step.node);
-  if (!std::holds_alternative<Conv2d>(layer) && !std::holds_alternative<Linear>(layer)) return 0;
+  if (!std::visit([]<typename L>(const L&) { return kOneOf<L, Conv2d, ConvTranspose2d, Linear>; }, layer)) return 0;
   const Shape x =
       std::holds_alternative<Linear>(layer) ? Shape{1, shape(step.inputs[0]).item(), 1, 1} : shape(step.inputs[0]);
   return double(switchback::flops(layer, std::span(&x, 1)));
@@ -119,16 +183,23 @@ std::vector<Interval> WindowNetwork::reach(Interval change, bool vertical) const
     const Layer& layer = layer_of(network(), step.node);
     const int64_t outputs = extent(step.output);
     Interval& y = all[size_t(step.output)];
-    const auto slide = [&](const auto& l) { y = through(slide_of(l, vertical), all[size_t(step.inputs[0])], outputs); };
-    std::visit(overloaded{[&](const Conv2d& l) { slide(l); }, [&](const MaxPool2d& l) { slide(l); },
-                          [&](const AvgPool2d& l) { slide(l); },
-                          [&](const auto&) {
-                            if (!pointwise(layer))
-                              y = {0, outputs};
-                            else
-                              for (int value : step.inputs) y = both(y, all[size_t(value)]);
-                          }},
-               layer);
+    const Interval x = all[size_t(step.inputs[0])];
+    std::visit(
+        [&]<typename L>(const L& l) {
+          if constexpr (kSlides<L>) {
+            y = through(slide_of(l, vertical), x, outputs);
+          } else if constexpr (kOneOf<L, ConvTranspose2d>) {
+            y = spread(slide_of(l, vertical), x, outputs);
+          } else if constexpr (kResamples<L>) {
+            const Resampling::Tables& back = packed_resampling(network(), step.node, shape(step.inputs[0])).backward();
+            y = through(vertical ? back.rows : back.columns, x);
+          } else if (pointwise(*this, step)) {
+            for (int value : step.inputs) y = both(y, all[size_t(value)]);
+          } else {
+            y = {0, outputs};
+          }
+        },
+        layer);
     if (step.residual >= 0) y = both(y, all[size_t(step.residual)]);
   }
   return all;
@@ -138,8 +209,11 @@ std::vector<Interval> WindowNetwork::reach(Interval change, bool vertical) const
 
 struct WindowPlan::Op {
   const Step* step;
-  int input = -1;  // buffer: what a convolution reads, or the values that a layer without a linear form reads
+  // Buffers: what a layer reads that cannot read x's windows itself, and a binary function's second operand, or what a
+  // transposed convolution gives before it is cut.
+  int input = -1, other = -1;
   std::unique_ptr<ConvWeights> weights = nullptr;
+  std::unique_ptr<ConvTransposeWeights> transposed = nullptr;
 };
 
 WindowPlan::WindowPlan(WindowNetwork& shared, std::span<const Box> boxes, int64_t capacity)
@@ -178,9 +252,7 @@ void WindowPlan::choose_sizes(std::span<const Box> boxes) {
   };
   decide(0, true);
   for (const Step& step : shared_->steps()) {
-    const Layer& layer = layer_of(network, step.node);
-    bool possible = pointwise(layer) || std::holds_alternative<Conv2d>(layer) ||
-                    std::holds_alternative<MaxPool2d>(layer) || std::holds_alternative<AvgPool2d>(layer);
+    bool possible = has_windows(*shared_, step);
     for (int value : sources(step)) possible = possible && windowed(value);
     decide(step.output, possible);
   }
@@ -197,10 +269,13 @@ void WindowPlan::add_ops() {
   if (windowed(0)) node_buffers_[0] = add_buffer(shared_->shape(0).c, sizes_[0], {.node = 0}, -1);
   std::vector<bool> cut(sizes_.size(), false);
   for (const Step& step : shared_->steps()) {
-    const Shape map = shared_->shape(step.output);
-    const Size size = sizes_[size_t(step.output)];
     if (windowed(step.output)) {
       add_op(step);
+      // A transposed convolution multiplies for each input, others for each output.
+      const bool transposed = std::holds_alternative<ConvTranspose2d>(layer_of(shared_->network(), step.node));
+      const int node = transposed ? step.inputs[0] : step.output;
+      const Shape map = shared_->shape(node);
+      const Size size = sizes_[size_t(node)];
       flops_ += shared_->flops(step) * double(size.h * size.w) / double(map.h * map.w);
     } else {
       for (int value : sources(step)) cut[size_t(value)] = cut[size_t(value)] || windowed(value) || value == 0;
@@ -215,26 +290,51 @@ void WindowPlan::add_ops() {
 void WindowPlan::add_op(const Step& step) {
   const int index = int(ops_.size());
   const Size size = sizes_[size_t(step.output)];
-  const Shape x = shared_->shape(step.inputs[0]);
   Op op{.step = &step};
   for (int value : sources(step)) buffers_[size_t(node_buffers_[size_t(value)])].last = index;
-  const Layer& layer = layer_of(shared_->network(), step.node);
-  if (const auto* conv = std::get_if<Conv2d>(&layer)) {
-    // What the windows read, padding included: the convolution itself then has none.
-    const Size read{(size.h - 1) * conv->stride_h + (conv->kernel_h - 1) * conv->dilation_h + 1,
-                    (size.w - 1) * conv->stride_w + (conv->kernel_w - 1) * conv->dilation_w + 1};
-    op.input =
-        add_buffer(x.c, read, {step.output, conv->stride_h, conv->stride_w, conv->pad_top, conv->pad_left}, index);
-    Conv2d unpadded = *conv;
-    unpadded.pad_top = unpadded.pad_left = unpadded.pad_bottom = unpadded.pad_right = 0;
-    unpadded.has_bias = false;
-    op.weights = std::make_unique<ConvWeights>(packed_conv(shared_->network(), step).without_bias(unpadded));
-  } else if (std::holds_alternative<BatchNorm2d>(layer) || std::holds_alternative<LocalResponseNorm>(layer) ||
-             std::holds_alternative<Softmax>(layer)) {
-    op.input = add_buffer(x.c, size, {.node = step.output}, index);
-  }
+  const auto add_input = [&](size_t i) {  // at the output's places
+    return add_buffer(shared_->shape(step.inputs[i]).c, size, {.node = step.output}, index);
+  };
+  std::visit(
+      [&]<typename L>(const L& l) {
+        if constexpr (kOneOf<L, Conv2d, ConvTranspose2d>) {
+          add_convolution(op, l, index);
+        } else if constexpr (kOneOf<L, Binary>) {
+          op.input = add_input(0);
+          op.other = add_input(1);
+        } else if constexpr (kOneOf<L, BinaryConstant>) {
+          if (!passes_changes(l)) op.input = add_input(0);
+        } else if constexpr (!kSlides<L> && !kResamples<L> && !kOneOf<L, ReLU, Add, Concat>) {
+          op.input = add_input(0);
+        }
+      },
+      layer_of(shared_->network(), step.node));
   node_buffers_[size_t(step.output)] = add_buffer(shared_->shape(step.output).c, size, {.node = step.output}, index);
   ops_.push_back(std::move(op));
+}
+
+// What the windows read, padding included: the convolution itself then has none.
+void WindowPlan::add_convolution(Op& op, const Conv2d& conv, int index) {
+  const int y = op.step->output;
+  const Size size = sizes_[size_t(y)], read{(size.h - 1) * conv.stride_h + (conv.kernel_h - 1) * conv.dilation_h + 1,
+                                            (size.w - 1) * conv.stride_w + (conv.kernel_w - 1) * conv.dilation_w + 1};
+  op.input = add_buffer(conv.in_channels, read, {y, conv.stride_h, conv.stride_w, conv.pad_top, conv.pad_left}, index);
+  op.weights = std::make_unique<ConvWeights>(
+      packed_conv(shared_->network(), *op.step).without_bias(on_windows(conv)));
+}
+
+// All that the input's windows reach, cut to the output's afterwards: padding of this kind cuts.
+void WindowPlan::add_convolution(Op& op, const ConvTranspose2d& conv, int index) {
+  const int x = op.step->inputs[0];
+  const Size size = sizes_[size_t(x)];
+  ConvTranspose2d uncut = on_windows(conv);
+  uncut.output_pad_h = uncut.output_pad_w = 0;
+  const Shape reached = output_shape(uncut, {capacity_, conv.in_channels, size.h, size.w});
+  op.input = add_buffer(conv.in_channels, size, {.node = x}, index);
+  op.other = add_buffer(conv.out_channels, {reached.h, reached.w},
+                        {x, conv.stride_h, conv.stride_w, conv.pad_top, conv.pad_left}, index);
+  op.transposed = std::make_unique<ConvTransposeWeights>(
+      packed_conv_transpose(shared_->network(), *op.step).without_bias(uncut));
 }
 
 void WindowPlan::place_buffers() {
@@ -345,33 +445,65 @@ void WindowPlan::run_op(const Op& op, int64_t n) {
   const View y = view(out, n);
   const Origin* places = origins(out);
   const Change x = change(step.inputs[0], n);
-  const View in = op.input >= 0 ? view(op.input, n) : View();
-  const auto from_values = [&](const auto& run) {  // for layers that are not linear: f(x + Δ) − f(x)
-    gather_values(ctx, x, places, in);
+  const ConstView clean = shared_->clean(shared_->before_relu(step));
+  const View in = op.input >= 0 ? view(op.input, n) : View(), other = op.other >= 0 ? view(op.other, n) : View();
+  const auto gather = [&](bool linear, const Change& from, View to) {
+    if (linear) gather_changes(ctx, from, places, to);
+    else gather_values(ctx, from, places, to);
+  };
+  // Linear layers act on Δ; with others the change is f(x + Δ) − f(x).
+  const auto act = [&](bool linear, const auto& run) {
+    gather(linear, x, in);
     run();
-    subtract_clean(ctx, shared_->clean(shared_->before_relu(step)), places, y);
+    if (!linear) subtract_clean(ctx, clean, places, y);
+  };
+  const auto slopes = [&](const Slopes& s) { act(false, [&] { slope_forward(ctx, s, in, y, nullptr); }); };
+  const auto ramp = [&](const Ramp& r) { act(false, [&] { ramp_forward(ctx, r, in, y, nullptr); }); };
+  const auto resample = [&] {
+    resample_changes(ctx, packed_resampling(shared_->network(), step.node, x.clean.shape), x, places, y);
   };
   std::visit(overloaded{
                  [&](const Conv2d&) {
                    gather_changes(ctx, x, origins(op.input), in);
                    conv2d_forward(ctx, *op.weights, in, y);
-                   if (step.residual >= 0) add_changes(ctx, change(step.residual, n), places, y);
                  },
-                 [&](const MaxPool2d& l) {
-                   max_pool2d_changes(ctx, l, x, shared_->clean(shared_->before_relu(step)), places, y);
+                 [&](const ConvTranspose2d&) {
+                   gather_changes(ctx, x, origins(op.input), in);
+                   conv_transpose2d_forward(ctx, *op.transposed, in, other);
+                   gather_changes(ctx, {.window = other, .origins = origins(op.other), .clean = clean}, places, y);
                  },
+                 [&](const MaxPool2d& l) { max_pool2d_changes(ctx, l, x, clean, places, y); },
                  [&](const AvgPool2d& l) { avg_pool2d_changes(ctx, l, x, places, y); },
                  [&](const ReLU&) { gather_changes(ctx, x, places, y); },
                  [&](const BatchNorm2d&) {
-                   gather_changes(ctx, x, places, in);
-                   channel_affine_forward(ctx, in, packed_affine(shared_->network(), step.node).scale_on(ctx), nullptr,
-                                          y);
+                   const AffineWeights& bn = packed_affine(shared_->network(), step.node);
+                   act(true, [&] { channel_affine_forward(ctx, in, bn.scale_on(ctx), nullptr, y); });
                  },
-                 [&](const LocalResponseNorm& l) { from_values([&] { lrn_forward(ctx, l, in, y); }); },
-                 [&](const Softmax&) { from_values([&] { softmax_forward(ctx, in, y); }); },
+                 [&](const LocalResponseNorm& l) { act(false, [&] { lrn_forward(ctx, l, in, y); }); },
+                 [&](const Softmax&) { act(false, [&] { softmax_forward(ctx, in, y); }); },
+                 [&](const LeakyReLU& l) { slopes({.all = l.slope}); },
+                 [&](const PReLU&) { slopes(packed_slopes(ctx, shared_->network(), step.node)); },
+                 [&](const Clip& l) { ramp(l); },
+                 [&](const Hardsigmoid& l) { ramp(l); },
+                 [&](const Smooth& l) { act(false, [&] { smooth_forward(ctx, l, in, y); }); },
+                 [&](const Reduce& l) { act(true, [&] { reduce_forward(ctx, l, in, y); }); },
+                 [&](const Resize&) { resample(); },
+                 [&](const Pad&) { resample(); },
+                 [&](const Slice&) { resample(); },
+                 [&](const ChannelShuffle&) { resample(); },
                  [&](const Add&) {
                    gather_changes(ctx, x, places, y);
                    add_changes(ctx, change(step.inputs[1], n), places, y);
+                 },
+                 [&](const Binary& l) {
+                   gather(is_linear(l), change(step.inputs[1], n), other);
+                   act(is_linear(l), [&] { binary_forward(ctx, l, in, other, y); });
+                 },
+                 [&](const BinaryConstant& l) {
+                   if (passes_changes(l)) return gather_changes(ctx, x, places, y);
+                   ConstView a = in, b = packed_constant(ctx, shared_->network(), step.node);
+                   if (l.reversed) std::swap(a, b);
+                   act(is_linear(l), [&] { binary_forward(ctx, {l.function}, a, b, y); });
                  },
                  [&](const Concat&) {
                    int64_t channel = 0;
@@ -383,6 +515,7 @@ void WindowPlan::run_op(const Op& op, int64_t n) {
                  [&](const auto&) { fail("{} has no windows", type_name(layer_of(shared_->network(), step.node))); },
              },
              layer_of(shared_->network(), step.node));
+  if (step.residual >= 0) add_changes(ctx, change(step.residual, n), places, y);
 }
 
 std::string WindowPlan::describe() const {

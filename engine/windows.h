@@ -117,6 +117,8 @@ class WindowPlan {
   int add_buffer(int64_t channels, Size size, Places places, int op);
   void add_ops();
   void add_op(const Step& step);
+  void add_convolution(Op& op, const Conv2d& conv, int index);
+  void add_convolution(Op& op, const ConvTranspose2d& conv, int index);
   void place_buffers();
   void write_origins(std::span<const Box> boxes);
   void run_ops(int64_t n);

@@ -69,6 +69,10 @@ ConvTransposeWeights::ConvTransposeWeights(const ConvTranspose2d& conv, const fl
     : conv_(conv), scaled_(scaled_weights(conv, weight, scale)), ones_and_bias_(ones_and_bias(bias)),
       mirror_(mirror_of(conv), scaled_.empty() ? weight : scaled_.data()) {}
 
+ConvTransposeWeights ConvTransposeWeights::without_bias(const ConvTranspose2d& conv) const {
+  return {conv, mirror_.without_bias(mirror_of(conv))};
+}
+
 const float* ConvTransposeWeights::ones_and_bias_on(Context& ctx) const {
   if (!ctx.gpu) return ones_and_bias_.data();
   return static_cast<const float*>(device_.get(ctx, 0, [&] {

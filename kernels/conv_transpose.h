@@ -38,6 +38,9 @@ class ConvTransposeWeights {
   ConvTransposeWeights(const ConvTranspose2d& conv, const float* weight, const std::vector<float>& bias = {},
                        const std::vector<float>& scale = {});
 
+  // As ConvWeights::without_bias; this object must outlive the result.
+  ConvTransposeWeights without_bias(const ConvTranspose2d& conv) const;
+
   const ConvTranspose2d& conv() const { return conv_; }
   const ConvWeights& mirror() const { return mirror_; }
   bool bias() const { return !ones_and_bias_.empty(); }
@@ -45,6 +48,7 @@ class ConvTransposeWeights {
   const float* ones_and_bias_on(Context& ctx) const;
 
  private:
+  ConvTransposeWeights(const ConvTranspose2d& conv, ConvWeights mirror) : conv_(conv), mirror_(std::move(mirror)) {}
   ConvTranspose2d conv_;
   std::vector<float> scaled_;  // the weights with the scale, where there is one
   std::vector<float> ones_and_bias_;

@@ -319,6 +319,7 @@ const DeviceOps* ops() {
       .expand_windows = expand_windows,
       .max_pool2d_changes = max_pool2d_changes,
       .avg_pool2d_changes = avg_pool2d_changes,
+      .resample_changes = resample_changes,
       .occlude_windows = occlude_windows,
       .occlude_images = occlude_images,
       .add_constant_offset = add_constant_offset,

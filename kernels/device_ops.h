@@ -98,6 +98,7 @@ struct DeviceOps {
   decltype(&switchback::expand_windows) expand_windows;
   decltype(&switchback::max_pool2d_changes) max_pool2d_changes;
   decltype(&switchback::avg_pool2d_changes) avg_pool2d_changes;
+  decltype(&switchback::resample_changes) resample_changes;
   decltype(&switchback::occlude_windows) occlude_windows;
   decltype(&switchback::occlude_images) occlude_images;
   decltype(&switchback::add_constant_offset) add_constant_offset;

@@ -120,7 +120,11 @@ struct Source {
   }
   SB_INLINE F8 change(const T* s, const T* delta, int lanes) const {
     if constexpr (std::is_same_v<Act, Identity>) return load8(delta, lanes);
-    else return _mm256_sub_ps(value(s, delta, lanes), act(load8(s, lanes)));
+    else return change(load8(s, lanes), load8(delta, lanes));
+  }
+  SB_INLINE F8 change(F8 s, F8 delta) const {
+    if constexpr (std::is_same_v<Act, Identity>) return delta;
+    else return _mm256_sub_ps(act(_mm256_add_ps(s, delta)), act(s));
   }
 
   const T *window, *clean;
@@ -326,6 +330,48 @@ void average_pool(Context& ctx, const AvgPool2d& pool, const Source<T, Act>& x, 
                });
 }
 
+// --- Resize, Pad, Slice, ChannelShuffle
+
+// The changes of eight channels of one pixel of the result; 0 where a channel is none of x's.
+template <typename T, typename Act>
+SB_INLINE F8 changes_of(const Source<T, Act>& x, const T* s, const T* delta, const std::vector<int32_t>& channels,
+                        int64_t channel, int lanes) {
+  if (channels.empty()) return x.change(s + channel, delta + channel, lanes);
+  alignas(32) float before[8] = {}, by[8] = {};
+  for (int i = 0; i < lanes; ++i) {
+    const int32_t from = channels[size_t(channel + i)];
+    if (from >= 0) before[i] = float(s[from]), by[i] = float(delta[from]);
+  }
+  return x.change(_mm256_load_ps(before), _mm256_load_ps(by));
+}
+
+// A constant (tap -1) lies in no window.
+template <typename T, typename Act>
+void resample(Context& ctx, const Resampling::Tables& tables, const Source<T, Act>& x, const Origin* origins, View y) {
+  each_row(ctx, y.shape, 2, [&](int64_t p, int64_t r) {
+    const Row<T> to(y, p, r);
+    const Span rows = x.rows(p), columns = x.columns(p);
+    const int32_t* row = tables.rows.first.data() + origins[p].row + r;
+    const int32_t* column = tables.columns.first.data() + origins[p].col;
+    for (int64_t q = 0; q < y.shape.w; ++q, ++column)
+      to.write({q, q + 1}, [&](int64_t channel, T*, int lanes) SB_LAMBDA {
+        F8 sum = _mm256_setzero_ps();
+        for (int32_t a = row[0]; a < row[1]; ++a) {
+          const Resampling::Tap h = tables.rows.taps[size_t(a)];
+          if (!rows.has(h.from)) continue;
+          for (int32_t b = column[0]; b < column[1]; ++b) {
+            const Resampling::Tap w = tables.columns.taps[size_t(b)];
+            if (!columns.has(w.from)) continue;
+            const F8 change = changes_of(x, x.clean_at(h.from, w.from), x.delta_at(p, h.from, w.from), tables.channels,
+                                         channel, lanes);
+            sum = _mm256_fmadd_ps(_mm256_set1_ps(h.weight * w.weight), change, sum);
+          }
+        }
+        return sum;
+      });
+  });
+}
+
 // --- boxes
 
 Span rows_of(const Box& box) { return {box.row, int64_t(box.row) + box.height}; }
@@ -381,11 +427,15 @@ void check_inside(const Context& ctx, const char* op, const Origin* origins, Sha
   }
 }
 
-void check_change(const Context& ctx, const char* op, const Change& x) {
+void check_shapes(const char* op, const Change& x) {
   const Shape s = x.window.shape, map = x.clean.shape;
   CHECK(map.n == 1 && map.c == s.c && x.clean.dtype == x.window.dtype, "{}: a clean map of {} {} for windows of {} {}",
         op, name_of(x.clean.dtype), text(map), name_of(x.window.dtype), text(s));
-  check_inside(ctx, op, x.origins, s, map);
+}
+
+void check_change(const Context& ctx, const char* op, const Change& x) {
+  check_shapes(op, x);
+  check_inside(ctx, op, x.origins, x.window.shape, x.clean.shape);
 }
 
 // y has x's items, element type and `channels` channels.
@@ -406,9 +456,10 @@ void check_image(const char* op, ConstView x, ConstView baseline, const Box* box
 
 void gather_changes(Context& ctx, const Change& x, const Origin* origins, View y, int64_t channel) {
   const char* op = "gather_changes";
-  check_change(ctx, op, x);
+  if (x.relu) check_change(ctx, op, x);
+  else check_shapes(op, x);
   check_output(op, x.window.shape, x.window.dtype, y.shape.c, y);
-  CHECK(origins, "{}: windows without origins", op);
+  CHECK(x.origins && origins, "{}: windows without origins", op);
   CHECK(channel >= 0 && channel + x.window.shape.c <= y.shape.c, "{}: {} channels from channel {} on of {}", op,
         x.window.shape.c, channel, y.shape.c);
   if (ctx.gpu) return ctx.gpu->ops->gather_changes(ctx, x, origins, y, channel);
@@ -483,6 +534,18 @@ void avg_pool2d_changes(Context& ctx, const AvgPool2d& pool, const Change& x, co
   if (ctx.gpu) return ctx.gpu->ops->avg_pool2d_changes(ctx, pool, x, origins, y);
   with_type_and_act(x, op, [&](auto type, auto act) {
     average_pool(ctx, pool, Source<decltype(type), decltype(act)>(x, act), origins, y);
+  });
+}
+
+void resample_changes(Context& ctx, const Resampling& r, const Change& x, const Origin* origins, View y) {
+  const char* op = "resample_changes";
+  check_change(ctx, op, x);
+  CHECK(x.clean.shape == r.in(), "{}: a map of {} for tables of {}", op, text(x.clean.shape), text(r.in()));
+  check_output(op, x.window.shape, x.window.dtype, r.out().c, y);
+  check_inside(ctx, op, origins, y.shape, r.out());
+  if (ctx.gpu) return ctx.gpu->ops->resample_changes(ctx, r, x, origins, y);
+  with_type_and_act(x, op, [&](auto type, auto act) {
+    resample(ctx, r.forward(), Source<decltype(type), decltype(act)>(x, act), origins, y);
   });
 }
 

@@ -2,6 +2,7 @@
 // nothing, and a pool's overlapping windows meet in the cache.
 #include "kernels/channels.cuh"
 #include "kernels/ops.cuh"
+#include "kernels/resample.cuh"
 
 namespace switchback::SB_DEVICE {
 namespace {
@@ -229,6 +230,33 @@ __global__ void average_pool_kernel(Spread spread, int width, PoolAxis rows, Poo
   store_channels(to.at(spread, spot), sum);
 }
 
+// --- Resize, Pad, Slice, ChannelShuffle
+
+// A constant (place or channel -1) lies in no window. V is 1 where the tables list channels.
+template <typename T, int V>
+__global__ void resample_kernel(Spread spread, int width, ResampleTables tables, Source<T> x, const Origin* origins,
+                                Target<T> to) {
+  const Spot spot = spot_of<V>(spread);
+  if (!spot.live) return;
+  const Place p = place_of(spot, width, origins[spot.item]);
+  const Origin window_at = x.origins[spot.item];
+  const int channel = tables.channels ? tables.channels[spot.channel] : spot.channel;
+  float sum[V] = {};
+  for (int a = tables.first_row[p.row]; channel >= 0 && a < tables.first_row[p.row + 1]; ++a) {
+    const Resampling::Tap row = tables.rows[a];
+    for (int b = tables.first_column[p.col]; b < tables.first_column[p.col + 1]; ++b) {
+      const Resampling::Tap column = tables.columns[b];
+      const Place from{row.from, column.from};
+      if (!x.holds(window_at, from)) continue;
+      float v[V];
+      x.load_change(spot.item, window_at, from, channel, v);
+#pragma unroll
+      for (int i = 0; i < V; ++i) sum[i] = fmaf(row.weight * column.weight, v[i], sum[i]);
+    }
+  }
+  store_channels(to.at(spread, spot), sum);
+}
+
 // --- boxes
 
 __device__ __forceinline__ bool lies_in(int i, int begin, int size) {  // whatever the box: no sum that can overflow
@@ -376,6 +404,16 @@ void avg_pool2d_changes(Context& ctx, const AvgPool2d& pool, const Change& x, co
     using T = decltype(type);
     launch_over<T, width()>(ctx, "avg_pool2d_changes", average_pool_kernel<T, width()>, y, rows_of(pool, map),
                             columns_of(pool, map), source_of<T>(x), origins);
+  });
+}
+
+void resample_changes(Context& ctx, const Resampling& r, const Change& x, const Origin* origins, View y) {
+  const bool wide = r.forward().channels.empty() &&
+                    is_wide(y.dtype, {y.shape.c}, {x.window.data, x.clean.data, y.data});
+  by_type_and_width(y.dtype, wide, [&](auto type, auto width) {
+    using T = decltype(type);
+    launch_over<T, width()>(ctx, "resample_changes", resample_kernel<T, width()>, y, tables_on_device(ctx, r, false),
+                            source_of<T>(x), origins);
   });
 }
 

@@ -12,6 +12,7 @@
 
 #include "kernels/context.h"
 #include "kernels/pool.h"
+#include "kernels/resample.h"
 #include "kernels/types.h"
 
 namespace switchback {
@@ -27,8 +28,8 @@ struct Box {
 
 // A layer's value as its readers see it: act(clean + Δ), whose change is act(clean + Δ) − act(clean), or just Δ where
 // there is no ReLU. Each of these sums is rounded to f32, and only what is written to the element type. The ReLU is
-// applied by whoever reads, so that it is no pass of its own. Windows lie inside the map; the CPU checks that, a GPU
-// reads and writes elsewhere where they do not.
+// applied by whoever reads, so that it is no pass of its own. Windows lie inside the map (but see gather_changes); the
+// CPU checks that, a GPU reads and writes elsewhere where they do not.
 struct Change {
   ConstView window;                  // Δ before the ReLU: [P,h,w,C]
   const Origin* origins = nullptr;   // [P]
@@ -38,7 +39,8 @@ struct Change {
 };
 
 // Channels `channel` … + C − 1 of y [P,h',w',≥C] = the change of x at y's places; zero outside of the map and of x's
-// windows. y's windows may reach beyond the map: the padding of a convolution that follows. Other channels of y stay.
+// windows. y's windows may reach beyond the map: the padding of a convolution that follows. So may x's where there is no
+// ReLU: what a transposed convolution gives before it is cut. Other channels of y stay.
 void gather_changes(Context& ctx, const Change& x, const Origin* origins, View y, int64_t channel = 0);
 // y [P,h',w',C] += the change of x at y's places, which lie inside the map.
 void add_changes(Context& ctx, const Change& x, const Origin* origins, View y);
@@ -57,6 +59,10 @@ void max_pool2d_changes(Context& ctx, const MaxPool2d& pool, const Change& x, Co
 // The same for an average pool, which is linear: y is the sum of x's changes over each window, divided as
 // avg_pool2d_forward divides.
 void avg_pool2d_changes(Context& ctx, const AvgPool2d& pool, const Change& x, const Origin* origins, View y);
+
+// The changes of what a Resize, Pad, Slice or ChannelShuffle makes of x, at y's places, which lie inside the resampled
+// map: weighted sums of x's changes. Its constant drops out.
+void resample_changes(Context& ctx, const Resampling& resampling, const Change& x, const Origin* origins, View y);
 
 // The change of the input: y [P,h,w,C] = baseline − x inside boxes[p], zero outside. x, baseline: [1,H,W,C]. A box may
 // reach beyond the image.

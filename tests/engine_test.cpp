@@ -207,6 +207,24 @@ TEST_P(Engine, TapeFileRoundTripWithAClip) {
   EXPECT_EQ(pass.gradient(net.output(), 1, kGuided), before);
 }
 
+// A vector that gates a map: the result is a map, in whatever order they stand.
+TEST_P(Engine, MapsTimesVectorsAreMaps) {
+  Network net("gated", {1, 2, 3, 4});
+  const int mean = net.add("mean", AdaptiveAvgPool2d{1, 1});
+  const int vector = net.add("vector", Flatten{}, {mean});
+  net.add("doubled", Add{}, {vector, vector});
+  net.add("gated", Binary{BinaryFunction::mul}, {vector, 0});
+  const Tensor x = image({2, 2, 3, 4});
+  Plan plan(ctx, net, {2, 2, 3, 4}, {.observe = {vector, net.find("doubled")}});
+  plan.write(x.data(), 2);
+  plan.forward();
+  EXPECT_EQ(plan.dims(vector), (Dims{2, 2}));
+  EXPECT_EQ(plan.dims(net.find("doubled")), (Dims{2, 2}));
+  const Tensor mean_of = plan.read(vector), y = plan.read(net.output());
+  ASSERT_EQ(y.dims(), x.dims());
+  for (int64_t i = 0; i < x.count(); ++i) EXPECT_FLOAT_EQ(y[i], x[i] * mean_of[i / 12]) << i;
+}
+
 TEST_P(Engine, BackwardNeedsAPath) {
   Network net("split", {1, 1, 4, 4});
   const int a = net.add("a", conv2d(1, 2, 3, 1, 1), {0}), b = net.add("b", conv2d(1, 2, 3, 1, 1), {0});

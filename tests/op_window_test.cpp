@@ -4,10 +4,11 @@
 
 #include <cmath>
 #include <limits>
+#include <variant>
 
 #include "kernels/check.h"
 #include "kernels/window.h"
-#include "tests/reference.h"
+#include "tests/reference_layers.h"
 
 namespace switchback::test {
 namespace {
@@ -173,6 +174,26 @@ void check_gather_changes(OpRun& run, const ReadCase& c, const Scene& s, DType d
   expect_exact("gather_changes", y, want);
 }
 
+// Windows that reach beyond the map and may be larger than it. The clean map is not looked at.
+void check_gather_uncut(OpRun& run, const ReadCase& c, Fill fill, DType dtype) {
+  const Shape map = c.map, y_shape{kItems, map.c, std::min(c.y_h, map.h), std::min(c.y_w, map.w)};
+  const Shape x_shape{kItems, map.c, c.h + 2, c.w + 3};
+  const std::vector<Origin> origins = origins_inside(run, y_shape.h, y_shape.w, map);
+  const std::vector<Origin> x_origins = origins_anywhere(run, x_shape.h, x_shape.w, map, origins);
+  const Nchw delta = make(run, x_shape, fill, dtype);
+  Nchw want(y_shape);
+  for_each_element(y_shape, [&](int64_t p, int64_t channel, int64_t i, int64_t j) {
+    const int64_t h = origins[size_t(p)].row + i - x_origins[size_t(p)].row;
+    const int64_t w = origins[size_t(p)].col + j - x_origins[size_t(p)].col;
+    if (h >= 0 && h < x_shape.h && w >= 0 && w < x_shape.w) want(p, channel, i, j) = delta(p, channel, h, w);
+  });
+  const Change x{.window = run.input(delta, dtype), .origins = run.input_of(x_origins).as<Origin>(),
+                 .clean = run.input(Nchw(map, kNan), dtype)};
+  const Activation y = run.output(y_shape, dtype);
+  gather_changes(run.ctx, x, run.input_of(origins).as<Origin>(), y);
+  expect_exact("gather_changes of windows beyond the map", y, want);
+}
+
 // The ops whose places lie inside the map; `before` stands in y.
 void check_inside(OpRun& run, const ReadCase& c, const Scene& s, Fill fill, DType dtype) {
   const Shape map = s.map(), y_shape{kItems, map.c, std::min(c.y_h, map.h), std::min(c.y_w, map.w)};
@@ -206,6 +227,7 @@ void check_reading(OpRun& run, const ReadCase& c, DType dtype) {
       const Activation whole = run.output(s.values.shape, dtype);
       expand_windows(run.ctx, s.x, whole);
       expect_exact("expand_windows", whole, s.values);
+      if (!act.relu) check_gather_uncut(run, c, fill, dtype);
       if (testing::Test::HasFailure()) return;
     }
 }
@@ -347,6 +369,74 @@ void check_avg(OpRun& run, const AvgCase& c, DType dtype) {
     }
 }
 
+// --- Resize, Pad, Slice, ChannelShuffle ------------------------------------------------------------------------------
+
+constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
+
+struct ResampleCase {
+  const char* name;
+  std::variant<Resize, Pad, Slice, ChannelShuffle> layer;
+  Shape map;
+  int64_t h, w;        // of x's windows
+  int64_t y_h, y_w;    // of y's
+  bool dyadic = true;  // weights are multiples of a power of 1/2: integers come out exact
+};
+const std::vector<ResampleCase>& resample_cases() {
+  using Mode = Pad::Mode;
+  static const std::vector<ResampleCase> rows = {
+      {"nearest_x2", Resize{.scale_h = 2, .scale_w = 2}, {1, 32, 5, 4}, 2, 3, 5, 6},
+      {"nearest_x2_x3", Resize{.scale_h = 2, .scale_w = 3}, {1, 5, 4, 5}, 2, 1, 4, 5},
+      {"nearest_down", Resize{.out_h = 3, .out_w = 4}, {1, 8, 7, 9}, 3, 4, 2, 2},
+      {"bilinear_x2", bilinear_by(2), {1, 32, 4, 5}, 2, 3, 6, 7},
+      {"bilinear_x2_odd_channels", bilinear_by(2), {1, 3, 4, 5}, 1, 1, 3, 4},
+      {"bilinear_align_corners", bilinear_to(9, 5, true), {1, 7, 5, 3}, 2, 2, 5, 3},
+      {"bilinear_odd", bilinear_to(7, 11), {1, 9, 4, 5}, 2, 2, 4, 6, false},
+      {"bilinear_down", bilinear_to(3, 4), {1, 8, 7, 9}, 3, 4, 2, 3, false},
+      {"zero_pad", Pad{.top = 1, .left = 2, .bottom = 0, .right = 1}, {1, 32, 5, 6}, 3, 2, 4, 4},
+      {"constant_pad", Pad{.top = 2, .left = 1, .bottom = 1, .right = 3, .value = 5.f}, {1, 6, 4, 5}, 4, 5, 7, 9},
+      {"pad_all_around_a_pixel", Pad{.top = 3, .left = 3, .bottom = 3, .right = 3}, {1, 8, 2, 2}, 1, 1, 4, 4},
+      {"negative_pad", Pad{.top = -1, .left = 1, .bottom = -2, .right = -1}, {1, 8, 7, 6}, 3, 3, 3, 4},
+      {"channel_pad", Pad{.front = 3, .back = 2, .value = 1.f}, {1, 8, 5, 4}, 2, 3, 3, 4},
+      {"edge_pad", Pad{.top = 2, .left = 2, .bottom = 1, .right = 2, .mode = Mode::edge}, {1, 16, 4, 5}, 2, 2, 5, 5},
+      {"reflect_pad", Pad{.top = 2, .left = 1, .bottom = 2, .right = 3, .mode = Mode::reflect}, {1, 8, 5, 5}, 2, 3, 6,
+       5},
+      {"slice_channels", Slice{.c = {4, 12}}, {1, 20, 5, 6}, 3, 2, 4, 4},
+      {"slice_channels_step", Slice{.c = {1, kEnd, 3}}, {1, 35, 4, 4}, 2, 2, 3, 3},
+      {"slice_map", Slice{.h = {1, 5}, .w = {2, kEnd}}, {1, 32, 6, 7}, 3, 3, 3, 4},
+      {"slice_map_step", Slice{.h = {1, kEnd, 2}, .w = {0, kEnd, 3}}, {1, 8, 8, 9}, 4, 5, 3, 2},
+      {"shuffle", ChannelShuffle{3}, {1, 12, 5, 4}, 2, 3, 3, 4},
+      {"shuffle_many", ChannelShuffle{2}, {1, 70, 4, 4}, 1, 2, 2, 3},
+      {"no_shuffle", ChannelShuffle{1}, {1, 32, 4, 5}, 2, 2, 4, 5},
+      {"window_is_the_map", bilinear_by(2), {1, 8, 3, 4}, 3, 4, 6, 8},
+  };
+  return rows;
+}
+
+void check_resample(OpRun& run, const ResampleCase& c, DType dtype) {
+  LinearMap map = std::visit([&](const auto& l) { return linear_map(l, c.map); }, c.layer);
+  map.constant.clear();
+  const Resampling resampling = std::visit([&](const auto& l) { return Resampling(l, c.map); }, c.layer);
+  for (const Act& act : kActs)
+    for (const Fill fill : kFills) {
+      if (!c.dyadic && fill != Fill::reals) continue;
+      SCOPED_TRACE(fmt::format("{}, fill {}", act.name, int(fill)));
+      const Scene s = make_scene(run, c.map, c.h, c.w, act, fill, dtype);
+      const Ref maps = apply(map, s.changes);
+      const Shape y_shape{kItems, map.out.c, c.y_h, c.y_w};
+      const std::vector<Origin> origins = origins_inside(run, c.y_h, c.y_w, map.out);
+      const Activation y = run.output(y_shape, dtype);
+      resample_changes(run.ctx, resampling, s.x, run.input_of(origins).as<Origin>(), y);
+      const Nchw want = read_at(maps.value, origins, y_shape);
+      if (fill == Fill::reals && map.longest_forward() > 1) {  // 3 more for the weights
+        const Nchw allowed = tolerance(maps, rounding_steps(map.longest_forward()) + 3, dtype);
+        EXPECT_EQ(compare(y.read(), want, read_at(allowed, origins, y_shape), Zeros::many_allowed), "");
+      } else {
+        expect_exact("resample_changes", y, want);
+      }
+      if (testing::Test::HasFailure()) return;
+    }
+}
+
 // --- boxes -----------------------------------------------------------------------------------------------------------
 
 struct BoxCase {
@@ -428,6 +518,12 @@ void check_errors(OpRun& run) {
       << "not the pooled map";
   EXPECT_THROW(avg_pool2d_changes(run.ctx, avg(4, 4, 0, false, true), s.x, origins, y), Error)
       << "y larger than the pooled map";
+  EXPECT_THROW(resample_changes(run.ctx, Resampling(ChannelShuffle{2}, {1, 4, 6, 5}), s.x, origins, y), Error)
+      << "tables of another map";
+  EXPECT_THROW(resample_changes(run.ctx, Resampling(Slice{.c = {1, 4}}, {1, 4, 6, 6}), s.x, origins, y), Error)
+      << "other channels";
+  EXPECT_THROW(resample_changes(run.ctx, Resampling(Slice{.h = {0, 1}}, {1, 4, 6, 6}), s.x, origins, y), Error)
+      << "y larger than the resampled map";
   const Guarded& boxes = run.input_of(std::vector<Box>(size_t(kItems)));
   EXPECT_THROW(occlude_images(run.ctx, s.x.clean, s.x.clean, boxes.as<Box>(), y), Error) << "not the image's shape";
   EXPECT_THROW(occlude_windows(run.ctx, s.x.clean, s.x.clean, nullptr, origins, y), Error) << "no boxes";
@@ -454,6 +550,9 @@ void register_window_tests() {
   });
   for_each_device("Op/WindowMaxPool", [&](const DeviceRow& d) { add("Op/WindowMaxPool", d, max_cases(), check_max); });
   for_each_device("Op/WindowAvgPool", [&](const DeviceRow& d) { add("Op/WindowAvgPool", d, avg_cases(), check_avg); });
+  for_each_device("Op/WindowResample", [&](const DeviceRow& d) {
+    add("Op/WindowResample", d, resample_cases(), check_resample);
+  });
   for_each_device("Op/WindowBoxes", [&](const DeviceRow& d) { add("Op/WindowBoxes", d, kBoxCases, check_boxes); });
 }
 

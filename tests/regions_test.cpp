@@ -264,6 +264,42 @@ TEST_P(Regions, LayersStandInTheOrderOfTheirNodes) {  // the plan runs relu_b be
   EXPECT_EQ(report.layers[2].name, "relu_a");
 }
 
+TEST_P(Regions, AGlobalMaxPoolIsAPoolOfTheWholeMap) {
+  const auto network = [](Layer pool) {
+    Network net("global", {1, 2, 5, 4});
+    net.add("conv", conv2d(2, 3, 2));
+    net.add("pool", std::move(pool));
+    net.add("flatten", Flatten{});
+    net.add("fc", Linear{3, 2});
+    fill_integers(net, 5);
+    return net;
+  };
+  const Tensor x = integers({7, 2, 5, 4}, 8);
+  const std::vector<int> labels{0, 0, 0, 1, 1, 1, 1};
+  const RegionReport global = census_of(ctx, network(GlobalMaxPool{}), x, labels, 2, 3);
+  const RegionReport pool = census_of(ctx, network(MaxPool2d{.kernel_h = 4, .kernel_w = 3}), x, labels, 2, 3);
+  ASSERT_EQ(global.layers.size(), 1u);
+  EXPECT_TRUE(global.layers[0].switches);
+  EXPECT_EQ(global.layers[0].states, 12);
+  EXPECT_EQ(global.hashes, pool.hashes);
+  EXPECT_GT(global.total.distinct, 1);
+  expect_equal(global.total, pool.total, "all layers");
+}
+
+TEST_P(Regions, SlopesAndRampsHaveRegionsToo) {
+  Network net("slopes", {1, 2, 5, 4});
+  net.add("conv", conv2d(2, 3, 2));
+  net.add("leaky", LeakyReLU{});
+  net.add("conv2", conv2d(3, 2, 1));
+  net.add("clip", Clip{-2, 3});
+  fill_integers(net, 5);
+  const RegionReport report = census_of(ctx, net, integers({6, 2, 5, 4}, 8), {0, 0, 0, 0, 0, 0}, 1, 3);
+  ASSERT_EQ(report.layers.size(), 2u);
+  EXPECT_EQ(report.layers[0].states, 2);
+  EXPECT_EQ(report.layers[1].states, 3);
+  EXPECT_GT(report.total.distinct, 1);
+}
+
 TEST_P(Regions, MemoryHoldsTheCensusToo) {
   const Network net = busy_network();
   RunOptions options;

@@ -48,14 +48,15 @@ int only_relu_of(const Network& network, int pool) {
   return readers == 1 ? relu : -1;
 }
 
-LayerCensus make_layer(const Network& network, const Tape::Slot& slot, int64_t classes) {
+LayerCensus make_layer(const Network& network, const Plan& plan, const Tape::Slot& slot, int64_t classes) {
   LayerCensus l{.slot = slot, .about = {}, .pattern = {}, .of_class = {}, .of_all = {}, .differing = {}, .hashes = {}};
   const Node& node = network.nodes[size_t(slot.node)];
   l.about.name = node.name;
   l.about.units = slot.shape.item();
   if (slot.kind == Tape::Kind::switches) {
     l.about.switches = true;
-    l.about.states = std::get<MaxPool2d>(node.layer).window();
+    const auto* pool = std::get_if<MaxPool2d>(&node.layer);  // else a GlobalMaxPool
+    l.about.states = (pool ? *pool : whole_map_pool(plan.shapes()[size_t(node.inputs[0])])).window();
     l.length = l.places = slot.shape.item();
   } else {
     l.about.states = l.clipped() ? 3 : 2;
@@ -72,7 +73,7 @@ LayerCensus make_layer(const Network& network, const Tape::Slot& slot, int64_t c
 std::vector<LayerCensus> make_layers(const Network& network, const Plan& plan, int64_t classes) {
   std::vector<LayerCensus> layers;
   for (const Tape::Slot& slot : plan.slots())
-    if (slot.kind != Tape::Kind::value) layers.push_back(make_layer(network, slot, classes));
+    if (slot.kind != Tape::Kind::value) layers.push_back(make_layer(network, plan, slot, classes));
   std::sort(layers.begin(), layers.end(),
             [](const LayerCensus& a, const LayerCensus& b) { return a.slot.node < b.slot.node; });
   for (LayerCensus& l : layers) {
@@ -310,13 +311,10 @@ struct RegionCensus::State {
 RegionCensus::RegionCensus(Context& ctx, const Network& network, Shape image, int64_t classes,
                            const RunOptions& options, int64_t most) {
   check_image_shape(network, image);
-  const bool piecewise = std::any_of(network.nodes.begin(), network.nodes.end(), [](const Node& node) {
-    return std::holds_alternative<ReLU>(node.layer) || std::holds_alternative<MaxPool2d>(node.layer);
-  });
-  if (!piecewise)
+  state_ = std::make_unique<State>(ctx, network, image, classes, options, most);
+  if (state_->layers.empty())
     throw Error(fmt::format("{} has neither ReLUs nor max pools, so no linear regions", network.name),
                 "it is one affine map, or smooth");
-  state_ = std::make_unique<State>(ctx, network, image, classes, options, most);
 }
 
 RegionCensus::~RegionCensus() = default;
