@@ -4,6 +4,7 @@
 #include <onnx/onnx_pb.h>
 
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 
 #include "engine/model.h"
@@ -237,7 +238,7 @@ TEST(OnnxErrors, NodesSayWhatIsWrong) {
     const int64_t sizes[] = {2, 84};
     m.mutable_graph()->mutable_initializer(0)->set_raw_data(sizes, sizeof sizes);
   });
-  expect_refused("depend on the network's input", "conv", [&](auto& m) { first(m)->set_input(1, "x"); });
+  expect_refused("depend on the network's input", "conv", [&](auto& m) { first(m)->set_input(1, m.graph().input(0).name()); });
   expect_refused("along axis 2", "concat", [](auto& m) {
     attribute(m.mutable_graph()->mutable_node(2), "axis", onnx::AttributeProto::INT)->set_i(2);
   });
@@ -292,7 +293,8 @@ TEST(OnnxTensors, TypesAndPlaces) {
     }
   };
   const TempFolder folder, elsewhere;
-  const std::string data = std::string(8, '\0') + std::string(reinterpret_cast<const char*>(values.data()), values.size_bytes());
+  std::string data(8 + values.size_bytes(), '\0');
+  std::memcpy(data.data() + 8, values.data(), values.size_bytes());
   folder.put("weights/w.bin", data);
   const Tensor got = read_with(folder, [&](auto* t) { external(t, "weights/w.bin", "8"); });
   EXPECT_TRUE(std::equal(values.begin(), values.end(), got.values().begin()));
@@ -301,8 +303,8 @@ TEST(OnnxTensors, TypesAndPlaces) {
   const auto refused = [&](const std::string& part, const std::string& location, const std::string& offset) {
     expect_error(part, [&] { read_with(folder, [&](auto* t) { external(t, location, offset); }); }, false);
   };
-  for (const std::string& location : {outside, "../" + fs::path(outside).parent_path().filename().string() + "/w.bin",
-                                      std::string("link.bin"), std::string()})
+  const std::string upwards = fmt::format("../{}/w.bin", fs::path(outside).parent_path().filename().string());
+  for (const std::string& location : {outside, upwards, std::string("link.bin"), std::string()})
     refused("outside the model's folder", location, "8");
   refused("No such file", "weights/none.bin", "8");
   refused("which has", "weights/w.bin", "12");
