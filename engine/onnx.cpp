@@ -1,7 +1,6 @@
 #include "engine/onnx.h"
 
 #include <fmt/ranges.h>
-#include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/stubs/logging.h>
 #include <onnx/onnx_pb.h>
 
@@ -36,11 +35,9 @@ onnx::ModelProto parse(const std::string& path) {
         "{}: {} bytes; a protocol buffer has at most 2 GiB (larger networks keep their weights in external data)", path,
         bytes.size());
   const google::protobuf::LogSilencer quiet;  // errors are ours to report
-  google::protobuf::io::CodedInputStream in(reinterpret_cast<const uint8_t*>(bytes.data()), int(bytes.size()));
-  in.SetRecursionLimit(32);
-  in.PushLimit(int(bytes.size()));  // else a string of any length that is only claimed is given 50 MB at once
   onnx::ModelProto model;
-  if (bytes.empty() || !model.ParseFromCodedStream(&in) || !in.ConsumedEntireMessage() || !model.has_graph())
+  // From an array and not through a CodedInputStream, which gives a string that only claims its length 50 MB at once.
+  if (bytes.empty() || !model.ParseFromArray(bytes.data(), int(bytes.size())) || !model.has_graph())
     throw Error(fmt::format("{}: not an ONNX file, or cut short", path),
                 "torch.onnx.export(model, x, 'NAME.onnx') writes one");
   return model;

@@ -325,7 +325,8 @@ TEST(VizOcclusionWindows, ArePlannedForEveryLayerThatHasThem) {
     WindowNetwork shared(ctx, net, net.input, Precision::fp32, net.output());
     const WindowPlan plan(shared, std::vector<Box>{{7, 7, 1, 1}, {0, 0, 1, 1}}, 2);
     for (const char* node : {"layer", "max"}) {
-      const std::string text = "\n" + plan.describe(), line = text.substr(text.find(std::string("\n") + node + " ") + 1);
+      const std::string text = fmt::format("\n{}", plan.describe());
+      const std::string line = text.substr(text.find(fmt::format("\n{} ", node)) + 1);
       EXPECT_EQ(line.rfind(node, 0), 0u) << text;
       EXPECT_EQ(line.substr(0, line.find('\n')).find(" all of "), std::string::npos) << text;
     }
