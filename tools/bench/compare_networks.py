@@ -35,7 +35,7 @@ def networks(bench, do):
                 for layout in layouts(do):
                     def theirs(malloc=malloc, layout=layout):
                         return bench.peer(malloc).ask("passes", do_backward=do == "gradient", model=model, layout=layout,
-                                                      batch=batch, repeat=repeat, seconds=3)["per_second"]
+                                                      batch=batch, repeat=repeat, seconds=1)["per_second"]
                     if runs(bench, f"{model} ({layout})", theirs):
                         sides[f"PyTorch {malloc} ({layout})"] = theirs
             bench.rounds(workload, sides)
