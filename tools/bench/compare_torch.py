@@ -173,8 +173,9 @@ def main():
     print(text)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
+        documents = {side: d | {"weights": Path(d["weights"]).name} for side, d in bench.documents.items()}
         document = dict(facts=facts, peer=bench.peers["default"].facts, goals=bench.goals, tables=bench.tables,
-                        documents=bench.documents, probes=bench.probes, notes=bench.notes, remarks=bench.remarks)
+                        documents=documents, probes=bench.probes, notes=bench.notes, remarks=bench.remarks)
         (args.out / f"{args.name}.md").write_text(text)
         (args.out / f"{args.name}.json").write_text(json.dumps(document, indent=1) + "\n")
     return 1 if bench.notes else 0
