@@ -241,9 +241,8 @@ namespace {
 
 // What a layer with gates of its own adds in each of their states; none for other layers, and for slopes: they add nothing.
 std::optional<GateConstants> gate_constants(const Layer& layer) {
-  const auto of_ramp = [](const Ramp& r) { return GateConstants{r.shift, r.max, r.min}; };
-  if (const auto* clip = std::get_if<Clip>(&layer)) return of_ramp(*clip);
-  if (const auto* hard = std::get_if<Hardsigmoid>(&layer)) return of_ramp(*hard);
+  if (const auto* clip = std::get_if<Clip>(&layer)) return switchback::gate_constants(Ramp(*clip));
+  if (const auto* hard = std::get_if<Hardsigmoid>(&layer)) return switchback::gate_constants(Ramp(*hard));
   return std::nullopt;
 }
 
@@ -254,9 +253,7 @@ void Backward::add_offset(const Op& op, const Tape& tape, ConstView dy, int64_t 
   Context& ctx = plan_->context();
   if (op.shift) add_constant_offset(ctx, dy, {op.shift->array.on(ctx), op.shift->shape, DType::f32}, offsets);
   const auto add_gates = [&](int node, const GateConstants& constants) {
-    const Tape::Slot& slot = tape.slot(node);
-    const auto* gates = static_cast<const uint32_t*>(tape.data(node));
-    const uint32_t* above = slot.clip == kNoClip ? nullptr : gates + gate_words(slot.shape.with_n(tape.n));
+    const auto [gates, above] = gate_planes(tape, node);
     add_gate_offset(ctx, dy, gates, above, seeds_per_item, constants, offsets);
   };
   if (op.step) {

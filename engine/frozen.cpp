@@ -120,9 +120,7 @@ ConstView FrozenForward::run(const Tape& tape, bool biases) {
 
 // Gated layers: scale·x where the gate is on, and constants where biases count.
 void FrozenForward::run_gates(const Step& step, const Tape& tape, float scale, const GateConstants& constants, bool biases) {
-  const Tape::Slot& slot = tape.slot(step.node);
-  const auto* gates = static_cast<const uint32_t*>(tape.data(step.node));
-  const uint32_t* above = slot.clip == kNoClip ? nullptr : gates + gate_words(slot.shape.with_n(1));
+  const auto [gates, above] = gate_planes(tape, step.node);
   frozen_gates_forward(ctx_, view(step.inputs[0]), gates, above, scale, biases ? constants : GateConstants{}, n_,
                        view(step.output));
 }
@@ -159,7 +157,7 @@ void FrozenForward::run_step(const Step& step, const Tape& tape, bool biases) {
   const ConstView x = view(step.inputs[0]);
   const Network& network = plan_.network();
   const auto pool = [&](const MaxPool2d& l) { frozen_max_pool2d_forward(ctx_, l, x, tape.data(step.node), n_, y); };
-  const auto ramp = [&](const Ramp& r) { run_gates(step, tape, r.scale, {r.shift, r.max, r.min}, biases); };
+  const auto ramp = [&](const Ramp& r) { run_gates(step, tape, r.scale, gate_constants(r), biases); };
   const auto resample = [&] { resample_forward(ctx_, packed_resampling(network, step.node, x.shape), x, y); };
   std::visit(overloaded{
                  [&](const Conv2d&) { conv2d_forward(ctx_, conv(step, biases), x, y); },

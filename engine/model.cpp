@@ -50,6 +50,8 @@ std::string describe_accuracy(const json& entry) {
   return fmt::format("top-1 {:.2f} % of {}", 100 * (*accuracy)["top1"].get<double>(), text(*accuracy, "set"));
 }
 
+bool is_random(std::string_view weights) { return weights == "random" || weights.starts_with("random:"); }
+
 uint64_t random_seed(const std::string& spec) {
   if (spec == "random") return 0;
   const char* first = spec.data() + std::string_view("random:").size();
@@ -62,7 +64,7 @@ uint64_t random_seed(const std::string& spec) {
 }
 
 std::string load_parameters(Network& network, const ModelSpec& spec, const std::vector<std::string>& folders) {
-  if (spec.weights == "random" || spec.weights.starts_with("random:")) {
+  if (is_random(spec.weights)) {
     const uint64_t seed = random_seed(spec.weights);
     random_weights(network, seed);
     return fmt::format("random:{}", seed);
@@ -144,9 +146,8 @@ Preprocess own_preprocess(std::string_view model) {
 }
 
 Model open_built_in(const ModelSpec& spec) {
-  const bool from_file = !spec.weights.empty() && spec.weights != "random" && !spec.weights.starts_with("random:");
   Model model;
-  if (spec.name == "mlp" && from_file)  // the only network whose sizes its weights tell
+  if (spec.name == "mlp" && !spec.weights.empty() && !is_random(spec.weights))  // the only network whose sizes its weights tell
     model.network = make_network("mlp", {.sizes = mlp_sizes(Safetensors(spec.weights))});
   else
     model.network = open_network(spec.name);

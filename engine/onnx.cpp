@@ -242,9 +242,7 @@ void Reader::load_constants(OnnxGraph& graph, const OnnxNode& node) {
     if (!node.has_input(k) || graph.knows(node.input(k))) continue;
     const auto found = initializers_.find(node.input(k));
     CHECK(found != initializers_.end(), "its input '{}' is not there", printable(node.input(k)));
-    OnnxConstant constant = read_onnx_tensor(*found->second, folder_);
-    Dims dims = constant.dims;
-    graph.set(node.input(k), {std::make_shared<OnnxConstant>(std::move(constant)), -1, std::move(dims)});
+    graph.set(node.input(k), read_onnx_tensor(*found->second, folder_));
   }
 }
 

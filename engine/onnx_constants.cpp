@@ -80,6 +80,12 @@ OnnxRange onnx_range(int64_t begin, int64_t end, int64_t step, int64_t size) {
   return {from, std::max<int64_t>((distance + stride - 1) / stride, 0), step};
 }
 
+void check_permutation(std::vector<int64_t> axes, size_t rank) {
+  CHECK(axes.size() == rank, "a transpose of {} axes for {} dimensions", axes.size(), rank);
+  std::sort(axes.begin(), axes.end());
+  for (size_t i = 0; i < rank; ++i) CHECK(axes[i] == int64_t(i), "a transpose whose axes are no permutation");
+}
+
 OnnxConstant take(const OnnxConstant& x, int64_t axis, const std::vector<int64_t>& indices) {
   const size_t a = size_t(onnx_axis(axis, x.dims.size()));
   const int64_t size = x.dims[a], count = int64_t(indices.size());
@@ -97,10 +103,7 @@ OnnxConstant take(const OnnxConstant& x, int64_t axis, const std::vector<int64_t
 
 OnnxConstant transposed(const OnnxConstant& x, const std::vector<int64_t>& permutation) {
   const size_t rank = x.dims.size();
-  std::vector<int64_t> sorted = permutation;
-  std::sort(sorted.begin(), sorted.end());
-  CHECK(permutation.size() == rank, "a transpose of {} axes for {} dimensions", permutation.size(), rank);
-  for (size_t i = 0; i < rank; ++i) CHECK(sorted[i] == int64_t(i), "a transpose whose axes are no permutation");
+  check_permutation(permutation, rank);
   Dims dims(rank), stride(rank);
   for (size_t i = 0; i < rank; ++i) {
     dims[i] = x.dims[size_t(permutation[i])];

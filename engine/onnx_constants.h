@@ -18,6 +18,9 @@ struct OnnxRange {
 };
 OnnxRange onnx_range(int64_t begin, int64_t end, int64_t step, int64_t size);
 
+// Throws where the axes are not those of `rank` dimensions in some order.
+void check_permutation(std::vector<int64_t> axes, size_t rank);
+
 // numpy.take along one axis: indices may be negative.
 OnnxConstant take(const OnnxConstant& x, int64_t axis, const std::vector<int64_t>& indices);
 OnnxConstant transposed(const OnnxConstant& x, const std::vector<int64_t>& permutation);

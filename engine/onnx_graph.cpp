@@ -40,9 +40,9 @@ std::vector<int64_t> sizes(const OnnxNode& n, std::string_view attribute, std::v
   return values;
 }
 
-void OnnxGraph::set(const OnnxNode& n, OnnxConstant constant, int output) {
+void OnnxGraph::set(const std::string& tensor, OnnxConstant constant) {
   Dims dims = constant.dims;
-  set(n, OnnxValue{std::make_shared<OnnxConstant>(std::move(constant)), -1, std::move(dims)}, output);
+  set(tensor, OnnxValue{std::make_shared<OnnxConstant>(std::move(constant)), -1, std::move(dims)});
 }
 
 const OnnxValue& OnnxGraph::value(const OnnxNode& n, int input) const {
@@ -112,14 +112,15 @@ int OnnxGraph::add(const OnnxNode& n, Layer layer, std::vector<int> inputs, cons
   return network_.add(unique(name.empty() ? n.name() : name), std::move(layer), std::move(inputs));
 }
 
-void OnnxGraph::make(const OnnxNode& n, Layer layer, std::vector<int> inputs) {
+int OnnxGraph::make(const OnnxNode& n, Layer layer, std::vector<int> inputs) {
   const size_t rank = value(n, 0).dims.size();
-  make(n, std::move(layer), std::move(inputs), rank);
+  return make(n, std::move(layer), std::move(inputs), rank);
 }
 
-void OnnxGraph::make(const OnnxNode& n, Layer layer, std::vector<int> inputs, size_t rank) {
+int OnnxGraph::make(const OnnxNode& n, Layer layer, std::vector<int> inputs, size_t rank) {
   const int made = add(n, std::move(layer), std::move(inputs));
   set(n, OnnxValue{nullptr, made, dims_of(shape(made), rank)});
+  return made;
 }
 
 void OnnxGraph::regroup(const OnnxNode& n, const OnnxValue& value, Dims dims) {

@@ -30,7 +30,8 @@ class OnnxGraph {
   // ---- tensors
   void set(const std::string& tensor, OnnxValue value) { values_[tensor] = std::move(value); }
   void set(const OnnxNode& n, OnnxValue value, int output = 0) { set(n.output(output), std::move(value)); }
-  void set(const OnnxNode& n, OnnxConstant constant, int output = 0);
+  void set(const std::string& tensor, OnnxConstant constant);
+  void set(const OnnxNode& n, OnnxConstant constant, int output = 0) { set(n.output(output), std::move(constant)); }
   void forget(const std::string& tensor) { values_.erase(tensor); }
   bool knows(const std::string& tensor) const { return values_.contains(tensor); }
   const OnnxValue& value(const std::string& tensor) const { return values_.at(tensor); }
@@ -51,8 +52,8 @@ class OnnxGraph {
   int node_shaped(const OnnxNode& n, const OnnxValue& value, const Dims& dims);
   Dims map_dims(const OnnxNode& n, int input) const;  // those of [1,c,h,w]; throws where it is something else
   int add(const OnnxNode& n, Layer layer, std::vector<int> inputs, const std::string& name = "");
-  void make(const OnnxNode& n, Layer layer, std::vector<int> inputs);              // the result has the rank of input 0
-  void make(const OnnxNode& n, Layer layer, std::vector<int> inputs, size_t rank);
+  int make(const OnnxNode& n, Layer layer, std::vector<int> inputs);  // add, as output 0, with the rank of input 0
+  int make(const OnnxNode& n, Layer layer, std::vector<int> inputs, size_t rank);
   // The same elements under other dims. Features get a Flatten at once, since that is what users see.
   void regroup(const OnnxNode& n, const OnnxValue& value, Dims dims);
   Node& layer(int node) { return network_.nodes[size_t(node)]; }

@@ -13,31 +13,36 @@ namespace {
 // ---- windows: kernel, stride, dilation and padding of convolutions and pools
 
 struct Window {
-  int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
-  int64_t top, left, bottom, right;
+  std::vector<int64_t> kernel, strides, dilations;  // rows, columns
+  std::vector<int64_t> pads;                        // top, left, bottom, right
+  std::string automatic;                            // NOTSET: as said
+  bool same() const { return automatic.starts_with("SAME"); }
+  bool upper() const { return automatic == "SAME_UPPER"; }  // the odd one out is put behind, not before
 };
 
-// The padding of one direction under auto_pad SAME: as many outputs as strides fit the input.
-std::pair<int64_t, int64_t> same_padding(int64_t in, int64_t kernel, int64_t stride, int64_t dilation, bool upper) {
-  const int64_t out = (in + stride - 1) / stride;
-  const int64_t all = std::max<int64_t>((out - 1) * stride + (kernel - 1) * dilation + 1 - in, 0);
-  return upper ? std::pair(all / 2, all - all / 2) : std::pair(all - all / 2, all / 2);
+// What the attributes say; padding that is found automatically is still to be found.
+Window read_window(const OnnxNode& n, std::vector<int64_t> kernel) {
+  Window w{sizes(n, "kernel_shape", std::move(kernel), 1), sizes(n, "strides", {1, 1}, 1),
+           sizes(n, "dilations", {1, 1}, 1), sizes(n, "pads", {0, 0, 0, 0}, 0), n.text("auto_pad", "NOTSET")};
+  CHECK(w.automatic == "NOTSET" || w.automatic == "VALID" || w.automatic == "SAME_LOWER" || w.upper(),
+        "auto_pad {} is unknown", printable(w.automatic));
+  if (w.automatic == "VALID") w.pads = {0, 0, 0, 0};
+  return w;
 }
 
+// `all` places in direction `axis`, on both sides.
+void set_padding(Window& w, size_t axis, int64_t all) {
+  w.pads[axis] = w.upper() ? all / 2 : all - all / 2;
+  w.pads[axis + 2] = all - w.pads[axis];
+}
+
+// Of a layer that goes over x [1,C,H,W]; SAME: as many outputs as strides fit the input.
 Window read_window(const OnnxNode& n, std::vector<int64_t> kernel, const Dims& x) {
-  kernel = sizes(n, "kernel_shape", std::move(kernel), 1);
-  const std::vector<int64_t> strides = sizes(n, "strides", {1, 1}, 1), dilations = sizes(n, "dilations", {1, 1}, 1);
-  const std::vector<int64_t> pads = sizes(n, "pads", {0, 0, 0, 0}, 0);
-  const std::string automatic = n.text("auto_pad", "NOTSET");
-  Window w{kernel[0], kernel[1], strides[0], strides[1], dilations[0], dilations[1], pads[0], pads[1], pads[2], pads[3]};
-  if (automatic == "VALID") {
-    w.top = w.left = w.bottom = w.right = 0;
-  } else if (automatic == "SAME_UPPER" || automatic == "SAME_LOWER") {
-    const bool upper = automatic == "SAME_UPPER";
-    std::tie(w.top, w.bottom) = same_padding(x[2], w.kernel_h, w.stride_h, w.dilation_h, upper);
-    std::tie(w.left, w.right) = same_padding(x[3], w.kernel_w, w.stride_w, w.dilation_w, upper);
-  } else {
-    CHECK(automatic == "NOTSET", "auto_pad {} is unknown", printable(automatic));
+  Window w = read_window(n, std::move(kernel));
+  for (size_t axis = 0; axis < 2 && w.same(); ++axis) {
+    const int64_t in = x[axis + 2], out = (in + w.strides[axis] - 1) / w.strides[axis];
+    const int64_t reach = (out - 1) * w.strides[axis] + (w.kernel[axis] - 1) * w.dilations[axis] + 1;
+    set_padding(w, axis, std::max<int64_t>(reach - in, 0));
   }
   return w;
 }
@@ -45,8 +50,12 @@ Window read_window(const OnnxNode& n, std::vector<int64_t> kernel, const Dims& x
 template <typename L>
 L with_window(const Window& w) {
   L l;
-  l.kernel_h = w.kernel_h, l.kernel_w = w.kernel_w, l.stride_h = w.stride_h, l.stride_w = w.stride_w;
-  l.pad_top = w.top, l.pad_left = w.left, l.pad_bottom = w.bottom, l.pad_right = w.right;
+  l.kernel_h = w.kernel[0], l.kernel_w = w.kernel[1], l.stride_h = w.strides[0], l.stride_w = w.strides[1];
+  l.pad_top = w.pads[0], l.pad_left = w.pads[1], l.pad_bottom = w.pads[2], l.pad_right = w.pads[3];
+  if constexpr (requires { l.dilation_h; })
+    l.dilation_h = w.dilations[0], l.dilation_w = w.dilations[1];
+  else
+    CHECK(w.dilations == std::vector<int64_t>({1, 1}), "dilations are not supported");
   return l;
 }
 
@@ -66,65 +75,52 @@ const OnnxConstant& conv_weights(OnnxGraph& g, const OnnxNode& n) {
   return weight;
 }
 
-int64_t read_groups(const OnnxNode& n) {
-  const int64_t groups = n.integer("group", 1);
-  check_sizes({groups}, "a group", 1);
-  return groups;
+// Of both kinds: what does not depend on the direction.
+template <typename Conv>
+Conv any_convolution(const OnnxNode& n, const Window& window, const Dims& weight, int64_t in_channels) {
+  CHECK(window.kernel[0] == weight[2] && window.kernel[1] == weight[3], "kernel_shape {} and weights of {}",
+        to_string(window.kernel), to_string(weight));
+  Conv conv = with_window<Conv>(window);
+  conv.groups = n.integer("group", 1);
+  check_sizes({conv.groups}, "a group", 1);
+  conv.in_channels = in_channels;
+  conv.has_bias = n.has_input(2);
+  return conv;
 }
 
 void convolution(OnnxGraph& g, const OnnxNode& n) {
   const OnnxConstant& weight = conv_weights(g, n);
   const Dims x = g.map_dims(n, 0), &w = weight.dims;
-  const Window window = read_window(n, {w[2], w[3]}, x);
-  CHECK(window.kernel_h == w[2] && window.kernel_w == w[3], "kernel_shape {}x{} and weights of {}", window.kernel_h,
-        window.kernel_w, to_string(w));
-  Conv2d conv = with_window<Conv2d>(window);
-  conv.dilation_h = window.dilation_h, conv.dilation_w = window.dilation_w;
-  conv.groups = read_groups(n);
-  conv.in_channels = x[1], conv.out_channels = w[0];
+  Conv2d conv = any_convolution<Conv2d>(n, read_window(n, {w[2], w[3]}, x), w, x[1]);
+  conv.out_channels = w[0];
   CHECK(w[1] * conv.groups == x[1] && w[0] % conv.groups == 0, "weights of {} with {} groups for {} channels",
         to_string(w), conv.groups, x[1]);
-  conv.has_bias = n.has_input(2);
-  g.make(n, conv, {g.node(n, 0)});
-  set_weights(g, n, g.network().output(), weight, 2, conv.out_channels);
+  set_weights(g, n, g.make(n, conv, {g.node(n, 0)}), weight, 2, conv.out_channels);
 }
 
-// The padding of one direction of a transposed convolution that is to give `out` places.
-std::pair<int64_t, int64_t> padding_to(int64_t out, int64_t in, int64_t kernel, int64_t stride, int64_t dilation,
-                                       int64_t output_pad, bool upper) {
-  const int64_t all = stride * (in - 1) + output_pad + (kernel - 1) * dilation + 1 - out;
-  CHECK(all >= 0, "an output of {} places from {}", out, in);
-  return upper ? std::pair(all / 2, all - all / 2) : std::pair(all - all / 2, all / 2);
+// The padding that leaves `out` places, which may stand in the file or be as many as the input's times the strides.
+void pad_transposed(Window& w, std::vector<int64_t> out, const std::vector<int64_t>& extra, const Dims& x) {
+  if (w.same() && out.empty()) out = {x[2] * w.strides[0], x[3] * w.strides[1]};
+  for (size_t axis = 0; axis < out.size(); ++axis) {
+    const int64_t in = x[axis + 2];
+    const int64_t all = w.strides[axis] * (in - 1) + extra[axis] + (w.kernel[axis] - 1) * w.dilations[axis] + 1 - out[axis];
+    CHECK(all >= 0, "an output of {} places from {}", out[axis], in);
+    set_padding(w, axis, all);
+  }
 }
 
 void transposed_convolution(OnnxGraph& g, const OnnxNode& n) {
   const OnnxConstant& weight = conv_weights(g, n);
   const Dims x = g.map_dims(n, 0), &w = weight.dims;
-  const std::vector<int64_t> kernel = sizes(n, "kernel_shape", {w[2], w[3]}, 1);
-  CHECK(kernel[0] == w[2] && kernel[1] == w[3], "kernel_shape {} and weights of {}", to_string(kernel), to_string(w));
-  const std::vector<int64_t> stride = sizes(n, "strides", {1, 1}, 1), dilation = sizes(n, "dilations", {1, 1}, 1);
-  std::vector<int64_t> pads = sizes(n, "pads", {0, 0, 0, 0}, 0);
   const std::vector<int64_t> extra = sizes(n, "output_padding", {0, 0}, 0);
-  const std::string automatic = n.text("auto_pad", "NOTSET");
-  std::vector<int64_t> out = n.has("output_shape") ? sizes(n, "output_shape", {0, 0}, 1) : std::vector<int64_t>{};
-  const bool same = automatic == "SAME_UPPER" || automatic == "SAME_LOWER";
-  CHECK(same || automatic == "NOTSET" || automatic == "VALID", "auto_pad {} is unknown", printable(automatic));
-  if (same && out.empty()) out = {x[2] * stride[0], x[3] * stride[1]};
-  if (automatic == "VALID") pads = {0, 0, 0, 0};
-  for (size_t i = 0; i < out.size(); ++i)
-    std::tie(pads[i], pads[i + 2]) = padding_to(out[i], x[i + 2], kernel[i], stride[i], dilation[i], extra[i],
-                                                automatic == "SAME_UPPER");
-  ConvTranspose2d conv = with_window<ConvTranspose2d>({kernel[0], kernel[1], stride[0], stride[1], dilation[0],
-                                                       dilation[1], pads[0], pads[1], pads[2], pads[3]});
-  conv.dilation_h = dilation[0], conv.dilation_w = dilation[1];
+  Window window = read_window(n, {w[2], w[3]});
+  pad_transposed(window, n.has("output_shape") ? sizes(n, "output_shape", {0, 0}, 1) : std::vector<int64_t>{}, extra, x);
+  ConvTranspose2d conv = any_convolution<ConvTranspose2d>(n, window, w, x[1]);
   conv.output_pad_h = extra[0], conv.output_pad_w = extra[1];
-  conv.groups = read_groups(n);
-  conv.in_channels = x[1], conv.out_channels = w[1] * conv.groups;
+  conv.out_channels = w[1] * conv.groups;
   CHECK(w[0] == x[1] && x[1] % conv.groups == 0, "weights of {} with {} groups for {} channels", to_string(w),
         conv.groups, x[1]);
-  conv.has_bias = n.has_input(2);
-  g.make(n, conv, {g.node(n, 0)});
-  set_weights(g, n, g.network().output(), weight, 2, conv.out_channels);
+  set_weights(g, n, g.make(n, conv, {g.node(n, 0)}), weight, 2, conv.out_channels);
 }
 
 // B, [in,out] or [out,in] where `transposed_b`, as a Linear's weight: [out,in], times `scale`.
@@ -139,9 +135,9 @@ OnnxConstant linear_weight(const OnnxConstant& b, bool transposed_b, float scale
 int linear(OnnxGraph& g, const OnnxNode& n, const OnnxConstant& weight, bool has_bias) {
   const Dims& x = g.value(n, 0).dims;
   CHECK(x.size() == 2, "an input of dimensions {} where features [N,C] are wanted", to_string(x));
-  g.make(n, Linear{weight.dims[1], weight.dims[0], has_bias}, {g.node(n, 0)});
-  g.parameter(g.network().output(), &Node::weight, weight.floats, weight.dims);
-  return g.network().output();
+  const int node = g.make(n, Linear{weight.dims[1], weight.dims[0], has_bias}, {g.node(n, 0)});
+  g.parameter(node, &Node::weight, weight.floats, weight.dims);
+  return node;
 }
 
 void gemm(OnnxGraph& g, const OnnxNode& n) {
@@ -164,9 +160,9 @@ void matmul(OnnxGraph& g, const OnnxNode& n) {
 void batch_norm(OnnxGraph& g, const OnnxNode& n) {
   CHECK(n.integer("training_mode", 0) == 0 && n.integer("spatial", 1) == 1, "only batch norms of inference are supported");
   n.ignore({"momentum"});
-  const int64_t c = g.shape(g.node(n, 0)).c;
-  g.make(n, BatchNorm2d{c, n.real("epsilon", 1e-5f)}, {g.node(n, 0)});
-  const int node = g.network().output();
+  const int x = g.node(n, 0);
+  const int64_t c = g.shape(x).c;
+  const int node = g.make(n, BatchNorm2d{c, n.real("epsilon", 1e-5f)}, {x});
   int input = 1;
   for (Tensor Node::*which : {&Node::weight, &Node::bias, &Node::running_mean, &Node::running_var})
     g.parameter(node, which, g.constant(n, input++, "parameters").as_floats(), {c});
@@ -185,17 +181,13 @@ void local_response_norm(OnnxGraph& g, const OnnxNode& n) {
 void max_pool(OnnxGraph& g, const OnnxNode& n) {
   CHECK(n.outputs() < 2 || n.output(1).empty(), "its second output, the indices, is not supported");
   n.ignore({"storage_order"});
-  const Window window = read_window(n, {0, 0}, g.map_dims(n, 0));
-  MaxPool2d pool = with_window<MaxPool2d>(window);
-  pool.dilation_h = window.dilation_h, pool.dilation_w = window.dilation_w;
+  MaxPool2d pool = with_window<MaxPool2d>(read_window(n, {0, 0}, g.map_dims(n, 0)));
   pool.ceil_mode = n.integer("ceil_mode", 0) != 0;
   g.make(n, pool, {g.node(n, 0)});
 }
 
 void average_pool(OnnxGraph& g, const OnnxNode& n) {
-  const Window window = read_window(n, {0, 0}, g.map_dims(n, 0));
-  CHECK(window.dilation_h == 1 && window.dilation_w == 1, "dilations are not supported");
-  AvgPool2d pool = with_window<AvgPool2d>(window);
+  AvgPool2d pool = with_window<AvgPool2d>(read_window(n, {0, 0}, g.map_dims(n, 0)));
   pool.ceil_mode = n.integer("ceil_mode", 0) != 0;
   pool.count_include_pad = n.integer("count_include_pad", 0) != 0;
   g.make(n, pool, {g.node(n, 0)});
@@ -220,9 +212,9 @@ void reduce(OnnxGraph& g, const OnnxNode& n, bool mean) {
     (axis == 1 ? layer.c : axis == 2 ? layer.h : layer.w) = true;
     gone.insert(axis);
   }
-  g.make(n, layer, {g.node(n, 0)}, rank);
+  const int made = g.make(n, layer, {g.node(n, 0)}, rank);
   if (keep) return;
-  const OnnxValue reduced{nullptr, g.network().output(), x.dims};
+  const OnnxValue reduced{nullptr, made, x.dims};
   Dims dims;
   for (size_t i = 0; i < rank; ++i)
     if (!gone.contains(int64_t(i))) dims.push_back(x.dims[i]);
@@ -271,8 +263,7 @@ void prelu(OnnxGraph& g, const OnnxNode& n) {
   with_batch.insert(with_batch.begin(), 1);
   CHECK(count == 1 || (count == x[1] && (slope.dims == per_channel || slope.dims == with_batch)),
         "slopes of dimensions {} for {}; one in all or one a channel is supported", to_string(slope.dims), to_string(x));
-  g.make(n, PReLU{count}, {g.node(n, 0)});
-  g.parameter(g.network().output(), &Node::weight, slope.as_floats(), {count});
+  g.parameter(g.make(n, PReLU{count}, {g.node(n, 0)}), &Node::weight, slope.as_floats(), {count});
 }
 
 void softmax(OnnxGraph& g, const OnnxNode& n) {
@@ -301,7 +292,7 @@ bool make_gated(OnnxGraph& g, const OnnxNode& n, int gate_input) {
   if (gate.constant || x.constant || gate.node == 0 || !g.only_reader(n.input(gate_input))) return false;
   Node& node = g.layer(gate.node);
   if (node.inputs != std::vector<int>{x.node} || gate.dims != x.dims) return false;
-  if (node.layer.index() == Layer(Smooth{}).index() && std::get<Smooth>(node.layer).function == SmoothFunction::sigmoid) {
+  if (const auto* smooth = std::get_if<Smooth>(&node.layer); smooth && smooth->function == SmoothFunction::sigmoid) {
     node.layer = Smooth{SmoothFunction::silu};
   } else if (const auto* hard = std::get_if<Hardsigmoid>(&node.layer);
              hard && std::abs(hard->alpha - 1.f / 6) < 1e-6f && hard->beta == 0.5f) {
@@ -354,8 +345,7 @@ void with_constant(OnnxGraph& g, const OnnxNode& n, BinaryFunction function, int
   for (size_t i = 0; i < dims.size(); ++i)
     CHECK(dims[i] == 1 || dims[i] == x.dims[i], "a constant of {} with an input of {}", to_string(constant.dims),
           to_string(x.dims));
-  const bool plain = function == BinaryFunction::add || (function == BinaryFunction::sub && !reversed);
-  if (function == BinaryFunction::add && plain && make_bias(g, n, x_input, constant, dims)) return;
+  if (function == BinaryFunction::add && make_bias(g, n, x_input, constant, dims)) return;
   const BinaryConstant layer{function, constant.as_floats(), shape_of(dims), reversed};
   const int made = g.add(n, layer, {g.node(n, x_input)});
   g.set(n, OnnxValue{nullptr, made, x.dims});
@@ -370,8 +360,8 @@ void binary(OnnxGraph& g, const OnnxNode& n, BinaryFunction function) {
   const Dims a_dims = padded(a.dims, rank), b_dims = padded(b.dims, rank);
   const int left = a.dims.size() == rank ? g.node(n, 0) : g.node_shaped(n, a, a_dims);
   const int right = b.dims.size() == rank ? g.node(n, 1) : g.node_shaped(n, b, b_dims);
-  if (function == BinaryFunction::add && a_dims == b_dims) return g.make(n, Add{}, {left, right}, rank);
-  g.make(n, Binary{function}, {left, right}, rank);
+  const bool plain_sum = function == BinaryFunction::add && a_dims == b_dims;
+  g.make(n, plain_sum ? Layer(Add{}) : Binary{function}, {left, right}, rank);
 }
 
 void add(OnnxGraph& g, const OnnxNode& n) { binary(g, n, BinaryFunction::add); }

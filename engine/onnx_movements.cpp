@@ -88,12 +88,9 @@ void transpose(OnnxGraph& g, const OnnxNode& n) {
   for (size_t i = 0; i < backwards.size(); ++i) backwards[i] = int64_t(backwards.size() - 1 - i);
   const std::vector<int64_t> axes = n.integers("perm", backwards);
   if (x.constant) return g.set(n, transposed(*x.constant, axes));
-  std::vector<int64_t> sorted = axes;
-  std::sort(sorted.begin(), sorted.end());
-  CHECK(axes.size() == x.dims.size(), "{} axes for {}", axes.size(), to_string(x.dims));
-  for (size_t i = 0; i < sorted.size(); ++i) CHECK(sorted[i] == int64_t(i), "axes {} are no permutation", to_string(axes));
+  check_permutation(axes, x.dims.size());
   CHECK(axes[0] == 0, "it moves the batch");
-  if (axes == sorted) return g.set(n, x);
+  if (std::is_sorted(axes.begin(), axes.end())) return g.set(n, x);
   if (axes == std::vector<int64_t>{0, 2, 1, 3, 4}) {  // [groups, channels of each]: a channel shuffle
     const Dims& d = x.dims;
     const int map = g.node_shaped(n, x, {1, d[1] * d[2], d[3], d[4]});
@@ -220,7 +217,6 @@ void gather(OnnxGraph& g, const OnnxNode& n) {
   const std::vector<int64_t>& indices = which.as_ints("its indices");
   const int64_t axis = onnx_axis(n.integer("axis", 0), x.dims.size()), size = x.dims[size_t(axis)];
   CHECK(which.dims.size() <= 1 && !indices.empty(), "indices of dimensions {}", to_string(which.dims));
-  Dims dims = x.dims;
   if (x.constant) {
     OnnxConstant y = take(*x.constant, axis, indices);
     if (which.dims.empty()) y.dims.erase(y.dims.begin() + axis);
@@ -235,7 +231,7 @@ void gather(OnnxGraph& g, const OnnxNode& n) {
   }
   const OnnxValue part = cut(g, n, x, axis, {first, int64_t(indices.size()), step}, "");
   if (!which.dims.empty()) return g.set(n, part);
-  dims = part.dims;
+  Dims dims = part.dims;
   dims.erase(dims.begin() + axis);
   g.regroup(n, part, dims);
 }
@@ -315,7 +311,8 @@ void resize(OnnxGraph& g, const OnnxNode& n) {
     layer.coordinates = Resize::Coordinates::asymmetric;
     layer.rounding = Resize::Rounding::floor;
     set_scales(layer, g.constant(n, 1, "scales").as_floats());
-    return g.make(n, layer, {g.node(n, 0)});
+    g.make(n, layer, {g.node(n, 0)});
+    return;
   }
   layer.coordinates = coordinates(n.text("coordinate_transformation_mode", "half_pixel"));
   layer.rounding = rounding(n.text("nearest_mode", "round_prefer_floor"));

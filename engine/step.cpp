@@ -11,6 +11,12 @@ PackedWeights& packed_weights(const Network& network) {
   return *network.packed;
 }
 
+GatePlanes gate_planes(const Tape& tape, int node) {
+  const Tape::Slot& slot = tape.slot(node);
+  const auto* gates = static_cast<const uint32_t*>(tape.data(node));
+  return {gates, slot.clip == kNoClip ? nullptr : gates + gate_words(slot.shape.with_n(tape.n))};
+}
+
 const AffineWeights& packed_affine(const Network& network, int node) {
   auto [place, fresh] = packed_weights(network).affines.try_emplace(node);
   AffineWeights& affine = place->second;

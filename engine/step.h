@@ -48,6 +48,15 @@ struct StepShift {
   Shape shape;        // n = 1; each of c, h, w is the result's or 1
 };
 
+// The planes of a gate slot on `tape` (kernels/types.h): `above` is null where the unit has no upper limit.
+struct GatePlanes {
+  const uint32_t *gates, *above;
+};
+GatePlanes gate_planes(const Tape& tape, int node);
+
+// What a layer that clips adds to scale·x in each state of its gate.
+inline GateConstants gate_constants(const Ramp& r) { return {.inside = r.shift, .above = r.max, .below = r.min}; }
+
 // Weights in the form that kernels take, made when a plan first needs them.
 struct PackedWeights {
   std::map<std::pair<int, int>, ConvWeights> convs;  // (conv node, folded batch norm node or -1)

@@ -38,6 +38,14 @@ void check_views(const char* op, const ConvTranspose2d& conv, ConstView x, Const
 
 }  // namespace
 
+ConvTranspose2d conv_transpose2d(int64_t in_channels, int64_t out_channels, int64_t kernel, int64_t stride,
+                                 int64_t padding, int64_t output_padding, int64_t groups, bool has_bias) {
+  return {.in_channels = in_channels, .out_channels = out_channels, .kernel_h = kernel, .kernel_w = kernel,
+          .stride_h = stride, .stride_w = stride, .pad_top = padding, .pad_left = padding, .pad_bottom = padding,
+          .pad_right = padding, .output_pad_h = output_padding, .output_pad_w = output_padding, .groups = groups,
+          .has_bias = has_bias};
+}
+
 Shape output_shape(const ConvTranspose2d& c, Shape x) {
   CHECK(c.in_channels > 0 && c.out_channels > 0 && c.groups > 0 && c.in_channels % c.groups == 0 &&
             c.out_channels % c.groups == 0,

@@ -25,6 +25,11 @@ struct ConvTranspose2d {
   bool operator==(const ConvTranspose2d&) const = default;
 };
 
+// Square kernel, symmetric padding: the usual case.
+ConvTranspose2d conv_transpose2d(int64_t in_channels, int64_t out_channels, int64_t kernel, int64_t stride = 1,
+                                 int64_t padding = 0, int64_t output_padding = 0, int64_t groups = 1,
+                                 bool has_bias = true);
+
 // Shape of y for x; throws where the layer does not fit the input.
 Shape output_shape(const ConvTranspose2d& conv, Shape x);
 

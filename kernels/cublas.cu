@@ -74,7 +74,7 @@ std::string text(const Product& p) {
 }  // namespace
 
 struct CublasState {
-  Library library;
+  Library opened;
   CublasCalls calls;
   cublasLtHandle_t handle = nullptr;
   std::vector<std::unique_ptr<ProductPlan>> plans;
@@ -85,11 +85,11 @@ struct CublasState {
 };
 
 static void open(CublasState& s) {
-  s.library = open_library({"libcublasLt.so.13", "libcublasLt.so.12"});
-  if (!s.library.why_not.empty() || !load(s.library, s.calls)) return;
+  s.opened = open_library({"libcublasLt.so.13", "libcublasLt.so.12"});
+  if (!s.opened.why_not.empty() || !load(s.opened, s.calls)) return;
   const cublasStatus_t status = s.calls.cublasLtCreate(&s.handle);
   if (status != CUBLAS_STATUS_SUCCESS)
-    s.library.why_not = fmt::format("{} cannot be used: {}", s.library.path, s.calls.cublasLtGetStatusString(status));
+    s.opened.why_not = fmt::format("{} cannot be used: {}", s.opened.path, s.calls.cublasLtGetStatusString(status));
 }
 
 static CublasState& cublas_of(Gpu& gpu) {
@@ -103,9 +103,9 @@ static CublasState& cublas_of(Gpu& gpu) {
 
 std::string cublas_line(Gpu& gpu) {
   const CublasState& s = cublas_of(gpu);
-  if (!s.library.why_not.empty()) return "cuBLASLt: " + s.library.why_not;
+  if (!s.opened.why_not.empty()) return "cuBLASLt: " + s.opened.why_not;
   const size_t v = s.calls.cublasLtGetVersion();
-  return fmt::format("cuBLASLt {}.{}.{} from {}", v / 10000, v / 100 % 100, v % 100, s.library.path);
+  return fmt::format("cuBLASLt {}.{}.{} from {}", v / 10000, v / 100 % 100, v % 100, s.opened.path);
 }
 
 static void check(const CublasState& s, cublasStatus_t status, const char* call, const Product& p) {
@@ -183,7 +183,7 @@ static const ProductPlan& plan_of(Context& ctx, const Product& p) {
 }
 
 bool cublas_fits(Context& ctx, const Product& p, std::string& why_not) {
-  why_not = cublas_of(*ctx.gpu).library.why_not;
+  why_not = cublas_of(*ctx.gpu).opened.why_not;
   if (!why_not.empty()) return false;
   if (plan_of(ctx, p).found) return true;
   why_not = fmt::format("no algorithm for {}", text(p));

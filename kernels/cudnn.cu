@@ -70,7 +70,7 @@ std::string text(const ConvKey& k) {
 }  // namespace
 
 struct CudnnState {
-  Library library;
+  Library opened;
   CudnnCalls calls;
   cudnnHandle_t handle = nullptr;
   std::vector<std::unique_ptr<ConvPlan>> plans;
@@ -82,12 +82,12 @@ struct CudnnState {
 
 static void open(CudnnState& s, Gpu& gpu) {
   cublas_line(gpu);  // opens cuBLASLt: cuDNN needs it, and the loader may not find it by itself
-  s.library = open_library({"libcudnn.so.9"});
-  if (!s.library.why_not.empty() || !load(s.library, s.calls)) return;
+  s.opened = open_library({"libcudnn.so.9"});
+  if (!s.opened.why_not.empty() || !load(s.opened, s.calls)) return;
   cudnnStatus_t status = s.calls.cudnnCreate(&s.handle);
   if (status == CUDNN_STATUS_SUCCESS) status = s.calls.cudnnSetStream(s.handle, static_cast<cudaStream_t>(gpu.stream));
   if (status != CUDNN_STATUS_SUCCESS)
-    s.library.why_not = fmt::format("{} cannot be used: {}", s.library.path, s.calls.cudnnGetErrorString(status));
+    s.opened.why_not = fmt::format("{} cannot be used: {}", s.opened.path, s.calls.cudnnGetErrorString(status));
 }
 
 static CudnnState& cudnn_of(Gpu& gpu) {
@@ -101,13 +101,13 @@ static CudnnState& cudnn_of(Gpu& gpu) {
 
 std::string cudnn_line(Gpu& gpu) {
   const CudnnState& s = cudnn_of(gpu);
-  if (!s.library.why_not.empty()) return "cuDNN: " + s.library.why_not;
+  if (!s.opened.why_not.empty()) return "cuDNN: " + s.opened.why_not;
   const size_t v = s.calls.cudnnGetVersion();
-  return fmt::format("cuDNN {}.{}.{} from {}", v / 10000, v / 100 % 100, v % 100, s.library.path);
+  return fmt::format("cuDNN {}.{}.{} from {}", v / 10000, v / 100 % 100, v % 100, s.opened.path);
 }
 
 bool cudnn_found(Context& ctx, std::string& why_not) {
-  why_not = cudnn_of(*ctx.gpu).library.why_not;
+  why_not = cudnn_of(*ctx.gpu).opened.why_not;
   return why_not.empty();
 }
 

@@ -461,19 +461,13 @@ TEST(Cam, WrongUse) {
 
 // --- The command -----------------------------------------------------------------------------------------------------
 
-json succeed(std::vector<std::string> arguments) {
-  const Outcome o = run_switchback(arguments);
-  EXPECT_EQ(o.code, 0) << o.line << "\n" << o.err;
-  return o.json();
-}
-
 TEST(CliCam, FilesAndAxes) {
   TempFolder folder;
   const auto run = [&](std::vector<std::string> more) {
     std::vector<std::string> all = {"cam",    "--model", "lenet",       "--save", "png,npy",
                                     "--json", "-o",      folder.path(), kDigit};
     all.insert(all.end(), more.begin(), more.end());
-    return succeed(all);
+    return succeed_json(all);
   };
   const std::string array = folder / "digit_3.cam.npy";
   json d = run({});
@@ -506,7 +500,7 @@ TEST(CliCam, ExactMapsWhereTheNetworkHasThem) {
                                          "-o",  folder.path(), "--save",   "npy",       input};
   const auto run = [&](std::vector<std::string> more) {
     more.insert(more.begin(), base.begin(), base.end());
-    return succeed(more);
+    return succeed_json(more);
   };
   const json exact = run({});
   EXPECT_EQ(exact["method"], "cam");

@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 
@@ -128,6 +129,28 @@ Outcome interrupt_switchback(const std::vector<std::string>& arguments, int colu
   outcome.code = wait_for(pid);
   close(terminal);
   return outcome;
+}
+
+Outcome succeed(const std::vector<std::string>& arguments) {
+  Outcome o = run_switchback(arguments);
+  EXPECT_EQ(o.code, 0) << o.line << "\n" << o.err;
+  return o;
+}
+
+nlohmann::json succeed_json(const std::vector<std::string>& arguments) { return succeed(arguments).json(); }
+
+std::string digit(int d) { return fmt::format("{}/weights/samples/digit_{}.png", SWITCHBACK_SOURCE_DIR, d); }
+
+std::string bytes_of(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  EXPECT_TRUE(file.good()) << path << " is not there";
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::set<std::string> names_in(const std::string& folder) {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) names.insert(entry.path().filename().string());
+  return names;
 }
 
 }  // namespace switchback::test

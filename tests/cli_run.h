@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,13 @@ struct RunLimits {
 };
 
 Outcome run_switchback(const std::vector<std::string>& arguments, const RunLimits& limits = {});
+// The same, which must end with 0.
+Outcome succeed(const std::vector<std::string>& arguments);
+nlohmann::json succeed_json(const std::vector<std::string>& arguments);  // and give one JSON document
+
+std::string digit(int d);                               // a sample digit's picture
+std::string bytes_of(const std::string& path);          // fails where there is no such file
+std::set<std::string> names_in(const std::string& folder);
 
 // Runs it in a terminal of its own, `columns` wide. Once it handles signals, `watch` is given all that the terminal has
 // shown so far, again and again until it returns true or 60 s are over; then `signal` comes: SIGINT by typing Ctrl-C.

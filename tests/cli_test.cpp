@@ -20,30 +20,10 @@ using nlohmann::json;
 
 const std::string kSource = SWITCHBACK_SOURCE_DIR;
 
-std::string digit(int d) { return kSource + "/weights/samples/digit_" + std::to_string(d) + ".png"; }
-
-std::string bytes_of(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  EXPECT_TRUE(file.good()) << path << " is not there";
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-std::set<std::string> names_in(const std::string& folder) {
-  std::set<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder)) names.insert(entry.path().filename().string());
-  return names;
-}
-
 Tensor wave(Dims dims) {  // a smooth picture-like array
   Tensor t(std::move(dims));
   for (int64_t i = 0; i < t.count(); ++i) t[i] = std::sin(0.37f * float(i % 97)) + 0.5f * std::cos(0.011f * float(i));
   return t;
-}
-
-Outcome succeed(std::vector<std::string> arguments) {
-  Outcome o = run_switchback(arguments);
-  EXPECT_EQ(o.code, 0) << o.line << "\n" << o.err;
-  return o;
 }
 
 void expect_common_fields(const json& d, const std::string& command) {

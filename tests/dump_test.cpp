@@ -333,19 +333,13 @@ TEST_P(DumpNodes, GradientsAgainstFiniteDifferencesOfBiases) {
 
 // --- The command -----------------------------------------------------------------------------------------------------
 
-json succeed(std::vector<std::string> arguments) {
-  const Outcome o = run_switchback(arguments);
-  EXPECT_EQ(o.code, 0) << o.line << "\n" << o.err;
-  return o.json();
-}
-
 TEST(CliDump, ActivationsAndGradientsOfABatch) {
   const TempFolder folder;
   const std::string input = folder / "x.npy";
   const Tensor x = wave({2, 1, 28, 28});
   write_npy(input, x);
   const json d =
-      succeed({"dump", "--model", "lenet", "--backward", "--target", "7", "--json", "-o", folder / "out", input});
+      succeed_json({"dump", "--model", "lenet", "--backward", "--target", "7", "--json", "-o", folder / "out", input});
   const auto arrays = read_npz(folder / "out/x.dump.npz");
   const Network net = make_network("lenet");
   EXPECT_EQ(arrays.size(), 2 * net.nodes.size());
@@ -356,9 +350,9 @@ TEST(CliDump, ActivationsAndGradientsOfABatch) {
   EXPECT_EQ(d["inputs"][1]["target"], 7);
   expect_same_bits(arrays.at("x"), x, "x");
   for (const Node& node : net.nodes) EXPECT_EQ(arrays.at(node.name).dims(), arrays.at(node.name + ".grad").dims());
-  succeed({"gradient", "--model", "lenet", "--target", "7", "--save", "npy", "--json", "-o", folder / "out", input});
+  succeed_json({"gradient", "--model", "lenet", "--target", "7", "--save", "npy", "--json", "-o", folder / "out", input});
   expect_near(arrays.at("x.grad"), read_npy(folder / "out/x.gradient.npy"), 1e-5, "gradient");
-  succeed(
+  succeed_json(
       {"activations", "--model", "lenet", "--layer", "relu2", "--save", "npy", "--json", "-o", folder / "out", input});
   expect_near(arrays.at("relu2"), read_npy(folder / "out/x.activations.npy"), 1e-5, "relu2");
   const Tensor& seed = arrays.at("fc2.grad");
@@ -368,13 +362,13 @@ TEST(CliDump, ActivationsAndGradientsOfABatch) {
 TEST(CliDump, ChosenLayers) {
   const TempFolder folder;
   const std::string digit = std::string(SWITCHBACK_SOURCE_DIR) + "/weights/samples/digit_3.png";
-  succeed({"dump", "--model", "lenet", "--layers", "conv2,fc1", "--json", "-o", folder.path(), digit});
+  succeed_json({"dump", "--model", "lenet", "--layers", "conv2,fc1", "--json", "-o", folder.path(), digit});
   const auto arrays = read_npz(folder / "digit_3.dump.npz");
   ASSERT_EQ(arrays.size(), 2u);
   EXPECT_EQ(arrays.at("conv2").dims(), (Dims{1, 64, 4, 4}));
   EXPECT_EQ(arrays.at("fc1").dims(), (Dims{1, 200}));
   // A hidden unit's gradients: nothing behind it has one.
-  const json d = succeed({"dump", "--model", "lenet", "--backward", "--layer", "conv2:5:1,2", "--layers", "x,conv2,fc1",
+  const json d = succeed_json({"dump", "--model", "lenet", "--backward", "--layer", "conv2:5:1,2", "--layers", "x,conv2,fc1",
                           "--json", "-o", folder.path(), digit});
   const auto hidden = read_npz(folder / "digit_3.dump.npz");
   ASSERT_EQ(hidden.size(), 5u);

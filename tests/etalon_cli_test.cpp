@@ -18,25 +18,8 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-const std::string kSource = SWITCHBACK_SOURCE_DIR;
-
-std::string digit(int d) { return kSource + "/weights/samples/digit_" + std::to_string(d) + ".png"; }
-
-std::string bytes_of(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  EXPECT_TRUE(file.good()) << path << " is not there";
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-std::set<std::string> names_in(const std::string& folder) {
-  std::set<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder)) names.insert(entry.path().filename().string());
-  return names;
-}
-
-json succeed(const std::vector<std::string>& arguments) {
-  const Outcome o = run_switchback(arguments);
-  EXPECT_EQ(o.code, 0) << o.line << "\n" << o.err;
+json succeed_quietly(const std::vector<std::string>& arguments) {
+  const Outcome o = succeed(arguments);
   EXPECT_EQ(o.err, "") << o.line;
   return o.json();
 }
@@ -64,7 +47,7 @@ void expect_affine(const Tensor& maps, const Tensor& biases, int64_t first, cons
 
 TEST(CliEtalon, OfOneDigitAndOfSeveral) {
   TempFolder folder;
-  const json d = succeed({"etalon", "--model", "lenet", "--save", "png,npy", "--json", "-o", folder / "out", digit(3),
+  const json d = succeed_quietly({"etalon", "--model", "lenet", "--save", "png,npy", "--json", "-o", folder / "out", digit(3),
                           digit(5)});
   EXPECT_EQ(d["command"], "etalon");
   EXPECT_EQ(d["units"], 10);
@@ -96,7 +79,7 @@ TEST(CliEtalon, ArraysOfSeveralInputs) {
   const Tensor x = digits(7);
   write_npy(folder / "x.npy", x);
   for (const std::string batch : {"auto", "3", "30"}) {
-    const json d = succeed({"etalon", folder / "x.npy", "--model", "lenet", "--save", "npy", "--json", "--batch", batch,
+    const json d = succeed_quietly({"etalon", folder / "x.npy", "--model", "lenet", "--save", "npy", "--json", "--batch", batch,
                             "-o", folder / batch});
     EXPECT_EQ(d["inputs"].size(), 7u);
     EXPECT_EQ(d["inputs"][0]["files"][0]["axes"], json({"N", "P", "C", "H", "W"}));
@@ -107,7 +90,7 @@ TEST(CliEtalon, ArraysOfSeveralInputs) {
     for (int64_t i = 0; i < 7; ++i) expect_affine(maps, biases, i * 10, x.data() + i * 784, d["inputs"][size_t(i)]["score"]);
     EXPECT_EQ(bytes_of(folder / (batch + "/x.etalon.npy")), bytes_of(folder / "auto/x.etalon.npy"));
   }
-  succeed({"etalon", folder / "x.npy", "--model", "lenet", "--save", "npy", "--json", "--limit", "2", "--product", "-o",
+  succeed_quietly({"etalon", folder / "x.npy", "--model", "lenet", "--save", "npy", "--json", "--limit", "2", "--product", "-o",
            folder / "product"});
   const Tensor maps = read_npy(folder / "auto/x.etalon.npy"), product = read_npy(folder / "product/x.etalon-product.npy");
   ASSERT_EQ(product.dims(), (Dims{2, 10, 1, 28, 28}));
@@ -121,7 +104,7 @@ TEST(CliEtalon, CoordinateAlgorithmAndTargets) {
     std::vector<std::string> all = common;
     all.insert(all.end(), more.begin(), more.end());
     all.insert(all.end(), {"-o", folder / out});
-    return succeed(all);
+    return succeed_quietly(all);
   };
   run("single", {"--target", "2,7"});
   run("coordinate", {"--target", "2,7", "--algorithm", "coordinate"});
@@ -144,7 +127,7 @@ TEST(CliEtalon, OfADataSetAndItsPictures) {
     fs::create_directories(folder / ("digits/" + std::to_string(d)));
     fs::copy_file(digit(d), folder / ("digits/" + std::to_string(d) + "/a.png"));
   }
-  const json d = succeed({"etalon", folder / "digits", "--model", "lenet", "--save", "png,npy", "--json", "--subgraph",
+  const json d = succeed_quietly({"etalon", folder / "digits", "--model", "lenet", "--save", "png,npy", "--json", "--subgraph",
                           "-o", folder / "out"});
   EXPECT_EQ(names_in(folder / "out"),
             (std::set<std::string>{"digits.etalon.npy", "digits.etalon-bias.npy", "digits.etalon.png",
@@ -165,7 +148,7 @@ TEST(CliEtalon, OfACifarMosaic) {
   for (size_t i = 0; i < mosaic.pixels.size(); ++i) mosaic.pixels[i] = uint8_t(i / 3 % 1280 / 32 * 6 + i % 7);
   write_png(folder / "cifar/m_000.png", mosaic);
   const auto run = [&](const std::string& input, const std::string& out) {
-    return succeed({"etalon", folder / input, "--model", "lenet", "--save", "png,npy", "--json", "-o", folder / out});
+    return succeed_quietly({"etalon", folder / input, "--model", "lenet", "--save", "png,npy", "--json", "-o", folder / out});
   };
   run("cifar/m_000.png", "picture");
   EXPECT_EQ(read_npy(folder / "picture/m_000.etalon.npy").dims(), (Dims{10, 1, 28, 28})) << "a picture like others";
@@ -207,13 +190,13 @@ TEST(CliEtalon, ResumesWhatWasInterrupted) {
   EXPECT_EQ(other.code, 1);
   EXPECT_NE(other.err.find("belongs to another job"), std::string::npos) << other.err;
 
-  const json d = succeed(arguments("out", {"--resume", "--json"}));
+  const json d = succeed_quietly(arguments("out", {"--resume", "--json"}));
   const int64_t before = d["resumed_inputs"];
   EXPECT_GT(before, 10);
   EXPECT_LT(before, 3000);
   EXPECT_EQ(d["inputs"].size(), 3000u);
   EXPECT_EQ(names_in(folder / "out"), (std::set<std::string>{"x.etalon.npy", "x.etalon-bias.npy"}));
-  const json whole = succeed(arguments("whole", {"--json"}));
+  const json whole = succeed_quietly(arguments("whole", {"--json"}));
   EXPECT_EQ(bytes_of(folder / "out/x.etalon.npy"), bytes_of(folder / "whole/x.etalon.npy"));
   EXPECT_EQ(bytes_of(folder / "out/x.etalon-bias.npy"), bytes_of(folder / "whole/x.etalon-bias.npy"));
   for (size_t i : {size_t(0), size_t(before), size_t(2999)})

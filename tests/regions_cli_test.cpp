@@ -28,15 +28,9 @@ std::string digits(const TempFolder& folder) {
   return folder / "digits";
 }
 
-nlohmann::json succeed(const std::vector<std::string>& arguments) {
-  const Outcome o = run_switchback(arguments);
-  EXPECT_EQ(o.code, 0) << o.line << "\n" << o.err;
-  return o.json();
-}
-
 TEST(CliRegions, OfADataSet) {
   TempFolder folder;
-  const auto d = succeed({"regions", digits(folder), "--model", "lenet", "--json", "-o", folder / "out"});
+  const auto d = succeed_json({"regions", digits(folder), "--model", "lenet", "--json", "-o", folder / "out"});
   EXPECT_EQ(d["command"], "regions");
   EXPECT_EQ(d["images"], 10);
   const auto& n = d["networks"][0];
@@ -59,7 +53,7 @@ TEST(CliRegions, OfSeveralWeightsWhateverTheBatch) {
   const std::string data = digits(folder), lenet = kSource + "/weights/lenet.safetensors";
   const auto run = [&](const std::string& batch) {
     // The data set may stand behind the weights.
-    return succeed({"regions", "--model", "lenet", "--weights", lenet, "random:1", "random:2", data, "--limit", "8",
+    return succeed_json({"regions", "--model", "lenet", "--weights", lenet, "random:1", "random:2", data, "--limit", "8",
                     "--batch", batch, "--json", "-o", folder / "out"});
   };
   auto a = run("8"), b = run("3");
@@ -82,7 +76,7 @@ TEST(CliRegions, OfThePlane) {
   const float values[] = {-.5f, -.5f, 0, .5f, .5f, 1, .5f, -.5f, 0, 5, 5, 1};  // the last one lies outside of the range
   std::copy_n(values, 12, points.data());
   write_npy(folder / "points.npy", points);
-  const auto d = succeed({"regions", "--plane", "--model", "mlp:2-6-2", "--weights", "random:1", "random:2", "--points",
+  const auto d = succeed_json({"regions", "--plane", "--model", "mlp:2-6-2", "--weights", "random:1", "random:2", "--points",
                           folder / "points.npy", "--range", "-1,1", "--json", "-o", folder / "out"});
   ASSERT_EQ(d["networks"].size(), 2u);
   Network net = make_network("mlp:2-6-2");
@@ -100,7 +94,7 @@ TEST(CliRegions, OfThePlane) {
 TEST(CliRegions, OfTheShippedSpirals) {
   TempFolder folder;
   const std::string spirals = kSource + "/weights/spirals/";
-  const auto d = succeed({"regions", "--plane", "--model", "mlp", "--weights", spirals + "step_0000.safetensors",
+  const auto d = succeed_json({"regions", "--plane", "--model", "mlp", "--weights", spirals + "step_0000.safetensors",
                           spirals + "step_3000.safetensors", "--points", spirals + "points.npy", "--json", "-o",
                           folder / "out"});
   EXPECT_EQ(d["points"], 400);

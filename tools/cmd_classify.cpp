@@ -2,6 +2,7 @@
 // place.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -80,35 +81,12 @@ struct Classified {
   int64_t items = 0;
 };
 
-void classify_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const Tensor& all, Output& output,
-                   Classified& result) {
-  const int64_t classes = all.dim(1);
-  Json files = Json::array();
-  if (output.npy()) {
-    Tensor own({part.count, classes});
-    std::copy_n(all.data() + part.first * classes, own.count(), own.data());
-    files.push_back(output.add_npy(part.file->stem + ".classify.npy", own, {"N", "K"}));
-  }
-  std::vector<Panel> charts;
-  std::vector<Json> entries;
-  for (int64_t i = 0; i < part.count; ++i) {
-    const std::span<const float> logits = all.values().subspan(size_t((part.first + i) * classes), size_t(classes));
-    const Ranking r = rank(logits, job.options.top);
-    entries.push_back(entry_json(job, part, i, logits, r));
-    result.lines.push_back(summary_line(job, part, i, r));
-    if (!output.png()) continue;
-    const Image picture = chart(job, chunk, part, i, r);
-    if (charts.size() < kMostGridPanels) charts.push_back({picture, ""});
-    output.add_panel(picture, "");
-  }
-  if (output.png())
-    files.push_back(output.add_png(part.file->stem + ".classify.png", arrange(std::move(charts), part.file->stem)));
-  for (Json& entry : entries) {
-    entry["files"] = files;
-    result.inputs.push_back(std::move(entry));
-  }
-  result.items += part.count;
-}
+// One image's results.
+struct Answer {
+  Json entry;
+  std::string line;
+  std::function<Image()> picture;  // drawn only where pictures are wanted
+};
 
 // ---- outputs that are maps
 
@@ -140,23 +118,42 @@ std::string map_line(const Job& job, const Chunk::Part& part, int64_t i, const L
   return line;
 }
 
-void segment_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const Tensor& all, Output& output,
-                  Classified& result) {
-  const int64_t classes = all.dim(1), h = all.dim(2), w = all.dim(3), item = classes * h * w;
-  Json files = Json::array();
-  if (output.npy()) {
-    Tensor own({part.count, classes, h, w});
-    std::copy_n(all.data() + part.first * item, own.count(), own.data());
-    files.push_back(output.add_npy(part.file->stem + ".classify.npy", own, {"N", "K", "H", "W"}));
+// ---- all items of a file
+
+Answer answer_for(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, const Tensor& all) {
+  const int64_t item = all.count() / all.dim(0);
+  const std::span<const float> scores = all.values().subspan(size_t((part.first + i) * item), size_t(item));
+  if (all.dims().size() == 4) {
+    LabelMap map = label_map(scores.data(), int(all.dim(1)), int(all.dim(2)), int(all.dim(3)));
+    return {map_json(job, part, i, map), map_line(job, part, i, map),
+            [&, i, map = std::move(map)] { return segmentation(job, chunk, part, i, map); }};
   }
+  Ranking r = rank(scores, job.options.top);
+  return {entry_json(job, part, i, scores, r), summary_line(job, part, i, r),
+          [&, i, r = std::move(r)] { return chart(job, chunk, part, i, r); }};
+}
+
+Json save_scores(const Chunk::Part& part, const Tensor& all, Output& output) {
+  Dims dims = all.dims();
+  dims[0] = part.count;
+  Tensor own(dims);
+  std::copy_n(all.data() + part.first * (all.count() / all.dim(0)), own.count(), own.data());
+  const std::vector<std::string> axes{"N", "K", "H", "W"};
+  return output.add_npy(part.file->stem + ".classify.npy", own, {axes.begin(), axes.begin() + int64_t(dims.size())});
+}
+
+void classify_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const Tensor& all, Output& output,
+                   Classified& result) {
+  Json files = Json::array();
+  if (output.npy()) files.push_back(save_scores(part, all, output));
   std::vector<Panel> panels;
   std::vector<Json> entries;
   for (int64_t i = 0; i < part.count; ++i) {
-    const LabelMap map = label_map(all.data() + (part.first + i) * item, int(classes), int(h), int(w));
-    entries.push_back(map_json(job, part, i, map));
-    result.lines.push_back(map_line(job, part, i, map));
+    Answer answer = answer_for(job, chunk, part, i, all);
+    entries.push_back(std::move(answer.entry));
+    result.lines.push_back(std::move(answer.line));
     if (!output.png()) continue;
-    const Image picture = segmentation(job, chunk, part, i, map);
+    const Image picture = answer.picture();
     if (panels.size() < kMostGridPanels) panels.push_back({picture, ""});
     output.add_panel(picture, "");
   }
@@ -198,9 +195,7 @@ void run_classify(const ClassifyOptions& o) {
         options.progress = [&](int64_t n, int64_t) { job.bar.update(result.items + n, items, "images"); };
         const Tensor all = without_places(logits(job.ctx, job.model.network, chunk.x, options));
         for (float v : all.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", o.model);
-        const bool maps = all.dims().size() == 4;
-        for (const Chunk::Part& part : chunk.parts)
-          (maps ? segment_file : classify_file)(job, chunk, part, all, output, result);
+        for (const Chunk::Part& part : chunk.parts) classify_file(job, chunk, part, all, output, result);
       });
   const std::string sheet = output.png() ? output.add_contact_sheet("classify", "classes by " + job.model_name(), 800) : "";
   output.commit();

@@ -18,18 +18,7 @@ Network make_autoencoder(const ZooOptions& options) {
     net.add(fmt::format("enc{}_relu", i), ReLU{});
   }
   for (size_t i = 4; i-- > 0;) {
-    net.add(fmt::format("dec{}", i), ConvTranspose2d{.in_channels = channels[i + 1],
-                                                     .out_channels = channels[i],
-                                                     .kernel_h = 3,
-                                                     .kernel_w = 3,
-                                                     .stride_h = 2,
-                                                     .stride_w = 2,
-                                                     .pad_top = 1,
-                                                     .pad_left = 1,
-                                                     .pad_bottom = 1,
-                                                     .pad_right = 1,
-                                                     .output_pad_h = 1,
-                                                     .output_pad_w = 1});
+    net.add(fmt::format("dec{}", i), conv_transpose2d(channels[i + 1], channels[i], 3, 2, 1, 1));
     net.add(fmt::format("dec{}_relu", i), ReLU{});
   }
   return net;

@@ -12,18 +12,7 @@ namespace switchback {
 namespace {
 
 ConvTranspose2d doubling(int64_t channels, int64_t groups, bool has_bias) {
-  return {.in_channels = channels,
-          .out_channels = channels,
-          .kernel_h = 4,
-          .kernel_w = 4,
-          .stride_h = 2,
-          .stride_w = 2,
-          .pad_top = 1,
-          .pad_left = 1,
-          .pad_bottom = 1,
-          .pad_right = 1,
-          .groups = groups,
-          .has_bias = has_bias};
+  return conv_transpose2d(channels, channels, 4, 2, 1, 0, groups, has_bias);
 }
 
 void norm_relu_dropout(Network& net, const std::string& name, int64_t channels) {
