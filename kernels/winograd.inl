@@ -14,6 +14,7 @@ using namespace simd;
 
 constexpr int64_t kCols = 64;    // output channels of one U panel
 constexpr int64_t kDepth = 128;  // channels of one pass over a panel: 128 x 64 floats stay in the L1 cache
+constexpr int64_t kFewDepth = 32;  // of U at a time for few tiles: 36 x 32 x 64 floats = 295 kB
 constexpr int64_t kTiles = 48;   // tiles of one product: M is 36 x 48 x 64 floats = 442 kB, half of an L2 cache
 
 // Interpolation points ±a, ±b.
@@ -106,28 +107,30 @@ void transform_tiles(const Geometry& g, int64_t first, int64_t begin, int64_t en
   }
 }
 
-// U[36][depth_total][kCols] for reduction channels [first, last) (multiples of 16) of output channels k0 .. k0+kCols;
-// columns beyond k are zero.
-void transform_weights(const WinogradProblem& w, int64_t k0, int64_t first, int64_t last, float* u) {
-  const int64_t stride = w.c * kCols;
+// U[36][stride], each [last - first][kCols]: for reduction channels [first, last) (multiples of 16) of output channels
+// k0 .. k0+kCols; columns beyond k are zero.
+void transform_weights(const WinogradProblem& w, int64_t k0, int64_t first, int64_t last, float* u, int64_t stride) {
   alignas(64) float block[9][kWinogradBlock][kWinogradBlock];  // [tap][reduction][output lane]
   for (int64_t j = 0; j < kCols; j += kWinogradBlock)
     for (int64_t r0 = first; r0 < last; r0 += kWinogradBlock) {
       if (k0 + j >= w.k) {
         for (int64_t r = r0; r < r0 + kWinogradBlock; ++r)
           for (int point = 0; point < 36; ++point)
-            std::memset(u + point * stride + r * kCols + j, 0, kWinogradBlock * sizeof(float));
+            std::memset(u + point * stride + (r - first) * kCols + j, 0, kWinogradBlock * sizeof(float));
         continue;
       }
       const int64_t o = w.transposed ? r0 : k0 + j, c = w.transposed ? k0 + j : r0;
       const float* packed = w.packed + ((o / kWinogradBlock) * (w.packed_c / kWinogradBlock) + c / kWinogradBlock) *
                                            9 * kWinogradBlock * kWinogradBlock;
+      // What the next call will want, as callers go through the channels: big layers' weights come from memory.
+      const float* next = packed + (last - first) * (w.transposed ? w.packed_c : kWinogradBlock) * 9;
       if (w.transposed) {
         for (int tap = 0; tap < 9; ++tap)
           transpose16(packed + tap * kWinogradBlock * kWinogradBlock, kWinogradBlock, &block[8 - tap][0][0]);
         packed = &block[0][0][0];
       }
-      for (int r = 0; r < kWinogradBlock; ++r)
+      for (int r = 0; r < kWinogradBlock; ++r) {
+        for (int tap = 0; tap < 9; ++tap) __builtin_prefetch(next + (tap * kWinogradBlock + r) * kWinogradBlock, 0, 2);
         for (int lane = 0; lane < kWinogradBlock; lane += kLanes) {
           Vec half[6][3], out[6];
           for (int s = 0; s < 3; ++s) {
@@ -139,9 +142,10 @@ void transform_weights(const WinogradProblem& w, int64_t k0, int64_t first, int6
           }
           for (int t = 0; t < 6; ++t) {
             weight_transform(half[t], out);
-            for (int s = 0; s < 6; ++s) store(u + (6 * t + s) * stride + (r0 + r) * kCols + j + lane, out[s]);
+            for (int s = 0; s < 6; ++s) store(u + (6 * t + s) * stride + (r0 - first + r) * kCols + j + lane, out[s]);
           }
         }
+      }
     }
 }
 
@@ -154,6 +158,10 @@ inline void put_bits(uint32_t* pixel_words, int64_t channel, uint32_t bits) {  /
     *bytes = uint8_t(bits);
   }
 }
+
+// From one point to the next. Not a power of two: all 36 would meet in the same lines of the cache.
+inline int64_t stride_of_u(int64_t depth) { return depth * kCols + kWinogradBlock; }
+inline int64_t stride_of_m(int64_t tiles) { return tiles * kCols + kLanes; }
 
 // What happens to kLanes outputs of one pixel: the fused epilogues.
 struct ForwardEnd {
@@ -194,18 +202,24 @@ struct BackwardEnd {
   }
 };
 
-// 36 products M = V·U for `count` tiles and one panel of U, then the output transform of those tiles.
-template <typename End>
-void multiply_and_finish(const Geometry& g, const End& end, int64_t first, int64_t count, const float* v,
-                         int64_t v_stride, const float* u, int64_t k0, float* m) {
-  const WinogradProblem& w = g.w;
-  const int64_t cols = std::min(kCols, w.k - k0), m_stride = count * kCols + kLanes;
+// M[36][m_stride] (+)= V·U over the channels [begin, begin + depth) of `count` tiles, for one panel of U; v at channel 0.
+// flatten: its calls are many and small.
+__attribute__((flatten)) void multiply(const WinogradProblem& w, int64_t count, int64_t begin, int64_t depth, const float* v, int64_t v_stride,
+              const float* u, int64_t u_stride, int64_t k0, float* m) {
+  const int64_t cols = std::min(kCols, w.k - k0), m_stride = stride_of_m(count);
   for (int point = 0; point < 36; ++point)
-    for (int64_t c = 0; c < w.c; c += kDepth)
+    for (int64_t c = begin; c < begin + depth; c += kDepth)
       for (int64_t t = 0; t < count; t += kTileRows)
-        multiply_panel(int(std::min<int64_t>(kTileRows, count - t)), cols, std::min(kDepth, w.c - c),
+        multiply_panel(int(std::min<int64_t>(kTileRows, count - t)), cols, std::min(kDepth, begin + depth - c),
                        {v + point * v_stride + t * w.c + c * kTileRows, kPiece, kTileRows * kPiece},
-                       u + (point * w.c + c) * kCols, kCols, m + point * m_stride + t * kCols, kCols, c > 0);
+                       u + point * u_stride + (c - begin) * kCols, kCols, m + point * m_stride + t * kCols, kCols, c > 0);
+}
+
+// The output transform of `count` tiles, and what follows it.
+template <typename End>
+void finish(const Geometry& g, const End& end, int64_t first, int64_t count, int64_t k0, const float* m) {
+  const WinogradProblem& w = g.w;
+  const int64_t cols = std::min(kCols, w.k - k0), m_stride = stride_of_m(count);
   for (int64_t t = 0; t < count; ++t) {
     const Tile tile(g, first + t);
     const int64_t rows = std::min<int64_t>(4, w.p - 4 * tile.ty), columns = std::min<int64_t>(4, w.q - 4 * tile.tx);
@@ -236,10 +250,10 @@ template <typename End>
 void run_by_tiles(Context& ctx, const Geometry& g, const End& end) {
   const WinogradProblem& w = g.w;
   const int threads = ctx.thread_count();
-  const int64_t panels = (w.k + kCols - 1) / kCols, panel = 36 * w.c * kCols;
+  const int64_t panels = (w.k + kCols - 1) / kCols, u_stride = stride_of_u(w.c), panel = 36 * u_stride;
   const int64_t rounds = (g.tiles() + threads * kTiles - 1) / (threads * kTiles);  // the same work for every thread
   const int64_t block = whole_panels((g.tiles() + rounds * threads - 1) / (rounds * threads));
-  const int64_t v_stride = block * w.c + kLanes, v_size = 36 * v_stride, m_size = 36 * (block * kCols + kLanes);
+  const int64_t v_stride = block * w.c + kLanes, v_size = 36 * v_stride, m_size = 36 * stride_of_m(block);
   const int64_t zeros_size = w.c;
   float* u = static_cast<float*>(
       ctx.scratch.reserve(size_t(panels * panel + zeros_size + threads * (v_size + m_size)) * sizeof(float)));
@@ -252,31 +266,36 @@ void run_by_tiles(Context& ctx, const Geometry& g, const End& end) {
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < panels * strips; ++i)
       transform_weights(w, i / strips * kCols, i % strips * kWinogradBlock, (i % strips + 1) * kWinogradBlock,
-                        u + i / strips * panel);
+                        u + i / strips * panel + i % strips * kWinogradBlock * kCols, u_stride);
     float* v = per_thread + omp_get_thread_num() * (v_size + m_size);
     float* m = v + v_size;
 #pragma omp for schedule(dynamic)
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t first = b * block, count = std::min(block, g.tiles() - first);
       transform_tiles(g, first, 0, count, zeros, v, v_stride);
-      for (int64_t p = 0; p < panels; ++p)
-        multiply_and_finish(g, end, first, count, v, v_stride, u + p * panel, p * kCols, m);
+      for (int64_t p = 0; p < panels; ++p) {
+        multiply(w, count, 0, w.c, v, v_stride, u + p * panel, u_stride, p * kCols, m);
+        finish(g, end, first, count, p * kCols, m);
+      }
     }
   }
 }
 
-// Few tiles (small batches of deep layers): all threads make V of all tiles, then take panels of U, each made where it
-// is used: writing and reading all of U would take longer than the product.
+// Few tiles (small batches of deep layers): all threads make V of all tiles, then take panels of U. Each is made where
+// it is used, and where one product has all tiles, a few channels at a time: it is then read from the cache that it was
+// written to. Writing and reading U in memory would take longer than the product.
 template <typename End>
 void run_by_panels(Context& ctx, const Geometry& g, const End& end) {
   const WinogradProblem& w = g.w;
   const int threads = ctx.thread_count();
-  const int64_t panels = (w.k + kCols - 1) / kCols, panel = 36 * w.c * kCols;
+  const int64_t panels = (w.k + kCols - 1) / kCols;
   const int64_t most = std::max<int64_t>(kTiles, (int64_t(16) << 20) / (36 * w.c * 4) / kTiles * kTiles);
   const int64_t supers = (g.tiles() + most - 1) / most;
   const int64_t super = std::min(most, whole_panels((g.tiles() + supers - 1) / supers));
   const int64_t parts = (threads + panels - 1) / panels;  // of the tiles, where there are more threads than panels
-  const int64_t v_stride = super * w.c + kLanes, m_size = 36 * (kTiles * kCols + kLanes);
+  const int64_t depth = (super + parts - 1) / parts <= kTiles ? std::min(kFewDepth, w.c) : w.c;  // of U at a time
+  const int64_t u_stride = stride_of_u(depth), panel = 36 * u_stride;
+  const int64_t v_stride = super * w.c + kLanes, m_size = 36 * stride_of_m(kTiles);
   float* v = static_cast<float*>(
       ctx.scratch.reserve(size_t(36 * v_stride + w.c + threads * (panel + m_size)) * sizeof(float)));
   float* zeros = v + 36 * v_stride;
@@ -297,9 +316,15 @@ void run_by_panels(Context& ctx, const Geometry& g, const End& end) {
         const int64_t begin = std::min(count, whole_panels(count * part / parts));
         const int64_t stop = std::min(count, whole_panels(count * (part + 1) / parts));
         if (begin == stop) continue;
-        transform_weights(w, p * kCols, 0, w.c, u);
-        for (int64_t t = begin; t < stop; t += kTiles)
-          multiply_and_finish(g, end, first + t, std::min(kTiles, stop - t), v + t * w.c, v_stride, u, p * kCols, m);
+        for (int64_t t = begin, tiles; t < stop; t += tiles) {
+          tiles = std::min(kTiles, stop - t);
+          for (int64_t c = 0; c < w.c; c += depth) {
+            const int64_t some = std::min(depth, w.c - c);
+            if (depth < w.c || t == begin) transform_weights(w, p * kCols, c, c + some, u, u_stride);
+            multiply(w, tiles, c, some, v + t * w.c, v_stride, u, u_stride, p * kCols, m);
+          }
+          finish(g, end, first + t, tiles, p * kCols, m);
+        }
       }
     }
   }
