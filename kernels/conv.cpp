@@ -62,18 +62,29 @@ ConvWeights ConvWeights::without_bias(const Conv2d& conv) const {
   return same;
 }
 
+// [panels][rows][columns of the panel], value(row, column) and zeros behind the last column.
+template <typename Value>
+static void pack_panels(int64_t rows, int64_t columns, float* packed, const Value& value) {
+  for (int64_t first = 0; first < columns; first += kIm2colPanel) {
+    const int64_t real = std::min(kIm2colPanel, columns - first), width = round_up(real, 16);
+    for (int64_t r = 0; r < rows; ++r, packed += width)
+      for (int64_t j = 0; j < width; ++j) packed[j] = j < real ? value(r, first + j) : 0.f;
+  }
+}
+
 void pack_im2col_forward(const ConvWeights& weights, float* packed) {
   const Conv2d& c = weights.conv();
-  const int64_t columns = round_up(c.out_channels, 16);
-  std::fill_n(packed, c.kernel_h * c.kernel_w * c.in_channels * columns, 0.f);
-  for (int64_t r = 0; r < c.kernel_h; ++r)
-    for (int64_t s = 0; s < c.kernel_w; ++s)
-      for (int64_t i = 0; i < c.in_channels; ++i, packed += columns)
-        for (int64_t o = 0; o < c.out_channels; ++o) packed[o] = weights.weight(o, i, r, s);
+  const int64_t span = c.kernel_w * c.in_channels;
+  pack_panels(c.kernel_h * span, c.out_channels, packed, [&](int64_t row, int64_t o) {
+    return weights.weight(o, row % c.in_channels, row / span, row % span / c.in_channels);
+  });
 }
 
 void pack_im2col_backward(const ConvWeights& weights, float* packed) {
   const Conv2d& c = weights.conv();
+  if (is_pointwise(c))
+    return pack_panels(c.out_channels, c.in_channels, packed,
+                       [&](int64_t o, int64_t i) { return weights.weight(o, i, 0, 0); });
   const int64_t columns = round_up(c.kernel_h * c.kernel_w * c.in_channels, 16);
   std::fill_n(packed, c.out_channels * columns, 0.f);
   for (int64_t o = 0; o < c.out_channels; ++o, packed += columns)
@@ -128,7 +139,7 @@ Algorithm choose(const Context& ctx, const Conv2d& c, Shape x, DType dtype) {
   const int64_t weights = c.kernel_h * c.kernel_w * c.in_channels * c.out_channels;
   const bool few_channels = c.in_channels <= 4 && c.kernel_h * c.kernel_w <= 256, tiny = weights <= 65536 && y.h * y.w <= 256;
   const bool plain = dtype == DType::f32 && c.groups == 1 && c.dilation_h == 1 && c.dilation_w == 1 && cpu_features().avx2;
-  return plain && (few_channels || tiny) ? Algorithm::im2col : Algorithm::direct;
+  return plain && (few_channels || tiny || is_pointwise(c)) ? Algorithm::im2col : Algorithm::direct;
 }
 
 bool avx512() { return cpu_features().avx512; }
@@ -230,9 +241,9 @@ void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy
     case Algorithm::im2col: {
       const int64_t size = c.out_channels * round_up(c.kernel_h * c.kernel_w * c.in_channels, 16);
       const float* w = packed_once(packed.im2col_backward, size, weights, pack_im2col_backward);
-      const Im2colProblem problem{c, w, nullptr, dy, dx};
+      const Im2colProblem problem{.conv = c, .packed = w, .bias = nullptr, .in = dy, .out = dx, .backward = &epilogue};
       avx512() ? im2col_backward_avx512(ctx, problem) : im2col_backward_avx2(ctx, problem);
-      if (finish) apply_epilogue(dx, epilogue, 0, dx.shape.n);
+      if (finish && !is_pointwise(c)) apply_epilogue(dx, epilogue, 0, dx.shape.n);
       return;
     }
     case Algorithm::direct: return run_direct(ctx, weights, dy, dx, true, finish, epilogue, packed.dnnl);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/conv_ends.h"
 #include "kernels/conv_im2col.h"
 #include "kernels/gemm.h"
 
@@ -12,71 +13,105 @@ namespace {
 
 using namespace simd;
 
+constexpr int64_t kPanel = kIm2colPanel;
+constexpr int64_t kPixels = 48;        // of a 1x1 convolution that one thread makes at a time
 constexpr int64_t kBackwardRows = 16;  // rows of dx that one thread makes at a time
 constexpr int64_t kSerialMacs = 200'000;  // multiply-adds below which starting threads costs more than it saves
 
 int threads_for(Context& ctx, int64_t work) { return work < kSerialMacs ? 1 : ctx.thread_count(); }
 
-// One row of patches: a[q][kh·kw·c] for output row p of image n.
-void gather_row(const Im2colProblem& problem, int64_t n, int64_t p, float* a) {
-  const Conv2d& v = problem.conv;
-  const Shape x = problem.in.shape;
-  const float* image = problem.in.as<float>() + n * x.item();
-  const int64_t span = v.kernel_w * x.c, depth = v.kernel_h * span;
-  for (int64_t r = 0; r < v.kernel_h; ++r) {
-    const int64_t y = p * v.stride_h + r - v.pad_top;
-    const float* row = image + y * x.w * x.c;
-    for (int64_t q = 0; q < problem.out.shape.w; ++q) {
-      float* to = a + q * depth + r * span;
-      const int64_t left = q * v.stride_w - v.pad_left;
-      const int64_t begin = std::clamp<int64_t>(-left, 0, v.kernel_w), end = std::clamp<int64_t>(x.w - left, begin, v.kernel_w);
-      if (y < 0 || y >= x.h || begin == end) {
-        std::memset(to, 0, size_t(span) * sizeof(float));
-        continue;
+// y[pixel, k0 .. k0+columns] = end(windows · panel) for `pixels` pixels, of which a's row 0 is the first.
+template <typename A, typename End>
+__attribute__((flatten)) void multiply_and_finish(const End& end, A a, int64_t depth, int64_t first, int64_t pixels,
+                                                  const float* panel, int64_t k0, int64_t columns, float* y) {
+  alignas(64) float sums[kTallRows * kPanel];
+  const int64_t width = round_up(columns, 16);
+  for (int64_t i = 0, rows; i < pixels; i += rows, a.data += rows * a.stride) {
+    if (width <= kTallCols && pixels - i >= kTallRows) {
+      rows = kTallRows;
+      multiply_tall_panel(width, depth, a, panel, width, sums, kPanel);
+    } else {
+      rows = std::min<int64_t>(kTileRows, pixels - i);
+      multiply_panel(int(rows), width, depth, a, panel, width, sums, kPanel, false);
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t pixel = first + i + r, gate_pixel = end.gate_pixel(pixel);
+      float* to = y + pixel * end.channels + k0;
+      for (int64_t k = 0; k < columns; k += kLanes) {
+        const int lanes = int(std::min<int64_t>(kLanes, columns - k));
+        store_some(to + k, end(load(sums + r * kPanel + k), pixel, gate_pixel, k0 + k, lanes), lanes);
       }
-      if (begin > 0) std::memset(to, 0, size_t(begin * x.c) * sizeof(float));
-      std::memcpy(to + begin * x.c, row + (left + begin) * x.c, size_t((end - begin) * x.c) * sizeof(float));
-      if (end < v.kernel_w) std::memset(to + end * x.c, 0, size_t((v.kernel_w - end) * x.c) * sizeof(float));
     }
   }
 }
 
-// y = act(acc + bias + residual) for one row of pixels; acc [pixels][padded].
-void finish_row(const Im2colProblem& problem, int64_t first_pixel, int64_t pixels, const float* acc, int64_t padded) {
-  const Epilogue& e = *problem.forward;
-  const int64_t k = problem.out.shape.c, words = gate_words_per_pixel(k), plane = gate_words(problem.out.shape);
-  float* y = problem.out.as<float>() + first_pixel * k;
-  const float* residual = e.residual ? static_cast<const float*>(e.residual) + first_pixel * k : nullptr;
-  for (int64_t i = 0; i < pixels; ++i, y += k, acc += padded) {
-    for (int64_t word = 0; word < words; ++word) {
-      uint32_t inside = 0, above = 0;
-      for (int64_t c = 32 * word; c < std::min(k, 32 * word + 32); c += kLanes) {
-        const int lanes = int(std::min<int64_t>(kLanes, k - c));
-        Vec v = load(acc + c);
-        if (problem.bias) v = v + load_first(problem.bias + c, lanes);
-        if (residual) v = v + load_first(residual + i * k + c, lanes);
-        if (e.relu) {
-          const uint32_t real = uint32_t((uint64_t(1) << lanes) - 1), positive = greater(v, zero()) & real;
-          const uint32_t below = e.clip == kNoClip ? real : less(v, set1(e.clip));
-          inside |= (positive & below) << (c % 32);
-          above |= (positive & ~below) << (c % 32);
-          v = max(zero(), v);
-          if (e.clip != kNoClip) v = min(set1(e.clip), v);
-        }
-        store_first(y + c, v, lanes);
-      }
-      if (!e.gates) continue;
-      uint32_t* gates = e.gates + (first_pixel + i) * words + word;
-      gates[0] = inside;
-      if (e.clip != kNoClip) gates[plane] = above;
-    }
+// Work in pieces [0, count): whole ones, or one panel of columns of each where they are too few for the threads.
+// run(piece, first panel, last panel)
+template <typename Run>
+void share_out(int threads, int64_t count, int64_t panels, const Run& run) {
+  const int64_t groups = count >= 4 * threads ? 1 : panels;
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+  for (int64_t i = 0; i < count * groups; ++i) {
+    const int64_t group = i % groups;
+    run(i / groups, group * panels / groups, (group + 1) * panels / groups);
   }
+}
+
+// 1x1 convolutions in both directions: out[pixel, :] = end(in[pixel, :] · packed), without any copy.
+template <typename End>
+void run_pointwise(Context& ctx, const Im2colProblem& problem, const End& end) {
+  const Shape in = problem.in.shape;
+  const int64_t pixels = in.pixels(), columns = problem.out.shape.c, panels = (columns + kPanel - 1) / kPanel;
+  const int threads = threads_for(ctx, pixels * in.c * columns);
+  share_out(threads, (pixels + kPixels - 1) / kPixels, panels, [&](int64_t block, int64_t first, int64_t last) {
+    const int64_t begin = block * kPixels, count = std::min(kPixels, pixels - begin);
+    const Rows rows{problem.in.as<float>() + begin * in.c, in.c};
+    for (int64_t p = first; p < last; ++p)
+      multiply_and_finish(end, rows, in.c, begin, count, problem.packed + p * kPanel * in.c, p * kPanel,
+                          std::min(kPanel, columns - p * kPanel), problem.out.as<float>());
+  });
+}
+
+// The rows of image n that output row p sees, with their padding: [kh][width·c].
+void copy_rows(const Im2colProblem& problem, int64_t n, int64_t p, int64_t width, float* to) {
+  const Conv2d& v = problem.conv;
+  const Shape x = problem.in.shape;
+  const int64_t left = v.pad_left * x.c, middle = std::min(x.w, width - v.pad_left) * x.c, all = width * x.c;
+  for (int64_t r = 0; r < v.kernel_h; ++r, to += all) {
+    const int64_t y = p * v.stride_h + r - v.pad_top;
+    if (y < 0 || y >= x.h) {
+      std::memset(to, 0, size_t(all) * sizeof(float));
+      continue;
+    }
+    std::memset(to, 0, size_t(left) * sizeof(float));
+    std::memcpy(to + left, problem.in.as<float>() + (n * x.h + y) * x.w * x.c, size_t(middle) * sizeof(float));
+    std::memset(to + left + middle, 0, size_t(all - left - middle) * sizeof(float));
+  }
+}
+
+// Any other: the windows of a row of outputs overlap in a copy of the rows of x that they see.
+template <typename End>
+void run_windows(Context& ctx, const Im2colProblem& problem, const End& end) {
+  const Conv2d& v = problem.conv;
+  const Shape y = problem.out.shape;
+  const int64_t span = v.kernel_w * v.in_channels, depth = v.kernel_h * span, panels = (y.c + kPanel - 1) / kPanel;
+  const int64_t width = (y.w - 1) * v.stride_w + v.kernel_w, size = round_up(v.kernel_h * width * v.in_channels, 16);
+  const int threads = threads_for(ctx, y.pixels() * depth * y.c);
+  float* scratch = static_cast<float*>(ctx.scratch.reserve(size_t(threads * size) * sizeof(float)));
+  share_out(threads, y.n * y.h, panels, [&](int64_t row, int64_t first, int64_t last) {
+    float* rows = scratch + omp_get_thread_num() * size;
+    copy_rows(problem, row / y.h, row % y.h, width, rows);
+    const Windows windows{rows, v.stride_w * v.in_channels, width * v.in_channels, span};
+    for (int64_t p = first; p < last; ++p)
+      multiply_and_finish(end, windows, depth, row * y.w, y.w, problem.packed + p * kPanel * depth, p * kPanel,
+                          std::min(kPanel, y.c - p * kPanel), problem.out.as<float>());
+  });
 }
 
 // patch[rows][cols] = a[rows][depth] · b[depth][cols], all rows of one output row.
 void multiply(int64_t rows, int64_t cols, int64_t depth, const float* a, const float* b, float* c) {
   for (int64_t i = 0; i < rows; i += kTileRows)
-    multiply_panel(int(std::min<int64_t>(kTileRows, rows - i)), cols, depth, {a + i * depth, depth}, b, cols,
+    multiply_panel(int(std::min<int64_t>(kTileRows, rows - i)), cols, depth, Rows{a + i * depth, depth}, b, cols,
                    c + i * cols, cols, false);
 }
 
@@ -116,22 +151,14 @@ void add_patches(const float* from, int64_t stride, int64_t span, int64_t pixels
 }  // namespace
 
 void SWITCHBACK_IM2COL_FORWARD(Context& ctx, const Im2colProblem& problem) {
-  const Conv2d& v = problem.conv;
-  const Shape y = problem.out.shape;
-  const int64_t depth = v.kernel_h * v.kernel_w * v.in_channels, padded = round_up(y.c, 16);
-  const int threads = threads_for(ctx, y.pixels() * depth * y.c);
-  const int64_t size = round_up(y.w * (depth + padded), 16);
-  float* scratch = static_cast<float*>(ctx.scratch.reserve(size_t(threads * size) * sizeof(float)));
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-  for (int64_t row = 0; row < y.n * y.h; ++row) {
-    float *a = scratch + omp_get_thread_num() * size, *acc = a + y.w * depth;
-    gather_row(problem, row / y.h, row % y.h, a);
-    multiply(y.w, padded, depth, a, problem.packed, acc);
-    finish_row(problem, row * y.w, y.w, acc, padded);
-  }
+  with_end(*problem.forward, problem.bias, problem.out.shape, [&](const auto& end) {
+    is_pointwise(problem.conv) ? run_pointwise(ctx, problem, end) : run_windows(ctx, problem, end);
+  });
 }
 
 void SWITCHBACK_IM2COL_BACKWARD(Context& ctx, const Im2colProblem& problem) {
+  if (is_pointwise(problem.conv))
+    return with_end(*problem.backward, problem.out.shape, [&](const auto& end) { run_pointwise(ctx, problem, end); });
   const Conv2d& v = problem.conv;
   const Shape dy = problem.in.shape, dx = problem.out.shape;
   const int64_t span = v.kernel_w * v.in_channels, padded = round_up(v.kernel_h * span, 16);

@@ -19,19 +19,26 @@ inline constexpr int64_t kPiece = 16;
 struct Rows {
   const float* data;
   int64_t stride, jump = kPiece;
+  static constexpr int64_t piece() { return kPiece; }
+};
+// The same with pieces of any length: windows of an NHWC map, whose rows of pixels are `jump` apart.
+struct Windows {
+  const float* data;
+  int64_t stride, jump, span;
+  int64_t piece() const { return span; }
 };
 
 // c[i, 0:NV·lanes] (+)= sum_{k<depth} A[i, k] · b[k·b_stride + 0:NV·lanes] for i < MR. The order of the sum depends on
 // depth alone, so results do not depend on how rows are grouped.
-template <int MR, int NV>
-inline void micro_tile(Rows a, const float* b, int64_t b_stride, int64_t depth, float* c, int64_t c_stride,
+template <int MR, int NV, typename A>
+inline void micro_tile(A a, const float* b, int64_t b_stride, int64_t depth, float* c, int64_t c_stride,
                        bool accumulate) {
   Vec acc[MR][NV];
   for (int i = 0; i < MR; ++i)
     for (int j = 0; j < NV; ++j) acc[i][j] = accumulate ? load(c + i * c_stride + j * kLanes) : zero();
   const float* row = a.data;
-  for (int64_t k0 = 0; k0 < depth; k0 += kPiece, row += a.jump) {
-    const int64_t piece = depth - k0 < kPiece ? depth - k0 : kPiece;
+  for (int64_t k0 = 0; k0 < depth; k0 += a.piece(), row += a.jump) {
+    const int64_t piece = depth - k0 < a.piece() ? depth - k0 : a.piece();
     for (int64_t k = 0; k < piece; ++k, b += b_stride) {
       Vec bv[NV];
       for (int j = 0; j < NV; ++j) bv[j] = load(b + j * kLanes);
@@ -45,8 +52,8 @@ inline void micro_tile(Rows a, const float* b, int64_t b_stride, int64_t depth, 
     for (int j = 0; j < NV; ++j) store(c + i * c_stride + j * kLanes, acc[i][j]);
 }
 
-template <int NV>
-inline void micro_rows(int rows, Rows a, const float* b, int64_t b_stride, int64_t depth, float* c, int64_t c_stride,
+template <int NV, typename A>
+inline void micro_rows(int rows, A a, const float* b, int64_t b_stride, int64_t depth, float* c, int64_t c_stride,
                        bool accumulate) {
   switch (rows) {
     case 1: return micro_tile<1, NV>(a, b, b_stride, depth, c, c_stride, accumulate);
@@ -59,7 +66,8 @@ inline void micro_rows(int rows, Rows a, const float* b, int64_t b_stride, int64
 }
 
 // One panel of up to kTileRows rows: c[rows, cols] (+)= A · b[depth, cols]; cols a multiple of the vector length.
-inline void multiply_panel(int rows, int64_t cols, int64_t depth, Rows a, const float* b, int64_t b_stride, float* c,
+template <typename A>
+inline void multiply_panel(int rows, int64_t cols, int64_t depth, A a, const float* b, int64_t b_stride, float* c,
                            int64_t c_stride, bool accumulate) {
   int64_t j = 0;
   for (; j + kTileCols <= cols; j += kTileCols)
@@ -67,6 +75,17 @@ inline void multiply_panel(int rows, int64_t cols, int64_t depth, Rows a, const 
   for (; j + 2 * kLanes <= cols; j += 2 * kLanes)
     micro_rows<2>(rows, a, b + j, b_stride, depth, c + j, c_stride, accumulate);
   for (; j < cols; j += kLanes) micro_rows<1>(rows, a, b + j, b_stride, depth, c + j, c_stride, accumulate);
+}
+
+// Few columns take more rows, or there would be fewer sums under way than the processor can add up at once.
+inline constexpr int kTallRows = 12;
+inline constexpr int64_t kTallCols = kTallRows * 2 <= kTileRows * kTileVecs ? 2 * kLanes : kLanes;
+template <typename A>
+inline void multiply_tall_panel(int64_t cols, int64_t depth, A a, const float* b, int64_t b_stride, float* c,
+                                int64_t c_stride) {
+  if constexpr (kTallCols > kLanes)
+    if (cols == 2 * kLanes) return micro_tile<kTallRows, 2>(a, b, b_stride, depth, c, c_stride, false);
+  micro_tile<kTallRows, 1>(a, b, b_stride, depth, c, c_stride, false);
 }
 
 }  // namespace switchback::simd::inline SWITCHBACK_ISA

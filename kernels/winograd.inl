@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/conv_ends.h"
 #include "kernels/gemm.h"
 #include "kernels/winograd.h"
 
@@ -149,69 +150,21 @@ void transform_weights(const WinogradProblem& w, int64_t k0, int64_t first, int6
     }
 }
 
-inline void put_bits(uint32_t* pixel_words, int64_t channel, uint32_t bits) {  // little-endian, as every x86
-  auto* bytes = reinterpret_cast<unsigned char*>(pixel_words) + channel / 8;
-  if constexpr (kLanes == 16) {
-    const uint16_t half = uint16_t(bits);
-    std::memcpy(bytes, &half, 2);
-  } else {
-    *bytes = uint8_t(bits);
-  }
-}
-
 // From one point to the next. Not a power of two: all 36 would meet in the same lines of the cache.
 inline int64_t stride_of_u(int64_t depth) { return depth * kCols + kWinogradBlock; }
 inline int64_t stride_of_m(int64_t tiles) { return tiles * kCols + kLanes; }
 
-// What happens to kLanes outputs of one pixel: the fused epilogues.
-struct ForwardEnd {
-  const Epilogue& e;
-  const float *bias, *residual = static_cast<const float*>(e.residual);
-  int64_t channels, words = gate_words_per_pixel(channels), plane;
-  Vec operator()(Vec v, int64_t pixel, int64_t k) const {
-    if (bias) v = v + load(bias + k);
-    if (residual) v = v + load(residual + pixel * channels + k);
-    if (!e.relu) return v;
-    const uint32_t positive = greater(v, zero());
-    if (e.clip == kNoClip) {
-      if (e.gates) put_bits(e.gates + pixel * words, k, positive);
-      return max(zero(), v);
-    }
-    if (e.gates) {
-      const uint32_t below = less(v, set1(e.clip));
-      put_bits(e.gates + pixel * words, k, positive & below);
-      put_bits(e.gates + plane + pixel * words, k, positive & ~below);
-    }
-    return min(set1(e.clip), max(zero(), v));
-  }
-};
-
-template <bool kForwardGate, bool kGradientGate>
-struct BackwardEnd {
-  const BackwardEpilogue& e;
-  int64_t channels, words = gate_words_per_pixel(channels), pixels_per_image;
-  const float* other = static_cast<const float*>(e.other);
-  Vec operator()(Vec v, int64_t pixel, int64_t k) const {
-    if (other) v = v + load(other + pixel * channels + k);
-    if constexpr (kGradientGate) v = keep(v, greater(v, zero()));
-    if constexpr (kForwardGate) {
-      const int64_t image = pixel / pixels_per_image / e.seeds_per_item, offset = pixel % pixels_per_image;
-      v = keep(v, get_bits(e.gates + (image * pixels_per_image + offset) * words, k));
-    }
-    return v;
-  }
-};
-
 // M[36][m_stride] (+)= V·U over the channels [begin, begin + depth) of `count` tiles, for one panel of U; v at channel 0.
 // flatten: its calls are many and small.
-__attribute__((flatten)) void multiply(const WinogradProblem& w, int64_t count, int64_t begin, int64_t depth, const float* v, int64_t v_stride,
-              const float* u, int64_t u_stride, int64_t k0, float* m) {
+__attribute__((flatten)) void multiply(const WinogradProblem& w, int64_t count, int64_t begin, int64_t depth,
+                                       const float* v, int64_t v_stride, const float* u, int64_t u_stride, int64_t k0,
+                                       float* m) {
   const int64_t cols = std::min(kCols, w.k - k0), m_stride = stride_of_m(count);
   for (int point = 0; point < 36; ++point)
     for (int64_t c = begin; c < begin + depth; c += kDepth)
       for (int64_t t = 0; t < count; t += kTileRows)
         multiply_panel(int(std::min<int64_t>(kTileRows, count - t)), cols, std::min(kDepth, begin + depth - c),
-                       {v + point * v_stride + t * w.c + c * kTileRows, kPiece, kTileRows * kPiece},
+                       Rows{v + point * v_stride + t * w.c + c * kTileRows, kPiece, kTileRows * kPiece},
                        u + point * u_stride + (c - begin) * kCols, kCols, m + point * m_stride + t * kCols, kCols, c > 0);
 }
 
@@ -223,7 +176,7 @@ void finish(const Geometry& g, const End& end, int64_t first, int64_t count, int
   for (int64_t t = 0; t < count; ++t) {
     const Tile tile(g, first + t);
     const int64_t rows = std::min<int64_t>(4, w.p - 4 * tile.ty), columns = std::min<int64_t>(4, w.q - 4 * tile.tx);
-    const int64_t corner = (tile.image * w.p + 4 * tile.ty) * w.q + 4 * tile.tx;
+    const int64_t corner = (tile.image * w.p + 4 * tile.ty) * w.q + 4 * tile.tx, gate_corner = end.gate_pixel(corner);
     for (int64_t k = 0; k < cols; k += kLanes) {
       const float* source = m + t * kCols + k;
       Vec half[4][6];
@@ -237,8 +190,8 @@ void finish(const Geometry& g, const End& end, int64_t first, int64_t count, int
         Vec out[4];
         output_transform(half[r], out);
         for (int64_t s = 0; s < columns; ++s) {
-          const int64_t pixel = corner + r * w.q + s;
-          store(w.y + pixel * w.k + k0 + k, end(out[s], pixel, k0 + k));
+          const int64_t place = r * w.q + s;
+          store(w.y + (corner + place) * w.k + k0 + k, end(out[s], corner + place, gate_corner + place, k0 + k));
         }
       }
     }
@@ -339,20 +292,9 @@ void run(Context& ctx, const Geometry& g, const End& end) {
 
 void SWITCHBACK_WINOGRAD(Context& ctx, const WinogradProblem& w) {
   const Geometry g{w};
-  const int64_t words = w.n * w.p * w.q * gate_words_per_pixel(w.k);
-  if (w.forward) {
-    const Epilogue& e = *w.forward;
-    if (e.relu && e.gates && w.k % 32)  // the padding bits, which no lane writes
-      std::memset(e.gates, 0, size_t(words) * 4 * (e.clip == kNoClip ? 1 : 2));
-    return run(ctx, g, ForwardEnd{.e = e, .bias = w.bias, .channels = w.k, .plane = words});
-  }
-  const BackwardEpilogue& e = *w.backward;
-  const int64_t pixels = w.p * w.q;
-  const ReluRule rule = e.relu ? e.rule : ReluRule{false, false};
-  if (rule == kGradient) return run(ctx, g, BackwardEnd<true, false>{.e = e, .channels = w.k, .pixels_per_image = pixels});
-  if (rule == kDeconv) return run(ctx, g, BackwardEnd<false, true>{.e = e, .channels = w.k, .pixels_per_image = pixels});
-  if (rule == kGuided) return run(ctx, g, BackwardEnd<true, true>{.e = e, .channels = w.k, .pixels_per_image = pixels});
-  run(ctx, g, BackwardEnd<false, false>{.e = e, .channels = w.k, .pixels_per_image = pixels});
+  const Shape y{w.n, w.k, w.p, w.q};
+  const auto with = [&](const auto& end) { run(ctx, g, end); };
+  w.forward ? with_end(*w.forward, w.bias, y, with) : with_end(*w.backward, y, with);
 }
 
 }  // namespace switchback
