@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "engine/segments.h"
 #include "engine/step.h"
 #include "kernels/device_ops.h"
 #include "kernels/pointwise.h"
@@ -204,7 +205,25 @@ Plan::Plan(Context& ctx, const Network& network, Shape input, const PlanOptions&
     if (step.residual >= 0) lives[size_t(step.residual)].last = std::max(lives[size_t(step.residual)].last, i);
     if (options.tape) add_slots(network, shapes_, step, options.precision, slots_, tape_bytes_);
   }
+  divide(seen, lives);
   arena_bytes_ = place(lives, offsets_);
+}
+
+// Into segments that run on a few items at a time, and the memory that their values then need.
+void Plan::divide(const std::vector<bool>& seen, std::vector<Lifetime>& lives) {
+  const int64_t all = capacity();
+  local_.assign(lives.size(), false);
+  segments_ = {{0, int(steps_.size()) - 1, all}};
+  if (ctx_->gpu || all == 1) return;
+  std::vector<bool> whole(steps_.size(), false);
+  for (size_t i = 0; i < steps_.size(); ++i)  // the second plane of their gates lies behind all items' first ones
+    whole[i] = options_.tape && (is<Clip>(*network_, steps_[i].node) || is<Hardsigmoid>(*network_, steps_[i].node));
+  segments_ = cache_segments(*network_, steps_, shapes_, activation_type(options_.precision), whole);
+  local_ = confine(segments_, steps_, seen, lives);
+  for (const Segment& segment : segments_)
+    for (int i = segment.first; i <= segment.last; ++i)
+      if (const size_t value = size_t(steps_[size_t(i)].output); local_[value])
+        lives[value].bytes = lives[value].bytes / size_t(all) * size_t(segment.items);
 }
 
 Plan::~Plan() = default;
@@ -217,7 +236,7 @@ bool Plan::observed(int node) const {
 
 View Plan::input(int64_t n) {
   CHECK(n > 0 && n <= capacity(), "{} items for a plan of {}", n, capacity());
-  n_ = n;
+  n_ = count_ = n;
   char* base = static_cast<char*>(ctx_->arena.reserve(arena_bytes_));
   return {base + offsets_[0], shapes_[0].with_n(n), activation_type(options_.precision)};
 }
@@ -227,7 +246,7 @@ View Plan::given(int node, int64_t n) {
   CHECK(std::find(all.begin(), all.end(), node) != all.end(), "{} is not given to this plan",
         network_->nodes[size_t(node)].name);
   CHECK(n > 0 && n <= capacity(), "{} items for a plan of {}", n, capacity());
-  n_ = n;
+  n_ = count_ = n;
   return view(node);
 }
 
@@ -299,8 +318,23 @@ void Plan::forward(Tape* tape) {
     tape->n = n_;
   }
   ctx_->tf32 = options_.precision == Precision::tf32;
-  for (const Step& step : steps_)
-    if (!step.done_with_previous) run(step, tape);
+  for (const Segment& segment : segments_) {
+    const int64_t rounds = (n_ + segment.items - 1) / segment.items, items = (n_ + rounds - 1) / rounds;
+    for (first_ = 0; first_ < n_; first_ += items) {
+      count_ = std::min(items, n_ - first_);
+      for (int i = segment.first; i <= segment.last; ++i)
+        if (const Step& step = steps_[size_t(i)]; !step.done_with_previous) run(step, tape);
+    }
+  }
+  first_ = 0, count_ = n_;
+}
+
+// Where the items that run now have their gates or switches.
+char* Plan::on_tape(Tape* tape, int node) const {
+  const Tape::Slot& slot = tape->slot(node);
+  const int64_t item = slot.kind == Tape::Kind::gate ? gate_words(slot.shape.with_n(1)) * int64_t(sizeof(uint32_t))
+                                                     : slot.shape.item() * slot.element_bytes;
+  return tape->memory.as<char>() + slot.offset + first_ * item;
 }
 
 // What is fused behind a step: its ReLU, its residual, and a max pool that is the next step.
@@ -310,12 +344,13 @@ Epilogue Plan::epilogue(const Step& step, Tape* tape) const {
   Epilogue e{.residual = step.residual >= 0 ? view(step.residual).data : nullptr,
              .relu = with_relu.relu >= 0,
              .clip = with_relu.clip,
-             .gates = with_relu.relu >= 0 && tape ? static_cast<uint32_t*>(tape->data(with_relu.relu)) : nullptr};
+             .gates = with_relu.relu >= 0 && tape ? reinterpret_cast<uint32_t*>(on_tape(tape, with_relu.relu)) : nullptr,
+             .gate_items = n_};
   if (const Part& part = parts_[size_t(pool ? pool->output : step.output)]; part.whole >= 0)
     e.pitch = shapes_[size_t(part.whole)].c;
   if (pool) {
     e.pool = &std::get<MaxPool2d>(network_->nodes[size_t(pool->node)].layer);
-    e.switches = tape ? tape->data(pool->node) : nullptr;
+    e.switches = tape ? on_tape(tape, pool->node) : nullptr;
     e.pool_before_relu = pool->relu >= 0;
   }
   return e;
@@ -325,9 +360,10 @@ View Plan::view(int node) const {
   char* base = static_cast<char*>(ctx_->arena.reserve(arena_bytes_));
   const DType type = activation_type(options_.precision);
   const Part& part = parts_[size_t(node)];
-  const size_t offset = part.whole < 0 ? offsets_[size_t(node)]
-                                       : offsets_[size_t(part.whole)] + size_t(part.channel) * size_of(type);
-  return {base + offset, shapes_[size_t(node)].with_n(n_), type};
+  size_t offset = part.whole < 0 ? offsets_[size_t(node)]
+                                 : offsets_[size_t(part.whole)] + size_t(part.channel) * size_of(type);
+  if (!local_[size_t(node)]) offset += size_t(first_ * shapes_[size_t(node)].item()) * size_of(type);
+  return {base + offset, shapes_[size_t(node)].with_n(count_), type};
 }
 
 // Leaves only the steps between the given and the observed nodes.
@@ -379,10 +415,13 @@ void Plan::run(const Step& step, Tape* tape) const {
   const ConstView x = view(step.inputs[0]);
   const Epilogue end = epilogue(step, tape);
   const auto keep = [&](ConstView v, size_t offset = 0) {
-    if (tape)
-      ctx_->copy(static_cast<char*>(tape->data(step.node)) + offset, v.data, size_t(v.shape.count()) * size_of(v.dtype));
+    if (!tape) return;
+    const size_t item = size_t(v.shape.item()) * size_of(v.dtype);
+    ctx_->copy(static_cast<char*>(tape->data(step.node)) + offset + size_t(first_) * item, v.data, size_t(count_) * item);
   };
-  const auto gates = [&] { return tape ? static_cast<uint32_t*>(tape->data(step.node)) : nullptr; };
+  const auto gates = [&] { return tape ? reinterpret_cast<uint32_t*>(on_tape(tape, step.node)) : nullptr; };
+  void* switches = tape && (is<MaxPool2d>(*network_, step.node) || is<GlobalMaxPool>(*network_, step.node))
+                       ? on_tape(tape, step.node) : nullptr;
   const auto resample = [&] { resample_forward(*ctx_, packed_resampling(*network_, step.node, x.shape), x, y); };
   std::visit(overloaded{
                  [&](const Input&) {},
@@ -394,7 +433,7 @@ void Plan::run(const Step& step, Tape* tape) const {
                    else
                      linear_forward(*ctx_, packed_linear(*network_, step.node), x, y, end);
                  },
-                 [&](const MaxPool2d& l) { max_pool2d_forward(*ctx_, l, x, y, tape ? tape->data(step.node) : nullptr, end); },
+                 [&](const MaxPool2d& l) { max_pool2d_forward(*ctx_, l, x, y, switches, end); },
                  [&](const AvgPool2d& l) { avg_pool2d_forward(*ctx_, l, x, y); },
                  [&](const AdaptiveAvgPool2d& l) { adaptive_avg_pool2d_forward(*ctx_, l, x, y); },
                  [&](const ReLU&) { relu_forward(*ctx_, x, y, end); },
@@ -423,7 +462,7 @@ void Plan::run(const Step& step, Tape* tape) const {
                    conv_transpose2d_forward(*ctx_, packed_conv_transpose(*network_, step), x, y, end);
                  },
                  [&](const GlobalMaxPool&) {
-                   max_pool2d_forward(*ctx_, whole_map_pool(x.shape), x, y, tape ? tape->data(step.node) : nullptr, end);
+                   max_pool2d_forward(*ctx_, whole_map_pool(x.shape), x, y, switches, end);
                  },
                  [&](const LeakyReLU& l) { slope_forward(*ctx_, {.all = l.slope}, x, y, gates()); },
                  [&](const PReLU&) { slope_forward(*ctx_, packed_slopes(*ctx_, *network_, step.node), x, y, gates()); },

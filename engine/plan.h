@@ -73,6 +73,8 @@ void save_tape(Context& ctx, const Network& network, const Tape& tape, const std
 void load_tape(Context& ctx, const Network& network, Tape& tape, const std::string& path);
 
 struct Step;   // one fused group of nodes, plan.cpp
+struct Segment;  // some steps that run on a few items at a time, engine/segments.h
+struct Lifetime;
 struct Field;  // a receptive field, engine/fields.h
 
 class Plan {
@@ -110,13 +112,18 @@ class Plan {
   Epilogue epilogue(const Step& step, Tape* tape) const;
   void drop_steps();
   void find_parts(const std::vector<bool>& seen);
+  void divide(const std::vector<bool>& seen, std::vector<Lifetime>& lives);
   View view(int node) const;
+  char* on_tape(Tape* tape, int node) const;
   Context* ctx_;
   const Network* network_;
   PlanOptions options_;
   std::vector<Shape> shapes_;
   std::vector<int> holders_;
   std::vector<Step> steps_;
+  std::vector<Segment> segments_;
+  std::vector<bool> local_;  // of every node: its memory holds no more than the items that its segment runs on
+  int64_t first_ = 0, count_ = 0;  // those items, of n_; all of them outside of forward()
   // Where a node's value is part of a concatenation's and written there: from channel `channel` on of node `whole`.
   struct Part {
     int whole = -1;

@@ -70,10 +70,10 @@ struct BackwardEnd {
 // run(end) with the end that an epilogue asks for; y and dx: the shape of what is stored.
 template <typename Run>
 void with_end(const Epilogue& e, const float* bias, Shape y, const Run& run) {
-  const int64_t words = gate_words(y);
+  const int64_t plane = e.gate_plane(y);
   if (e.relu && e.gates && y.c % 32)  // the padding bits, which not all lanes write
-    std::memset(e.gates, 0, size_t(words) * 4 * (e.clip == kNoClip ? 1 : 2));
-  run(ForwardEnd{.e = e, .bias = bias, .channels = y.c, .plane = words});
+    for (int p = 0; p < (e.clip == kNoClip ? 1 : 2); ++p) std::memset(e.gates + p * plane, 0, size_t(gate_words(y)) * 4);
+  run(ForwardEnd{.e = e, .bias = bias, .channels = y.c, .plane = plane});
 }
 template <typename Run>
 void with_end(const BackwardEpilogue& e, Shape dx, const Run& run) {

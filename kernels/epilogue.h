@@ -17,6 +17,10 @@ struct Epilogue {
   bool relu = false;
   float clip = kNoClip;       // ReLU6: 6
   uint32_t* gates = nullptr;  // where the gate bits of y go (types.h), or null
+  // Where y is some items of a batch (CPU): a clipped ReLU's second plane lies behind the first one of that many items.
+  // 0: y is the batch.
+  int64_t gate_items = 0;
+  int64_t gate_plane(Shape y) const { return gate_words(gate_items ? y.with_n(gate_items) : y); }
 
   // Where y is some channels of a concatenation (GPUs; convolutions and max pools): the channels of the whole, from pixel
   // to pixel. y's data then points to its first channel. 0: y stands alone.

@@ -165,7 +165,7 @@ struct ForwardTarget {
       : y(y.as<T>()),
         residual(static_cast<const T*>(e.residual)),
         inside(e.gates),
-        above(e.gates && e.relu && e.clip < kNoClip ? e.gates + gate_words(y.shape) : nullptr),
+        above(e.gates && e.relu && e.clip < kNoClip ? e.gates + e.gate_plane(y.shape) : nullptr),
         rule(e) {
     CHECK(!e.pitch, "concatenations are not written in place on the CPU");
   }
