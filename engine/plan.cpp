@@ -219,7 +219,7 @@ void Plan::divide(const std::vector<bool>& seen, std::vector<Lifetime>& lives) {
   for (size_t i = 0; i < steps_.size(); ++i)  // the second plane of their gates lies behind all items' first ones
     whole[i] = options_.tape && (is<Clip>(*network_, steps_[i].node) || is<Hardsigmoid>(*network_, steps_[i].node));
   segments_ = cache_segments(*network_, steps_, shapes_, activation_type(options_.precision), whole);
-  local_ = confine(segments_, steps_, seen, lives);
+  local_ = confine(segments_, steps_, seen, all, lives);
   for (const Segment& segment : segments_)
     for (int i = segment.first; i <= segment.last; ++i)
       if (const size_t value = size_t(steps_[size_t(i)].output); local_[value])

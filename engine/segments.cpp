@@ -60,7 +60,7 @@ std::vector<Segment> cache_segments(const Network& network, const std::vector<St
 }
 
 std::vector<bool> confine(const std::vector<Segment>& segments, const std::vector<Step>& steps,
-                          const std::vector<bool>& observed, std::vector<Lifetime>& lives) {
+                          const std::vector<bool>& observed, int64_t all, std::vector<Lifetime>& lives) {
   std::vector<int> segment_of(steps.size()), made(lives.size(), -1);
   for (size_t s = 0; s < segments.size(); ++s)
     for (int i = segments[s].first; i <= segments[s].last; ++i) segment_of[size_t(i)] = int(s);
@@ -77,11 +77,15 @@ std::vector<bool> confine(const std::vector<Segment>& segments, const std::vecto
     for (int value : steps[i].inputs) read(value, i);
     if (steps[i].residual >= 0) read(steps[i].residual, i);
   }
+  const auto in_passes = [&](int step) -> const Segment* {  // the segment of a step, if it takes several passes
+    if (step < 0 || step >= int(steps.size())) return nullptr;
+    const Segment& segment = segments[size_t(segment_of[size_t(step)])];
+    return segment.items < all ? &segment : nullptr;
+  };
   for (size_t v = 0; v < lives.size(); ++v) {
-    Lifetime& life = lives[v];
-    if (local[v] || life.bytes == 0) continue;
-    if (life.first >= 0) life.first = segments[size_t(segment_of[size_t(life.first)])].first;
-    if (life.last >= 0 && life.last < int(steps.size())) life.last = segments[size_t(segment_of[size_t(life.last)])].last;
+    if (local[v]) continue;
+    if (const Segment* s = in_passes(lives[v].first)) lives[v].first = s->first;
+    if (const Segment* s = in_passes(lives[v].last)) lives[v].last = s->last;
   }
   return local;
 }

@@ -19,9 +19,9 @@ std::vector<Segment> cache_segments(const Network& network, const std::vector<St
                                     const std::vector<Shape>& shapes, DType type, const std::vector<bool>& whole);
 
 // For every node, whether nobody needs its value outside of its segment, so that memory for the segment's items will do.
-// Sets the lifetimes of all others to whole segments: a pass over the first items must not write over what the pass over
-// the next ones reads.
+// Where a segment takes several passes over a batch of `all`, the lifetimes of all others become the whole segment: a
+// pass over the first items must not write over what the pass over the next ones reads.
 std::vector<bool> confine(const std::vector<Segment>& segments, const std::vector<Step>& steps,
-                          const std::vector<bool>& observed, std::vector<Lifetime>& lives);
+                          const std::vector<bool>& observed, int64_t all, std::vector<Lifetime>& lives);
 
 }  // namespace switchback
