@@ -50,7 +50,7 @@ template <typename T>
 void binary_forward_typed(Context& ctx, BinaryFunction f, const Operand& a, const Operand& b, View y,
                           const Epilogue& epilogue) {
   const ForwardTarget<T> target(y, epilogue);
-  each_group(ctx, y.shape, 1, 1, [&](const Group& g) SB_LAMBDA {
+  each_group(ctx, y.shape, 1, 1, [=](const Group& g) SB_LAMBDA {
     const int64_t at_a = channel_at(a, a.offset(g.item, int32_t(g.place)), g.channel);
     const int64_t at_b = channel_at(b, b.offset(g.item, int32_t(g.place)), g.channel);
     target.write_group(g.element, g.word, g.size, [&](int v, int lanes) SB_LAMBDA {
@@ -76,31 +76,32 @@ bool are_rows(ConstView a, ConstView b, Shape full) {
 // One operand of such a row. Null data: it is not needed.
 template <typename T>
 struct RowOperand {
-  RowOperand(ConstView v, Shape full) : data(v.as<T>()) {
+  // `memory` is where constants are repeated.
+  RowOperand(ConstView v, Shape full, std::vector<float>& memory) : data(v.as<T>()) {
     if (v.dtype == DType::f32) f32 = v.as<float>();
     if (!v.data || !repeats(v, full)) return;
-    repeated.resize(size_t(period_of(full)));
-    for (size_t i = 0; i < repeated.size(); ++i) {
+    memory.resize(size_t(period_of(full)));
+    for (size_t i = 0; i < memory.size(); ++i) {
       const size_t c = v.shape.c == 1 ? 0 : i % size_t(full.c);
-      repeated[i] = f32 ? f32[c] : float(data[c]);
+      memory[i] = f32 ? f32[c] : float(data[c]);
     }
+    repeated = memory.data();
   }
   // Eight values from `element` on, `phase` values behind the start of a period.
   SB_INLINE F8 load(int64_t element, int64_t phase, int lanes) const {
     if (!data) return _mm256_setzero_ps();
-    if (!repeated.empty()) return load8(repeated.data() + phase, lanes);
+    if (repeated) return load8(repeated + phase, lanes);
     return f32 ? load8(f32 + element, lanes) : load8(data + element, lanes);
   }
   const T* data;
-  const float* f32 = nullptr;
-  std::vector<float> repeated;
+  const float *f32 = nullptr, *repeated = nullptr;
 };
 
 // body(element, phase, size) for all groups of up to 32 values of such a row.
 template <typename Body>
 void each_row_group(Context& ctx, Shape full, const Body& body) {
   const int64_t count = full.count(), period = period_of(full);
-  parallel_ranges(ctx, (count + period - 1) / period, period, [&](int64_t first, int64_t last) {
+  parallel_ranges(ctx, (count + period - 1) / period, period, [=](int64_t first, int64_t last) {
     for (int64_t p = first; p < last; ++p) {
       const int64_t start = p * period, size = std::min(period, count - start);
       for (int64_t phase = 0; phase < size; phase += 32) body(start + phase, phase, size - phase);
@@ -111,8 +112,9 @@ void each_row_group(Context& ctx, Shape full, const Body& body) {
 template <typename T>
 void binary_forward_row(Context& ctx, BinaryFunction f, ConstView a, ConstView b, View y, const Epilogue& epilogue) {
   const ForwardTarget<T> target(y, epilogue);
-  const RowOperand<T> first(a, y.shape), second(b, y.shape);
-  each_row_group(ctx, y.shape, [&](int64_t element, int64_t phase, int64_t size) SB_LAMBDA {
+  std::vector<float> memory[2];
+  const RowOperand<T> first(a, y.shape, memory[0]), second(b, y.shape, memory[1]);
+  each_row_group(ctx, y.shape, [=](int64_t element, int64_t phase, int64_t size) SB_LAMBDA {
     target.write_group(element, 0, size, [&](int v, int lanes) SB_LAMBDA {
       return apply8(f, first.load(element + 8 * v, phase + 8 * v, lanes),
                     second.load(element + 8 * v, phase + 8 * v, lanes));
@@ -124,8 +126,9 @@ template <typename T>
 void binary_backward_row(Context& ctx, BinaryFunction f, int operand, ConstView dy, ConstView a, ConstView b, View dx,
                          const BackwardEpilogue& epilogue) {
   const BackwardTarget<T> target(dx, epilogue);
-  const RowOperand<T> first(a, dx.shape), second(b, dx.shape);
-  each_row_group(ctx, dx.shape, [&](int64_t element, int64_t phase, int64_t size) SB_LAMBDA {
+  std::vector<float> memory[2];
+  const RowOperand<T> first(a, dx.shape, memory[0]), second(b, dx.shape, memory[1]);
+  each_row_group(ctx, dx.shape, [=](int64_t element, int64_t phase, int64_t size) SB_LAMBDA {
     target.write_group(element, 0, size, [&](int v, int lanes) SB_LAMBDA {
       return gradient8(f, operand, load8(dy.as<T>() + element + 8 * v, lanes),
                        first.load(element + 8 * v, phase + 8 * v, lanes),
@@ -161,7 +164,7 @@ void binary_backward_typed(Context& ctx, const Gradient<T>& gradient, Shape full
                            const BackwardEpilogue& epilogue) {
   const BackwardTarget<T> target(dx, epilogue);
   if (dx.shape == full) {
-    each_group(ctx, full, epilogue.seeds_per_item, 2, [&](const Group& g) SB_LAMBDA {
+    each_group(ctx, full, epilogue.seeds_per_item, 2, [=](const Group& g) SB_LAMBDA {
       target.write_group(g.element, g.word, g.size, [&](int v, int lanes) SB_LAMBDA {
         return gradient.at(g.item, g.place, g.channel + 8 * v, lanes);
       });
