@@ -122,13 +122,17 @@ void channel_affine_backward(Context& ctx, ConstView dy, const float* scale, Vie
 }
 
 // One item as a matrix: y[c][p] = x[p][c] (or back) in tiles, so that neither side is walked with a long stride only.
+// `part` says which.
+constexpr int64_t kTile = 16;
+struct Tiles {
+  int64_t first_row, last_row, first_column, last_column;
+};
 template <typename From, typename To>
-static void transpose(const From* x, int64_t rows, int64_t columns, To* y) {
-  constexpr int64_t kTile = 16;
-  for (int64_t r0 = 0; r0 < rows; r0 += kTile) {
-    const int64_t r1 = std::min(rows, r0 + kTile);
-    for (int64_t c0 = 0; c0 < columns; c0 += kTile) {
-      const int64_t c1 = std::min(columns, c0 + kTile);
+static void transpose(const From* x, int64_t rows, int64_t columns, const Tiles& part, To* y) {
+  for (int64_t r0 = part.first_row; r0 < part.last_row; r0 += kTile) {
+    const int64_t r1 = std::min(part.last_row, r0 + kTile);
+    for (int64_t c0 = part.first_column; c0 < part.last_column; c0 += kTile) {
+      const int64_t c1 = std::min(part.last_column, c0 + kTile);
       for (int64_t c = c0; c < c1; ++c) {
         for (int64_t r = r0; r < r1; ++r) y[c * rows + r] = To(x[r * columns + c]);
       }
@@ -136,7 +140,7 @@ static void transpose(const From* x, int64_t rows, int64_t columns, To* y) {
   }
 }
 
-// Strips of rows of every item; [rows, columns] -> [columns, rows].
+// [rows, columns] -> [columns, rows] of every item, the longer side in strips.
 template <typename From, typename To>
 static void transpose_items(Context& ctx, const From* x, int64_t items, int64_t rows, int64_t columns, To* y) {
   if (rows == 1 || columns == 1) {
@@ -145,8 +149,15 @@ static void transpose_items(Context& ctx, const From* x, int64_t items, int64_t 
     });
     return;
   }
-  parallel_ranges(ctx, items, rows * columns, [&](int64_t first, int64_t last) {
-    for (int64_t n = first; n < last; ++n) transpose(x + n * rows * columns, rows, columns, y + n * rows * columns);
+  constexpr int64_t kStrip = 16 * kTile;
+  const bool by_rows = rows >= columns;
+  const int64_t length = std::max(rows, columns), strips = (length + kStrip - 1) / kStrip;
+  parallel_ranges(ctx, items * strips, rows * columns / strips, [=](int64_t first, int64_t last) {
+    for (int64_t s = first; s < last; ++s) {
+      const int64_t item = s / strips * rows * columns, begin = s % strips * kStrip, end = std::min(length, begin + kStrip);
+      const Tiles part = by_rows ? Tiles{begin, end, 0, columns} : Tiles{0, rows, begin, end};
+      transpose(x + item, rows, columns, part, y + item);
+    }
   });
 }
 
