@@ -60,8 +60,8 @@ void binary_forward_typed(Context& ctx, BinaryFunction f, const Operand& a, cons
   });
 }
 
-// Constants by channel, and whole maps: then a tensor is one row of values, in which the constants repeat. A pixel of few
-// channels does not fill a vector; 32·k of its neighbours' values, a multiple of the channels, do.
+// Constants by channel, and whole maps: then a tensor is one row of values, in which the constants repeat. A pixel of
+// few channels does not fill a vector; 32·k of its neighbours' values, a multiple of the channels, do.
 constexpr int64_t kMostPeriod = 4096;  // values; what repeats then stays in the L1 cache
 int64_t period_of(Shape full) { return std::lcm<int64_t>(full.c, 32); }
 

@@ -194,8 +194,8 @@ void max_pool2d_forward(Context& ctx, const MaxPool2d& pool, ConstView x, View y
 
 namespace {
 
-// The windows that cover each place of one axis, outputs ascending. From output to output it is `step` values, from place
-// to place in a window `place_step`.
+// The windows that cover each place of one axis, outputs ascending. From output to output it is `step` values, from
+// place to place in a window `place_step`.
 struct Covers {
   std::vector<PoolCover> covers;
   std::vector<int64_t> first;  // [in + 1]: those of place i are [first[i], first[i + 1])
@@ -254,7 +254,8 @@ static void backward_by_rows(Context& ctx, const Covers& rows, const Covers& col
     for (int64_t r = first; r < last; ++r) {
       const int64_t n = r / in.h, i = r % in.h, tape_item = n / epilogue.seeds_per_item, at = r * in.w * in.c;
       run({.dy = dy.as<float>() + n * out.item(), .switches = switches + tape_item * out.item(),
-           .rows = rows.covers.data() + rows.first[size_t(i)], .rows_end = rows.covers.data() + rows.first[size_t(i) + 1],
+           .rows = rows.covers.data() + rows.first[size_t(i)],
+           .rows_end = rows.covers.data() + rows.first[size_t(i) + 1],
            .columns = columns.covers.data(), .first_column = columns.first.data(), .width = in.w, .channels = in.c,
            .dx = dx.as<float>() + at, .other = other ? other + at : nullptr,
            .gates = gates ? gates + (tape_item * in.h + i) * words : nullptr,

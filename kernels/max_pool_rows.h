@@ -1,14 +1,14 @@
 // Max pooling of f32 maps row by row, forward and backward: compiled for AVX2 (max_pool_avx2.cpp) and for AVX-512
-// (max_pool_avx512.cpp) from max_pool_rows.inl. Both give the bits and switches of the plain loops in max_pool.cpp, which
-// serve all else. Offsets are in values, of switches of one byte too.
+// (max_pool_avx512.cpp) from max_pool_rows.inl. Both give the bits and switches of the plain loops in max_pool.cpp,
+// which serve all else. Offsets are in values, of switches of one byte too.
 #pragma once
 
 #include <cstdint>
 
 namespace switchback {
 
-// The columns of one output pixel's window. One that lies outside is read as its neighbour inside: a value that is met a
-// second time changes neither the maximum nor which is the first (or for NaN the last) of the winners.
+// The columns of one output pixel's window. One that lies outside is read as its neighbour inside: a value that is met
+// a second time changes neither the maximum nor which is the first (or for NaN the last) of the winners.
 struct WindowColumn {
   int64_t offset[3];  // from the start of an input row
   uint8_t place[3];   // which columns of the window are read

@@ -154,7 +154,8 @@ static void transpose_items(Context& ctx, const From* x, int64_t items, int64_t 
   const int64_t length = std::max(rows, columns), strips = (length + kStrip - 1) / kStrip;
   parallel_ranges(ctx, items * strips, rows * columns / strips, [=](int64_t first, int64_t last) {
     for (int64_t s = first; s < last; ++s) {
-      const int64_t item = s / strips * rows * columns, begin = s % strips * kStrip, end = std::min(length, begin + kStrip);
+      const int64_t item = s / strips * rows * columns;
+      const int64_t begin = s % strips * kStrip, end = std::min(length, begin + kStrip);
       const Tiles part = by_rows ? Tiles{begin, end, 0, columns} : Tiles{0, rows, begin, end};
       transpose(x + item, rows, columns, part, y + item);
     }

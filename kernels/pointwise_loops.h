@@ -39,11 +39,11 @@ struct Groups {
   int64_t channels_, per_pixel_;
 };
 
-// body(element, word, size) for all groups of items [first_item, last_item) of a gradient; `word` is the index of the gate
-// word. Item n's gates are those of item n / seeds_per_item; without gates the whole tensor is one item.
+// body(element, word, size) for all groups of items [first_item, last_item) of a gradient; `word` is the index of the
+// gate word. Item n's gates are those of item n / seeds_per_item; without gates the whole tensor is one item.
 template <typename Body>
-void each_gradient_group(int threads, Shape s, bool gates, int64_t seeds_per_item, int64_t first_item, int64_t last_item,
-                         const Body& body) {
+void each_gradient_group(int threads, Shape s, bool gates, int64_t seeds_per_item, int64_t first_item,
+                         int64_t last_item, const Body& body) {
   const bool as_one = !gates || seeds_per_item == 1;
   const int64_t hw = s.h * s.w, pixels = as_one ? (last_item - first_item) * hw : hw;
   const int64_t items = as_one ? 1 : last_item - first_item;
