@@ -1,5 +1,8 @@
 #include "kernels/binary.h"
 
+#include <numeric>
+#include <vector>
+
 #include "kernels/broadcast.h"
 #include "kernels/device_ops.h"
 #include "kernels/reduce_loops.h"
@@ -47,12 +50,89 @@ template <typename T>
 void binary_forward_typed(Context& ctx, BinaryFunction f, const Operand& a, const Operand& b, View y,
                           const Epilogue& epilogue) {
   const ForwardTarget<T> target(y, epilogue);
-  each_group(ctx, y.shape, 1, 1, [&](const Group& g) SB_LAMBDA {
+  each_group(ctx, y.shape, 1, 1, [=](const Group& g) SB_LAMBDA {
     const int64_t at_a = channel_at(a, a.offset(g.item, int32_t(g.place)), g.channel);
     const int64_t at_b = channel_at(b, b.offset(g.item, int32_t(g.place)), g.channel);
     target.write_group(g.element, g.word, g.size, [&](int v, int lanes) SB_LAMBDA {
       return apply8(f, load_operand<T>(a, channel_at(a, at_a, 8 * v), lanes),
                     load_operand<T>(b, channel_at(b, at_b, 8 * v), lanes));
+    });
+  });
+}
+
+// Constants by channel, and whole maps: then a tensor is one row of values, in which the constants repeat. A pixel of
+// few channels does not fill a vector; 32·k of its neighbours' values, a multiple of the channels, do.
+constexpr int64_t kMostPeriod = 4096;  // values; what repeats then stays in the L1 cache
+int64_t period_of(Shape full) { return std::lcm<int64_t>(full.c, 32); }
+
+bool repeats(ConstView v, Shape full) {
+  return v.shape == Shape{1, v.shape.c, 1, 1} && (v.shape.c == 1 || v.shape.c == full.c);
+}
+bool is_row(ConstView v, Shape full) { return v.shape == full || repeats(v, full); }
+bool are_rows(ConstView a, ConstView b, Shape full) {
+  return is_row(a, full) && is_row(b, full) && period_of(full) <= kMostPeriod;
+}
+
+// One operand of such a row. Null data: it is not needed.
+template <typename T>
+struct RowOperand {
+  // `memory` is where constants are repeated.
+  RowOperand(ConstView v, Shape full, std::vector<float>& memory) : data(v.as<T>()) {
+    if (v.dtype == DType::f32) f32 = v.as<float>();
+    if (!v.data || !repeats(v, full)) return;
+    memory.resize(size_t(period_of(full)));
+    for (size_t i = 0; i < memory.size(); ++i) {
+      const size_t c = v.shape.c == 1 ? 0 : i % size_t(full.c);
+      memory[i] = f32 ? f32[c] : float(data[c]);
+    }
+    repeated = memory.data();
+  }
+  // Eight values from `element` on, `phase` values behind the start of a period.
+  SB_INLINE F8 load(int64_t element, int64_t phase, int lanes) const {
+    if (!data) return _mm256_setzero_ps();
+    if (repeated) return load8(repeated + phase, lanes);
+    return f32 ? load8(f32 + element, lanes) : load8(data + element, lanes);
+  }
+  const T* data;
+  const float *f32 = nullptr, *repeated = nullptr;
+};
+
+// body(element, phase, size) for all groups of up to 32 values of such a row.
+template <typename Body>
+void each_row_group(Context& ctx, Shape full, const Body& body) {
+  const int64_t count = full.count(), period = period_of(full);
+  parallel_ranges(ctx, (count + period - 1) / period, period, [=](int64_t first, int64_t last) {
+    for (int64_t p = first; p < last; ++p) {
+      const int64_t start = p * period, size = std::min(period, count - start);
+      for (int64_t phase = 0; phase < size; phase += 32) body(start + phase, phase, size - phase);
+    }
+  });
+}
+
+template <typename T>
+void binary_forward_row(Context& ctx, BinaryFunction f, ConstView a, ConstView b, View y, const Epilogue& epilogue) {
+  const ForwardTarget<T> target(y, epilogue);
+  std::vector<float> memory[2];
+  const RowOperand<T> first(a, y.shape, memory[0]), second(b, y.shape, memory[1]);
+  each_row_group(ctx, y.shape, [=](int64_t element, int64_t phase, int64_t size) SB_LAMBDA {
+    target.write_group(element, 0, size, [&](int v, int lanes) SB_LAMBDA {
+      return apply8(f, first.load(element + 8 * v, phase + 8 * v, lanes),
+                    second.load(element + 8 * v, phase + 8 * v, lanes));
+    });
+  });
+}
+
+template <typename T>
+void binary_backward_row(Context& ctx, BinaryFunction f, int operand, ConstView dy, ConstView a, ConstView b, View dx,
+                         const BackwardEpilogue& epilogue) {
+  const BackwardTarget<T> target(dx, epilogue);
+  std::vector<float> memory[2];
+  const RowOperand<T> first(a, dx.shape, memory[0]), second(b, dx.shape, memory[1]);
+  each_row_group(ctx, dx.shape, [=](int64_t element, int64_t phase, int64_t size) SB_LAMBDA {
+    target.write_group(element, 0, size, [&](int v, int lanes) SB_LAMBDA {
+      return gradient8(f, operand, load8(dy.as<T>() + element + 8 * v, lanes),
+                       first.load(element + 8 * v, phase + 8 * v, lanes),
+                       second.load(element + 8 * v, phase + 8 * v, lanes));
     });
   });
 }
@@ -84,7 +164,7 @@ void binary_backward_typed(Context& ctx, const Gradient<T>& gradient, Shape full
                            const BackwardEpilogue& epilogue) {
   const BackwardTarget<T> target(dx, epilogue);
   if (dx.shape == full) {
-    each_group(ctx, full, epilogue.seeds_per_item, 2, [&](const Group& g) SB_LAMBDA {
+    each_group(ctx, full, epilogue.seeds_per_item, 2, [=](const Group& g) SB_LAMBDA {
       target.write_group(g.element, g.word, g.size, [&](int v, int lanes) SB_LAMBDA {
         return gradient.at(g.item, g.place, g.channel + 8 * v, lanes);
       });
@@ -133,6 +213,8 @@ void binary_forward(Context& ctx, const Binary& binary, ConstView a, ConstView b
   check_operand("binary_forward", b, y);
   if (ctx.gpu) return ctx.gpu->ops->binary_forward(ctx, binary, a, b, y, epilogue);
   with_type(y.dtype, "binary_forward", [&](auto type) {
+    if (!epilogue.gates && are_rows(a, b, y.shape))
+      return binary_forward_row<decltype(type)>(ctx, binary.function, a, b, y, epilogue);
     binary_forward_typed<decltype(type)>(ctx, binary.function, operand_of(a, y.shape), operand_of(b, y.shape), y,
                                          epilogue);
   });
@@ -152,6 +234,8 @@ void binary_backward(Context& ctx, const Binary& binary, int operand, ConstView 
   if (ctx.gpu) return ctx.gpu->ops->binary_backward(ctx, binary, operand, dy, a, b, dx, epilogue);
   with_type(dx.dtype, "binary_backward", [&](auto type) {
     using T = decltype(type);
+    if (dx.shape == dy.shape && !gates_read(epilogue) && epilogue.seeds_per_item == 1 && are_rows(a, b, full))
+      return binary_backward_row<T>(ctx, binary.function, operand, dy, a, b, dx, epilogue);
     const Gradient<T> gradient{binary.function, operand, dy.as<T>(), operand_of(a, full), operand_of(b, full), full.c,
                                full.h * full.w, epilogue.seeds_per_item};
     binary_backward_typed(ctx, gradient, dy.shape, dx, epilogue);

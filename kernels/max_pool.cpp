@@ -1,8 +1,10 @@
 // Max pooling with switches, and its backward pass as a gather: every dx element sums, in row-major order of the
 // windows, those that cover it and whose switch names its place. No scatter, so any split over threads is exact.
+#include <algorithm>
 #include <vector>
 
 #include "kernels/device_ops.h"
+#include "kernels/max_pool_rows.h"
 #include "kernels/parallel.h"
 #include "kernels/pool.h"
 #include "kernels/simd.h"
@@ -98,12 +100,55 @@ SB_INLINE void pool_pixel(const T* origin, const Window& window, int64_t channel
 
 }  // namespace
 
+static const MaxPoolKernels& row_kernels() { return cpu_features().avx512 ? max_pool_avx512 : max_pool_avx2; }
+
+// Whether max_pool_rows.h has it: 2x2 and 3x3 windows that all meet the map, of f32, with nothing behind them.
+static bool pools_by_rows(const MaxPool2d& pool, const std::vector<AxisWindow>& rows,
+                          const std::vector<AxisWindow>& columns, DType dtype, const Epilogue& e) {
+  const auto meets = [](const AxisWindow& w) { return w.first < w.last; };
+  return dtype == DType::f32 && pool.kernel_h == pool.kernel_w && (pool.kernel_h == 2 || pool.kernel_h == 3) &&
+         !e.residual && !e.relu && !e.gates && !e.pitch && std::all_of(rows.begin(), rows.end(), meets) &&
+         std::all_of(columns.begin(), columns.end(), meets);
+}
+
+static void forward_by_rows(Context& ctx, const MaxPool2d& pool, const std::vector<AxisWindow>& rows,
+                            const std::vector<AxisWindow>& columns, ConstView x, View y, uint8_t* switches) {
+  const Shape in = x.shape, out = y.shape;
+  const int k = int(pool.kernel_h);
+  const auto inside = [](const AxisWindow& w, int64_t place) { return std::clamp(place, w.first, w.last - 1); };
+  std::vector<WindowColumn> window_columns(columns.size());
+  for (size_t q = 0; q < columns.size(); ++q)
+    for (int j = 0; j < k; ++j) {
+      const int64_t place = inside(columns[q], j);
+      window_columns[q].offset[j] = (columns[q].start + place * pool.dilation_w) * in.c;
+      window_columns[q].place[j] = uint8_t(place);
+    }
+  const auto run = k == 2 ? row_kernels().pool2 : row_kernels().pool3;
+  parallel_ranges(ctx, out.n * out.h, out.w * out.c * pool.window(), [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      const int64_t at = r * out.w * out.c;
+      MaxPoolRow row{.input = {}, .place = {}, .columns = window_columns.data(), .width = out.w, .channels = out.c,
+                     .y = y.as<float>() + at, .switches = switches ? switches + at : nullptr};
+      const AxisWindow& window = rows[size_t(r % out.h)];
+      for (int i = 0; i < k; ++i) {
+        const int64_t place = inside(window, i), h = r / out.h * in.h + window.start + place * pool.dilation_h;
+        row.input[i] = x.as<float>() + h * in.w * in.c;
+        row.place[i] = uint8_t(k * place);
+      }
+      run(row);
+    }
+  });
+}
+
 template <typename T, typename Switch>
 static void forward(Context& ctx, const MaxPool2d& pool, ConstView x, View y, Switch* switches,
                     const Epilogue& epilogue) {
   const Shape in = x.shape, out = y.shape;
   const auto rows = axis_windows(in.h, out.h, pool.kernel_h, pool.stride_h, pool.pad_top, pool.dilation_h);
   const auto columns = axis_windows(in.w, out.w, pool.kernel_w, pool.stride_w, pool.pad_left, pool.dilation_w);
+  if constexpr (std::is_same_v<Switch, uint8_t>)
+    if (pools_by_rows(pool, rows, columns, x.dtype, epilogue))
+      return forward_by_rows(ctx, pool, rows, columns, x, y, switches);
   const int square = pool.kernel_h == pool.kernel_w ? int(pool.kernel_h) : 0;
   const ForwardTarget<T> target(y, epilogue);
   const int64_t words = gate_words_per_pixel(out.c);
@@ -149,22 +194,21 @@ void max_pool2d_forward(Context& ctx, const MaxPool2d& pool, ConstView x, View y
 
 namespace {
 
-// The windows that cover each place of one axis, as (output, place in its window), outputs ascending.
+// The windows that cover each place of one axis, outputs ascending. From output to output it is `step` values, from
+// place to place in a window `place_step`.
 struct Covers {
-  struct Cover {
-    int64_t out;
-    int place;
-  };
-  std::vector<Cover> covers;
+  std::vector<PoolCover> covers;
   std::vector<int64_t> first;  // [in + 1]: those of place i are [first[i], first[i + 1])
 
-  Covers(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation) {
+  Covers(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation, int64_t step,
+         int64_t place_step) {
     first.reserve(in + 1);
     for (int64_t i = 0; i < in; ++i) {
       first.push_back(int64_t(covers.size()));
       for (int64_t k = kernel - 1; k >= 0; --k) {
         const int64_t start = i + pad - k * dilation;
-        if (start >= 0 && start % stride == 0 && start / stride < out) covers.push_back({start / stride, int(k)});
+        if (start >= 0 && start % stride == 0 && start / stride < out)
+          covers.push_back({start / stride * step, int(k * place_step)});
       }
     }
     first.push_back(int64_t(covers.size()));
@@ -199,15 +243,38 @@ SB_INLINE void add_selected(const Source<T, Switch>& s, int64_t element, int pla
 
 }  // namespace
 
+static void backward_by_rows(Context& ctx, const Covers& rows, const Covers& columns, ConstView dy,
+                             const uint8_t* switches, View dx, const BackwardEpilogue& epilogue) {
+  const Shape in = dx.shape, out = dy.shape;
+  const int64_t words = in.w * gate_words_per_pixel(in.c);
+  const float* other = static_cast<const float*>(epilogue.other);
+  const uint32_t* gates = gates_read(epilogue);
+  const auto run = row_kernels().unpool;
+  parallel_ranges(ctx, in.n * in.h, 2 * in.w * in.c, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      const int64_t n = r / in.h, i = r % in.h, tape_item = n / epilogue.seeds_per_item, at = r * in.w * in.c;
+      run({.dy = dy.as<float>() + n * out.item(), .switches = switches + tape_item * out.item(),
+           .rows = rows.covers.data() + rows.first[size_t(i)],
+           .rows_end = rows.covers.data() + rows.first[size_t(i) + 1],
+           .columns = columns.covers.data(), .first_column = columns.first.data(), .width = in.w, .channels = in.c,
+           .dx = dx.as<float>() + at, .other = other ? other + at : nullptr,
+           .gates = gates ? gates + (tape_item * in.h + i) * words : nullptr,
+           .positive_only = epilogue.relu && epilogue.rule.gate_gradient});
+    }
+  });
+}
+
 template <typename T, typename Switch>
 static void backward_any(Context& ctx, const MaxPool2d& pool, ConstView dy, const Switch* switches, View dx,
                          const BackwardEpilogue& epilogue) {
   const Shape in = dx.shape, out = dy.shape;
-  const Covers rows(in.h, out.h, pool.kernel_h, pool.stride_h, pool.pad_top, pool.dilation_h);
-  const Covers columns(in.w, out.w, pool.kernel_w, pool.stride_w, pool.pad_left, pool.dilation_w);
+  const Covers rows(in.h, out.h, pool.kernel_h, pool.stride_h, pool.pad_top, pool.dilation_h, out.w * out.c,
+                    pool.kernel_w);
+  const Covers columns(in.w, out.w, pool.kernel_w, pool.stride_w, pool.pad_left, pool.dilation_w, out.c, 1);
+  if constexpr (std::is_same_v<T, float> && std::is_same_v<Switch, uint8_t>)
+    return backward_by_rows(ctx, rows, columns, dy, switches, dx, epilogue);
   const BackwardTarget<T> target(dx, epilogue);
   const int64_t words = gate_words_per_pixel(in.c);
-  const int kernel_w = int(pool.kernel_w);
   parallel_ranges(ctx, in.n * in.h, 2 * in.w * in.c, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
       const int64_t n = r / in.h, i = r % in.h, tape_item = n / epilogue.seeds_per_item;
@@ -219,8 +286,8 @@ static void backward_any(Context& ctx, const MaxPool2d& pool, ConstView dy, cons
           const int count = int(std::min<int64_t>(32, in.c - c));
           for (int64_t a = rows.first[i]; a < rows.first[i + 1]; ++a) {
             for (int64_t b = columns.first[j]; b < columns.first[j + 1]; ++b) {
-              const int64_t from = (rows.covers[a].out * out.w + columns.covers[b].out) * out.c + c;
-              add_selected(source, from, rows.covers[a].place * kernel_w + columns.covers[b].place, count, sum);
+              const PoolCover &row = rows.covers[a], &column = columns.covers[b];
+              add_selected(source, row.offset + column.offset + c, row.place + column.place, count, sum);
             }
           }
           target.write_group(element + c, word + c / 32, count, [&](int v, int) SB_LAMBDA { return sum[v]; });

@@ -15,67 +15,40 @@ static void check_same(const char* op, ConstView a, ConstView b) {
         b.shape.w);
 }
 
-// y = act(source + residual) over a whole tensor. source(element, channel, lanes); `by_channel`: it needs the channel.
+// y = act(source + residual) over a whole tensor as one row of values. source(element, lanes)
 template <typename T, typename Source>
-static void forward_loop(Context& ctx, View y, const Epilogue& epilogue, bool by_channel, const Source& source) {
+static void forward_loop(Context& ctx, View y, const Epilogue& epilogue, const Source& source) {
   const ForwardTarget<T> target(y, epilogue);
-  const int64_t c = y.shape.c, words = gate_words_per_pixel(c);
-  if (by_channel) {
-    parallel_ranges(ctx, y.shape.pixels(), c, [&](int64_t first, int64_t last) {
-      for (int64_t p = first; p < last; ++p) {
-        for (int64_t j = 0; j < words; ++j) {
-          const int64_t element = p * c + 32 * j;
-          target.write_group(element, p * words + j, c - 32 * j, [&](int v, int lanes) SB_LAMBDA {
-            return source(element + 8 * v, 32 * j + 8 * v, lanes);
-          });
-        }
-      }
-    });
-    return;
-  }
-  const Groups groups(y.shape.pixels(), c, !epilogue.gates);
-  parallel_ranges(ctx, groups.count, 32, [&](int64_t first, int64_t last) {
+  const Groups groups(y.shape.pixels(), y.shape.c, !epilogue.gates);
+  parallel_ranges(ctx, groups.count, 32, [=](int64_t first, int64_t last) {
     groups.each(first, last, [&](int64_t element, int64_t group, int64_t size) SB_LAMBDA {
       target.write_group(element, group, size,
-                         [&](int v, int lanes) SB_LAMBDA { return source(element + 8 * v, 0, lanes); });
+                         [&](int v, int lanes) SB_LAMBDA { return source(element + 8 * v, lanes); });
     });
   });
 }
 
 // dx = rule(gate, source + other), likewise; gates belong to item p / seeds_per_item.
 template <typename T, typename Source>
-static void backward_loop(Context& ctx, View dx, const BackwardEpilogue& epilogue, bool by_channel,
-                          const Source& source) {
+static void backward_loop(Context& ctx, View dx, const BackwardEpilogue& epilogue, const Source& source) {
   const BackwardTarget<T> target(dx, epilogue);
-  const int64_t c = dx.shape.c, hw = dx.shape.h * dx.shape.w, words = gate_words_per_pixel(c);
-  if (by_channel) {
-    parallel_ranges(ctx, dx.shape.pixels(), c, [&](int64_t first, int64_t last) {
-      for (int64_t p = first; p < last; ++p) {
-        const int64_t gate_pixel = p / hw / epilogue.seeds_per_item * hw + p % hw;
-        for (int64_t j = 0; j < words; ++j) {
-          const int64_t element = p * c + 32 * j;
-          target.write_group(element, gate_pixel * words + j, c - 32 * j, [&](int v, int lanes) SB_LAMBDA {
-            return source(element + 8 * v, 32 * j + 8 * v, lanes);
-          });
-        }
-      }
+  each_gradient_group(ctx.thread_count(), dx.shape, target.gates, epilogue.seeds_per_item, 0, dx.shape.n,
+                      [=](int64_t element, int64_t word, int64_t size) SB_LAMBDA {
+                        target.write_group(element, word, size, [&](int v, int lanes) SB_LAMBDA {
+                          return source(element + 8 * v, lanes);
+                        });
+                      });
+}
+
+// The same where the source needs to know the pixel (of all items) and the channel: source(pixel, channel, lanes).
+template <typename T, typename Source>
+static void backward_loop_by_channel(Context& ctx, View dx, const BackwardEpilogue& epilogue, const Source& source) {
+  const BackwardTarget<T> target(dx, epilogue);
+  const int64_t hw = dx.shape.h * dx.shape.w;
+  each_group(ctx, dx.shape, epilogue.seeds_per_item, 1, [=](const Group& g) SB_LAMBDA {
+    target.write_group(g.element, g.word, g.size, [&](int v, int lanes) SB_LAMBDA {
+      return source(g.item * hw + g.place, g.channel + 8 * v, lanes);
     });
-    return;
-  }
-  // Without gates the whole tensor is one item.
-  const int64_t items = target.gates ? dx.shape.n : 1, item = dx.shape.count() / std::max<int64_t>(items, 1);
-  const Groups groups(target.gates ? hw : dx.shape.pixels(), c, !target.gates);
-  parallel_ranges(ctx, items * groups.count, 32, [&](int64_t first, int64_t last) {
-    while (first < last) {
-      const int64_t n = first / groups.count, begin = n * groups.count;
-      const int64_t stop = std::min(last, begin + groups.count);
-      const int64_t gate_item = n / epilogue.seeds_per_item * groups.count;
-      groups.each(first - begin, stop - begin, [&](int64_t element, int64_t group, int64_t size) SB_LAMBDA {
-        target.write_group(n * item + element, gate_item + group, size,
-                           [&](int v, int lanes) SB_LAMBDA { return source(n * item + element + 8 * v, 0, lanes); });
-      });
-      first = stop;
-    }
   });
 }
 
@@ -85,8 +58,8 @@ void relu_forward(Context& ctx, ConstView x, View y, const Epilogue& epilogue) {
   with_type(y.dtype, "relu_forward", [&](auto type) {
     using T = decltype(type);
     const T* in = x.as<T>();
-    forward_loop<T>(ctx, y, epilogue, false,
-                    [&](int64_t e, int64_t, int lanes) SB_LAMBDA { return load8(in + e, lanes); });
+    forward_loop<T>(ctx, y, epilogue,
+                    [=](int64_t e, int lanes) SB_LAMBDA { return load8(in + e, lanes); });
   });
 }
 
@@ -97,8 +70,8 @@ void combine_backward(Context& ctx, ConstView dy, View dx, const BackwardEpilogu
   with_type(dx.dtype, "combine_backward", [&](auto type) {
     using T = decltype(type);
     const T* in = dy.as<T>();
-    backward_loop<T>(ctx, dx, epilogue, false,
-                     [&](int64_t e, int64_t, int lanes) SB_LAMBDA { return load8(in + e, lanes); });
+    backward_loop<T>(ctx, dx, epilogue,
+                     [=](int64_t e, int lanes) SB_LAMBDA { return load8(in + e, lanes); });
   });
 }
 
@@ -109,7 +82,7 @@ void add_forward(Context& ctx, ConstView a, ConstView b, View y, const Epilogue&
   with_type(y.dtype, "add_forward", [&](auto type) {
     using T = decltype(type);
     const T *in_a = a.as<T>(), *in_b = b.as<T>();
-    forward_loop<T>(ctx, y, epilogue, false, [&](int64_t e, int64_t, int lanes) SB_LAMBDA {
+    forward_loop<T>(ctx, y, epilogue, [=](int64_t e, int lanes) SB_LAMBDA {
       return _mm256_add_ps(load8(in_a + e, lanes), load8(in_b + e, lanes));
     });
   });
@@ -122,9 +95,13 @@ void channel_affine_forward(Context& ctx, ConstView x, const float* scale, const
   with_type(y.dtype, "channel_affine_forward", [&](auto type) {
     using T = decltype(type);
     const T* in = x.as<T>();
-    forward_loop<T>(ctx, y, epilogue, true, [&](int64_t e, int64_t channel, int lanes) SB_LAMBDA {
-      const F8 b = shift ? load8(shift + channel, lanes) : _mm256_setzero_ps();
-      return _mm256_fmadd_ps(load8(scale + channel, lanes), load8(in + e, lanes), b);
+    const ForwardTarget<T> target(y, epilogue);
+    each_group(ctx, y.shape, 1, 1, [=](const Group& g) SB_LAMBDA {
+      target.write_group(g.element, g.word, g.size, [&](int v, int lanes) SB_LAMBDA {
+        const int64_t channel = g.channel + 8 * v;
+        const F8 b = shift ? load8(shift + channel, lanes) : _mm256_setzero_ps();
+        return _mm256_fmadd_ps(load8(scale + channel, lanes), load8(in + g.element + 8 * v, lanes), b);
+      });
     });
   });
 }
@@ -137,20 +114,25 @@ void channel_affine_backward(Context& ctx, ConstView dy, const float* scale, Vie
   with_type(dx.dtype, "channel_affine_backward", [&](auto type) {
     using T = decltype(type);
     const T* in = dy.as<T>();
-    backward_loop<T>(ctx, dx, epilogue, true, [&](int64_t e, int64_t channel, int lanes) SB_LAMBDA {
-      return _mm256_mul_ps(load8(scale + channel, lanes), load8(in + e, lanes));
+    const int64_t c = dx.shape.c;
+    backward_loop_by_channel<T>(ctx, dx, epilogue, [=](int64_t pixel, int64_t channel, int lanes) SB_LAMBDA {
+      return _mm256_mul_ps(load8(scale + channel, lanes), load8(in + pixel * c + channel, lanes));
     });
   });
 }
 
 // One item as a matrix: y[c][p] = x[p][c] (or back) in tiles, so that neither side is walked with a long stride only.
+// `part` says which.
+constexpr int64_t kTile = 16;
+struct Tiles {
+  int64_t first_row, last_row, first_column, last_column;
+};
 template <typename From, typename To>
-static void transpose(const From* x, int64_t rows, int64_t columns, To* y) {
-  constexpr int64_t kTile = 16;
-  for (int64_t r0 = 0; r0 < rows; r0 += kTile) {
-    const int64_t r1 = std::min(rows, r0 + kTile);
-    for (int64_t c0 = 0; c0 < columns; c0 += kTile) {
-      const int64_t c1 = std::min(columns, c0 + kTile);
+static void transpose(const From* x, int64_t rows, int64_t columns, const Tiles& part, To* y) {
+  for (int64_t r0 = part.first_row; r0 < part.last_row; r0 += kTile) {
+    const int64_t r1 = std::min(part.last_row, r0 + kTile);
+    for (int64_t c0 = part.first_column; c0 < part.last_column; c0 += kTile) {
+      const int64_t c1 = std::min(part.last_column, c0 + kTile);
       for (int64_t c = c0; c < c1; ++c) {
         for (int64_t r = r0; r < r1; ++r) y[c * rows + r] = To(x[r * columns + c]);
       }
@@ -158,7 +140,7 @@ static void transpose(const From* x, int64_t rows, int64_t columns, To* y) {
   }
 }
 
-// Strips of rows of every item; [rows, columns] -> [columns, rows].
+// [rows, columns] -> [columns, rows] of every item, the longer side in strips.
 template <typename From, typename To>
 static void transpose_items(Context& ctx, const From* x, int64_t items, int64_t rows, int64_t columns, To* y) {
   if (rows == 1 || columns == 1) {
@@ -167,8 +149,16 @@ static void transpose_items(Context& ctx, const From* x, int64_t items, int64_t 
     });
     return;
   }
-  parallel_ranges(ctx, items, rows * columns, [&](int64_t first, int64_t last) {
-    for (int64_t n = first; n < last; ++n) transpose(x + n * rows * columns, rows, columns, y + n * rows * columns);
+  constexpr int64_t kStrip = 16 * kTile;
+  const bool by_rows = rows >= columns;
+  const int64_t length = std::max(rows, columns), strips = (length + kStrip - 1) / kStrip;
+  parallel_ranges(ctx, items * strips, rows * columns / strips, [=](int64_t first, int64_t last) {
+    for (int64_t s = first; s < last; ++s) {
+      const int64_t item = s / strips * rows * columns;
+      const int64_t begin = s % strips * kStrip, end = std::min(length, begin + kStrip);
+      const Tiles part = by_rows ? Tiles{begin, end, 0, columns} : Tiles{0, rows, begin, end};
+      transpose(x + item, rows, columns, part, y + item);
+    }
   });
 }
 
@@ -218,10 +208,10 @@ void concat_backward(Context& ctx, ConstView dy, int64_t channel, View dx, const
   if (ctx.gpu) return ctx.gpu->ops->concat_backward(ctx, dy, channel, dx, epilogue);
   with_type(dx.dtype, "concat_backward", [&](auto type) {
     using T = decltype(type);
-    const int64_t c = dx.shape.c, pitch = dy.shape.c;
+    const int64_t pitch = dy.shape.c;
     const T* in = dy.as<T>() + channel;
-    backward_loop<T>(ctx, dx, epilogue, true, [&](int64_t e, int64_t i, int lanes) SB_LAMBDA {
-      return load8(in + (e - i) / c * pitch + i, lanes);  // e = pixel·c + i
+    backward_loop_by_channel<T>(ctx, dx, epilogue, [=](int64_t pixel, int64_t i, int lanes) SB_LAMBDA {
+      return load8(in + pixel * pitch + i, lanes);
     });
   });
 }

@@ -39,6 +39,29 @@ struct Groups {
   int64_t channels_, per_pixel_;
 };
 
+// body(element, word, size) for all groups of items [first_item, last_item) of a gradient; `word` is the index of the
+// gate word. Item n's gates are those of item n / seeds_per_item; without gates the whole tensor is one item.
+template <typename Body>
+void each_gradient_group(int threads, Shape s, bool gates, int64_t seeds_per_item, int64_t first_item,
+                         int64_t last_item, const Body& body) {
+  const bool as_one = !gates || seeds_per_item == 1;
+  const int64_t hw = s.h * s.w, pixels = as_one ? (last_item - first_item) * hw : hw;
+  const int64_t items = as_one ? 1 : last_item - first_item;
+  const Groups groups(pixels, s.c, !gates);
+  const int64_t item_groups = Groups(hw, s.c, false).count;
+  parallel_ranges(threads, items * groups.count, 32, [=](int64_t first, int64_t last) {
+    while (first < last) {
+      const int64_t item = first / groups.count, begin = item * groups.count, n = first_item + item;
+      const int64_t stop = std::min(last, begin + groups.count);
+      const int64_t element = n * s.item(), word = n / seeds_per_item * item_groups;
+      groups.each(first - begin, stop - begin, [&](int64_t e, int64_t group, int64_t size) SB_LAMBDA {
+        body(element + e, word + group, size);
+      });
+      first = stop;
+    }
+  });
+}
+
 // Up to 32 channels of one pixel, and where the tape has what it kept of them: item n of a tensor goes with item
 // n / seeds_per_item of the tape.
 struct Group {
@@ -53,14 +76,14 @@ struct Group {
 template <typename Body>
 void each_group(Context& ctx, Shape s, int64_t seeds_per_item, int64_t work, const Body& body) {
   const int64_t hw = s.h * s.w, words = gate_words_per_pixel(s.c);
-  parallel_ranges(ctx, s.pixels(), s.c * work, [&](int64_t first, int64_t last) {
-    int64_t item = first / hw, place = first % hw;
+  parallel_ranges(ctx, s.pixels(), s.c * work, [=](int64_t first, int64_t last) {
+    int64_t item = first / hw, place = first % hw, kept_item = item / seeds_per_item;
     for (int64_t p = first; p < last; ++p) {
-      const int64_t kept_item = item / seeds_per_item, kept_pixel = kept_item * hw + place;
+      const int64_t kept_pixel = kept_item * hw + place;
       for (int64_t j = 0; j < words; ++j)
         body(Group{item, kept_item, place, p * s.c + 32 * j, kept_pixel * s.c + 32 * j, kept_pixel * words + j, 32 * j,
                    std::min<int64_t>(32, s.c - 32 * j)});
-      if (++place == hw) place = 0, ++item;
+      if (++place == hw) place = 0, ++item, kept_item = item / seeds_per_item;
     }
   });
 }

@@ -109,7 +109,7 @@ static void average_forward(Context& ctx, const Axes& axes, ConstView x, View y)
   const Shape in = x.shape, out = y.shape;
   const int64_t window = std::max<int64_t>(1, in.h * in.w / std::max<int64_t>(1, out.h * out.w));
   const ForwardTarget<T> target(y, {});
-  parallel_ranges(ctx, out.pixels(), out.c * window, [&](int64_t first, int64_t last) {
+  parallel_ranges(ctx, out.pixels(), out.c * window, [&, target](int64_t first, int64_t last) {
     for (int64_t p = first; p < last; ++p) {
       const auto& row = axes.rows.windows[p / out.w % out.h];
       const auto& column = axes.columns.windows[p % out.w];
@@ -131,28 +131,47 @@ static void average_forward(Context& ctx, const Axes& axes, ConstView x, View y)
   });
 }
 
+// What each window sends to its places: dy by the window's size, f32 in dy's layout. Divided once, not at every place.
+template <typename T>
+static std::vector<float> shares(Context& ctx, const Axes& axes, ConstView dy) {
+  const Shape out = dy.shape;
+  std::vector<float> all(size_t(out.count()));
+  parallel_ranges(ctx, out.pixels(), out.c, [&, to = all.data(), from = dy.as<T>()](int64_t first, int64_t last) {
+    for (int64_t p = first; p < last; ++p) {
+      const int64_t size = axes.rows.windows[p / out.w % out.h].size * axes.columns.windows[p % out.w].size;
+      const F8 divisor = _mm256_set1_ps(float(size));
+      for (int64_t c = 0; c < out.c; c += 8) {
+        const int lanes = int(std::min<int64_t>(8, out.c - c));
+        store8(to + p * out.c + c, _mm256_div_ps(load8(from + p * out.c + c, lanes), divisor), lanes);
+      }
+    }
+  });
+  return all;
+}
+
 template <typename T>
 static void average_backward(Context& ctx, const Axes& axes, ConstView dy, View dx, const BackwardEpilogue& epilogue) {
   const Shape in = dx.shape, out = dy.shape;
   const BackwardTarget<T> target(dx, epilogue);
-  const int64_t words = gate_words_per_pixel(in.c), hw = in.h * in.w;
-  parallel_ranges(ctx, in.pixels(), in.c, [&](int64_t first, int64_t last) {
-    for (int64_t p = first; p < last; ++p) {
-      const int64_t n = p / hw, i = p / in.w % in.h, j = p % in.w;
-      const int64_t gate_pixel = n / epilogue.seeds_per_item * hw + p % hw;
-      const T* item = dy.as<T>() + n * out.item();
-      for (int64_t c = 0; c < in.c; c += 32) {
-        target.write_group(p * in.c + c, gate_pixel * words + c / 32, in.c - c, [&](int v, int lanes) SB_LAMBDA {
-          F8 sum = _mm256_setzero_ps();
-          for (int64_t a = axes.rows.first[i]; a < axes.rows.last[i]; ++a) {
-            for (int64_t b = axes.columns.first[j]; b < axes.columns.last[j]; ++b) {
-              const F8 divisor = _mm256_set1_ps(float(axes.rows.windows[a].size * axes.columns.windows[b].size));
-              sum =
-                  _mm256_add_ps(sum, _mm256_div_ps(load8(item + (a * out.w + b) * out.c + c + 8 * v, lanes), divisor));
-            }
-          }
-          return sum;
-        });
+  const std::vector<float> share = shares<T>(ctx, axes, dy);
+  const int64_t words = gate_words_per_pixel(in.c);
+  parallel_ranges(ctx, in.n * in.h, in.w * in.c, [&, target, first_share = share.data()](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      const int64_t n = r / in.h, i = r % in.h, gate_row = n / epilogue.seeds_per_item * in.h + i;
+      const int64_t first_row = axes.rows.first[i], last_row = axes.rows.last[i];
+      for (int64_t j = 0; j < in.w; ++j) {
+        const int64_t first_column = axes.columns.first[j], last_column = axes.columns.last[j];
+        for (int64_t c = 0; c < in.c; c += 32) {
+          const float* from = first_share + n * out.item() + c;
+          target.write_group((r * in.w + j) * in.c + c, (gate_row * in.w + j) * words + c / 32, in.c - c,
+                             [&](int v, int lanes) SB_LAMBDA {
+                               F8 sum = _mm256_setzero_ps();
+                               for (int64_t a = first_row; a < last_row; ++a)
+                                 for (int64_t b = first_column; b < last_column; ++b)
+                                   sum = _mm256_add_ps(sum, load8(from + (a * out.w + b) * out.c + 8 * v, lanes));
+                               return sum;
+                             });
+        }
       }
     }
   });

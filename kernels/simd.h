@@ -175,9 +175,11 @@ struct ForwardTarget {
   template <typename Source>
   SB_INLINE void write_group(int64_t element, int64_t word, int64_t count, const Source& source) const {
     if (count >= 32) {
-      write_vectors<4>(element, word, 32, source);
+      write_vectors<true>(element, word, 32, source);
+    } else if (count % 8 == 0) {
+      write_vectors<true>(element, word, int(count), source);
     } else {
-      write_vectors<0>(element, word, int(count), source);
+      write_vectors<false>(element, word, int(count), source);
     }
   }
 
@@ -187,13 +189,13 @@ struct ForwardTarget {
   ForwardRule rule;
 
  private:
-  template <int kVectors, typename Source>
+  template <bool kWhole, typename Source>
   SB_INLINE void write_vectors(int64_t element, int64_t word, int count, const Source& source) const {
-    const int vectors = kVectors ? kVectors : (count + 7) / 8;
+    const int vectors = (count + 7) / 8;
     uint32_t bits = 0, bits_above = 0;
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) {
-      const int lanes = kVectors ? 8 : std::min(8, count - 8 * v);
+      const int lanes = kWhole ? 8 : std::min(8, count - 8 * v);
       F8 s = source(v, lanes);
       if (residual) s = _mm256_add_ps(s, load8(residual + element + 8 * v, lanes));
       store8(y + element + 8 * v, rule.value(s), lanes);
@@ -218,6 +220,8 @@ struct BackwardTarget {
     if (count >= 32) {
 #pragma GCC unroll 4
       for (int v = 0; v < 4; ++v) write_vector(element + 8 * v, bits, v, 8, source(v, 8));
+    } else if (count % 8 == 0) {
+      for (int v = 0; 8 * v < count; ++v) write_vector(element + 8 * v, bits, v, 8, source(v, 8));
     } else {
       for (int v = 0; 8 * v < count; ++v) {
         const int lanes = std::min(8, int(count) - 8 * v);

@@ -33,6 +33,13 @@ constexpr Case kCases[] = {
     {"scalar_c5", {6, 5, 3, 3}, {1, 1, 1, 1}, true},
     {"by_channel", {6, 32, 3, 2}, {1, 32, 1, 1}, true},
     {"by_channel_c7", {6, 7, 2, 3}, {1, 7, 1, 1}, true},
+    {"by_channel_c1", {6, 1, 5, 7}, {1, 1, 1, 1}, true},
+    {"by_channel_c2", {6, 2, 5, 3}, {1, 2, 1, 1}, true},
+    {"by_channel_c3", {6, 3, 7, 5}, {1, 3, 1, 1}, true},
+    {"by_channel_c4", {6, 4, 3, 5}, {1, 4, 1, 1}, true},
+    {"by_channel_c5", {6, 5, 7, 3}, {1, 5, 1, 1}, true},
+    {"by_channel_c67", {6, 67, 3, 1}, {1, 67, 1, 1}, true},
+    {"by_channel_c3_threads", {6, 3, 34, 33}, {1, 3, 1, 1}, true},
     {"full_constant", {6, 33, 2, 3}, {1, 33, 2, 3}, true},
     {"map_constant", {6, 4, 2, 3}, {1, 1, 2, 3}, true},
 };

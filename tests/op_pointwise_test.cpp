@@ -1,7 +1,9 @@
 // ReLU with gates, sums of branches, per-channel affine maps, layouts and flatten: shapes x devices x element types.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "kernels/check.h"
@@ -22,6 +24,8 @@ constexpr Case kCases[] = {
     {"c1", {6, 1, 5, 7}},        {"c3", {6, 3, 5, 4}},     {"c31", {6, 31, 3, 2}}, {"c32", {6, 32, 2, 5}},
     {"c33", {6, 33, 3, 3}},      {"c64", {6, 64, 3, 2}},   {"c70", {6, 70, 2, 3}}, {"one_element", {6, 1, 1, 1}},
     {"vector", {6, 1000, 1, 1}}, {"c128", {6, 128, 7, 5}},
+    {"c24", {6, 24, 3, 5}},      {"c40_threads", {6, 40, 10, 9}}, {"c3_strips", {6, 3, 20, 17}},
+    {"c300_strips", {6, 300, 1, 2}},
 };
 
 Ref plain(const Nchw& values) {
@@ -71,6 +75,22 @@ void check_relu(OpRun& run, const Case& c, DType dtype) {
   for (const int64_t seeds : {1, 2, 3})
     check_backward(run, plain(dy), exact_values(dtype), seeds,
                    [&](View dx, const BackwardEpilogue& e) { combine_backward(run.ctx, dy_in, dx, e); });
+}
+
+// In place and on some items at a time, as behind libraries' convolutions (host memory only).
+void check_apply_epilogue(OpRun& run, const Case& c, DType dtype) {
+  const Nchw x = run.integers(c.shape, 9);
+  const Activation in = run.input(x, dtype);
+  const auto run_in_parts = [&](View y, const auto& epilogue, int64_t step) {
+    std::memcpy(y.data, in.memory->data(), size_t(c.shape.count()) * size_of(dtype));
+    for (int64_t n = 0; n < c.shape.n; n += step) apply_epilogue(y, epilogue, n, std::min(n + step, c.shape.n));
+  };
+  for (const int64_t step : {6, 4, 1}) {
+    check_forward(run, plain(x), exact_values(dtype), [&](View y, const Epilogue& e) { run_in_parts(y, e, step); });
+    for (const int64_t seeds : {1, 2, 3})
+      check_backward(run, plain(x), exact_values(dtype), seeds,
+                     [&](View dx, const BackwardEpilogue& e) { run_in_parts(dx, e, step); });
+  }
 }
 
 // dx may be dy itself.
@@ -215,6 +235,13 @@ void register_pointwise_tests() {
                    [&c, dtype, check = op.check](OpRun& run) { check(run, c, dtype); });
       if (op.check == check_add) add_test(op.suite, "errors", device, "", check_errors);
     });
+  for (const DeviceRow& device : devices()) {
+    if (device.gpu) continue;
+    for (const Case& c : kCases)
+      for (const DType dtype : device.types)
+        add_test("Op/ApplyEpilogue", c.name, device, short_name(dtype),
+                 [&c, dtype](OpRun& run) { check_apply_epilogue(run, c, dtype); });
+  }
 }
 
 }  // namespace switchback::test

@@ -14,8 +14,10 @@ namespace {
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN(), kInf = std::numeric_limits<double>::infinity();
 
 // What the input is made of. The few-valued ones make ties, the usual state behind a ReLU.
-enum class Fill { reals, integers, ties_at_zero, all_equal, all_minus_infinity, negative, with_nan, with_infinities };
-constexpr Fill kFills[] = {Fill::reals,     Fill::integers,           Fill::ties_at_zero,
+enum class Fill {
+  reals, integers, ties_at_zero, signed_zeros, all_equal, all_minus_infinity, negative, with_nan, with_infinities
+};
+constexpr Fill kFills[] = {Fill::reals,     Fill::integers,           Fill::ties_at_zero, Fill::signed_zeros,
                            Fill::all_equal, Fill::all_minus_infinity, Fill::negative,
                            Fill::with_nan,  Fill::with_infinities};
 
@@ -33,6 +35,7 @@ Nchw make_input(OpRun& run, Shape shape, Fill fill, DType dtype) {
   Nchw x = run.integers(shape, fill == Fill::ties_at_zero ? 1 : 5);
   for (double& v : x.v) {
     if (fill == Fill::ties_at_zero) v = v > 0 && run.rng() % 4 == 0 ? 1 : 0;
+    if (fill == Fill::signed_zeros) v = run.rng() % 3 == 0 ? 0. : run.rng() % 2 == 0 ? -0. : -1.;
     if (fill == Fill::negative) v = -std::abs(v) - 1;
     if (fill == Fill::with_nan && run.rng() % 10 == 0) v = kNan;
     if (fill == Fill::with_infinities && run.rng() % 3 == 0) v = run.rng() % 4 == 0 ? kInf : -kInf;
@@ -56,6 +59,13 @@ const std::vector<MaxCase>& max_cases() {
       {"k3_s2_p1_ceil", max_pool2d(3, 2, 1, 1, true), {2, 3, 10, 9}},
       {"k3_s2_ceil_squeezenet", max_pool2d(3, 2, 0, 1, true), {1, 70, 10, 12}},
       {"k3_s1_p1_same_size", max_pool2d(3, 1, 1), {2, 32, 5, 6}},
+      {"k3_s1_p1_googlenet_c80", max_pool2d(3, 1, 1), {3, 80, 7, 9}},
+      {"k3_s1_p1_c17", max_pool2d(3, 1, 1), {2, 17, 5, 3}},
+      {"k3_s1_p1_one_row", max_pool2d(3, 1, 1), {2, 20, 1, 9}},
+      {"k3_s1_p1_one_column", max_pool2d(3, 1, 1), {2, 5, 6, 1}},
+      {"k3_s1_p1_c1", max_pool2d(3, 1, 1), {2, 1, 4, 5}},
+      {"k3_s2_ceil_c69", max_pool2d(3, 2, 0, 1, true), {1, 69, 8, 8}},
+      {"k2_s1_p1_c47", max_pool2d(2, 1, 1), {2, 47, 3, 5}},
       {"k2_s3_gaps", max_pool2d(2, 3), {2, 1, 9, 10}},
       {"k2_s1", max_pool2d(2, 1), {2, 8, 4, 5}},
       {"k3_d2", max_pool2d(3, 1, 1, 2), {2, 5, 9, 8}},
@@ -81,6 +91,15 @@ const std::vector<MaxCase>& max_cases() {
       {"one_pixel", max_pool2d(1, 1), {2, 64, 1, 1}},
   };
   return rows;
+}
+
+// compare_exact takes 0 and -0 for equal, but the value is that of the winner, bit by bit.
+void expect_same_signs(const Nchw& got, const Nchw& want) {
+  for (size_t i = 0; i < want.v.size(); ++i)
+    if (!std::isnan(want.v[i]) && std::signbit(got.v[i]) != std::signbit(want.v[i])) {
+      ADD_FAILURE() << "value " << i << " is " << got.v[i] << ", must be " << want.v[i];
+      return;
+    }
 }
 
 std::vector<int> read_switches(const MaxPool2d& pool, const Guarded& memory, Shape y) {
@@ -123,7 +142,9 @@ void check_max_forward(OpRun& run, const MaxCase& c, Fill fill, DType dtype) {
     Guarded* switches = nullptr;
     if (with_switches) switches = &run.bytes(size_t(y_shape.count()) * c.pool.switch_bytes(), kPoisonBits);
     max_pool2d_forward(run.ctx, c.pool, x, y, switches ? switches->data() : nullptr);
-    EXPECT_EQ(compare_exact(y.read(), want.value, Zeros::many_allowed), "") << "with switches: " << with_switches;
+    const Nchw got = y.read();
+    EXPECT_EQ(compare_exact(got, want.value, Zeros::many_allowed), "") << "with switches: " << with_switches;
+    expect_same_signs(got, want.value);
     if (switches) {
       EXPECT_EQ(read_switches(c.pool, *switches, y_shape), want.switches);
     }
