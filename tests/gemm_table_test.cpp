@@ -104,6 +104,7 @@ TEST(GemmTable, TheCommandRefusesWhatCannotBe) {
       {{"--sweep", "lenet", "--backward"}, "--backward"},
       {{"--sweep", "lenet", "--conv", "cudnn"}, "--conv cudnn"},
       {{"--sweep", "lenet", "--op", "conv"}, "one of --method, --op and --sweep"},
+      {{"--op", "conv", "--shape", "1,8,4,4,8,3", "--save-table", "t.txt"}, "--save-table wants --sweep"},
       {{"--sweep", "lenex", "--device", "cpu"}, "lenet"},
       {{"--op", "conv", "--shape", "1,8,4,4,8,3", "--device", "cpu", "--gemm-table", "t.txt"},
        "--gemm-table is for a GPU"},

@@ -1,4 +1,6 @@
 // `switchback bench --sweep`: its options, and what it prints and writes.
+#include <optional>
+
 #include "engine/zoo.h"
 #include "tools/bench_ops.h"
 #include "tools/output.h"
@@ -37,6 +39,8 @@ void bench_sweep(const BenchOptions& o) {
   set_up(ctx, o);
   if (!ctx.gpu)
     throw Error("--sweep is for a GPU, and this runs on the CPU", "`switchback info` says which GPUs there are", true);
+  std::optional<OutputFile> table;  // a place that cannot be written is found before the work
+  if (!o.save_table.empty()) table.emplace(o.save_table);
   ProgressBar bar("sweep", !o.quiet);
   const SweepResult result =
       sweep(ctx, sweep_layers(networks), options, [&](const Json& document, int64_t done, int64_t all) {
@@ -45,7 +49,10 @@ void bench_sweep(const BenchOptions& o) {
       });
   bar.clear();
   print_line(summary_of(ctx, result).dump());
-  if (!o.save_table.empty()) write_file_atomically(o.save_table, result.table.text());
+  if (table) {
+    table->write(result.table.text());
+    table->commit();
+  }
   if (result.failed > 0)
     throw Error(fmt::format("{} products could not be measured, or not all kernels gave the same bits", result.failed),
                 "their lines have an 'error'");

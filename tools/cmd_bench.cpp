@@ -214,6 +214,7 @@ void run_bench(const BenchOptions& o) {
                 true);
   if (!o.shapes.empty() && (o.op.empty() || !o.shape.empty() || o.backward))
     throw Error("--shapes wants --op, and neither --shape nor --backward beside it", "", true);
+  if (o.sweep.empty() && !o.save_table.empty()) throw Error("--save-table wants --sweep", "", true);
   if (!o.sweep.empty())
     bench_sweep(o);
   else if (o.op.empty())
