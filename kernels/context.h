@@ -13,6 +13,8 @@
 
 namespace switchback {
 
+class GemmTable;  // kernels/gemm_table.h
+
 // How convolutions are computed. All are exact algorithms; they differ in rounding and speed.
 // On the CPU:
 //   automatic winograd where it is faster at about 1e-6 relative error a layer, else direct
@@ -60,6 +62,7 @@ struct Context {
   ConvAlgorithm conv = gpu ? ConvAlgorithm::own : ConvAlgorithm::automatic;
   bool tf32 = false;    // GPU: f32 products may be rounded to TF32; set by the plan that runs
   bool graphs = true;   // GPU: repeated steps are recorded and replayed
+  std::shared_ptr<const GemmTable> gemm_table;  // GPU: measured choices of GEMM kernels, or null: a model chooses
   Scratch scratch;      // for one op at a time
   Scratch arena;        // values and gradients of the plan that runs
   std::unique_ptr<DnnlState> dnnl;

@@ -6,6 +6,8 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/ops.cuh"
+
 namespace switchback::SB_DEVICE {
 
 namespace {
@@ -252,6 +254,13 @@ std::string conv2d_algorithm(Context& ctx, const ConvWeights& weights, Shape x, 
     case Kernel::cudnn: return "cudnn";
   }
   return {};
+}
+
+std::optional<GemmOffer> conv2d_gemm(Context& ctx, const Conv2d& conv, Shape x, DType dtype, bool backward) {
+  const Kernel kernel = own_kernel(ctx, conv, x, dtype, backward);
+  if (kernel == Kernel::gemm) return gemm_offer(ctx, conv, x, dtype, backward);
+  if (kernel != Kernel::whole_map) return {};
+  return linear_gemm(ctx, {conv.kernel_h * conv.kernel_w * conv.in_channels, conv.out_channels}, x.n, dtype, backward);
 }
 
 }  // namespace switchback::SB_DEVICE

@@ -73,6 +73,7 @@ void whole_map_backward(Context&, const ConvWeights&, ConstView dy, View dx, con
 // conv_gemm.cu: implicit GEMM; f32 in FMA, bf16 / f16 / TF32 on tensor cores. Each group a product of its own.
 bool gemm_fits(const Conv2d&, Shape x, DType, bool backward);
 std::string gemm_name(Context&, const Conv2d&, Shape x, DType, bool backward);  // "gemm_f32_128x64", …
+GemmOffer gemm_offer(Context&, const Conv2d&, Shape x, DType, bool backward);
 bool gemm_fuses_pool(const Conv2d&, Shape x, DType, const MaxPool2d&);
 void gemm_forward(Context&, const ConvWeights&, ConstView x, View y, const Epilogue&);
 void gemm_backward(Context&, const ConvWeights&, ConstView dy, View dx, const BackwardEpilogue&);

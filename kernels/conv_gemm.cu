@@ -28,7 +28,11 @@ bool gemm_fits(const Conv2d& c, Shape x, DType dtype, bool backward) {
 }
 
 std::string gemm_name(Context& ctx, const Conv2d& c, Shape x, DType dtype, bool backward) {
-  return gemm_kernel_name(ctx, problem_of(c, x, dtype, backward));
+  return gemm_kernel_name(ctx, problem_of(c, x, dtype, backward), backward);
+}
+
+GemmOffer gemm_offer(Context& ctx, const Conv2d& c, Shape x, DType dtype, bool backward) {
+  return gemm_offer(ctx, problem_of(c, x, dtype, backward), backward);
 }
 
 bool gemm_fuses_pool(const Conv2d& c, Shape x, DType dtype, const MaxPool2d& pool) {

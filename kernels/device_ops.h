@@ -4,11 +4,14 @@
 // context is a GPU's. So the library links without nvcc, and shipped programs without the emulator.
 #pragma once
 
+#include <optional>
+
 #include "kernels/activation.h"
 #include "kernels/binary.h"
 #include "kernels/context.h"
 #include "kernels/conv.h"
 #include "kernels/frozen.h"
+#include "kernels/gemm_table.h"
 #include "kernels/gpu.h"
 #include "kernels/linear.h"
 #include "kernels/noise.h"
@@ -43,6 +46,14 @@ struct DeviceOps {
   void (*launch_graph)(const Graph&);
   void (*destroy_graph)(Graph&) noexcept;
   std::vector<std::string> (*vendor_libraries)(Gpu&);  // what `info` says of cuDNN and cuBLASLt, a line each
+
+  // --- for the sweep over GEMM kernels (tools/sweep.h)
+  std::vector<GemmVariant> (*gemm_variants)();  // all that this build has
+  // How the context would compute a layer by GEMM; nothing where other kernels do.
+  std::optional<GemmOffer> (*conv2d_gemm)(Context&, const Conv2d&, Shape x, DType, bool backward);
+  std::optional<GemmOffer> (*linear_gemm)(Context&, const Linear&, int64_t n, DType, bool backward);
+  // Adds to *count (on the device) how many 32-bit words of two arrays differ. Both and `bytes` are aligned to 16.
+  void (*count_differences)(Context&, const void* a, const void* b, size_t bytes, uint32_t* count);
 
   // --- ops, as the public functions of the same names
   decltype(&switchback::conv2d_forward) conv2d_forward;

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "kernels/gemm_kernel.cuh"
+#include "kernels/gemm_launch.cuh"
 
 namespace switchback::SB_DEVICE {
 namespace {
@@ -23,11 +23,15 @@ int phases(const GemmProblem& p) { return p.phases_h * p.phases_w; }
 // Output pixels of the largest phase: the first on each axis.
 int64_t largest_rows(const GemmProblem& p) { return int64_t(p.n) * p.rows[0].outs * p.cols[0].outs; }
 
-int64_t largest_steps(const GemmProblem& p) {
+int64_t largest_taps(const GemmProblem& p) {
   int h = 0, w = 0;
   for (int i = 0; i < p.phases_h; ++i) h = std::max(h, p.rows[i].taps);
   for (int i = 0; i < p.phases_w; ++i) w = std::max(w, p.cols[i].taps);
-  return int64_t(h) * w * ceil_div(int64_t(p.depth) * int64_t(size_of(p.dtype)), kGemmStepBytes);
+  return int64_t(h) * w;
+}
+
+int64_t largest_steps(const GemmProblem& p) {
+  return largest_taps(p) * ceil_div(int64_t(p.depth) * int64_t(size_of(p.dtype)), kGemmStepBytes);
 }
 
 // Segments, so that one image keeps a large GPU busy; no more than are worth their additions. Layer and image alone
@@ -73,26 +77,69 @@ int64_t items_at_once(const GemmProblem& p) {
   return std::min((kUnsigned - 1) / item, (kInt - kLargestTile) / (int64_t(p.out_h) * p.out_w));
 }
 
-GemmPlan make_plan(const Context& ctx, const GemmProblem& p) {
+int64_t blocks_of(const GemmProblem& p, int tile) {
+  const auto [bm, bn, efficiency] = kGemmTiles[tile];
+  return ceil_div(largest_rows(p), bm) * ceil_div(p.columns, bn) * phases(p) * p.groups;
+}
+
+bool fits(const Context& ctx, const GemmProblem& p, const GemmPlan& plan) {
+  if (!aligned(p) && (!has_narrow(plan.tile) || plan.ring != 0)) return false;
+  if (!plan.split) return true;
+  // The second bounds the scratch memory, too.
+  return p.segments > 1 && blocks_of(p, plan.tile) <= 4 * std::max(ctx.gpu->multiprocessors, 1);
+}
+
+// What should be fastest by the number of rounds of blocks and the tiles' efficiencies.
+GemmPlan modelled_plan(const Context& ctx, const GemmProblem& p) {
   const double processors = std::max(ctx.gpu->multiprocessors, 1);
-  const int64_t products = int64_t(phases(p)) * p.groups;
   GemmPlan best;
   double least = 0;
   for (int t = 0; t < int(std::size(kGemmTiles)); ++t) {
-    if (!aligned(p) && !has_narrow(t)) continue;
     const auto [bm, bn, efficiency] = kGemmTiles[t];
-    const int64_t blocks = ceil_div(largest_rows(p), bm) * ceil_div(p.columns, bn) * products;
     for (const bool split : {false, true}) {
-      if (split && (p.segments == 1 || blocks > 4 * processors)) continue;  // that also bounds the scratch memory
-      const double parts = split ? p.segments : 1, rounds = std::ceil(double(blocks) * parts / processors);
+      const GemmPlan plan{t, !aligned(p), split};
+      if (!fits(ctx, p, plan)) continue;
+      const double parts = split ? p.segments : 1, rounds = std::ceil(double(blocks_of(p, t)) * parts / processors);
       const double time = rounds / parts * bm * bn / efficiency * (split ? 1.2 : 1.0);
       if (least == 0 || time < least) {
         least = time;
-        best = {t, !aligned(p), split};
+        best = plan;
       }
     }
   }
   return best;
+}
+
+GemmKey key_of(const Context& ctx, const GemmProblem& p, bool backward) {
+  return {.arithmetic = arithmetic_of(p.dtype, ctx.tf32), .backward = backward, .n = p.n,
+          .rows = int64_t(p.rows[0].outs) * p.cols[0].outs, .columns = p.columns, .depth = p.depth,
+          .taps = largest_taps(p), .phases = phases(p), .groups = p.groups};
+}
+
+GemmVariant variant_of(const GemmPlan& plan) {
+  return {kGemmTiles[plan.tile].bm, kGemmTiles[plan.tile].bn, plan.ring, plan.split};
+}
+
+GemmPlan plan_of(const GemmVariant& v, const GemmProblem& p) {
+  const auto* tile = std::find_if(std::begin(kGemmTiles), std::end(kGemmTiles),
+                                  [&](const TileChoice& t) { return t.bm == v.rows && t.bn == v.columns; });
+  CHECK(tile != std::end(kGemmTiles), "there is no GEMM kernel {}", name_of(v));
+  return {int(tile - std::begin(kGemmTiles)), !aligned(p), v.split, v.ring};
+}
+
+// The table's choice. One that was measured at another batch may not fit at this one: then, as where there is none, the
+// model chooses.
+GemmPlan make_plan(const Context& ctx, const GemmProblem& p, bool backward) {
+  if (!ctx.gemm_table) return modelled_plan(ctx, p);
+  const GemmTable::Entry* entry = ctx.gemm_table->find(key_of(ctx, p, backward));
+  if (!entry) return modelled_plan(ctx, p);
+  const GemmPlan plan = plan_of(entry->variant, p);
+  if (fits(ctx, p, plan)) return plan;
+  if (entry->n == p.n)
+    throw Error(fmt::format("the table of GEMM kernels gives {} to a product that it cannot compute: batch {}, "
+                            "{} columns, depth {}", name_of(entry->variant), p.n, p.columns, p.depth),
+                "measure the table anew: `switchback bench --sweep`");
+  return modelled_plan(ctx, p);
 }
 
 template <typename T>
@@ -111,7 +158,7 @@ void run(Context& ctx, const char* op, const GemmProblem& p, Shape out, const Ge
   if (rows == 0 || p.columns == 0) return;
   CHECK(p.n <= items_at_once(p), "{} [{},{},{},{}]: at most {} items fit into one launch", op, out.n, out.c, out.h,
         out.w, items_at_once(p));
-  const GemmPlan plan = make_plan(ctx, p);
+  const GemmPlan plan = make_plan(ctx, p, end.mode == GemmMode::backward);
   const TileChoice& tile = kGemmTiles[plan.tile];
   GemmArgs<T> args{.problem = p, .end = end, .rows = int(rows), .column_tiles = int(ceil_div(p.columns, tile.bn))};
   args.dense = phases(p) == 1 && p.rows[0].mul == 1 && !p.pooled;
@@ -178,13 +225,32 @@ bool gemm_supports(const GemmProblem& p) {
          items_at_once(p) > 0 && int64_t(phases(p)) * p.groups * p.segments < 65536;
 }
 
-std::string gemm_kernel_name(const Context& ctx, const GemmProblem& p) {
-  const GemmPlan plan = make_plan(ctx, p);
+std::string gemm_kernel_name(const Context& ctx, const GemmProblem& p, bool backward) {
+  const GemmPlan plan = make_plan(ctx, p, backward);
   const char* f32 = ctx.tf32 ? "mma_tf32" : "f32";
   const char* kind = p.dtype == DType::bf16 ? "mma_bf16" : p.dtype == DType::f16 ? "mma_f16" : f32;
   std::string name = fmt::format("gemm_{}_{}x{}", kind, kGemmTiles[plan.tile].bm, kGemmTiles[plan.tile].bn);
+  if (plan.ring > 0) name += fmt::format("_ring{}", plan.ring);
   if (plan.split) name += fmt::format("_split{}", p.segments);
   return name;
+}
+
+std::vector<GemmVariant> gemm_variants() {
+  std::vector<int> rings = {0};
+  rings.insert(rings.end(), kGemmRings.begin(), kGemmRings.end());
+  std::vector<GemmVariant> all;
+  for (const TileChoice& tile : kGemmTiles)
+    for (const int ring : rings)
+      for (const bool split : {false, true}) all.push_back({tile.bm, tile.bn, ring, split});
+  return all;
+}
+
+GemmOffer gemm_offer(const Context& ctx, const GemmProblem& p, bool backward) {
+  GemmOffer offer{key_of(ctx, p, backward), variant_of(make_plan(ctx, p, backward)), {}};
+  const int usual = offer.key.arithmetic == Arithmetic::fp32 ? kFmaRing : kMmaRing;
+  for (const GemmVariant& v : gemm_variants())
+    if (v.ring != usual && fits(ctx, p, plan_of(v, p))) offer.fitting.push_back(v);
+  return offer;
 }
 
 void run_gemm(Context& ctx, const char* op, const GemmProblem& p, View y, const float* bias, const Epilogue& e) {

@@ -9,7 +9,7 @@
 // Sums. K is walked tap by tap, channel by channel, in steps of 64 bytes of a row; it is cut into `segments` whose
 // sums, each begun at 0, are added in order. Segments are a function of the layer and one image's shape. Everything
 // else (the tile; segments in blocks of their own or one after the other in one block) changes speed but no bit of the
-// result, so it may follow the batch and the GPU.
+// result, so it may follow the batch and the GPU, and what was measured on it (gemm_table.h).
 #pragma once
 
 #include <string>
@@ -17,6 +17,7 @@
 #include "kernels/conv.h"
 #include "kernels/cuda.cuh"
 #include "kernels/epilogue.cuh"
+#include "kernels/gemm_table.h"
 #include "kernels/pool.h"
 
 namespace switchback::SB_DEVICE {
@@ -63,7 +64,8 @@ GemmProblem linear_problem(DType, int64_t n, int64_t in_features, int64_t out_fe
 // Whether there are kernels for this product, for any n: 16-bit elements go in pairs, and offsets must fit.
 bool gemm_supports(const GemmProblem&);
 // The kernel that would run: "gemm_f32_128x64", "gemm_mma_bf16_64x64_split8".
-std::string gemm_kernel_name(const Context&, const GemmProblem&);
+std::string gemm_kernel_name(const Context&, const GemmProblem&, bool backward);
+GemmOffer gemm_offer(const Context&, const GemmProblem&, bool backward);
 // y = act(product + bias + residual), bias f32 on the device or null. `op` names the launches.
 void run_gemm(Context&, const char* op, const GemmProblem&, View y, const float* bias, const Epilogue&);
 // dx = rule(gate, product + other).

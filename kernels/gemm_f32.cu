@@ -1,5 +1,5 @@
 // Implicit GEMM for f32 on the FMA units.
-#include "kernels/gemm_kernel.cuh"
+#include "kernels/gemm_launch.cuh"
 
 namespace switchback::SB_DEVICE {
 namespace {
@@ -7,7 +7,7 @@ namespace {
 template <int BM, int BN, int WM, int WN, int Bytes>
 void launch_fma(Context& ctx, const Launch& l, const GemmPlan& plan, const GemmArgs<float>& args) {
   using Tile = GemmTile<BM, BN, WM, WN>;
-  launch_tile<Tile, 3, Bytes, FmaPiece<Tile>>(ctx, l, plan, args);
+  launch_tile<Tile, kFmaRing, Bytes, FmaPiece<Tile>>(ctx, l, plan, args);
 }
 
 }  // namespace

@@ -45,6 +45,7 @@ struct GemmPlan {
   int tile = 0;         // of kGemmTiles
   bool narrow = false;  // rows not aligned to 16 bytes: copies of 4
   bool split = false;   // each segment has blocks of its own; the last of a tile's adds up their sums
+  int ring = 0;         // slots: one of kGemmRings, or 0: as many as the kernel has in every build (gemm_launch.cuh)
 };
 
 void launch_gemm_f32(Context&, const Launch&, GemmPlan, const GemmArgs<float>&);
@@ -594,17 +595,6 @@ __global__ void __launch_bounds__(Tile::kThreads, (gemm_blocks<Tile, Bytes, Segm
       read(row, col, v);
     finish_rows(args, part, m + row, j + col, v);
   });
-}
-
-// Launches a kernel of the tile's shape.
-template <class Tile, int Stages, int Bytes, class Piece, typename T>
-void launch_tile(Context& ctx, Launch l, const GemmPlan& plan, const GemmArgs<T>& args) {
-  l.block = dim3(Tile::kThreads);
-  l.shared = gemm_shared_bytes<Tile, Stages>();
-  if (args.problem.segments > 1 && !plan.split)
-    launch(ctx, l, gemm_kernel<Tile, Stages, Bytes, true, Piece>, args);
-  else
-    launch(ctx, l, gemm_kernel<Tile, Stages, Bytes, false, Piece>, args);
 }
 
 }  // namespace switchback::SB_DEVICE

@@ -1,14 +1,14 @@
 // Implicit GEMM on tensor cores, one element type a .cu file: each takes the compiler half a minute.
 #pragma once
 
-#include "kernels/gemm_kernel.cuh"
+#include "kernels/gemm_launch.cuh"
 
 namespace switchback::SB_DEVICE {
 
 template <int BM, int BN, int WM, int WN, int Bytes, typename T>
 void launch_mma(Context& ctx, const Launch& l, const GemmPlan& plan, const GemmArgs<T>& args) {
   using Tile = GemmTile<BM, BN, WM, WN>;
-  launch_tile<Tile, 4, Bytes, MmaPiece<T, Tile>>(ctx, l, plan, args);
+  launch_tile<Tile, kMmaRing, Bytes, MmaPiece<T, Tile>>(ctx, l, plan, args);
 }
 
 template <typename T>

@@ -271,6 +271,14 @@ void linear_backward_data(Context& ctx, const LinearWeights& weights, ConstView 
   backward(ctx, layer_of(ctx, "linear_backward_data", weights, dy.dtype), dy, dx, epilogue);
 }
 
+std::optional<GemmOffer> linear_gemm(Context& ctx, const Linear& l, int64_t n, DType dtype, bool backward) {
+  const Product product{"linear", n, l.in_features, l.out_features, backward, dtype, nullptr, nullptr};
+  const GemmProblem gemm = backward ? linear_problem(dtype, n, l.out_features, l.in_features, nullptr, nullptr)
+                                    : linear_problem(dtype, n, l.in_features, l.out_features, nullptr, nullptr);
+  if (way_of(ctx, gemm, product) != Way::gemm) return {};
+  return gemm_offer(ctx, gemm, backward);
+}
+
 bool whole_map_fits(const Conv2d& c, Shape x) {
   return c.groups == 1 && c.kernel_h == x.h && c.kernel_w == x.w &&
          (c.pad_top | c.pad_left | c.pad_bottom | c.pad_right) == 0;

@@ -8,6 +8,11 @@ namespace switchback::SB_DEVICE {
 const DeviceOps* ops();
 std::vector<std::string> vendor_libraries(Gpu& gpu);  // vendor.cu
 
+// gemm.cu, compare.cu, and beside their ops in conv.cu and linear.cu
+std::vector<GemmVariant> gemm_variants();
+std::optional<GemmOffer> conv2d_gemm(Context&, const Conv2d&, Shape x, DType, bool backward);
+std::optional<GemmOffer> linear_gemm(Context&, const Linear&, int64_t n, DType, bool backward);
+void count_differences(Context&, const void* a, const void* b, size_t bytes, uint32_t* count);
 // conv.cu, linear.cu
 void conv2d_forward(Context&, const ConvWeights&, ConstView x, View y, const Epilogue&);
 void conv2d_backward_data(Context&, const ConvWeights&, ConstView dy, View dx, const BackwardEpilogue&);

@@ -7,6 +7,7 @@
 #include "kernels/noise.h"
 #include "kernels/pointwise.h"
 #include "tools/bench_ops.h"
+#include "tools/bench_values.h"
 #include "tools/inputs.h"
 #include "viz/batches.h"
 #include "viz/inspect.h"

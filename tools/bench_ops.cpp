@@ -1,11 +1,9 @@
 #include "tools/bench_ops.h"
 
-#include <random>
-
 #include "kernels/conv.h"
 #include "kernels/linear.h"
-#include "kernels/noise.h"
 #include "kernels/pool.h"
+#include "tools/bench_values.h"
 
 namespace switchback {
 namespace {
@@ -26,24 +24,7 @@ std::vector<int64_t> shape_numbers(const BenchOptions& o, const char* form, size
   return numbers;
 }
 
-// An activation of random values in the run's precision, drawn on the device.
-struct Activation {
-  Memory memory;
-  View view;
-};
-
-std::shared_ptr<Activation> activation(Context& ctx, Shape shape, DType dtype, uint64_t seed) {
-  auto a = std::make_shared<Activation>();
-  a->memory = ctx.allocate(size_t(shape.count()) * size_of(dtype));
-  a->view = {a->memory.data(), shape, dtype};
-  const std::vector<float> zeros(size_t(shape.item()));
-  const Memory item = ctx.allocate(zeros.size() * sizeof(float));
-  ctx.copy_in(item.data(), zeros.data(), item.size());
-  write_noisy_input(ctx, item.as<float>(), {.sigma = 0.5f, .seed = seed}, a->view);
-  return a;
-}
-
-double bytes_of(const Activation& a) { return double(a.memory.size()); }
+double bytes_of(const Activation& a) { return double(a.view.shape.count()) * double(size_of(a.view.dtype)); }
 
 Work conv_work(Context& ctx, const BenchOptions& o, DType dtype) {
   const auto v = shape_numbers(o, "N,C,H,W,K,kernel[,stride[,padding]]", 6, 8);
@@ -114,13 +95,6 @@ Work pool_work(Context& ctx, const BenchOptions& o, DType dtype) {
 }
 
 }  // namespace
-
-std::vector<float> random_values(int64_t count, uint64_t seed) {
-  std::mt19937_64 rng(seed);
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& v : values) v = float(int64_t(rng() >> 40) - (1 << 23)) / float(1 << 23);
-  return values;
-}
 
 Work op_work(Context& ctx, const BenchOptions& o) {
   check_choice("--op", o.op, {"conv", "linear", "maxpool"});

@@ -14,6 +14,9 @@ struct BenchOptions : Options {
   int64_t samples = 32, steps = 32, repeat = 5, warm_up = 2;
   double min_seconds = 0;
   bool backward = false, probe = false;
+  // sweep
+  std::string sweep, batches = "1,16,100", precisions = "fp32,tf32,bf16,fp16", save_table;
+  double minutes = 10;
   // occlusion and etalon
   std::string algorithm;  // "": the method's default
   std::string mask = "32", stride = "2", fill = "0", positions = "256";
@@ -38,7 +41,7 @@ Work method_work(Job& job, const BenchOptions& o);               // bench_method
 Work occlusion_work(Job& job, const BenchOptions& o);            // bench_occlusion.cpp
 Work etalon_work(Job& job, const BenchOptions& o);               // bench_etalon.cpp
 Work op_work(Context& ctx, const BenchOptions& o);               // bench_ops.cpp
-std::vector<float> random_values(int64_t count, uint64_t seed);  // uniform in [-1, 1)
+void bench_sweep(const BenchOptions& o);                         // bench_sweep.cpp
 double clock_seconds();
 
 // `images` items in the network's input units: those of the first INPUT argument, repeated, or random ones. `image` is

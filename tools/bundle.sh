@@ -4,6 +4,8 @@
 # weights and scripts. On the other machine: tar xf switchback-gpu.tar.gz; switchback-gpu/tools/gpu_check.sh
 #   tools/bundle.sh [OUT.tar.gz]         default out/switchback-gpu.tar.gz; 50 MiB at most
 #   tools/bundle.sh --jobs N             compilers at a time (default: one a processor)
+#   tools/bundle.sh --lab                also GEMM kernels with rings of other depths, for the lab to choose among; GPU
+#                                        code for Hopper alone, because of the size
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/common.sh
@@ -13,18 +15,20 @@ BUILD=build-bundle
 NAME=switchback-gpu
 out=out/$NAME.tar.gz
 jobs=$(nproc)
+lab=OFF archs="80-real;90a-real"
 while [ $# -gt 0 ]; do
   case $1 in
     --jobs)
       jobs=${2:?--jobs wants a number}
       shift
       ;;
+    --lab) lab=ON archs="90a-real" ;;
     -h | --help)
-      sed -n '2,6s/^# //p' tools/bundle.sh
+      sed -n '2,8s/^# //p' tools/bundle.sh
       exit 0
       ;;
     -*)
-      echo "bundle.sh: unknown option $1 (--jobs N)" >&2
+      echo "bundle.sh: unknown option $1 (--jobs N, --lab)" >&2
       exit 2
       ;;
     *) out=$1 ;;
@@ -35,7 +39,7 @@ done
 # DT_RPATH, which the libraries' own needs follow, too; and tests that look for their data where they are started.
 build_programs() {
   configure $BUILD -DCMAKE_BUILD_TYPE=Release -DSWITCHBACK_CUDA=ON -DSWITCHBACK_TESTS=ON \
-    "-DCMAKE_CUDA_ARCHITECTURES=80-real;90a-real" -DSWITCHBACK_ARCH=x86-64-v3 \
+    "-DCMAKE_CUDA_ARCHITECTURES=$archs" "-DSWITCHBACK_LAB=$lab" -DSWITCHBACK_ARCH=x86-64-v3 \
     "-DCMAKE_BUILD_RPATH=\$ORIGIN/../lib" -DCMAKE_EXE_LINKER_FLAGS=-Wl,--disable-new-dtags \
     -DSWITCHBACK_TEST_ROOT=. -DSWITCHBACK_TEST_BINARY=bin/switchback
   cmake --build $BUILD --parallel "$jobs" --target switchback switchback_tests

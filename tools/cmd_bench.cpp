@@ -10,17 +10,12 @@
 #include "engine/version.h"
 #include "kernels/device_ops.h"
 #include "tools/bench_ops.h"
+#include "tools/bench_values.h"
 #include "tools/commands.h"
 #include "tools/probe.h"
 
 namespace switchback {
 namespace {
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  const size_t half = v.size() / 2;
-  return v.size() % 2 ? v[half] : 0.5 * (v[half - 1] + v[half]);
-}
 
 struct Runs {
   double first = 0;             // seconds of the very first call, which packs weights and makes primitives
@@ -212,14 +207,17 @@ void run_bench(const BenchOptions& o) {
     throw Error(fmt::format("--repeat {} is out of range", o.repeat), "1 to 100000", true);
   if (o.warm_up < 0 || o.warm_up > 1000) throw Error("--warm-up is out of range", "0 to 1000", true);
   if (!(o.min_seconds >= 0 && o.min_seconds < 1e4)) throw Error("--min-seconds is out of range", "0 to 10000", true);
-  if (o.op.empty() == o.method.empty())
-    throw Error("bench wants either --method or --op",
-                "for example --method smoothgrad --model vgg19 --weights random:0, or "
-                "--op conv --shape 16,64,224,224,64,3",
+  if (int(o.op.empty()) + int(o.method.empty()) + int(o.sweep.empty()) != 2)
+    throw Error("bench wants one of --method, --op and --sweep",
+                "for example --method smoothgrad --model vgg19 --weights random:0, "
+                "--op conv --shape 16,64,224,224,64,3, or --sweep vgg16",
                 true);
   if (!o.shapes.empty() && (o.op.empty() || !o.shape.empty() || o.backward))
     throw Error("--shapes wants --op, and neither --shape nor --backward beside it", "", true);
-  if (o.op.empty())
+  if (o.sweep.empty() && !o.save_table.empty()) throw Error("--save-table wants --sweep", "", true);
+  if (!o.sweep.empty())
+    bench_sweep(o);
+  else if (o.op.empty())
     bench_method(o);
   else
     bench_ops(o);
@@ -240,6 +238,18 @@ void add_occlusion_and_etalon(CLI::App& app, BenchOptions& o) {
   app.add_option("--layer", o.layer, "etalon: hidden units instead of outputs")
       ->type_name("NAME[:CHANNEL|all[:ROW,COL|all]]");
   app.add_flag("--full-maps", o.full_maps, "etalon: hidden units by whole maps, not by their receptive fields");
+}
+
+void add_sweep(CLI::App& app, BenchOptions& o) {
+  app.add_option("--sweep", o.sweep,
+                 "or all GEMM kernels on the layers of these networks, on a GPU: which one is fastest for which layer; "
+                 "prints JSON lines")
+      ->type_name("NAME[,NAME...]");
+  app.add_option("--batches", o.batches, "of the sweep (default 1,16,100)")->type_name("N,N");
+  app.add_option("--precisions", o.precisions, "of the sweep (default all four)")->type_name("P,P");
+  app.add_option("--minutes", o.minutes, "of the sweep, which then leaves out the least layers (default 10)")
+      ->type_name("M");
+  app.add_option("--save-table", o.save_table, "write the sweep's winners, for --gemm-table")->type_name("FILE");
 }
 
 }  // namespace
@@ -268,6 +278,7 @@ std::function<void()> setup_bench(CLI::App& app) {
   app.add_option("--steps", o->steps, "of integrated (default 32)")->type_name("N");
   app.add_option("--rule", o->rule, "default gradient")->type_name("gradient|deconv|guided");
   add_occlusion_and_etalon(app, *o);
+  add_sweep(app, *o);
   app.add_flag("--probe", o->probe, "measure the machine's multiply-add rate beside each run");
   add_inputs(app, *o, "an image or array to run on (default: random values)");
   add_model(app, *o);

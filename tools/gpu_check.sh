@@ -7,7 +7,8 @@
 #   tools/gpu_check.sh --out DIR             results there; parts of earlier runs in it stay and are reported, too
 #   tools/gpu_check.sh --python FILE         the Python that has PyTorch (default python3)
 # Stages: the suite on the GPU; torch, tests/compare_torch.py on the GPU; compute-sanitizer's four tools on parts of it;
-# ceilings of the card; convolutions, SmoothGrad, occlusion, Jacobian and etalons, timed beside cuDNN and PyTorch.
+# ceilings of the card; convolutions timed beside cuDNN; the lab, which sweeps our GEMM kernels over the layers of some
+# networks and leaves the winners in DIR/gemm-table.txt; SmoothGrad, occlusion, Jacobian and etalons beside PyTorch.
 # Each stage leaves DIR/STAGE.json and DIR/STAGE.log at once, one that fails stops no other, and the parts are merged
 # into DIR/REPORT.md and REPORT.json. Exit code: 0 all done, 1 something failed, 2 usage, 3 no GPU here.
 set -euo pipefail
@@ -15,7 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # stage: seconds it may take at most
 STAGES="info:30 suite:480 torch:300 memcheck:240 racecheck:240 initcheck:120 synccheck:120 ceilings:90
-  conv-fp32:180 conv-tf32:150 conv-bf16:150 conv-fp16:150
+  conv-fp32:180 conv-tf32:150 conv-bf16:150 conv-fp16:150 lab:300
   smoothgrad-fp32:300 smoothgrad-tf32:300 smoothgrad-bf16:300 smoothgrad-fp16:300 occlusion-bf16:300 jacobian:60
   etalon:150"
 LEAST=15   # seconds; a stage that can have no more is left out
@@ -51,7 +52,7 @@ while [ $# -gt 0 ]; do
       exit 0
       ;;
     -h | --help)
-      sed -n '2,12s/^# //p' tools/gpu_check.sh
+      sed -n '2,13s/^# //p' tools/gpu_check.sh
       exit 0
       ;;
     *) usage_error "unknown option $1" ;;
@@ -98,7 +99,8 @@ find_programs() {
   # shellcheck source=tools/common.sh
   . tools/common.sh
   switchback=build-gpu/switchback tests=build-gpu/switchback_tests
-  configure build-gpu -DCMAKE_BUILD_TYPE=Release -DSWITCHBACK_CUDA=ON -DSWITCHBACK_TESTS=ON && build build-gpu
+  configure build-gpu -DCMAKE_BUILD_TYPE=Release -DSWITCHBACK_CUDA=ON -DSWITCHBACK_TESTS=ON \
+    -DSWITCHBACK_LAB=ON && build build-gpu
 }
 
 no_gpu=$(why_no_gpu)

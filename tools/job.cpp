@@ -32,6 +32,7 @@ std::vector<std::string> all_weight_folders() {
 void set_up(Context& ctx, const Options& o) {
   ctx.conv = parse_conv(o.conv, ctx.gpu != nullptr);
   ctx.graphs = o.graphs == "on";
+  if (!o.gemm_table.empty()) load_gemm_table(ctx, o.gemm_table);
   if (o.threads.empty()) return;
   ctx.threads = int(parse_whole("--threads", o.threads, 1, 4096));
   omp_set_num_threads(ctx.threads);
@@ -80,9 +81,11 @@ Json Job::class_json(int64_t c) const {
 }
 
 Json Job::header() const {
-  return {{"command", command}, {"model", options.model},         {"weights", model.weights},
-          {"device", device_name(ctx)}, {"precision", options.precision}, {"seed", parse_seed(options.seed)},
-          {"version", kVersion}};
+  Json header = {{"command", command}, {"model", options.model},         {"weights", model.weights},
+                 {"device", device_name(ctx)}, {"precision", options.precision}, {"seed", parse_seed(options.seed)},
+                 {"version", kVersion}};
+  if (!options.gemm_table.empty()) header["gemm_table"] = options.gemm_table;
+  return header;
 }
 
 void Job::add_footer(Json& document) const {

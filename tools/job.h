@@ -41,7 +41,7 @@ struct Job {
 
 // Weights folders, the source tree's for a command that runs in its build folder included.
 std::vector<std::string> all_weight_folders();
-// Threads for OpenMP and the context, --conv and --graphs; call before anything runs.
+// Threads for OpenMP and the context, --conv, --graphs and --gemm-table; call before anything runs.
 void set_up(Context& ctx, const Options& o);
 std::string device_text(const Context& ctx);  // "the CPU", "cuda:0 (NVIDIA H200)"
 std::string device_name(const Context& ctx);  // "cpu", "cuda:0"

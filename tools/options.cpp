@@ -10,6 +10,7 @@
 #include "engine/files.h"
 #include "engine/version.h"
 #include "kernels/check.h"
+#include "kernels/gemm_table.h"
 #include "tools/progress.h"
 
 namespace switchback {
@@ -78,6 +79,8 @@ void add_run(CLI::App& app, Options& o) {
                  "convolution algorithm; CPU: auto (default), direct, winograd; GPU: own (default, the same bits in every "
                  "run), cudnn, auto (the faster one), direct, gemm")
       ->type_name("NAME");
+  app.add_option("--gemm-table", o.gemm_table, "GPU: which GEMM kernel each layer takes, as `bench --sweep` measured it")
+      ->type_name("FILE");
   app.add_option("--graphs", o.graphs, "GPU: record repeated steps and replay them (default on)")->type_name("on|off");
   app.add_option("--seed", o.seed, "of random numbers (default 0)")->type_name("N");
   app.add_option("--threads", o.threads, "default: one for each processor")->type_name("N");
@@ -267,6 +270,14 @@ std::shared_ptr<Gpu> open_device(const std::string& text) {
   warn(fmt::format("running on the CPU: {}", why));
   return nullptr;
 }
+
+void load_gemm_table(Context& ctx, const std::string& path) {
+  if (!ctx.gpu) usage("--gemm-table is for a GPU, and this runs on the CPU", "leave it out, or use --device cuda");
+  constexpr int64_t kMostBytes = 16 << 20;
+  use_gemm_table(ctx, read_file(path, kMostBytes), path);
+}
+
+std::vector<std::string> split_list(const std::string& text) { return split(text, ','); }
 
 ConvAlgorithm parse_conv(const std::string& text, bool gpu) {
   using enum ConvAlgorithm;

@@ -30,7 +30,7 @@ struct Options {
   std::string output = "out", save = "png";
   // run
   std::string device = "auto", precision = "fp32", batch = "auto", memory, conv, graphs = "on";
-  std::string seed = "0", threads;
+  std::string seed = "0", threads, gemm_table;
   int top = 5;
   bool json = false, quiet = false;
 
@@ -71,6 +71,10 @@ void check_boxes(const std::vector<Box>& boxes, Shape image);
 // The GPU that --device asks for, null for the CPU. `auto` takes the first GPU that can be used; where there is an NVIDIA
 // GPU that cannot be, a warning says why the CPU runs.
 std::shared_ptr<Gpu> open_device(const std::string& text);
+// --gemm-table: reads the file and gives it to the context. Throws where that is no GPU's, or the table another GPU's.
+void load_gemm_table(Context& ctx, const std::string& path);
+// The words between commas.
+std::vector<std::string> split_list(const std::string& text);
 // --conv; "" gives the device's default: `auto` on the CPU, `own` on a GPU, whose results are the same bits in every run.
 ConvAlgorithm parse_conv(const std::string& text, bool gpu);
 

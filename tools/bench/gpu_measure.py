@@ -18,6 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import gpu_lab
 import gpu_maps
 import gpu_model as model
 from gpu_core import Part, Peer, Skip, gpu_state, last_line, run, summary
@@ -218,6 +219,7 @@ def stages():
     table |= {tool: stage_sanitizer for tool in SANITIZERS}
     table |= dict(ceilings=stage_ceilings)
     table |= {f"conv-{p}": stage_conv for p in model.PRECISIONS}
+    table |= dict(lab=gpu_lab.stage_lab)
     table |= {f"smoothgrad-{p}": gpu_maps.stage_smoothgrad for p in model.PRECISIONS}
     table |= {f"occlusion-{p}": gpu_maps.stage_occlusion for p in gpu_maps.OCCLUSION_PRECISIONS}
     return table | dict(jacobian=gpu_maps.stage_jacobian, etalon=gpu_maps.stage_etalon)

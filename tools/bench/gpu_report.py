@@ -14,6 +14,7 @@ import statistics
 import sys
 from pathlib import Path
 
+import gpu_lab
 import gpu_model as model
 from gpu_maps import OCCLUSION_PRECISIONS, backward_ms
 from gpu_measure import SANITIZERS, stages
@@ -337,6 +338,8 @@ def report(parts, resources):
         if part.get("rows"):
             merged[f"conv-{precision}"] = conv_rows(part, rows, sheet)
             lines += conv_table(f"conv-{precision}", merged[f"conv-{precision}"])
+    if (parts.get("lab") or {}).get("rows"):
+        lines += gpu_lab.report(parts["lab"], rows, sheet)
     if sheet:
         lines += ["", "## What is predicted, and how", "", *assumptions(sheet, resources)]
     return "\n".join(lines) + "\n", dict(parts=parts, convolutions=merged)
