@@ -151,11 +151,24 @@ int64_t images_at_a_time(Shape in, Shape out, DType dtype, bool epilogue) {
   return std::clamp<int64_t>((int64_t(8) << 20) / bytes, 1, in.n);
 }
 
+// oneDNN and what follows it ask OpenMP how many threads there are.
+class OmpThreads {
+ public:
+  explicit OmpThreads(const Context& ctx) : before_(omp_get_max_threads()) { set(ctx.thread_count()); }
+  ~OmpThreads() { set(before_); }
+
+ private:
+  static void set(int threads) {
+    if (threads != omp_get_max_threads()) omp_set_num_threads(threads);
+  }
+  const int before_;
+};
+
 template <typename AnyEpilogue>
 void run_direct(Context& ctx, const ConvWeights& weights, ConstView in, View out, bool backward, bool finish,
                 const AnyEpilogue& epilogue, DnnlWeights& packed) {
-  const int before = omp_get_max_threads(), threads = ctx.thread_count();
-  if (threads != before) omp_set_num_threads(threads);  // oneDNN asks OpenMP
+  const int threads = ctx.thread_count();
+  const OmpThreads set(ctx);
   const Shape x = backward ? out.shape : in.shape;
   const int64_t step = images_at_a_time(in.shape, out.shape, in.dtype, finish);
   for (int64_t first = 0; first < x.n; first += step) {
@@ -167,7 +180,6 @@ void run_direct(Context& ctx, const ConvWeights& weights, ConstView in, View out
                   out.as<char>() + size_t(first * out.shape.item()) * size, backward);
     if (finish) apply_epilogue(out, epilogue, first, first + count);
   }
-  if (threads != before) omp_set_num_threads(before);
 }
 
 void check_views(const Context& ctx, const ConvWeights& weights, ConstView x, ConstView y, const MaxPool2d* pool) {
@@ -243,7 +255,10 @@ void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy
       const float* w = packed_once(packed.im2col_backward, size, weights, pack_im2col_backward);
       const Im2colProblem problem{.conv = c, .packed = w, .bias = nullptr, .in = dy, .out = dx, .backward = &epilogue};
       avx512() ? im2col_backward_avx512(ctx, problem) : im2col_backward_avx2(ctx, problem);
-      if (finish && !is_pointwise(c)) apply_epilogue(dx, epilogue, 0, dx.shape.n);
+      if (finish && !is_pointwise(c)) {
+        const OmpThreads set(ctx);
+        apply_epilogue(dx, epilogue, 0, dx.shape.n);
+      }
       return;
     }
     case Algorithm::direct: return run_direct(ctx, weights, dy, dx, true, finish, epilogue, packed.dnnl);

@@ -93,15 +93,6 @@ Fill filled(Fill::Kind kind, float value = 0) {
   return fill;
 }
 
-// Whole-numbered weights and biases, small enough that every sum is exact.
-void make_whole(Network& net, int64_t range) {
-  std::mt19937_64 rng(1);
-  for (Node& node : net.nodes)
-    for (auto& [spec, tensor] : node.parameters())
-      for (float& v : tensor->values()) v = float(int64_t(rng() % uint64_t(2 * range + 1)) - range);
-  net.packed.reset();
-}
-
 TEST_P(VizOcclusion, ExactOnWholeNumbers) {
   Network net("exact", {1, 2, 17, 15});
   net.add("conv1", conv2d(2, 4, 3, 1, 1));
@@ -121,7 +112,7 @@ TEST_P(VizOcclusion, ExactOnWholeNumbers) {
   net.add("flatten", Flatten{});
   net.add("fc", Linear{map.item(), 4, true});
   random_weights(net, 1);
-  make_whole(net, 1);
+  test::make_whole(net, 1);
   Tensor x({2, 2, 17, 15});
   for (int64_t i = 0; i < x.count(); ++i) x[i] = float(i * 7919 % 7 - 3);
   ASSERT_EQ(net.shapes(net.input)[size_t(sum)], net.shapes(net.input)[size_t(side)]);
@@ -174,7 +165,7 @@ TEST_P(VizOcclusion, ExactOnWholeNumbersWithRareLayers) {
   net.add("flatten", Flatten{});
   net.add("fc", Linear{map.item(), 4, true});
   random_weights(net, 1);
-  make_whole(net, 1);
+  test::make_whole(net, 1);
   Tensor x({1, 2, 15, 13});
   for (int64_t i = 0; i < x.count(); ++i) x[i] = float(i * 7919 % 7 - 3);
   OcclusionOptions options;

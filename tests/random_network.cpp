@@ -229,6 +229,14 @@ Network random_network(uint64_t seed, const RandomNetworkOptions& options) {
   return network;
 }
 
+void make_whole(Network& net, int64_t range) {
+  std::mt19937_64 rng(1);
+  for (Node& node : net.nodes)
+    for (auto& [spec, tensor] : node.parameters())
+      for (float& v : tensor->values()) v = float(int64_t(rng() % uint64_t(2 * range + 1)) - range);
+  net.packed.reset();
+}
+
 Tensor random_input(const Network& network, uint64_t seed, int64_t n) {
   std::mt19937_64 rng(seed * 0x9e3779b97f4a7c15u + 7);
   Tensor x({n, network.input.c, network.input.h, network.input.w});

@@ -24,6 +24,9 @@ struct RandomNetworkOptions {
 // ReLU gates some units on usual inputs (values of about 1), and clips are low enough that some saturate.
 Network random_network(uint64_t seed, const RandomNetworkOptions& options = {});
 
+// Makes all weights and biases whole numbers in [-range, range]: with whole inputs, every sum is exact.
+void make_whole(Network& net, int64_t range);
+
 // An input for it: values in [-1, 1), another image for another seed. [n,C,H,W]
 Tensor random_input(const Network& network, uint64_t seed, int64_t n = 1);
 
