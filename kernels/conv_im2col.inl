@@ -76,7 +76,7 @@ void run_pointwise(Context& ctx, const Im2colProblem& problem, const End& end) {
 void copy_rows(const Im2colProblem& problem, int64_t n, int64_t p, int64_t width, float* to) {
   const Conv2d& v = problem.conv;
   const Shape x = problem.in.shape;
-  const int64_t left = v.pad_left * x.c, middle = std::min(x.w, width - v.pad_left) * x.c, all = width * x.c;
+  const int64_t left = std::min(v.pad_left, width) * x.c, all = width * x.c, middle = std::min(x.w * x.c, all - left);
   for (int64_t r = 0; r < v.kernel_h; ++r, to += all) {
     const int64_t y = p * v.stride_h + r - v.pad_top;
     if (y < 0 || y >= x.h) {

@@ -110,6 +110,9 @@ const std::vector<Case>& cases() {
       {"tiny_wide", conv2d(4, 4, 3, 1, 1), {1, 4, 1, 40}},
       {"tiny_tall_k5", conv2d(4, 4, 5, 1, 2), {1, 4, 50, 3}},
       {"s5_skips_inputs", conv2d(6, 6, 2, 5, 0), {2, 6, 12, 17}},
+      {"k1_many_pixels_odd_channels", conv2d(20, 70, 1), {3, 20, 11, 13}},
+      {"k1_few_columns", conv2d(24, 16, 1), {2, 24, 9, 7}},
+      {"k1_32_columns", conv2d(9, 30, 1), {2, 9, 8, 7}},
   };
   return rows;
 }
@@ -429,6 +432,20 @@ void check_weights_and_errors(OpRun& run) {
   EXPECT_THROW(output_shape(conv2d(4, 4, 3, 1, 1, 1, 3), {1, 4, 4, 4}), Error) << "groups do not divide channels";
 }
 
+// Windows that lie in the padding: outputs are the biases, and no input has a gradient.
+void check_padding_alone(OpRun& run) {
+  const Conv2d conv{.in_channels = 2, .out_channels = 3, .kernel_h = 2, .kernel_w = 2, .stride_h = 7, .stride_w = 7,
+                    .pad_left = 4};
+  const Shape x{2, 2, 3, 3}, y{2, 3, 1, 1};
+  const std::vector<float> w = run.integers(3 * 2 * 2 * 2, 5);
+  const ConvWeights weights(conv, w.data(), {1, 2, 3});
+  const Activation out = run.output(y, DType::f32), dx = run.output(x, DType::f32);
+  conv2d_forward(run.ctx, weights, run.input(Nchw(x, 7), DType::f32), out);
+  conv2d_backward_data(run.ctx, weights, run.input(Nchw(y, 7), DType::f32), dx);
+  EXPECT_EQ(out.read().v, (std::vector<double>{1, 2, 3, 1, 2, 3}));
+  EXPECT_EQ(dx.read().v, std::vector<double>(size_t(x.count()), 0));
+}
+
 }  // namespace
 
 void register_conv_tests() {
@@ -444,6 +461,7 @@ void register_conv_tests() {
     if (!device.computes_in(DType::bf16))
       add_skip("Op/Conv", std::string("all_cases/") + device.name + "/bf16", "this processor has no fast bf16");
     add_test("Op/Conv", "weights_and_errors", device, "", check_weights_and_errors);
+    add_test("Op/Conv", "padding_alone", device, "", check_padding_alone);
     if (!device.gpu) add_test("Op/Conv", "algorithms", device, "", check_algorithms);
     if (device.emulated) return;  // too large for it
     for (const Case& c : large_cases())
