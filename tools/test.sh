@@ -203,6 +203,9 @@ if [ "$all" = yes ]; then
     export SWITCHBACK_EMULATOR=quick
     skipped_here='*/emulated/gemm/*:*/emulated/cudnn/*:*/emulated/direct/f16:*/emulated/own/f16:*/emulated/own/tf32'
     skipped_here+=':*many_tiles/emulated/*:*ManySeedsShareOneTape/*_emulated:Zoo/Slow*_emulated'
+    # The sweep runs all of these kernels, too.
+    skipped_here+=':On/GpuGemm.AllKernelsGiveTheSameBitsIn*/emulated:On/GpuGemm.AllKernels*StridesAndGroups/emulated'
+    skipped_here+=':On/GpuGemm.SweepIsReported/emulated'
     export GTEST_FILTER="-$skipped_here"
     suite "tests with sanitizers" build-asan
   fi
