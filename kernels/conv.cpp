@@ -151,24 +151,11 @@ int64_t images_at_a_time(Shape in, Shape out, DType dtype, bool epilogue) {
   return std::clamp<int64_t>((int64_t(8) << 20) / bytes, 1, in.n);
 }
 
-// oneDNN and what follows it ask OpenMP how many threads there are.
-class OmpThreads {
- public:
-  explicit OmpThreads(const Context& ctx) : before_(omp_get_max_threads()) { set(ctx.thread_count()); }
-  ~OmpThreads() { set(before_); }
-
- private:
-  static void set(int threads) {
-    if (threads != omp_get_max_threads()) omp_set_num_threads(threads);
-  }
-  const int before_;
-};
-
 template <typename AnyEpilogue>
 void run_direct(Context& ctx, const ConvWeights& weights, ConstView in, View out, bool backward, bool finish,
                 const AnyEpilogue& epilogue, DnnlWeights& packed) {
-  const int threads = ctx.thread_count();
-  const OmpThreads set(ctx);
+  const int before = omp_get_max_threads(), threads = ctx.thread_count();
+  if (threads != before) omp_set_num_threads(threads);  // oneDNN asks OpenMP
   const Shape x = backward ? out.shape : in.shape;
   const int64_t step = images_at_a_time(in.shape, out.shape, in.dtype, finish);
   for (int64_t first = 0; first < x.n; first += step) {
@@ -178,8 +165,9 @@ void run_direct(Context& ctx, const ConvWeights& weights, ConstView in, View out
     const size_t size = size_of(in.dtype);
     dnnl_conv_run(ctx, conv, weights, packed, in.as<char>() + size_t(first * in.shape.item()) * size,
                   out.as<char>() + size_t(first * out.shape.item()) * size, backward);
-    if (finish) apply_epilogue(out, epilogue, first, first + count);
+    if (finish) apply_epilogue(ctx, out, epilogue, first, first + count);
   }
+  if (threads != before) omp_set_num_threads(before);
 }
 
 void check_views(const Context& ctx, const ConvWeights& weights, ConstView x, ConstView y, const MaxPool2d* pool) {
@@ -239,7 +227,6 @@ void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy
   if (ctx.gpu) return ctx.gpu->ops->conv2d_backward_data(ctx, weights, dy, dx, epilogue);
   const Conv2d& c = weights.conv();
   auto& packed = weights.packed();
-  const bool finish = epilogue.relu || epilogue.other;
   switch (choose(ctx, c, dx.shape, dx.dtype)) {
     case Algorithm::winograd: {
       const float* w = packed_once(packed.winograd, 9 * c.in_channels * c.out_channels, weights, pack_winograd);
@@ -254,14 +241,10 @@ void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy
       const int64_t size = c.out_channels * round_up(c.kernel_h * c.kernel_w * c.in_channels, 16);
       const float* w = packed_once(packed.im2col_backward, size, weights, pack_im2col_backward);
       const Im2colProblem problem{.conv = c, .packed = w, .bias = nullptr, .in = dy, .out = dx, .backward = &epilogue};
-      avx512() ? im2col_backward_avx512(ctx, problem) : im2col_backward_avx2(ctx, problem);
-      if (finish && !is_pointwise(c)) {
-        const OmpThreads set(ctx);
-        apply_epilogue(dx, epilogue, 0, dx.shape.n);
-      }
-      return;
+      return avx512() ? im2col_backward_avx512(ctx, problem) : im2col_backward_avx2(ctx, problem);
     }
-    case Algorithm::direct: return run_direct(ctx, weights, dy, dx, true, finish, epilogue, packed.dnnl);
+    case Algorithm::direct:
+      return run_direct(ctx, weights, dy, dx, true, epilogue.relu || epilogue.other, epilogue, packed.dnnl);
   }
 }
 

@@ -19,7 +19,7 @@ struct Im2colProblem {
   ConstView in;  // x, or dy
   View out;      // y, or dx
   const Epilogue* forward = nullptr;
-  const BackwardEpilogue* backward = nullptr;  // applied for 1x1 convolutions only; else the caller's work
+  const BackwardEpilogue* backward = nullptr;  // one of the two
 };
 constexpr int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 inline constexpr int64_t kIm2colPanel = 64;  // columns that one product makes

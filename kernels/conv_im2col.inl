@@ -195,6 +195,7 @@ void SWITCHBACK_IM2COL_BACKWARD(Context& ctx, const Im2colProblem& problem) {
       std::memcpy(problem.out.as<float>() + (n * dx.h + y) * dx.w * dx.c,
                   rows + (y - y0) * row_size + v.pad_left * dx.c, size_t(dx.w * dx.c) * sizeof(float));
   }
+  apply_epilogue(ctx, problem.out, *problem.backward, 0, dx.n);
 }
 
 }  // namespace switchback

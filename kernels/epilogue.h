@@ -9,6 +9,7 @@
 
 namespace switchback {
 
+struct Context;
 struct MaxPool2d;
 
 // y = act(op(x) + bias + residual). The op itself owns its bias.
@@ -44,8 +45,8 @@ struct BackwardEpilogue {
 };
 
 // y = act(y + residual) in place, writing gates, for items [first, last) of y: what ops without a fused form run.
-void apply_epilogue(View y, const Epilogue& epilogue, int64_t first, int64_t last);
+void apply_epilogue(Context& ctx, View y, const Epilogue& epilogue, int64_t first, int64_t last);
 // dx = rule(gates, dx + other) in place, likewise.
-void apply_epilogue(View dx, const BackwardEpilogue& epilogue, int64_t first, int64_t last);
+void apply_epilogue(Context& ctx, View dx, const BackwardEpilogue& epilogue, int64_t first, int64_t last);
 
 }  // namespace switchback

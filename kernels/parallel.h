@@ -12,12 +12,12 @@ namespace switchback {
 
 inline constexpr int64_t kSerialWork = 20000;  // elements; below this one thread is faster
 
-// body(first, last) over a partition of [0, count) among so many threads; each index stands for about `work` elements.
+// body(first, last) over a partition of [0, count); each index stands for about `work` elements.
 // The partition must not be visible in the results. Every thread has its own copy of `body`: what that holds by value
 // can stay in registers, where anything that is shared would be read again behind every store.
 template <typename Body>
-void parallel_ranges(int most_threads, int64_t count, int64_t work, const Body& body) {
-  const int64_t threads = count * work < kSerialWork ? 1 : std::min<int64_t>(most_threads, count);
+void parallel_ranges(const Context& ctx, int64_t count, int64_t work, const Body& body) {
+  const int64_t threads = count * work < kSerialWork ? 1 : std::min<int64_t>(ctx.thread_count(), count);
   if (threads <= 1) {
     const Body own = body;
     if (count > 0) own(int64_t{0}, count);
@@ -30,10 +30,6 @@ void parallel_ranges(int most_threads, int64_t count, int64_t work, const Body& 
     const Body own = body;
     if (first < last) own(first, last);
   }
-}
-template <typename Body>
-void parallel_ranges(const Context& ctx, int64_t count, int64_t work, const Body& body) {
-  parallel_ranges(ctx.thread_count(), count, work, body);
 }
 
 }  // namespace switchback

@@ -32,7 +32,7 @@ static void forward_loop(Context& ctx, View y, const Epilogue& epilogue, const S
 template <typename T, typename Source>
 static void backward_loop(Context& ctx, View dx, const BackwardEpilogue& epilogue, const Source& source) {
   const BackwardTarget<T> target(dx, epilogue);
-  each_gradient_group(ctx.thread_count(), dx.shape, target.gates, epilogue.seeds_per_item, 0, dx.shape.n,
+  each_gradient_group(ctx, dx.shape, target.gates, epilogue.seeds_per_item, 0, dx.shape.n,
                       [=](int64_t element, int64_t word, int64_t size) SB_LAMBDA {
                         target.write_group(element, word, size, [&](int v, int lanes) SB_LAMBDA {
                           return source(element + 8 * v, lanes);

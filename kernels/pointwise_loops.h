@@ -42,14 +42,14 @@ struct Groups {
 // body(element, word, size) for all groups of items [first_item, last_item) of a gradient; `word` is the index of the
 // gate word. Item n's gates are those of item n / seeds_per_item; without gates the whole tensor is one item.
 template <typename Body>
-void each_gradient_group(int threads, Shape s, bool gates, int64_t seeds_per_item, int64_t first_item,
+void each_gradient_group(Context& ctx, Shape s, bool gates, int64_t seeds_per_item, int64_t first_item,
                          int64_t last_item, const Body& body) {
   const bool as_one = !gates || seeds_per_item == 1;
   const int64_t hw = s.h * s.w, pixels = as_one ? (last_item - first_item) * hw : hw;
   const int64_t items = as_one ? 1 : last_item - first_item;
   const Groups groups(pixels, s.c, !gates);
   const int64_t item_groups = Groups(hw, s.c, false).count;
-  parallel_ranges(threads, items * groups.count, 32, [=](int64_t first, int64_t last) {
+  parallel_ranges(ctx, items * groups.count, 32, [=](int64_t first, int64_t last) {
     while (first < last) {
       const int64_t item = first / groups.count, begin = item * groups.count, n = first_item + item;
       const int64_t stop = std::min(last, begin + groups.count);

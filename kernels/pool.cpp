@@ -133,10 +133,10 @@ static void average_forward(Context& ctx, const Axes& axes, ConstView x, View y)
 
 // What each window sends to its places: dy by the window's size, f32 in dy's layout. Divided once, not at every place.
 template <typename T>
-static std::vector<float> shares(Context& ctx, const Axes& axes, ConstView dy) {
+static const float* shares(Context& ctx, const Axes& axes, ConstView dy) {
   const Shape out = dy.shape;
-  std::vector<float> all(size_t(out.count()));
-  parallel_ranges(ctx, out.pixels(), out.c, [&, to = all.data(), from = dy.as<T>()](int64_t first, int64_t last) {
+  float* all = static_cast<float*>(ctx.scratch.reserve(size_t(out.count()) * sizeof(float)));
+  parallel_ranges(ctx, out.pixels(), out.c, [&, to = all, from = dy.as<T>()](int64_t first, int64_t last) {
     for (int64_t p = first; p < last; ++p) {
       const int64_t size = axes.rows.windows[p / out.w % out.h].size * axes.columns.windows[p % out.w].size;
       const F8 divisor = _mm256_set1_ps(float(size));
@@ -153,9 +153,9 @@ template <typename T>
 static void average_backward(Context& ctx, const Axes& axes, ConstView dy, View dx, const BackwardEpilogue& epilogue) {
   const Shape in = dx.shape, out = dy.shape;
   const BackwardTarget<T> target(dx, epilogue);
-  const std::vector<float> share = shares<T>(ctx, axes, dy);
+  const float* share = shares<T>(ctx, axes, dy);
   const int64_t words = gate_words_per_pixel(in.c);
-  parallel_ranges(ctx, in.n * in.h, in.w * in.c, [&, target, first_share = share.data()](int64_t first, int64_t last) {
+  parallel_ranges(ctx, in.n * in.h, in.w * in.c, [&, target, first_share = share](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
       const int64_t n = r / in.h, i = r % in.h, gate_row = n / epilogue.seeds_per_item * in.h + i;
       const int64_t first_row = axes.rows.first[i], last_row = axes.rows.last[i];

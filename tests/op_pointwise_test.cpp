@@ -83,7 +83,7 @@ void check_apply_epilogue(OpRun& run, const Case& c, DType dtype) {
   const Activation in = run.input(x, dtype);
   const auto run_in_parts = [&](View y, const auto& epilogue, int64_t step) {
     std::memcpy(y.data, in.memory->data(), size_t(c.shape.count()) * size_of(dtype));
-    for (int64_t n = 0; n < c.shape.n; n += step) apply_epilogue(y, epilogue, n, std::min(n + step, c.shape.n));
+    for (int64_t n = 0; n < c.shape.n; n += step) apply_epilogue(run.ctx, y, epilogue, n, std::min(n + step, c.shape.n));
   };
   for (const int64_t step : {6, 4, 1}) {
     check_forward(run, plain(x), exact_values(dtype), [&](View y, const Epilogue& e) { run_in_parts(y, e, step); });

@@ -12,6 +12,7 @@
 #include <random>
 
 #include "tools/bench_ops.h"
+#include "tools/bench_values.h"
 #include "viz/occlusion_runs.h"
 
 namespace switchback {

@@ -42,7 +42,6 @@ Work occlusion_work(Job& job, const BenchOptions& o);            // bench_occlus
 Work etalon_work(Job& job, const BenchOptions& o);               // bench_etalon.cpp
 Work op_work(Context& ctx, const BenchOptions& o);               // bench_ops.cpp
 void bench_sweep(const BenchOptions& o);                         // bench_sweep.cpp
-double clock_seconds();
 
 // `images` items in the network's input units: those of the first INPUT argument, repeated, or random ones. `image` is
 // the network's input shape and becomes theirs.

@@ -1,6 +1,7 @@
 #include "tools/bench_values.h"
 
 #include <algorithm>
+#include <chrono>
 #include <random>
 
 #include "kernels/noise.h"
@@ -18,6 +19,10 @@ double median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
   const size_t half = v.size() / 2;
   return v.size() % 2 ? v[half] : 0.5 * (v[half - 1] + v[half]);
+}
+
+double clock_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 std::shared_ptr<Activation> activation(Context& ctx, Shape shape, DType dtype, uint64_t seed) {

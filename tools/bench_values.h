@@ -11,6 +11,7 @@ namespace switchback {
 
 std::vector<float> random_values(int64_t count, uint64_t seed);  // uniform in [-1, 1)
 double median(std::vector<double> v);                            // of at least one
+double clock_seconds();                                          // steady
 
 // An activation of normal values of deviation 0.5, drawn on the device. Its memory is in whole 16 bytes.
 struct Activation {

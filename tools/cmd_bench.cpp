@@ -1,7 +1,6 @@
 // `switchback bench`: throughput of a method on a model, or of one op on one shape.
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <fstream>
 #include <memory>
 #include <optional>
@@ -253,10 +252,6 @@ void add_sweep(CLI::App& app, BenchOptions& o) {
 }
 
 }  // namespace
-
-double clock_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 std::function<void()> setup_bench(CLI::App& app) {
   auto o = std::make_shared<BenchOptions>();

@@ -1,7 +1,6 @@
 #include "tools/sweep.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -248,8 +247,6 @@ Json measure(Bench& bench, const SweepLayer& layer, const Product& product, cons
   return document;
 }
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
 }  // namespace
 
 double SweepLayer::share() const {
@@ -290,7 +287,7 @@ std::vector<SweepLayer> sweep_layers(const std::vector<Network>& networks) {
 SweepResult sweep(Context& ctx, const std::vector<SweepLayer>& layers, const SweepOptions& o,
                   const SweepReport& report) {
   CHECK(ctx.gpu, "a sweep over GEMM kernels on the CPU");
-  const double start = now(), end = start + o.seconds;
+  const double start = clock_seconds(), end = start + o.seconds;
   const auto given = ctx.gemm_table;
   const int64_t all = int64_t(layers.size() * o.batches.size() * o.precisions.size()) * 2;
   SweepResult result{GemmTable(ctx.gpu->name)};
@@ -300,7 +297,7 @@ SweepResult sweep(Context& ctx, const std::vector<SweepLayer>& layers, const Swe
   const auto one = [&](const SweepLayer& layer, const Operand& operand, int64_t batch, Precision precision,
                        bool backward) {
     ++done;
-    if (now() > end) return void(++result.left_out);
+    if (clock_seconds() > end) return void(++result.left_out);
     ctx.tf32 = precision == Precision::tf32;
     ctx.gemm_table = given;
     const Shape x = layer.in.with_n(batch), inputs[] = {x};
@@ -318,7 +315,7 @@ SweepResult sweep(Context& ctx, const std::vector<SweepLayer>& layers, const Swe
     report(document, done, all);
   };
   for (const SweepLayer& layer : layers) {
-    if (now() > end) {
+    if (clock_seconds() > end) {
       result.left_out += all / int64_t(layers.size());
       continue;
     }
@@ -328,7 +325,7 @@ SweepResult sweep(Context& ctx, const std::vector<SweepLayer>& layers, const Swe
         for (const bool backward : {false, true}) one(layer, operand, batch, precision, backward);
   }
   ctx.gemm_table = given;
-  result.seconds = now() - start;
+  result.seconds = clock_seconds() - start;
   return result;
 }
 
