@@ -8,11 +8,11 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "engine/files.h"
-#include "engine/labels.h"
-#include "engine/onnx.h"
-#include "engine/safetensors.h"
-#include "engine/zoo.h"
+#include "engine/files/files.h"
+#include "engine/files/labels.h"
+#include "engine/onnx/onnx.h"
+#include "engine/files/safetensors.h"
+#include "engine/zoo/zoo.h"
 
 namespace switchback {
 namespace {

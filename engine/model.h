@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/image.h"
+#include "engine/files/image.h"
 #include "engine/network.h"
 
 namespace switchback {
@@ -35,7 +35,7 @@ struct InstalledWeights {
 std::vector<InstalledWeights> installed_weights(std::string_view model, const std::vector<std::string>& folders);
 
 // Throws (usage) naming the built-in models for an unknown one, and says what to do where no weights are at hand:
-// random ones are never taken unasked. A name that ends with .onnx is a file (engine/onnx.h), NAME.json beside it its
+// random ones are never taken unasked. A name that ends with .onnx is a file (engine/onnx/onnx.h), NAME.json beside it its
 // preprocessing.
 Model open_model(const ModelSpec& spec, const std::vector<std::string>& folders = weight_folders());
 // The architecture alone, its parameters not set (`info`, `models`).

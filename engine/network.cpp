@@ -8,8 +8,8 @@
 #include <map>
 #include <numeric>
 
-#include "engine/safetensors.h"
-#include "kernels/noise.h"
+#include "engine/files/safetensors.h"
+#include "kernels/noise/noise.h"
 
 namespace switchback {
 

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/layers.h"
+#include "engine/layers/layers.h"
 #include "engine/tensor.h"
 
 namespace switchback {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kernels/check.h"
-#include "kernels/gpu.h"
+#include "kernels/device/gpu.h"
 #include "kernels/types.h"
 
 namespace switchback {

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/context.h"
+#include "kernels/device/context.h"
 
 namespace switchback {
 

@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "kernels/check.h"
-#include "kernels/epilogue.h"
+#include "kernels/epilogue/epilogue.h"
 #include "kernels/types.h"
 
 namespace switchback {

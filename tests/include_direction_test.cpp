@@ -158,14 +158,14 @@ TEST(IncludeDirection, CheckerFindsMistakes) {
   tree.write("viz/up.cpp", "#include <tools/main.h>\n#include <engine/tensor.h>\n");
   tree.write("viz/dots.h", "#include \"../engine/tensor.h\"\n#include \"map.h\"\n");
   tree.write("tools/good.cpp", "#include \"viz/map.h\"\n#include \"engine/x.h\"\n#include <CLI/CLI.hpp>\n");
-  tree.write("tools/up.cpp", "#include \"tests/harness.h\"\n");
+  tree.write("tools/up.cpp", "#include \"tests/support/harness.h\"\n");
   tree.write("tests/good.cpp", "#include \"tools/main.h\"\n#include \"kernels/good.h\"\n");
   tree.write("build/ignored.cpp", "#include \"tools/main.h\"\n");
   const std::vector<std::string> expected = {
       "engine/up.cpp:2: viz/map.h: engine must not depend on viz",
       "engine/zoo/deep.cpp:1: tools/main.h: engine must not depend on tools",
       "kernels/up.cpp:2: engine/tensor.h: kernels must not depend on engine",
-      "tools/up.cpp:1: tests/harness.h: tools must not depend on tests",
+      "tools/up.cpp:1: tests/support/harness.h: tools must not depend on tests",
       "viz/dots.h:1: ../engine/tensor.h: paths start at the project's root, not with ..",
       "viz/dots.h:2: map.h: write the path from the root, or <...> for foreign headers",
       "viz/up.cpp:1: tools/main.h: viz must not depend on tools",

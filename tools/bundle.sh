@@ -48,7 +48,7 @@ build_programs() {
 # Registers of every kernel, for predicted occupancy. Kept while no kernel is newer.
 write_resources() {
   local file=$BUILD/resources.json newer
-  newer=$(find kernels -maxdepth 1 \( -name '*.cu*' -o -name '*.h' \) -newer "$file" -print -quit 2>/dev/null || true)
+  newer=$(find kernels \( -name '*.cu*' -o -name '*.h' \) -newer "$file" -print -quit 2>/dev/null || true)
   if [ -s "$file" ] && [ -z "$newer" ]; then return 0; fi
   rm -f "$file"
   tools/cuda_resources.py --jobs "$jobs" --json "$file" >"$BUILD/resources.txt" || [ -s "$file" ]

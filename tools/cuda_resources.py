@@ -3,7 +3,7 @@
 
     tools/cuda_resources.py [--arch sm_80,sm_90a] [--only PART] [--json FILE] [--jobs N] [--nvcc PATH]
 
-Compiles every kernels/*.cu with the build's flags (machine code only) and prints a table. Ends with exit code 1 when a
+Compiles every .cu file of kernels/ with the build's flags (machine code only) and prints a table. Ends with exit code 1 when a
 file does not compile, or when a kernel of a matrix product (*gemm*, *linear*, conv_first) keeps registers in memory (a
 spill or a stack frame), and names it; with 77 (skipped) where there is no nvcc.
 
@@ -103,7 +103,7 @@ def main():
     parser.add_argument("--nvcc", help="default: on PATH, or of $CUDA_HOME")
     args = parser.parse_args()
     nvcc = find_nvcc(args.nvcc)
-    sources = sorted(p for p in (ROOT / "kernels").glob("*.cu") if args.only in p.name)
+    sources = sorted(p for p in (ROOT / "kernels").rglob("*.cu") if args.only in p.name)
     if not nvcc or not sources:
         print("cuda_resources: skipped: " + ("no .cu files" if nvcc else "no nvcc here"))
         return SKIPPED

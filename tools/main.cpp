@@ -1,5 +1,5 @@
 // `switchback COMMAND [OPTIONS] INPUT...`: picks the row of the command, parses, runs, and turns errors into one line
-// on stderr and an exit code: 0 done, 1 failed, 2 wrong usage. Interrupted, it ends by the signal (engine/files.h).
+// on stderr and an exit code: 0 done, 1 failed, 2 wrong usage. Interrupted, it ends by the signal (engine/files/files.h).
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -8,13 +8,13 @@
 #include <string>
 #include <vector>
 
-#include "engine/files.h"
+#include "engine/files/files.h"
 #include "engine/network.h"
 #include "engine/version.h"
 #include "kernels/check.h"
-#include "tools/commands.h"
-#include "tools/output.h"
-#include "tools/progress.h"
+#include "tools/commands/commands.h"
+#include "tools/cli/output.h"
+#include "tools/cli/progress.h"
 
 namespace switchback {
 namespace {

@@ -1,5 +1,5 @@
 // AlexNet as in torchvision ("One weird trick for parallelizing convolutional neural networks", 2014).
-#include "engine/zoo.h"
+#include "engine/zoo/zoo.h"
 
 namespace switchback {
 

@@ -5,7 +5,7 @@
 //
 // The thesis does not name the kernel; that of its filters is larger than the stride, since it finds checkerboards.
 // Here it is 3x3 with padding 1, and a row and column more at the end of what is enlarged. Images are in [0,1].
-#include "engine/zoo.h"
+#include "engine/zoo/zoo.h"
 
 namespace switchback {
 

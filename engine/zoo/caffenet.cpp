@@ -1,7 +1,7 @@
 // The original AlexNet (Krizhevsky, Sutskever & Hinton 2012) in the layout of Caffe's reference network, "CaffeNet":
 // two groups in conv2, conv4 and conv5, as of two GPUs, and local response normalisation after the first two pools (in
 // the paper before them). Layers have Caffe's names, pools its rounding up. fc6's columns are in CHW order, as Caffe's.
-#include "engine/zoo.h"
+#include "engine/zoo/zoo.h"
 
 namespace switchback {
 

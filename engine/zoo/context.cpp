@@ -4,7 +4,7 @@
 //
 // Every map is padded by its dilation and keeps its size, as in the authors' training program, whose names these are.
 // (The weights that they published are of the larger variant, which pads once, by 33, at its front.)
-#include "engine/zoo.h"
+#include "engine/zoo/zoo.h"
 
 namespace switchback {
 

@@ -6,7 +6,7 @@
 // The encoder has the names of torchvision's resnet18, so that its weights fit. The kernel of 4x4 with padding 1 is
 // that of the author's program. As in the paper, batch norm and dropout stand between the three convolutions and not
 // behind the last one, which has a bias instead.
-#include "engine/zoo.h"
+#include "engine/zoo/zoo.h"
 
 namespace switchback {
 namespace {

@@ -6,7 +6,7 @@
 // std, as all other models, and changes them to these. So does this network, always: by `transform_input.mul`, then `cat`,
 // whose value is that of torchvision's node `cat`. A model that was trained with transform_input = False on (p - m) / s
 // gets the same from --preprocess with mean m + 2s(m - 0.5) and std 2s².
-#include "engine/zoo.h"
+#include "engine/zoo/zoo.h"
 
 namespace switchback {
 namespace {

@@ -1,5 +1,5 @@
 // LeNet for 28x28 grey digits: 24x24 after conv1, 8x8 after pool1, 4x4 after conv2, 2x2 after pool2.
-#include "engine/zoo.h"
+#include "engine/zoo/zoo.h"
 
 namespace switchback {
 

@@ -4,8 +4,8 @@
 
 #include <charconv>
 
-#include "engine/safetensors.h"
-#include "engine/zoo.h"
+#include "engine/files/safetensors.h"
+#include "engine/zoo/zoo.h"
 
 namespace switchback {
 namespace {

@@ -1,7 +1,7 @@
 // MobileNetV2 (Sandler et al. 2018) as in torchvision. torchvision's feature extraction shows a convolution with its
 // batch norm and ReLU6 as one node (`features.0`); here its three parts are nodes, named as their modules and
 // parameters: `features.0.0`, `features.0.1`, `features.0.2`.
-#include "engine/zoo.h"
+#include "engine/zoo/zoo.h"
 
 namespace switchback {
 namespace {

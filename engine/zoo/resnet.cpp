@@ -1,7 +1,7 @@
 // ResNet (He et al. 2015), Wide ResNet (Zagoruyko & Komodakis 2016) and ResNeXt (Xie et al. 2016) as in torchvision,
 // nodes named as its feature extraction names them: a block's one ReLU module is called several times, its second call
 // is `relu_1`. Bottlenecks have their stride on the 3x3 convolution ("V1.5"), not on the first 1x1 one of the paper.
-#include "engine/zoo.h"
+#include "engine/zoo/zoo.h"
 
 namespace switchback {
 namespace {

@@ -1,6 +1,6 @@
 // SqueezeNet (Iandola et al. 2016), versions 1.0 and 1.1, with torchvision's names. Its logits are means over one map
 // for each class, so that these maps are exact class activation maps.
-#include "engine/zoo.h"
+#include "engine/zoo/zoo.h"
 
 namespace switchback {
 namespace {

@@ -1,5 +1,5 @@
 // VGG (Simonyan & Zisserman 2014), with and without batch norm, layers numbered as in torchvision.
-#include "engine/zoo.h"
+#include "engine/zoo/zoo.h"
 
 namespace switchback {
 

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/device_ops.h"
+#include "kernels/device/device_ops.h"
 
 namespace switchback {
 

@@ -1,4 +1,4 @@
-// CUDA on the CPU, for tests: what kernels/cuda.cuh includes in place of the CUDA headers where a .cu file is compiled
+// CUDA on the CPU, for tests: what kernels/device/cuda.cuh includes in place of the CUDA headers where a .cu file is compiled
 // as C++ (SB_EMULATED). Programs link the .cpp files of this folder. x86-64 only.
 //   language.h  keywords, vector types, scalar intrinsics
 //   runtime.h   memory, streams, events, graphs
@@ -12,7 +12,7 @@
 #include <tuple>
 #include <utility>
 
-#include "kernels/context.h"
+#include "kernels/device/context.h"
 #include "kernels/emulator/language.h"
 #include "kernels/emulator/machine.h"
 #include "kernels/emulator/runtime.h"
@@ -21,7 +21,7 @@
 
 namespace switchback::emulated {
 
-struct Launch;  // kernels/cuda.cuh
+struct Launch;  // kernels/device/cuda.cuh
 
 // `kernel` tells kernels apart, `body` is what each thread runs.
 void launch_body(Context& ctx, const Launch& launch, const void* kernel, std::function<void()> body);

@@ -7,7 +7,7 @@
 #include <mutex>
 #include <tuple>
 
-#include "kernels/cuda.cuh"
+#include "kernels/device/cuda.cuh"
 #include "kernels/emulator/emulated.h"
 #include "kernels/emulator/memory.h"
 

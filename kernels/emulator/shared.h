@@ -1,4 +1,4 @@
-// Shared memory as kernels see it, and wide accesses to global memory. The interface is that of kernels/cuda.cuh.
+// Shared memory as kernels see it, and wide accesses to global memory. The interface is that of kernels/device/cuda.cuh.
 #pragma once
 
 #include <cstring>

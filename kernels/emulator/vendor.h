@@ -1,4 +1,4 @@
-// As much of cuDNN's and cuBLASLt's interfaces as kernels/cudnn.cu and cublas.cu call, so that tests run that code
+// As much of cuDNN's and cuBLASLt's interfaces as kernels/conv/cudnn.cu and cublas.cu call, so that tests run that code
 // without the libraries. Names, signatures and numbers as in <cudnn.h> and <cublasLt.h>; what runs are naive loops on
 // emulated device memory (vendor.cpp), in one algorithm each, beside one that must not be chosen.
 #pragma once

@@ -54,7 +54,7 @@ def random_parameters(net, seed):
 
 
 def noise(seed, image, sample, shape):
-    """Standard normals [C,H,W] of one SmoothGrad sample (kernels/noise.h), in float64."""
+    """Standard normals [C,H,W] of one SmoothGrad sample (kernels/noise/noise.h), in float64."""
     count = math.prod(shape)
     block = np.arange((count + 3) // 4, dtype=np.uint64)
     words = philox.philox((block, np.uint64(0), sample, image), philox.key_of(seed))
@@ -189,7 +189,7 @@ def error(ours, reference):
 #   Winograd F(4x4,3x3), Y = Aᵀ[(G g Gᵀ) ∘ (Bᵀ d B)]A summed over C channels in the transformed domain (Lavin & Gray
 #   2016): with inputs and weights of mean squares x² and w², element (i,j) of the transformed products has mean square
 #   b_i b_j g_i g_j w²x², b and g the squared row norms of Bᵀ and G; output (r,s) adds Σ A_ri² A_sj² of them. f_r =
-#   Σ_i A_ri² b_i g_i = 24.5, 6.8, 6.4, 19.6 for r = 0..3 at the points 0, ±5/8, ±3/2, ∞ of kernels/winograd.h, where a
+#   Σ_i A_ri² b_i g_i = 24.5, 6.8, 6.4, 19.6 for r = 0..3 at the points 0, ±5/8, ±3/2, ∞ of kernels/conv/winograd.h, where a
 #   direct sum has 3. So a chain of C additions (and about 12 for the transforms) rounds like
 #       var <= u²/3 · (C + 12)/2 · (f_r f_s / 9) · Σ w²x²,
 #   Σ w²x² being at most the largest over the tile, whose pixels all take part in every output. The worst (r,s) is taken

@@ -1,7 +1,7 @@
-// Data sets (engine/dataset.h): idx pairs, plain or gzipped, and CIFAR mosaics. (A folder of folders has no format; its
+// Data sets (engine/files/dataset.h): idx pairs, plain or gzipped, and CIFAR mosaics. (A folder of folders has no format; its
 // pictures are image.cpp's.) An input is: one byte, which kind; two, the length of the images file; the images file;
 // the labels file.
-#include "engine/dataset.h"
+#include "engine/files/dataset.h"
 
 #include <unistd.h>
 #include <zlib.h>

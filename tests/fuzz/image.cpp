@@ -1,5 +1,5 @@
-// Pictures (engine/image.h).
-#include "engine/image.h"
+// Pictures (engine/files/image.h).
+#include "engine/files/image.h"
 
 #include "tests/fuzz/fuzz.h"
 

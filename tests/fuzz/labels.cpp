@@ -1,5 +1,5 @@
-// Class names (engine/labels.h).
-#include "engine/labels.h"
+// Class names (engine/files/labels.h).
+#include "engine/files/labels.h"
 
 #include "tests/fuzz/fuzz.h"
 

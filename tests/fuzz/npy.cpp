@@ -1,5 +1,5 @@
-// NumPy arrays (engine/npy.h). Archives (.npz) are only written by the engine, never read.
-#include "engine/npy.h"
+// NumPy arrays (engine/files/npy.h). Archives (.npz) are only written by the engine, never read.
+#include "engine/files/npy.h"
 
 #include <cmath>
 #include <cstring>

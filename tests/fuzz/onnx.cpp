@@ -1,5 +1,5 @@
-// Networks (engine/onnx.h). An input is the ONNX file; external data are looked for in a folder without any.
-#include "engine/onnx.h"
+// Networks (engine/onnx/onnx.h). An input is the ONNX file; external data are looked for in a folder without any.
+#include "engine/onnx/onnx.h"
 
 #include <unistd.h>
 

@@ -1,5 +1,5 @@
-// --preprocess FILE.json (engine/image.h), and what is then done to a picture.
-#include "engine/image.h"
+// --preprocess FILE.json (engine/files/image.h), and what is then done to a picture.
+#include "engine/files/image.h"
 #include "tests/fuzz/fuzz.h"
 
 using namespace switchback;

@@ -1,11 +1,11 @@
-// What an interrupted run left (tools/resumable.h). An input is: one byte, how many rows PATH.partial holds, half rows
+// What an interrupted run left (tools/cli/resumable.h). An input is: one byte, how many rows PATH.partial holds, half rows
 // included; then PATH.journal.
-#include "tools/resumable.h"
+#include "tools/cli/resumable.h"
 
 #include <filesystem>
 #include <fstream>
 
-#include "engine/npy.h"
+#include "engine/files/npy.h"
 #include "tests/fuzz/fuzz.h"
 
 using namespace switchback;

@@ -1,5 +1,5 @@
-// Weights and tapes (engine/safetensors.h).
-#include "engine/safetensors.h"
+// Weights and tapes (engine/files/safetensors.h).
+#include "engine/files/safetensors.h"
 
 #include <cstring>
 

@@ -1,14 +1,14 @@
-// Tapes of other programs (load_tape of engine/plan.h): a safetensors file that has to fit a forward pass.
+// Tapes of other programs (load_tape of engine/run/plan.h): a safetensors file that has to fit a forward pass.
 #include <cstring>
 
-#include "engine/plan.h"
-#include "kernels/conv.h"
+#include "engine/run/plan.h"
+#include "kernels/conv/conv.h"
 #include "tests/fuzz/fuzz.h"
 
 using namespace switchback;
 
-// A context brings oneDNN's convolutions along (kernels/dnnl.cpp), which ask for this. None runs here, and so the rest
-// of kernels/conv.cpp, with the kernels that it calls, need not be built.
+// A context brings oneDNN's convolutions along (kernels/conv/dnnl.cpp), which ask for this. None runs here, and so the rest
+// of kernels/conv/conv.cpp, with the kernels that it calls, need not be built.
 Shape switchback::output_shape(const Conv2d&, Shape) { fuzz::broken(__FILE__, __LINE__, "no convolution in tapes"); }
 
 namespace {

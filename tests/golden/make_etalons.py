@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Makes tests/golden/etalons.safetensors: the whole Jacobian and offset of a small network with every kind of layer that
-has a bias or a gate, by PyTorch in float64. tests/etalon_test.cpp builds the same network.
+has a bias or a gate, by PyTorch in float64. tests/viz/etalon_test.cpp builds the same network.
 
     python3 tests/golden/make_etalons.py [--out FILE]
 

@@ -1,5 +1,5 @@
 """Occlusion beside PyTorch: a mask of 32 pixels at every 2nd pixel of 224x224, 9,409 positions, for each of --models.
-Both time a random sample of positions, ours another one in each round (tools/bench_occlusion.cpp says how it is drawn
+Both time a random sample of positions, ours another one in each round (tools/bench/bench_occlusion.cpp says how it is drawn
 without bias). PyTorch's batched loop over masked copies runs under inference_mode, batch norms folded, in a buffer made
 once, at its best two of contiguous, channels_last and oneDNN's own layouts (torch.utils.mkldnn) times batches 1, 4, 8,
 16, 32. Before the clock starts, both programs' drops at random positions are compared: same weights, image and boxes.

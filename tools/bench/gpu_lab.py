@@ -1,5 +1,5 @@
 """The stage `lab` of gpu_check.sh: which of our GEMM kernels is the fastest for each layer of some networks, and what a
-table of the winners gains over the model that chooses without one (kernels/gemm_table.h)."""
+table of the winners gains over the model that chooses without one (kernels/gemm/gemm_table.h)."""
 
 import json
 import statistics

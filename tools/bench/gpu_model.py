@@ -4,7 +4,7 @@ The model of one launch: max(bytes / bandwidth, operations / rate, kLaunch), whe
   bytes       each operand once: input, output, weights, and for a split product its partial sums, written and read
   operations  of whole tiles, in whole rounds of blocks over the multiprocessors
   rate        the data sheet's, times what the kind of kernel can reach of it (EFFICIENCY), times the tile's share
-Launches of one op add up. `plan` mirrors cut_segments and make_plan of kernels/gemm.cu; a measured run names the kernel
+Launches of one op add up. `plan` mirrors cut_segments and make_plan of kernels/gemm/gemm.cu; a measured run names the kernel
 that ran, and gpu_report.py says where the two differ."""
 
 import math
@@ -28,7 +28,7 @@ FIRST = 0.6        # of the FMA rate: first layers, whose operands come from sha
 FIRST_BACKWARD = 0.5
 LAUNCH = 2.5e-6    # seconds; no kernel takes less when launches follow each other
 
-# kernels/gemm.cu: kGemmTiles and the warps' pieces of the two families.
+# kernels/gemm/gemm.cu: kGemmTiles and the warps' pieces of the two families.
 TILES = ((128, 128, 1.0), (128, 64, 0.9), (64, 64, 0.75), (128, 32, 0.6), (16, 64, 0.3))
 FMA_PIECES = ((32, 64), (32, 64), (32, 32), (32, 32), (16, 32))
 MMA_PIECES = ((64, 32), (64, 32), (32, 32), (32, 32), (16, 32))

@@ -143,7 +143,7 @@ class Peer:
         return nets.placed(model, precision, "channels_last", self.device)
 
     def noisy(self, request, first, count):
-        """Samples [first, first + count) in float64, with the noise that kernels/noise.h defines."""
+        """Samples [first, first + count) in float64, with the noise that kernels/noise/noise.h defines."""
         import numpy as np
         sys.path[:0] = [str(ROOT / "tests" / "compare")]
         from reference import noise

@@ -1,0 +1,301 @@
+#include "engine/files/dataset.h"
+
+#include <zlib.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <set>
+
+#include "engine/files/files.h"
+
+namespace switchback {
+
+namespace fs = std::filesystem;
+
+// The readers of the kinds of data set; a struct only to be the data set's friend.
+struct DatasetReader {
+  static Dataset idx(const std::string& images, const std::string& labels);
+  static Dataset mosaic(const std::string& path);
+  static Dataset folder(const std::string& path, const std::vector<fs::path>& classes);
+};
+
+namespace {
+
+constexpr int64_t kMostBytes = int64_t(4) << 30;  // decoded, in memory
+constexpr int kMostClasses = 100'000;
+const char* const kKinds = "a data set is an idx pair, a CIFAR mosaic or a folder with one sub-folder a class";
+
+bool is_file(const fs::path& path) {
+  std::error_code code;
+  return fs::is_regular_file(path, code);
+}
+bool is_folder(const fs::path& path) {
+  std::error_code code;
+  return fs::is_directory(path, code);
+}
+
+std::vector<fs::path> sorted_entries(const fs::path& folder) {
+  std::error_code code;
+  std::vector<fs::path> out;
+  for (fs::directory_iterator it(folder, code), end; !code && it != end; it.increment(code))
+    if (it->path().filename().string()[0] != '.') out.push_back(it->path());
+  if (code) throw Error(fmt::format("cannot read {}: {}", folder.string(), code.message()), "check the folder");
+  std::sort(out.begin(), out.end(),
+            [](const fs::path& a, const fs::path& b) { return a.filename().string() < b.filename().string(); });
+  return out;
+}
+
+// ---- idx: 0, 0, type (8 = unsigned byte), rank; the sizes as big-endian 32-bit numbers; the bytes
+struct Idx {
+  std::vector<int64_t> dims;
+  std::vector<uint8_t> data;
+};
+
+// Plain or gzipped. Reads what the header announces, in pieces, and that must be all there is.
+Idx read_idx(const std::string& path, size_t rank) {
+  const char* hint = "the file is damaged, incomplete or of another kind";
+  const int64_t bytes = file_size(path);
+  const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
+  if (!file) throw Error(fmt::format("cannot read {}: {}", path, std::strerror(errno)), "check the file");
+  const auto read = [&](uint8_t* to, int64_t count) {
+    int64_t done = 0;
+    while (done < count) {
+      const int got = gzread(file.get(), to + done, unsigned(std::min<int64_t>(count - done, 1 << 20)));
+      if (got <= 0) break;
+      done += got;
+    }
+    int status = Z_OK;
+    const char* message = gzerror(file.get(), &status);
+    if (status != Z_OK && status != Z_STREAM_END)
+      throw Error(fmt::format("{}: cannot be unpacked: {}", path, printable(message)), hint);
+    return done;
+  };
+  uint8_t head[4 + 4 * 3];
+  const int64_t head_bytes = int64_t(4 + 4 * rank);
+  if (read(head, head_bytes) != head_bytes || head[0] != 0 || head[1] != 0 || head[2] != 8 || head[3] != rank)
+    throw Error(fmt::format("{}: not an idx file of bytes with {} dimension{}", path, rank, rank == 1 ? "" : "s"),
+                hint);
+  // Deflate packs at most 1032 to 1, so that the file's size bounds what the header may claim.
+  const int64_t most = gzdirect(file.get()) ? bytes : std::min(bytes, kMostBytes) * 1100;
+  Idx out;
+  int64_t count = 1;
+  for (size_t i = 0; i < rank; ++i) {
+    const uint8_t* p = head + 4 + 4 * i;
+    out.dims.push_back(int64_t(p[0]) << 24 | p[1] << 16 | p[2] << 8 | p[3]);
+    if (out.dims[i] == 0 || __builtin_mul_overflow(count, out.dims[i], &count) || count > std::min(most, kMostBytes))
+      throw Error(fmt::format("{}: the header announces [{}], which {} bytes cannot hold", path,
+                              fmt::join(out.dims, ","), bytes),
+                  hint);
+  }
+  out.data.resize(size_t(count));
+  const int64_t got = read(out.data.data(), count);
+  if (got != count) throw Error(fmt::format("{}: {} of {} bytes are there", path, got, count), hint);
+  uint8_t more;
+  if (read(&more, 1) != 0) throw Error(fmt::format("{}: more than the {} bytes announced", path, count), hint);
+  return out;
+}
+
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  const size_t at = text.rfind(from);
+  return at == std::string::npos ? text : text.replace(at, from.size(), to);
+}
+
+// The labels file of an images file, by the usual names; with and without .gz.
+std::string labels_of(const std::string& images) {
+  const fs::path path(images);
+  std::string name = path.filename().string();
+  if (name.find("labels") != std::string::npos && name.find("images") == std::string::npos)
+    throw Error(fmt::format("{} holds labels", images), "give the images file; its labels are found by name");
+  name = replaced(replaced(name, "images", "labels"), "idx3", "idx1");
+  const std::string other = name.ends_with(".gz") ? name.substr(0, name.size() - 3) : name + ".gz";
+  for (const std::string& candidate : {name, other})
+    if (candidate != path.filename().string() && is_file(path.parent_path() / candidate))
+      return (path.parent_path() / candidate).string();
+  throw Error(fmt::format("{} has no labels file beside it", images), fmt::format("{} is looked for", name));
+}
+
+// The idx images file of a folder, or nothing.
+std::string idx_images_in(const std::string& folder, const std::vector<fs::path>& entries) {
+  std::vector<fs::path> found;
+  for (const fs::path& p : entries) {
+    const std::string name = p.filename().string();
+    if (is_file(p) && name.find("images") != std::string::npos && name.find("idx3") != std::string::npos)
+      found.push_back(p);
+  }
+  if (found.empty()) return "";
+  for (const fs::path& p : found)
+    if (p.filename().string().starts_with("t10k")) return p.string();
+  if (found.size() > 1) throw Error(fmt::format("{} holds several idx images files", folder), "name one of them");
+  return found[0].string();
+}
+
+bool is_idx_or_gzip(const std::string& path) {
+  const MappedFile file(path);
+  const auto b = file.bytes();
+  const auto at = [&](size_t i) { return int(b[i]); };
+  return b.size() >= 4 && ((at(0) == 0x1f && at(1) == 0x8b) || (at(0) == 0 && at(1) == 0 && at(2) == 8 && at(3) <= 4));
+}
+
+bool has_image_name(const fs::path& path) {
+  std::string e = path.extension().string();
+  std::transform(e.begin(), e.end(), e.begin(), [](unsigned char c) { return char(std::tolower(c)); });
+  static const std::set<std::string> known{".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm"};
+  return known.contains(e);
+}
+
+// A name of digits as a number, else -1.
+int number_of(const std::string& name) {
+  const bool digits = !name.empty() && name.size() <= 9 &&
+                      std::all_of(name.begin(), name.end(), [](unsigned char c) { return c >= '0' && c <= '9'; });
+  return digits ? std::stoi(name) : -1;
+}
+
+// "train" and 3 of train_003.png; the number is -1 where a name has another form.
+struct MosaicName {
+  std::string prefix;
+  int number = -1;
+};
+MosaicName mosaic_name(const fs::path& file) {
+  const std::string stem = file.stem().string();
+  const size_t dash = stem.rfind('_');
+  if (dash == std::string::npos) return {};
+  return {stem.substr(0, dash), number_of(stem.substr(dash + 1))};
+}
+
+// The files PREFIX_labels*.u8 beside a mosaic.
+std::vector<fs::path> mosaic_labels(const fs::path& file, const std::string& prefix) {
+  std::vector<fs::path> labels;
+  for (const fs::path& p : sorted_entries(file.parent_path().empty() ? fs::path(".") : file.parent_path()))
+    if (p.extension() == ".u8" && p.filename().string().starts_with(prefix + "_labels")) labels.push_back(p);
+  return labels;
+}
+
+constexpr int kTile = 32, kTileColumns = 40, kTilesPerFile = 1000;
+const std::vector<std::string> kCifarClasses{"airplane", "automobile", "bird",  "cat",  "deer",
+                                             "dog",      "frog",       "horse", "ship", "truck"};
+
+}  // namespace
+
+Image Dataset::image(int64_t i) const {
+  CHECK(i >= 0 && i < size(), "image {} of {}", i, size());
+  if (pixels_.empty()) return load_image(files_.at(size_t(i)));
+  const size_t bytes = size_t(width_) * size_t(height_) * size_t(channels_);
+  Image out{width_, height_, channels_, {}};
+  out.pixels.assign(pixels_.begin() + int64_t(size_t(i) * bytes), pixels_.begin() + int64_t(size_t(i + 1) * bytes));
+  return out;
+}
+
+std::string Dataset::path(int64_t i) const {
+  CHECK(i >= 0 && i < size(), "image {} of {}", i, size());
+  return pixels_.empty() ? files_.at(size_t(i)) : fmt::format("{}[{}]", files_.at(0), i);
+}
+
+Dataset DatasetReader::idx(const std::string& images, const std::string& labels) {
+  Idx x = read_idx(images, 3);
+  const Idx y = read_idx(labels, 1);
+  if (x.dims[0] != y.dims[0])
+    throw Error(fmt::format("{} holds {} images, {} holds {} labels", images, x.dims[0], labels, y.dims[0]),
+                "the two files do not belong together");
+  Dataset out;
+  out.files_ = {images};
+  out.height_ = int(x.dims[1]);
+  out.width_ = int(x.dims[2]);
+  out.channels_ = 1;
+  out.pixels_ = std::move(x.data);
+  out.labels_.assign(y.data.begin(), y.data.end());
+  const int last = std::max(9, *std::max_element(out.labels_.begin(), out.labels_.end()));
+  for (int i = 0; i <= last; ++i) out.classes.push_back(std::to_string(i));
+  return out;
+}
+
+Dataset DatasetReader::mosaic(const std::string& path) {
+  const auto [prefix, number] = mosaic_name(path);
+  if (number < 0)
+    throw Error(fmt::format("{}: not a data set", path), fmt::format("{}; a mosaic is called PREFIX_NNN.png", kKinds));
+  const std::vector<fs::path> labels = mosaic_labels(path, prefix);
+  if (labels.size() != 1)
+    throw Error(fmt::format("{}: {} labels files {}_labels*.u8 beside it, one is needed", path, labels.size(), prefix),
+                kKinds);
+
+  const Image all = load_image(path);
+  if (all.width != kTile * kTileColumns || all.height % kTile != 0 || all.height / kTile * kTileColumns > kTilesPerFile)
+    throw Error(fmt::format("{}: {}x{} is no mosaic of {}x{} tiles, {} a row, at most {}", path, all.width, all.height,
+                            kTile, kTile, kTileColumns, kTilesPerFile),
+                kKinds);
+  const int64_t tiles = all.height / kTile * kTileColumns, first = int64_t(number) * kTilesPerFile;
+  const std::string bytes = read_file(labels[0].string(), 1 << 24);
+  if (int64_t(bytes.size()) < first + tiles)
+    throw Error(fmt::format("{} holds {} labels, {} needs {} to {}", labels[0].string(), bytes.size(), path, first,
+                            first + tiles - 1),
+                "the two files do not belong together");
+  Dataset out;
+  out.classes = kCifarClasses;
+  out.files_ = {path};
+  out.width_ = out.height_ = kTile;
+  out.channels_ = 3;
+  out.pixels_.resize(all.pixels.size());
+  const size_t row = size_t(kTile) * 3;
+  for (int64_t n = 0; n < tiles; ++n) {
+    const int label = uint8_t(bytes[size_t(first + n)]);
+    if (label >= int(out.classes.size()))
+      throw Error(fmt::format("{}: label {} of image {} is not below {}", labels[0].string(), label, first + n,
+                              out.classes.size()),
+                  "is it the right file?");
+    out.labels_.push_back(label);
+    const int64_t top = n / kTileColumns * kTile, left = n % kTileColumns * kTile;
+    for (int64_t y = 0; y < kTile; ++y)
+      std::memcpy(out.pixels_.data() + size_t(n * kTile + y) * row,
+                  all.pixels.data() + size_t((top + y) * all.width + left) * 3, row);
+  }
+  return out;
+}
+
+Dataset DatasetReader::folder(const std::string& path, const std::vector<fs::path>& classes) {
+  const bool numbers = std::all_of(classes.begin(), classes.end(),
+                                   [](const fs::path& p) { return number_of(p.filename().string()) >= 0; });
+  Dataset out;
+  std::map<int, std::string> seen;
+  for (size_t i = 0; i < classes.size(); ++i) {
+    const std::string name = classes[i].filename().string();
+    const int label = numbers ? number_of(name) : int(i);
+    if (label >= kMostClasses)
+      throw Error(fmt::format("{}: class {} is not below {}", path, label, kMostClasses), "rename the sub-folder");
+    if (const auto [at, fresh] = seen.emplace(label, name); !fresh)
+      throw Error(fmt::format("{}: the sub-folders {} and {} are the same class", path, at->second, name),
+                  "rename one");
+    for (const fs::path& file : sorted_entries(classes[i])) {
+      if (!is_file(file) || !has_image_name(file)) continue;
+      out.files_.push_back(file.string());
+      out.labels_.push_back(label);
+    }
+  }
+  if (out.files_.empty()) throw Error(fmt::format("{}: no images in its sub-folders", path), kKinds);
+  for (int i = 0; i <= seen.rbegin()->first; ++i) out.classes.push_back(seen.contains(i) ? seen[i] : std::to_string(i));
+  return out;
+}
+
+bool is_mosaic(const std::string& path) {
+  const auto [prefix, number] = mosaic_name(path);
+  return number >= 0 && is_file(path) && fs::path(path).extension() == ".png" && !mosaic_labels(path, prefix).empty();
+}
+
+Dataset open_dataset(const std::string& path) {
+  if (!is_folder(path)) {
+    (void)file_size(path);  // says what is wrong with a path that is no file
+    return is_idx_or_gzip(path) ? DatasetReader::idx(path, labels_of(path)) : DatasetReader::mosaic(path);
+  }
+  const std::vector<fs::path> entries = sorted_entries(path);
+  if (const std::string images = idx_images_in(path, entries); !images.empty())
+    return DatasetReader::idx(images, labels_of(images));
+  std::vector<fs::path> classes;
+  std::copy_if(entries.begin(), entries.end(), std::back_inserter(classes), is_folder);
+  if (classes.empty()) throw Error(fmt::format("{}: not a data set: no sub-folders in it", path), kKinds);
+  return DatasetReader::folder(path, classes);
+}
+
+}  // namespace switchback

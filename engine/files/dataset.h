@@ -1,0 +1,41 @@
+// Labelled data sets: an idx pair, a CIFAR mosaic, or a folder with one sub-folder a class.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/files/image.h"
+
+namespace switchback {
+
+class Dataset {
+ public:
+  int64_t size() const { return int64_t(labels_.size()); }
+  int label(int64_t i) const { return labels_.at(size_t(i)); }
+  Image image(int64_t i) const;       // grey for idx files, else RGB
+  std::string path(int64_t i) const;  // of the image file, or "FILE[i]" inside a bigger one
+  std::vector<std::string> classes;   // names by label; every label is below classes.size()
+
+ private:
+  friend Dataset open_dataset(const std::string& path);
+  friend struct DatasetReader;
+  std::vector<int> labels_;
+  std::vector<std::string> files_;  // one an image, or the one file that holds all
+  int width_ = 0, height_ = 0, channels_ = 0;
+  std::vector<uint8_t> pixels_;  // (image, height, width, channels) where one file holds all
+};
+
+// PATH is
+//  - an idx images file, gzipped or not, with its labels file beside it (t10k-images-idx3-ubyte.gz and
+//    t10k-labels-idx1-ubyte.gz), or a folder with such a pair (t10k is preferred);
+//  - a CIFAR mosaic PREFIX_NNN.png of 32x32 tiles, 40 a row, 1000 a file, with PREFIX_labels*.u8 beside it, one byte
+//    an image of all of PREFIX's files;
+//  - a folder with one sub-folder of images a class: the sorted names are the classes, or, where all names are
+//    numbers, these are the labels.
+Dataset open_dataset(const std::string& path);
+
+// Whether an image file is a CIFAR mosaic by its name and its labels file: what is an image to most commands.
+bool is_mosaic(const std::string& path);
+
+}  // namespace switchback

@@ -1,0 +1,292 @@
+#include "engine/onnx/onnx.h"
+
+#include <fmt/ranges.h>
+#include <google/protobuf/stubs/logging.h>
+#include <onnx/onnx_pb.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "engine/files/files.h"
+#include "engine/onnx/onnx_graph.h"
+
+namespace switchback {
+namespace {
+
+constexpr int64_t kFirstOpset = 7, kLastOpset = 20;
+
+OnnxOperator find_operator(const std::string& name) {
+  for (const OnnxOperators* table : {&onnx_layers(), &onnx_movements()})
+    if (const auto found = table->find(name); found != table->end()) return found->second;
+  return nullptr;
+}
+
+// Names in one message: all where they are few.
+std::string listed(const std::vector<std::string>& names) {
+  std::vector<std::string> shown;
+  for (size_t i = 0; i < std::min<size_t>(names.size(), 12); ++i) shown.push_back(printable(names[i]));
+  return fmt::format("{}{}", fmt::join(shown, ", "), names.size() > shown.size() ? ", …" : "");
+}
+
+onnx::ModelProto parse(const std::string& path) {
+  const MappedFile file(path);
+  const std::span<const std::byte> bytes = file.bytes();
+  CHECK(bytes.size() <= size_t(std::numeric_limits<int>::max()),
+        "{}: {} bytes; a protocol buffer has at most 2 GiB (larger networks keep their weights in external data)", path,
+        bytes.size());
+  const google::protobuf::LogSilencer quiet;  // errors are ours to report
+  onnx::ModelProto model;
+  // From an array and not through a CodedInputStream, which gives a string that only claims its length 50 MB at once.
+  if (bytes.empty() || !model.ParseFromArray(bytes.data(), int(bytes.size())) || !model.has_graph())
+    throw Error(fmt::format("{}: not an ONNX file, or cut short", path),
+                "torch.onnx.export(model, x, 'NAME.onnx') writes one");
+  return model;
+}
+
+int64_t opset_of(const onnx::ModelProto& model, const std::string& path) {
+  int64_t opset = 0;
+  for (const auto& set : model.opset_import())
+    if (set.domain().empty() || set.domain() == "ai.onnx") opset = std::max(opset, set.version());
+  if (opset < kFirstOpset || opset > kLastOpset)
+    throw Error(fmt::format("{}: written for {}; this version reads opset {} to {}", path,
+                            opset == 0 ? "no opset of ONNX's" : fmt::format("opset {}", opset), kFirstOpset, kLastOpset),
+                "export it anew: torch.onnx.export(…, opset_version=17)");
+  return opset;
+}
+
+// Reads one file's graph.
+class Reader {
+ public:
+  Reader(const std::string& path, const OnnxOptions& options)
+      : path_(path), options_(options), model_(parse(path)), proto_(*model_.mutable_graph()), opset_(opset_of(model_, path)),
+        folder_(std::filesystem::path(path).parent_path().string()) {}
+
+  OnnxNetwork read() {
+    index();
+    const std::string output = choose_output();
+    const std::vector<bool> needed = find_needed(output);
+    check_operators(needed);
+    const std::string input = find_input(needed);
+    OnnxGraph graph(std::filesystem::path(path_).stem().string(), input_shape(input));
+    start(graph, input, output, needed);
+    for (int i = 0; i < proto_.node_size(); ++i)
+      if (needed[size_t(i)] && i != dropped_) convert(graph, i);
+    finish(graph, output);
+    return {std::move(graph.network()), std::move(graph.warnings)};
+  }
+
+ private:
+  void index();
+  std::string choose_output() const;
+  std::vector<bool> find_needed(const std::string& output) const;
+  void check_operators(const std::vector<bool>& needed) const;
+  std::string find_input(const std::vector<bool>& needed) const;
+  Shape input_shape(const std::string& input);
+  void drop_layout_change(const std::string& input, Dims& dims);
+  void start(OnnxGraph& graph, const std::string& input, const std::string& output, const std::vector<bool>& needed);
+  void load_constants(OnnxGraph& graph, const OnnxNode& node);
+  void drop_constants(OnnxGraph& graph, const OnnxNode& node);
+  void convert(OnnxGraph& graph, int i);
+  void finish(OnnxGraph& graph, const std::string& output);
+
+  std::string path_;
+  OnnxOptions options_;
+  onnx::ModelProto model_;
+  onnx::GraphProto& proto_;
+  int64_t opset_;
+  std::string folder_;
+  std::map<std::string, onnx::TensorProto*> initializers_;
+  std::map<std::string, int> makers_;  // of each tensor the node
+  int64_t batch_ = 0;    // that the file fixes; 0: open
+  Dims input_dims_;      // with a batch of 1
+  int dropped_ = -1;  // the Transpose from NHWC at the very beginning
+};
+
+void Reader::index() {
+  CHECK(proto_.sparse_initializer_size() == 0, "{}: sparse initialisers are not supported", path_);
+  for (onnx::TensorProto& tensor : *proto_.mutable_initializer())
+    if (!initializers_.emplace(tensor.name(), &tensor).second)
+      throw Error(fmt::format("{}: two initialisers are called '{}'", path_, printable(tensor.name())));
+  for (int i = 0; i < proto_.node_size(); ++i)
+    for (const std::string& tensor : proto_.node(i).output())
+      if (!tensor.empty() && !makers_.emplace(tensor, i).second)
+        throw Error(fmt::format("{}: two nodes make the tensor '{}'", path_, printable(tensor)));
+}
+
+std::string Reader::choose_output() const {
+  std::vector<std::string> names;
+  for (const auto& output : proto_.output()) names.push_back(output.name());
+  if (names.empty()) throw Error(fmt::format("{}: its graph has no output", path_));
+  if (options_.output.empty()) return names[0];
+  if (makers_.contains(options_.output)) return options_.output;
+  for (const auto& node : proto_.node())  // or a node's name
+    if (node.name() == options_.output && node.output_size() > 0) return node.output(0);
+  throw Error(fmt::format("{}: it has no output '{}'", path_, printable(options_.output)),
+              fmt::format("the preprocessing names it; outputs: {}", listed(names)));
+}
+
+// What the output depends on. The nodes' order must be one in which they can run, as ONNX wants it.
+std::vector<bool> Reader::find_needed(const std::string& output) const {
+  std::vector<bool> needed(size_t(proto_.node_size()), false);
+  const auto found = makers_.find(output);
+  if (found == makers_.end())
+    throw Error(fmt::format("{}: nothing makes its output '{}'", path_, printable(output)));
+  needed[size_t(found->second)] = true;
+  for (int i = found->second; i >= 0; --i) {
+    if (!needed[size_t(i)]) continue;
+    const onnx::NodeProto& node = proto_.node(i);
+    for (const std::string& tensor : node.input()) {
+      const auto maker = makers_.find(tensor);
+      if (tensor.empty() || maker == makers_.end()) continue;
+      if (maker->second >= i)
+        throw Error(fmt::format("{}: its graph has a cycle or is out of order: node '{}' ({}) reads '{}', which {} makes",
+                                path_, printable(OnnxNode(node, opset_, folder_).name()), printable(node.op_type()),
+                                printable(tensor),
+                                maker->second == i ? "it" : fmt::format("the later node '{}'", printable(OnnxNode(
+                                    proto_.node(maker->second), opset_, folder_).name()))),
+                    "onnx.checker.check_model says more");
+      needed[size_t(maker->second)] = true;
+    }
+  }
+  return needed;
+}
+
+void Reader::check_operators(const std::vector<bool>& needed) const {
+  for (int i = 0; i < proto_.node_size(); ++i) {
+    if (!needed[size_t(i)]) continue;
+    const OnnxNode node(proto_.node(i), opset_, folder_);
+    if (!find_operator(node.op()))
+      throw Error(fmt::format("{}: node '{}': the operator {} is not supported", path_, printable(node.name()),
+                              printable(node.op())),
+                  fmt::format("supported: {}", fmt::join(onnx_operators(), ", ")));
+  }
+}
+
+// The one input that the output depends on.
+std::string Reader::find_input(const std::vector<bool>& needed) const {
+  std::vector<std::string> found;
+  for (int i = 0; i < proto_.node_size(); ++i) {
+    if (!needed[size_t(i)]) continue;
+    for (const std::string& tensor : proto_.node(i).input()) {
+      if (tensor.empty() || makers_.contains(tensor) || initializers_.contains(tensor)) continue;
+      const auto& inputs = proto_.input();
+      if (std::none_of(inputs.begin(), inputs.end(), [&](const auto& input) { return input.name() == tensor; }))
+        throw Error(fmt::format("{}: node '{}' reads '{}', which nothing makes: an initialiser is missing", path_,
+                                printable(OnnxNode(proto_.node(i), opset_, folder_).name()), printable(tensor)));
+      if (std::find(found.begin(), found.end(), tensor) == found.end()) found.push_back(tensor);
+    }
+  }
+  if (found.size() != 1)
+    throw Error(fmt::format("{}: its output depends on {} inputs{}{}", path_, found.size(), found.empty() ? "" : ": ",
+                            listed(found)),
+                "networks of one input, the image, are supported");
+  return found[0];
+}
+
+// Images as TensorFlow has them: where all that happens to the input is a turn from NHWC to NCHW, that is left out.
+void Reader::drop_layout_change(const std::string& input, Dims& dims) {
+  int reader = -1, readers = 0;
+  for (int i = 0; i < proto_.node_size(); ++i)
+    for (const std::string& tensor : proto_.node(i).input())
+      if (tensor == input) reader = i, ++readers;
+  if (readers != 1 || dims.size() != 4) return;
+  const OnnxNode node(proto_.node(reader), opset_, folder_);
+  if (node.op() != "Transpose" || node.integers("perm", {}) != std::vector<int64_t>{0, 3, 1, 2}) return;
+  dropped_ = reader;
+  dims = {dims[0], dims[3], dims[1], dims[2]};
+}
+
+Shape Reader::input_shape(const std::string& input) {
+  const auto& inputs = proto_.input();
+  const auto found = std::find_if(inputs.begin(), inputs.end(), [&](const auto& i) { return i.name() == input; });
+  const auto& type = found->type().tensor_type();
+  CHECK(found->type().has_tensor_type() && type.has_shape(), "{}: the input '{}' is no tensor of known rank", path_,
+        printable(input));
+  if (type.elem_type() != onnx::TensorProto::FLOAT && type.elem_type() != onnx::TensorProto::FLOAT16)
+    throw Error(fmt::format("{}: the input '{}' is no float32", path_, printable(input)),
+                "networks that take floating-point images are supported, quantised ones are not");
+  Dims dims;
+  for (const auto& d : type.shape().dim()) dims.push_back(d.dim_value() > 0 ? d.dim_value() : 0);  // 0: open
+  drop_layout_change(input, dims);
+  if (dims.size() != 4 && dims.size() != 2)
+    throw Error(fmt::format("{}: the input '{}' has {} dimensions", path_, printable(input), dims.size()),
+                "[N,C,H,W] and [N,C] are supported");
+  batch_ = dims[0];
+  dims[0] = 1;
+  for (size_t i = 2; i < dims.size(); ++i)
+    if (dims[i] == 0) dims[i] = options_.size[i - 2];
+  for (size_t i = 1; i < dims.size(); ++i)
+    if (dims[i] == 0)
+      throw Error(fmt::format("{}: the file leaves the size of its input open", path_),
+                  "give --preprocess FILE.json with \"size\": [height, width], or export it with a fixed size");
+  check_sizes(dims, "an input with a dimension", 1);
+  input_dims_ = dims;
+  return shape_of(dims);
+}
+
+void Reader::start(OnnxGraph& graph, const std::string& input, const std::string& output,
+                   const std::vector<bool>& needed) {
+  graph.batch = batch_;
+  graph.output = output;
+  std::map<std::string, int> readers{{output, 1}};
+  for (int i = 0; i < proto_.node_size(); ++i)
+    if (needed[size_t(i)])
+      for (const std::string& tensor : proto_.node(i).input()) ++readers[tensor];
+  graph.set_readers(std::move(readers));
+  graph.set(dropped_ >= 0 ? proto_.node(dropped_).output(0) : input, OnnxValue{nullptr, 0, input_dims_});
+}
+
+// Initialisers become values when somebody reads them, so that those of other outputs cost nothing.
+void Reader::load_constants(OnnxGraph& graph, const OnnxNode& node) {
+  for (int k = 0; k < node.inputs(); ++k) {
+    if (!node.has_input(k) || graph.knows(node.input(k))) continue;
+    const auto found = initializers_.find(node.input(k));
+    CHECK(found != initializers_.end(), "its input '{}' is not there", printable(node.input(k)));
+    graph.set(node.input(k), read_onnx_tensor(*found->second, folder_));
+  }
+}
+
+// Weights are large: what nobody else reads need not stay.
+void Reader::drop_constants(OnnxGraph& graph, const OnnxNode& node) {
+  for (int k = 0; k < node.inputs(); ++k) {
+    const auto found = initializers_.find(node.input(k));
+    if (found == initializers_.end() || !graph.only_reader(node.input(k))) continue;
+    graph.forget(node.input(k));
+    found->second->Clear();
+  }
+}
+
+void Reader::convert(OnnxGraph& graph, int i) {
+  const OnnxNode node(proto_.node(i), opset_, folder_);
+  try {
+    CHECK(node.outputs() > 0, "it has no output");
+    load_constants(graph, node);
+    find_operator(node.op())(graph, node);
+    node.check_all_read();
+    drop_constants(graph, node);
+  } catch (const Error& e) {
+    throw Error(fmt::format("{}: node '{}' ({}): {}", path_, printable(node.name()), node.op(), e.what()), e.hint);
+  }
+}
+
+void Reader::finish(OnnxGraph& graph, const std::string& output) {
+  const OnnxValue value = graph.value(output);
+  Network& network = graph.network();
+  if (value.constant || value.node == 0)
+    throw Error(fmt::format("{}: its output '{}' does not depend on any layer", path_, printable(output)));
+  CHECK(value.node == network.output(), "{}: its output '{}' is not its last layer", path_, printable(output));
+}
+
+}  // namespace
+
+std::vector<std::string> onnx_operators() {
+  std::vector<std::string> names;
+  for (const OnnxOperators* table : {&onnx_layers(), &onnx_movements()})
+    for (const auto& [name, function] : *table) names.emplace_back(name);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+OnnxNetwork read_onnx(const std::string& path, const OnnxOptions& options) { return Reader(path, options).read(); }
+
+}  // namespace switchback

@@ -1,0 +1,90 @@
+// The network as it grows while an ONNX graph is read node by node (onnx.cpp); the operators' functions work on it.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/network.h"
+#include "engine/onnx/onnx_file.h"
+
+namespace switchback {
+
+// What a tensor of the graph is. Of an input-dependent one, `dims` are ONNX's, with a batch of 1 in front, and `node`
+// holds its elements in this order, though its own Shape may group them otherwise: reshapes cost nothing until somebody
+// asks for a shape.
+struct OnnxValue {
+  std::shared_ptr<const OnnxConstant> constant;  // null: `node` makes it
+  int node = -1;
+  Dims dims;
+};
+
+class OnnxGraph {
+ public:
+  OnnxGraph(const std::string& name, Shape input) : network_(name, input), shapes_{input} {}
+
+  // ---- tensors
+  void set(const std::string& tensor, OnnxValue value) { values_[tensor] = std::move(value); }
+  void set(const OnnxNode& n, OnnxValue value, int output = 0) { set(n.output(output), std::move(value)); }
+  void set(const std::string& tensor, OnnxConstant constant);
+  void set(const OnnxNode& n, OnnxConstant constant, int output = 0) { set(n.output(output), std::move(constant)); }
+  void forget(const std::string& tensor) { values_.erase(tensor); }
+  bool knows(const std::string& tensor) const { return values_.contains(tensor); }
+  const OnnxValue& value(const std::string& tensor) const { return values_.at(tensor); }
+  const OnnxValue& value(const OnnxNode& n, int input) const;
+  bool is_constant(const OnnxNode& n, int input) const { return value(n, input).constant != nullptr; }
+  bool all_constant(const OnnxNode& n) const;  // of the inputs that are there
+  // Throws where an input decides about it.
+  const OnnxConstant& constant(const OnnxNode& n, int input, const std::string& what) const;
+  std::vector<int64_t> ints(const OnnxNode& n, int input, const std::string& what) const;
+  float scalar(const OnnxNode& n, int input, const std::string& what) const;
+  // Who reads a tensor; the graph's output counts as read once more.
+  void set_readers(std::map<std::string, int> readers) { readers_ = std::move(readers); }
+  bool only_reader(const std::string& tensor) const;
+
+  // ---- layers
+  // The node that holds input `input` of n in the grouping that its dims say (see shape_of), made where there is none.
+  int node(const OnnxNode& n, int input);
+  int node_shaped(const OnnxNode& n, const OnnxValue& value, const Dims& dims);
+  Dims map_dims(const OnnxNode& n, int input) const;  // those of [1,c,h,w]; throws where it is something else
+  int add(const OnnxNode& n, Layer layer, std::vector<int> inputs, const std::string& name = "");
+  int make(const OnnxNode& n, Layer layer, std::vector<int> inputs);  // add, as output 0, with the rank of input 0
+  int make(const OnnxNode& n, Layer layer, std::vector<int> inputs, size_t rank);
+  // The same elements under other dims. Features get a Flatten at once, since that is what users see.
+  void regroup(const OnnxNode& n, const OnnxValue& value, Dims dims);
+  Node& layer(int node) { return network_.nodes[size_t(node)]; }
+  Shape shape(int node) const { return shapes_[size_t(node)]; }
+  void parameter(int node, Tensor Node::*which, const std::vector<float>& values, Dims dims);
+
+  Network& network() { return network_; }
+  std::vector<std::string> warnings;
+  int64_t batch = 0;        // that the file fixes; 0: none
+  std::string output;       // the tensor that the network ends with
+
+ private:
+  std::string unique(const std::string& name);
+  Network network_;
+  std::vector<Shape> shapes_;  // of every node
+  std::set<std::string> names_ = {"x"};
+  std::map<std::string, OnnxValue> values_;
+  std::map<std::string, int> readers_;
+};
+
+// [1,c,h,w], [1,c,h] and [1,c] as shapes; throws for others.
+Shape shape_of(const Dims& dims);
+
+// Attributes and inputs that are sizes: inside [least, most], so that sums of them cannot overflow.
+inline constexpr int64_t kMostOnnxSize = 1 << 20;
+std::vector<int64_t> sizes(const OnnxNode& n, std::string_view attribute, std::vector<int64_t> otherwise, int64_t least);
+void check_sizes(const std::vector<int64_t>& values, const std::string& what, int64_t least);
+
+using OnnxOperator = void (*)(OnnxGraph&, const OnnxNode&);
+using OnnxOperators = std::map<std::string_view, OnnxOperator>;
+const OnnxOperators& onnx_layers();     // onnx_layers.cpp: convolutions, pools, norms, activations, arithmetic
+const OnnxOperators& onnx_movements();  // onnx_movements.cpp: what moves, cuts and joins, and computes sizes
+
+}  // namespace switchback

@@ -1,0 +1,263 @@
+// Checks, choice of algorithm and dispatch. The algorithm is a function of the layer and the size of one image, never of
+// the batch: results do not depend on how a batch is split.
+#include "kernels/conv/conv.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/check.h"
+#include "kernels/conv/conv_im2col.h"
+#include "kernels/device/device_ops.h"
+#include "kernels/conv/dnnl.h"
+#include "kernels/conv/winograd.h"
+
+namespace switchback {
+
+Conv2d conv2d(int64_t in_channels, int64_t out_channels, int64_t kernel, int64_t stride, int64_t padding,
+              int64_t dilation, int64_t groups, bool has_bias) {
+  return {.in_channels = in_channels, .out_channels = out_channels, .kernel_h = kernel, .kernel_w = kernel,
+          .stride_h = stride, .stride_w = stride, .pad_top = padding, .pad_left = padding, .pad_bottom = padding,
+          .pad_right = padding, .dilation_h = dilation, .dilation_w = dilation, .groups = groups,
+          .has_bias = has_bias};
+}
+
+Shape output_shape(const Conv2d& c, Shape x) {
+  CHECK(c.in_channels > 0 && c.out_channels > 0 && c.groups > 0 && c.in_channels % c.groups == 0 &&
+            c.out_channels % c.groups == 0,
+        "convolution: {} -> {} channels do not divide into {} groups", c.in_channels, c.out_channels, c.groups);
+  CHECK(c.kernel_h > 0 && c.kernel_w > 0 && c.stride_h > 0 && c.stride_w > 0 && c.dilation_h > 0 && c.dilation_w > 0 &&
+            c.pad_top >= 0 && c.pad_left >= 0 && c.pad_bottom >= 0 && c.pad_right >= 0,
+        "convolution: kernel {}x{}, stride {}x{}, dilation {}x{} must be positive and padding not negative", c.kernel_h,
+        c.kernel_w, c.stride_h, c.stride_w, c.dilation_h, c.dilation_w);
+  CHECK(x.c == c.in_channels, "convolution: input has {} channels, weights expect {}", x.c, c.in_channels);
+  const int64_t span_h = c.dilation_h * (c.kernel_h - 1) + 1, span_w = c.dilation_w * (c.kernel_w - 1) + 1;
+  const int64_t padded_h = x.h + c.pad_top + c.pad_bottom, padded_w = x.w + c.pad_left + c.pad_right;
+  CHECK(span_h <= padded_h && span_w <= padded_w, "convolution: kernel {}x{} exceeds the padded input {}x{}", span_h,
+        span_w, padded_h, padded_w);
+  return {x.n, c.out_channels, (padded_h - span_h) / c.stride_h + 1, (padded_w - span_w) / c.stride_w + 1};
+}
+
+// Weights in the layouts that algorithms ask for, made at first use.
+struct ConvWeights::Packed {
+  std::vector<float> winograd, im2col_forward, im2col_backward;
+  DnnlWeights dnnl;
+};
+
+ConvWeights::ConvWeights(const Conv2d& conv, const float* weight, std::vector<float> bias, std::vector<float> scale)
+    : conv_(conv), weight_(weight), bias_(std::move(bias)), scale_(std::move(scale)),
+      packed_(std::make_shared<Packed>()), device_(std::make_shared<DeviceCache>()) {}
+ConvWeights::~ConvWeights() = default;
+ConvWeights::ConvWeights(ConvWeights&&) noexcept = default;
+ConvWeights& ConvWeights::operator=(ConvWeights&&) noexcept = default;
+
+ConvWeights ConvWeights::without_bias(const Conv2d& conv) const {
+  CHECK(conv.in_channels == conv_.in_channels && conv.out_channels == conv_.out_channels && conv.groups == conv_.groups &&
+            conv.kernel_h == conv_.kernel_h && conv.kernel_w == conv_.kernel_w,
+        "convolution: other weights are wanted, not these under another padding");
+  ConvWeights same(conv, weight_, {}, scale_);
+  same.packed_ = packed_;
+  same.device_ = device_;
+  return same;
+}
+
+// [panels][rows][columns of the panel], value(row, column) and zeros behind the last column.
+template <typename Value>
+static void pack_panels(int64_t rows, int64_t columns, float* packed, const Value& value) {
+  for (int64_t first = 0; first < columns; first += kIm2colPanel) {
+    const int64_t real = std::min(kIm2colPanel, columns - first), width = round_up(real, 16);
+    for (int64_t r = 0; r < rows; ++r, packed += width)
+      for (int64_t j = 0; j < width; ++j) packed[j] = j < real ? value(r, first + j) : 0.f;
+  }
+}
+
+void pack_im2col_forward(const ConvWeights& weights, float* packed) {
+  const Conv2d& c = weights.conv();
+  const int64_t span = c.kernel_w * c.in_channels;
+  pack_panels(c.kernel_h * span, c.out_channels, packed, [&](int64_t row, int64_t o) {
+    return weights.weight(o, row % c.in_channels, row / span, row % span / c.in_channels);
+  });
+}
+
+void pack_im2col_backward(const ConvWeights& weights, float* packed) {
+  const Conv2d& c = weights.conv();
+  if (is_pointwise(c))
+    return pack_panels(c.out_channels, c.in_channels, packed,
+                       [&](int64_t o, int64_t i) { return weights.weight(o, i, 0, 0); });
+  const int64_t columns = round_up(c.kernel_h * c.kernel_w * c.in_channels, 16);
+  std::fill_n(packed, c.out_channels * columns, 0.f);
+  for (int64_t o = 0; o < c.out_channels; ++o, packed += columns)
+    for (int64_t r = 0; r < c.kernel_h; ++r)
+      for (int64_t s = 0; s < c.kernel_w; ++s)
+        for (int64_t i = 0; i < c.in_channels; ++i)
+          packed[(r * c.kernel_w + s) * c.in_channels + i] = weights.weight(o, i, r, s);
+}
+
+namespace {
+
+// The packed weights of one algorithm, made at first use.
+template <typename Pack>
+const float* packed_once(std::vector<float>& packed, int64_t size, const ConvWeights& weights, const Pack& pack) {
+  if (packed.empty()) {
+    packed.resize(size_t(size));
+    pack(weights, packed.data());
+  }
+  return packed.data();
+}
+
+void pack_winograd(const ConvWeights& weights, float* packed) {
+  const Conv2d& c = weights.conv();
+  constexpr int64_t B = kWinogradBlock;
+#pragma omp parallel for schedule(static)
+  for (int64_t o = 0; o < c.out_channels; ++o)
+    for (int64_t i = 0; i < c.in_channels; ++i) {
+      float* block = packed + ((o / B) * (c.in_channels / B) + i / B) * 9 * B * B + i % B * B + o % B;
+      for (int64_t tap = 0; tap < 9; ++tap) block[tap * B * B] = weights.weight(o, i, tap / 3, tap % 3);
+    }
+}
+
+enum class Algorithm { winograd, im2col, direct };
+
+bool winograd_fits(const Conv2d& c, DType dtype) {
+  return dtype == DType::f32 && c.kernel_h == 3 && c.kernel_w == 3 && c.stride_h == 1 && c.stride_w == 1 &&
+         c.dilation_h == 1 && c.dilation_w == 1 && c.groups == 1 && c.in_channels % kWinogradBlock == 0 &&
+         c.out_channels % kWinogradBlock == 0 && cpu_features().avx2;
+}
+
+Algorithm choose(const Context& ctx, const Conv2d& c, Shape x, DType dtype) {
+  if (ctx.conv == ConvAlgorithm::own || ctx.conv == ConvAlgorithm::gemm || ctx.conv == ConvAlgorithm::vendor)
+    throw Error("own, gemm and vendor convolutions are for GPUs",
+                "on the CPU convolutions are auto, direct or winograd", true);
+  const Shape y = output_shape(c, x);
+  if (winograd_fits(c, dtype) && ctx.conv != ConvAlgorithm::direct) {
+    // Its rounding error grows with the square root of the channels and reaches 1.7e-6 at 512 (2e-6 is the limit for
+    // `automatic`); on maps smaller than one 4x4 tile it saves nothing.
+    const bool worth = y.h >= 4 && y.w >= 4 && std::max(c.in_channels, c.out_channels) <= 512;
+    if (ctx.conv == ConvAlgorithm::winograd || worth) return Algorithm::winograd;
+  }
+  const int64_t weights = c.kernel_h * c.kernel_w * c.in_channels * c.out_channels;
+  const bool few_channels = c.in_channels <= 4 && c.kernel_h * c.kernel_w <= 256, tiny = weights <= 65536 && y.h * y.w <= 256;
+  const bool plain = dtype == DType::f32 && c.groups == 1 && c.dilation_h == 1 && c.dilation_w == 1 && cpu_features().avx2;
+  return plain && (few_channels || tiny || is_pointwise(c)) ? Algorithm::im2col : Algorithm::direct;
+}
+
+bool avx512() { return cpu_features().avx512; }
+
+// oneDNN runs as many images at a time as leave the result in the cache for the epilogue that follows.
+int64_t images_at_a_time(Shape in, Shape out, DType dtype, bool epilogue) {
+  if (!epilogue) return in.n;
+  const int64_t bytes = (in.item() + out.item()) * int64_t(size_of(dtype));
+  return std::clamp<int64_t>((int64_t(8) << 20) / bytes, 1, in.n);
+}
+
+template <typename AnyEpilogue>
+void run_direct(Context& ctx, const ConvWeights& weights, ConstView in, View out, bool backward, bool finish,
+                const AnyEpilogue& epilogue, DnnlWeights& packed) {
+  const int before = omp_get_max_threads(), threads = ctx.thread_count();
+  if (threads != before) omp_set_num_threads(threads);  // oneDNN asks OpenMP
+  const Shape x = backward ? out.shape : in.shape;
+  const int64_t step = images_at_a_time(in.shape, out.shape, in.dtype, finish);
+  for (int64_t first = 0; first < x.n; first += step) {
+    const int64_t count = std::min(step, x.n - first);
+    const DnnlConv& conv = dnnl_conv(ctx, {weights.conv(), x.with_n(count), in.dtype, backward,
+                                           !backward && weights.bias() != nullptr, threads});
+    const size_t size = size_of(in.dtype);
+    dnnl_conv_run(ctx, conv, weights, packed, in.as<char>() + size_t(first * in.shape.item()) * size,
+                  out.as<char>() + size_t(first * out.shape.item()) * size, backward);
+    if (finish) apply_epilogue(ctx, out, epilogue, first, first + count);
+  }
+  if (threads != before) omp_set_num_threads(before);
+}
+
+void check_views(const Context& ctx, const ConvWeights& weights, ConstView x, ConstView y, const MaxPool2d* pool) {
+  Shape want = output_shape(weights.conv(), x.shape);
+  if (pool) want = output_shape(*pool, want);
+  CHECK(want == y.shape, "convolution: output is [{},{},{},{}], the layer gives [{},{},{},{}]", y.shape.n, y.shape.c,
+        y.shape.h, y.shape.w, want.n, want.c, want.h, want.w);
+  CHECK(x.dtype == y.dtype, "convolution: {} in, {} out", name_of(x.dtype), name_of(y.dtype));
+  if (ctx.gpu) return;
+  CHECK(x.dtype != DType::f16, "convolution: the CPU does float32 and bfloat16, not float16");
+  CHECK(!pool, "convolution: the CPU does not fuse pools");
+}
+
+// Gates are needed where a rule looks at them.
+void check_gates(const BackwardEpilogue& e) {
+  CHECK(!e.relu || !e.rule.gate_forward || e.gates, "convolution backward: the rule needs gate bits and there are none");
+}
+
+}  // namespace
+
+bool conv2d_fuses_pool(Context& ctx, const Conv2d& conv, Shape x, DType dtype, const MaxPool2d& pool) {
+  return ctx.gpu && ctx.gpu->ops->conv2d_fuses_pool(ctx, conv, x, dtype, pool);
+}
+
+void conv2d_forward(Context& ctx, const ConvWeights& weights, ConstView x, View y, const Epilogue& epilogue) {
+  check_views(ctx, weights, x, y, epilogue.pool);
+  CHECK(!epilogue.pool || !epilogue.residual, "convolution: no residual can be added before a fused pool");
+  if (ctx.gpu) return ctx.gpu->ops->conv2d_forward(ctx, weights, x, y, epilogue);
+  const Conv2d& c = weights.conv();
+  auto& packed = weights.packed();
+  switch (choose(ctx, c, x.shape, x.dtype)) {
+    case Algorithm::winograd: {
+      const float* w = packed_once(packed.winograd, 9 * c.in_channels * c.out_channels, weights, pack_winograd);
+      const WinogradProblem problem{.x = x.as<float>(), .n = x.shape.n, .h = x.shape.h, .w = x.shape.w, .c = x.shape.c,
+                                    .y = y.as<float>(), .p = y.shape.h, .q = y.shape.w, .k = y.shape.c,
+                                    .pad_top = c.pad_top, .pad_left = c.pad_left, .packed = w,
+                                    .packed_c = c.in_channels, .transposed = false, .bias = weights.bias(),
+                                    .forward = &epilogue};
+      return avx512() ? winograd_avx512(ctx, problem) : winograd_avx2(ctx, problem);
+    }
+    case Algorithm::im2col: {
+      const int64_t size = c.kernel_h * c.kernel_w * c.in_channels * round_up(c.out_channels, 16);
+      const float* w = packed_once(packed.im2col_forward, size, weights, pack_im2col_forward);
+      const Im2colProblem problem{c, w, weights.bias(), x, y, &epilogue};
+      return avx512() ? im2col_forward_avx512(ctx, problem) : im2col_forward_avx2(ctx, problem);
+    }
+    case Algorithm::direct:
+      return run_direct(ctx, weights, x, y, false, epilogue.relu || epilogue.residual, epilogue, packed.dnnl);
+  }
+}
+
+void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy, View dx,
+                          const BackwardEpilogue& epilogue) {
+  check_views(ctx, weights, dx, dy, nullptr);
+  check_gates(epilogue);
+  CHECK(!epilogue.other || epilogue.other != dx.data, "convolution backward: `other` must not be dx itself");
+  if (ctx.gpu) return ctx.gpu->ops->conv2d_backward_data(ctx, weights, dy, dx, epilogue);
+  const Conv2d& c = weights.conv();
+  auto& packed = weights.packed();
+  switch (choose(ctx, c, dx.shape, dx.dtype)) {
+    case Algorithm::winograd: {
+      const float* w = packed_once(packed.winograd, 9 * c.in_channels * c.out_channels, weights, pack_winograd);
+      const WinogradProblem problem{.x = dy.as<float>(), .n = dy.shape.n, .h = dy.shape.h, .w = dy.shape.w,
+                                    .c = dy.shape.c, .y = dx.as<float>(), .p = dx.shape.h, .q = dx.shape.w,
+                                    .k = dx.shape.c, .pad_top = 2 - c.pad_top, .pad_left = 2 - c.pad_left,
+                                    .packed = w, .packed_c = c.in_channels, .transposed = true,
+                                    .backward = &epilogue};
+      return avx512() ? winograd_avx512(ctx, problem) : winograd_avx2(ctx, problem);
+    }
+    case Algorithm::im2col: {
+      const int64_t size = c.out_channels * round_up(c.kernel_h * c.kernel_w * c.in_channels, 16);
+      const float* w = packed_once(packed.im2col_backward, size, weights, pack_im2col_backward);
+      const Im2colProblem problem{.conv = c, .packed = w, .bias = nullptr, .in = dy, .out = dx, .backward = &epilogue};
+      return avx512() ? im2col_backward_avx512(ctx, problem) : im2col_backward_avx2(ctx, problem);
+    }
+    case Algorithm::direct:
+      return run_direct(ctx, weights, dy, dx, true, epilogue.relu || epilogue.other, epilogue, packed.dnnl);
+  }
+}
+
+std::string conv2d_algorithm(Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward) {
+  if (ctx.gpu) return ctx.gpu->ops->conv2d_algorithm(ctx, weights, x, dtype, backward);
+  switch (choose(ctx, weights.conv(), x, dtype)) {
+    case Algorithm::winograd: return "winograd";
+    case Algorithm::im2col: return "im2col";
+    case Algorithm::direct: break;
+  }
+  const DnnlConv& conv = dnnl_conv(ctx, {weights.conv(), x, dtype, backward, !backward && weights.bias() != nullptr,
+                                         ctx.thread_count()});
+  return "direct:" + conv.implementation;
+}
+
+}  // namespace switchback

@@ -1,0 +1,266 @@
+// Convolutions on a GPU: packed weights and the choice of a kernel, by the layer and the size of one image, never by
+// the batch. Only `automatic` looks at the batch: it takes cuDNN where that was faster when both were timed.
+#include "kernels/conv/conv.cuh"
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "kernels/device/ops.cuh"
+
+namespace switchback::SB_DEVICE {
+
+namespace {
+
+constexpr int64_t kTile = 16;  // a cache line of floats
+
+// Channels [o, o + os) x [i, i + is) of all taps, [o][i][tap]: read along the rows of OIHW.
+void read_tile(const ConvWeights& weights, int64_t o, int64_t os, int64_t i, int64_t is, float* tile) {
+  const Conv2d& c = weights.conv();
+  for (int64_t a = o; a < o + os; ++a)
+    for (int64_t b = i; b < i + is; ++b)
+      for (int64_t r = 0; r < c.kernel_h; ++r)
+        for (int64_t s = 0; s < c.kernel_w; ++s) *tile++ = weights.weight(a, b, r, s);
+}
+
+// Tile by tile, so that both the OIHW rows and what is written lie close: weights have up to 100 million elements.
+template <typename T>
+std::vector<char> pack(const ConvWeights& weights, ConvPacking packing) {
+  const Conv2d& c = weights.conv();
+  const int64_t taps = c.kernel_h * c.kernel_w, group_c = c.in_channels / c.groups, group_k = c.out_channels / c.groups;
+  std::vector<char> bytes(size_t(c.out_channels * taps * group_c) * sizeof(T));
+  T* packed = reinterpret_cast<T*>(bytes.data());
+  const auto place = [&](int64_t o, int64_t i, int64_t tap) {
+    switch (packing) {
+      case ConvPacking::krsc: return (o * taps + tap) * group_c + i;
+      case ConvPacking::crsk: return ((o / group_k * group_c + i) * taps + tap) * group_k + o % group_k;
+      default: return (tap * group_c + i) * c.out_channels + o;
+    }
+  };
+  std::vector<float> tile(size_t(kTile * kTile * taps));
+  for (int64_t o = 0; o < c.out_channels; o += kTile) {
+    const int64_t os = std::min(kTile, c.out_channels - o);
+    for (int64_t i = 0; i < group_c; i += kTile) {
+      const int64_t is = std::min(kTile, group_c - i);
+      read_tile(weights, o, os, i, is, tile.data());
+      const auto write = [&](int64_t a, int64_t b, int64_t tap) {
+        packed[place(o + a, i + b, tap)] = T(tile[size_t((a * is + b) * taps + tap)]);
+      };
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        if (packing == ConvPacking::krsc)
+          for (int64_t a = 0; a < os; ++a)
+            for (int64_t b = 0; b < is; ++b) write(a, b, tap);
+        else
+          for (int64_t b = 0; b < is; ++b)
+            for (int64_t a = 0; a < os; ++a) write(a, b, tap);
+      }
+    }
+  }
+  return bytes;
+}
+
+}  // namespace
+
+const void* packed_weights(Context& ctx, const ConvWeights& weights, ConvPacking packing, DType dtype) {
+  if (packing == ConvPacking::bias) {
+    if (!weights.bias()) return nullptr;
+    return weights.device().get(ctx, int(packing), [&] {
+      const char* bias = reinterpret_cast<const char*>(weights.bias());
+      return std::vector<char>(bias, bias + size_t(weights.conv().out_channels) * sizeof(float));
+    });
+  }
+  return weights.device().get(ctx, int(packing) + 4 * int(dtype), [&] {
+    std::vector<char> bytes;
+    by_type(dtype, [&](auto type) { bytes = pack<decltype(type)>(weights, packing); });
+    return bytes;
+  });
+}
+
+ConvSize conv_size(const Conv2d& c, Shape x) {
+  const Shape y = output_shape(c, x);
+  CHECK(x.item() <= INT32_MAX && y.item() <= INT32_MAX && x.n <= INT32_MAX,
+        "convolution: an image of [{},{},{}] -> [{},{},{}] has more than 2^31 elements", x.c, x.h, x.w, y.c, y.h, y.w);
+  return {.n = int(x.n), .h = int(x.h), .w = int(x.w), .c = int(x.c), .p = int(y.h), .q = int(y.w), .k = int(y.c),
+          .kernel_h = int(c.kernel_h), .kernel_w = int(c.kernel_w), .stride_h = int(c.stride_h),
+          .stride_w = int(c.stride_w), .pad_top = int(c.pad_top), .pad_left = int(c.pad_left),
+          .dilation_h = int(c.dilation_h), .dilation_w = int(c.dilation_w), .group_c = int(c.in_channels / c.groups),
+          .group_k = int(c.out_channels / c.groups)};
+}
+
+dim3 image_grid(int64_t per_image, int64_t images) {
+  const int64_t y = std::min<int64_t>(images, 65535);
+  return dim3(unsigned(per_image), unsigned(y), unsigned(ceil_div(images, y)));
+}
+
+Launch warp_launch(const char* op, Shape shape, int64_t units) {
+  const int64_t warps = std::min<int64_t>(units, 4);
+  return {op, shape, image_grid(ceil_div(units, warps), shape.n), dim3(unsigned(32 * warps))};
+}
+
+namespace {
+
+// Layers this small gain more from one launch less than from a faster product.
+constexpr int64_t kSmallFlops = 20'000'000;
+
+enum class Kernel { direct, depthwise, first, whole_map, gemm, cudnn };
+
+void check_choice(const Context& ctx) {
+  if (ctx.conv == ConvAlgorithm::winograd)
+    throw Error("winograd convolutions are for the CPU", "on a GPU convolutions are auto, own, direct, gemm or vendor",
+                true);
+}
+
+Kernel own_kernel(const Context& ctx, const Conv2d& conv, Shape x, DType dtype, bool backward) {
+  if (ctx.conv == ConvAlgorithm::direct) return Kernel::direct;
+  const bool product = gemm_fits(conv, x, dtype, backward);
+  if (ctx.conv == ConvAlgorithm::gemm) return product ? Kernel::gemm : Kernel::direct;
+  if (whole_map_fits(conv, x)) return Kernel::whole_map;
+  if (depthwise_fits(conv)) return Kernel::depthwise;
+  if (first_layer_fits(conv, backward)) return Kernel::first;
+  return product ? Kernel::gemm : Kernel::direct;
+}
+
+// What one timing was of.
+struct Problem {
+  Conv2d conv;
+  Shape x;
+  DType dtype;
+  bool backward, tf32;
+  bool operator==(const Problem&) const = default;
+};
+
+struct Timed {
+  Problem problem;
+  bool cudnn_faster;
+};
+std::vector<Timed>& timings(Context& ctx) {  // kept with the GPU
+  if (!ctx.gpu->tuning) ctx.gpu->tuning = std::make_shared<std::vector<Timed>>();
+  return *static_cast<std::vector<Timed>*>(ctx.gpu->tuning.get());
+}
+const Timed* find_timed(Context& ctx, const Problem& problem) {
+  for (const Timed& t : timings(ctx))
+    if (t.problem == problem) return &t;
+  return nullptr;
+}
+
+template <typename Work>
+double median_milliseconds(Context& ctx, const Work& work) {
+  work();  // packs weights, finds algorithms
+  double ms[3];
+  for (double& t : ms) t = ctx.gpu->ops->milliseconds(*ctx.gpu, work);
+  std::sort(ms, ms + 3);
+  return ms[1];
+}
+
+// The kernel for `problem`; run(kernel) runs it, and may be called several times.
+template <typename Run>
+Kernel choose(Context& ctx, const Problem& problem, const Run& run) {
+  const Kernel own = own_kernel(ctx, problem.conv, problem.x, problem.dtype, problem.backward);
+  const bool vendor = ctx.conv == ConvAlgorithm::vendor;
+  if (!vendor && ctx.conv != ConvAlgorithm::automatic) return own;
+  if (own == Kernel::whole_map) return own;  // linear layers choose for themselves
+  std::string why_not;
+  const bool found = cudnn_found(ctx, why_not);
+  if (vendor && !found) throw Error("cuDNN cannot be used: " + why_not, "--conv own needs no vendor library");
+  if (!found || !cudnn_fits(ctx, problem.conv, problem.x, problem.dtype, problem.backward, why_not)) return own;
+  if (vendor) return Kernel::cudnn;
+  if (const Timed* known = find_timed(ctx, problem)) return known->cudnn_faster ? Kernel::cudnn : own;
+  if constexpr (std::is_null_pointer_v<Run>) {
+    return own;
+  } else {
+    if (ctx.gpu->capturing) return own;  // a recording cannot be timed
+    double cudnn = std::numeric_limits<double>::infinity();
+    try {
+      cudnn = median_milliseconds(ctx, [&] { run(Kernel::cudnn); });
+    } catch (const OutOfMemory&) {  // no room for its workspace; ours may need none
+    }
+    const double ours = median_milliseconds(ctx, [&] { run(own); });
+    timings(ctx).push_back({problem, cudnn < ours});
+    return cudnn < ours ? Kernel::cudnn : own;
+  }
+}
+
+bool gemm_takes_pool(Context& ctx, const Conv2d& conv, Shape x, DType dtype, const MaxPool2d& pool) {
+  return own_kernel(ctx, conv, x, dtype, false) == Kernel::gemm && gemm_fuses_pool(conv, x, dtype, pool);
+}
+
+bool direct_takes_pool(const Conv2d& conv, Shape x, const MaxPool2d& pool) {
+  const Shape y = output_shape(conv, x);
+  return 2 * y.item() * conv.kernel_h * conv.kernel_w * conv.in_channels / conv.groups <= kSmallFlops &&
+         direct_fuses_pool(pool, y);
+}
+
+}  // namespace
+
+// Fusing a pool ties a layer to our kernel; `automatic` does so only where the layer is small or there is no other.
+bool conv2d_fuses_pool(Context& ctx, const Conv2d& conv, Shape x, DType dtype, const MaxPool2d& pool) {
+  check_choice(ctx);
+  std::string why_not;
+  if (ctx.conv == ConvAlgorithm::vendor) return false;
+  if (direct_takes_pool(conv, x, pool)) return true;
+  if (ctx.conv == ConvAlgorithm::automatic && cudnn_found(ctx, why_not)) return false;
+  return gemm_takes_pool(ctx, conv, x, dtype, pool);
+}
+
+void conv2d_forward(Context& ctx, const ConvWeights& weights, ConstView x, View y, const Epilogue& epilogue) {
+  check_choice(ctx);
+  const Conv2d& conv = weights.conv();
+  const auto run = [&](Kernel kernel) {
+    switch (kernel) {
+      case Kernel::direct: return direct_forward(ctx, weights, x, y, epilogue);
+      case Kernel::depthwise: return depthwise_forward(ctx, weights, x, y, epilogue);
+      case Kernel::first: return first_layer_forward(ctx, weights, x, y, epilogue);
+      case Kernel::whole_map: return whole_map_forward(ctx, weights, x, y, epilogue);
+      case Kernel::gemm: return gemm_forward(ctx, weights, x, y, epilogue);
+      case Kernel::cudnn: return cudnn_forward(ctx, weights, x, y, epilogue);
+    }
+  };
+  if (epilogue.pool) {
+    CHECK(SB_DEVICE::conv2d_fuses_pool(ctx, conv, x.shape, x.dtype, *epilogue.pool),
+          "convolution: a {}x{} pool cannot be fused behind this layer", epilogue.pool->kernel_h,
+          epilogue.pool->kernel_w);
+    return run(gemm_takes_pool(ctx, conv, x.shape, x.dtype, *epilogue.pool) ? Kernel::gemm : Kernel::direct);
+  }
+  // Libraries write whole maps only.
+  if (epilogue.pitch) return run(own_kernel(ctx, conv, x.shape, x.dtype, false));
+  run(choose(ctx, {conv, x.shape, x.dtype, false, ctx.tf32}, run));
+}
+
+void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy, View dx,
+                          const BackwardEpilogue& epilogue) {
+  check_choice(ctx);
+  const auto run = [&](Kernel kernel) {
+    switch (kernel) {
+      case Kernel::direct: return direct_backward(ctx, weights, dy, dx, epilogue);
+      case Kernel::depthwise: return depthwise_backward(ctx, weights, dy, dx, epilogue);
+      case Kernel::first: return first_layer_backward(ctx, weights, dy, dx, epilogue);
+      case Kernel::whole_map: return whole_map_backward(ctx, weights, dy, dx, epilogue);
+      case Kernel::gemm: return gemm_backward(ctx, weights, dy, dx, epilogue);
+      case Kernel::cudnn: return cudnn_backward(ctx, weights, dy, dx, epilogue);
+    }
+  };
+  run(choose(ctx, {weights.conv(), dx.shape, dx.dtype, true, ctx.tf32}, run));
+}
+
+// Of `automatic`: cuDNN only where it has been timed.
+std::string conv2d_algorithm(Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward) {
+  check_choice(ctx);
+  switch (choose(ctx, {weights.conv(), x, dtype, backward, ctx.tf32}, nullptr)) {
+    case Kernel::direct: return "direct";
+    case Kernel::depthwise: return "depthwise";
+    case Kernel::first: return "first";
+    case Kernel::whole_map: return "linear";
+    case Kernel::gemm: return gemm_name(ctx, weights.conv(), x, dtype, backward);
+    case Kernel::cudnn: return "cudnn";
+  }
+  return {};
+}
+
+std::optional<GemmOffer> conv2d_gemm(Context& ctx, const Conv2d& conv, Shape x, DType dtype, bool backward) {
+  const Kernel kernel = own_kernel(ctx, conv, x, dtype, backward);
+  if (kernel == Kernel::gemm) return gemm_offer(ctx, conv, x, dtype, backward);
+  if (kernel != Kernel::whole_map) return {};
+  return linear_gemm(ctx, {conv.kernel_h * conv.kernel_w * conv.in_channels, conv.out_channels}, x.n, dtype, backward);
+}
+
+}  // namespace switchback::SB_DEVICE

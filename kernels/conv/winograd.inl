@@ -1,0 +1,300 @@
+// Body of winograd_avx2.cpp and winograd_avx512.cpp, which define SWITCHBACK_WINOGRAD as the function's name.
+#include <omp.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/conv/conv_ends.h"
+#include "kernels/linear/products.h"
+#include "kernels/conv/winograd.h"
+
+namespace switchback {
+namespace {
+
+using namespace simd;
+
+constexpr int64_t kCols = 64;    // output channels of one U panel
+constexpr int64_t kDepth = 128;  // channels of one pass over a panel: 128 x 64 floats stay in the L1 cache
+constexpr int64_t kFewDepth = 32;  // of U at a time for few tiles: 36 x 32 x 64 floats = 295 kB
+constexpr int64_t kTiles = 48;   // tiles of one product: M is 36 x 48 x 64 floats = 442 kB, half of an L2 cache
+
+// Interpolation points ±a, ±b.
+constexpr float kA = 0.625f, kB = 1.5f, kA2 = kA * kA, kB2 = kB * kB;
+constexpr float kA2B2 = kA2 * kB2, kSum = kA2 + kB2;
+
+// t = B^T d for one row or column of six.
+inline void input_transform(const Vec d[6], Vec t[6]) {
+  const Vec a2 = set1(kA2), b2 = set1(kB2);
+  t[0] = fma(set1(kA2B2), d[0], fnma(set1(kSum), d[2], d[4]));
+  const Vec even_a = fnma(b2, d[2], d[4]), odd_a = set1(kA) * fnma(b2, d[1], d[3]);
+  t[1] = even_a + odd_a;
+  t[2] = even_a - odd_a;
+  const Vec even_b = fnma(a2, d[2], d[4]), odd_b = set1(kB) * fnma(a2, d[1], d[3]);
+  t[3] = even_b + odd_b;
+  t[4] = even_b - odd_b;
+  t[5] = fma(set1(kA2B2), d[1], fnma(set1(kSum), d[3], d[5]));
+}
+
+// u = G g: from three taps to six points.
+inline void weight_transform(const Vec g[3], Vec u[6]) {
+  constexpr double a2 = kA2, b2 = kB2;
+  constexpr float n0 = float(1 / (a2 * b2)), na = float(1 / (2 * a2 * (a2 - b2))), nb = float(1 / (2 * b2 * (b2 - a2)));
+  u[0] = set1(n0) * g[0];
+  const Vec even_a = fma(set1(kA2), g[2], g[0]), odd_a = set1(kA) * g[1];
+  u[1] = set1(na) * (even_a + odd_a);
+  u[2] = set1(na) * (even_a - odd_a);
+  const Vec even_b = fma(set1(kB2), g[2], g[0]), odd_b = set1(kB) * g[1];
+  u[3] = set1(nb) * (even_b + odd_b);
+  u[4] = set1(nb) * (even_b - odd_b);
+  u[5] = g[2];
+}
+
+// y = A^T m: from six points to four outputs.
+inline void output_transform(const Vec m[6], Vec y[4]) {
+  const Vec sum_a = m[1] + m[2], diff_a = m[1] - m[2], sum_b = m[3] + m[4], diff_b = m[3] - m[4];
+  y[0] = m[0] + sum_a + sum_b;
+  y[1] = fma(set1(kA), diff_a, set1(kB) * diff_b);
+  y[2] = fma(set1(kA2), sum_a, set1(kB2) * sum_b);
+  y[3] = fma(set1(kA2 * kA), diff_a, fma(set1(kB2 * kB), diff_b, m[5]));
+}
+
+struct Geometry {
+  const WinogradProblem& w;
+  int64_t tiles_y = (w.p + 3) / 4, tiles_x = (w.q + 3) / 4;
+  int64_t tiles() const { return w.n * tiles_y * tiles_x; }
+};
+
+struct Tile {
+  int64_t image, ty, tx;
+  Tile(const Geometry& g, int64_t t)
+      : image(t / (g.tiles_y * g.tiles_x)), ty(t / g.tiles_x % g.tiles_y), tx(t % g.tiles_x) {}
+};
+
+// Where tile t of a block lies in V[point]: panels of six tiles, their channels interleaved in pieces of 16.
+inline int64_t panel_offset(int64_t t, int64_t channels) {
+  return t / kTileRows * kTileRows * channels + t % kTileRows * kPiece;
+}
+inline int64_t whole_panels(int64_t tiles) { return (tiles + kTileRows - 1) / kTileRows * kTileRows; }
+
+// V[36][stride] for tiles begin .. end of the block that starts at tile `first`.
+void transform_tiles(const Geometry& g, int64_t first, int64_t begin, int64_t end, const float* zeros, float* v,
+                     int64_t stride) {
+  const WinogradProblem& w = g.w;
+  for (int64_t t = first + begin; t < first + end; ++t) {
+    const Tile tile(g, t);
+    const float* source[36];
+    for (int64_t r = 0; r < 6; ++r)
+      for (int64_t s = 0; s < 6; ++s) {
+        const int64_t y = 4 * tile.ty + r - w.pad_top, x = 4 * tile.tx + s - w.pad_left;
+        const bool inside = y >= 0 && y < w.h && x >= 0 && x < w.w;
+        source[6 * r + s] = inside ? w.x + ((tile.image * w.h + y) * w.w + x) * w.c : zeros;
+      }
+    float* base = v + panel_offset(t - first, w.c);
+    for (int64_t c = 0; c < w.c; c += kLanes) {
+      float* out = base + c / kPiece * (kTileRows * kPiece) + c % kPiece;
+      Vec half[6][6];  // columns done
+      for (int s = 0; s < 6; ++s) {
+        Vec d[6], f[6];
+        for (int r = 0; r < 6; ++r) d[r] = load(source[6 * r + s] + c);
+        input_transform(d, f);
+        for (int r = 0; r < 6; ++r) half[r][s] = f[r];
+      }
+      for (int r = 0; r < 6; ++r) {
+        Vec f[6];
+        input_transform(half[r], f);
+        for (int s = 0; s < 6; ++s) store(out + (6 * r + s) * stride, f[s]);
+      }
+    }
+  }
+}
+
+// U[36][stride], each [last - first][kCols]: for reduction channels [first, last) (multiples of 16) of output channels
+// k0 .. k0+kCols; columns beyond k are zero.
+void transform_weights(const WinogradProblem& w, int64_t k0, int64_t first, int64_t last, float* u, int64_t stride) {
+  alignas(64) float block[9][kWinogradBlock][kWinogradBlock];  // [tap][reduction][output lane]
+  for (int64_t j = 0; j < kCols; j += kWinogradBlock)
+    for (int64_t r0 = first; r0 < last; r0 += kWinogradBlock) {
+      if (k0 + j >= w.k) {
+        for (int64_t r = r0; r < r0 + kWinogradBlock; ++r)
+          for (int point = 0; point < 36; ++point)
+            std::memset(u + point * stride + (r - first) * kCols + j, 0, kWinogradBlock * sizeof(float));
+        continue;
+      }
+      const int64_t o = w.transposed ? r0 : k0 + j, c = w.transposed ? k0 + j : r0;
+      const float* packed = w.packed + ((o / kWinogradBlock) * (w.packed_c / kWinogradBlock) + c / kWinogradBlock) *
+                                           9 * kWinogradBlock * kWinogradBlock;
+      // What the next call will want, as callers go through the channels: big layers' weights come from memory.
+      const float* next = packed + (last - first) * (w.transposed ? w.packed_c : kWinogradBlock) * 9;
+      if (w.transposed) {
+        for (int tap = 0; tap < 9; ++tap)
+          transpose16(packed + tap * kWinogradBlock * kWinogradBlock, kWinogradBlock, &block[8 - tap][0][0]);
+        packed = &block[0][0][0];
+      }
+      for (int r = 0; r < kWinogradBlock; ++r) {
+        for (int tap = 0; tap < 9; ++tap) __builtin_prefetch(next + (tap * kWinogradBlock + r) * kWinogradBlock, 0, 2);
+        for (int lane = 0; lane < kWinogradBlock; lane += kLanes) {
+          Vec half[6][3], out[6];
+          for (int s = 0; s < 3; ++s) {
+            Vec g[3], f[6];
+            for (int t = 0; t < 3; ++t)
+              g[t] = load(packed + ((3 * t + s) * kWinogradBlock + r) * kWinogradBlock + lane);
+            weight_transform(g, f);
+            for (int t = 0; t < 6; ++t) half[t][s] = f[t];
+          }
+          for (int t = 0; t < 6; ++t) {
+            weight_transform(half[t], out);
+            for (int s = 0; s < 6; ++s) store(u + (6 * t + s) * stride + (r0 - first + r) * kCols + j + lane, out[s]);
+          }
+        }
+      }
+    }
+}
+
+// From one point to the next. Not a power of two: all 36 would meet in the same lines of the cache.
+inline int64_t stride_of_u(int64_t depth) { return depth * kCols + kWinogradBlock; }
+inline int64_t stride_of_m(int64_t tiles) { return tiles * kCols + kLanes; }
+
+// M[36][m_stride] (+)= V·U over the channels [begin, begin + depth) of `count` tiles, for one panel of U; v at channel 0.
+// flatten: its calls are many and small.
+__attribute__((flatten)) void multiply(const WinogradProblem& w, int64_t count, int64_t begin, int64_t depth,
+                                       const float* v, int64_t v_stride, const float* u, int64_t u_stride, int64_t k0,
+                                       float* m) {
+  const int64_t cols = std::min(kCols, w.k - k0), m_stride = stride_of_m(count);
+  for (int point = 0; point < 36; ++point)
+    for (int64_t c = begin; c < begin + depth; c += kDepth)
+      for (int64_t t = 0; t < count; t += kTileRows)
+        multiply_panel(int(std::min<int64_t>(kTileRows, count - t)), cols, std::min(kDepth, begin + depth - c),
+                       Rows{v + point * v_stride + t * w.c + c * kTileRows, kPiece, kTileRows * kPiece},
+                       u + point * u_stride + (c - begin) * kCols, kCols, m + point * m_stride + t * kCols, kCols, c > 0);
+}
+
+// The output transform of `count` tiles, and what follows it.
+template <typename End>
+void finish(const Geometry& g, const End& end, int64_t first, int64_t count, int64_t k0, const float* m) {
+  const WinogradProblem& w = g.w;
+  const int64_t cols = std::min(kCols, w.k - k0), m_stride = stride_of_m(count);
+  for (int64_t t = 0; t < count; ++t) {
+    const Tile tile(g, first + t);
+    const int64_t rows = std::min<int64_t>(4, w.p - 4 * tile.ty), columns = std::min<int64_t>(4, w.q - 4 * tile.tx);
+    const int64_t corner = (tile.image * w.p + 4 * tile.ty) * w.q + 4 * tile.tx, gate_corner = end.gate_pixel(corner);
+    for (int64_t k = 0; k < cols; k += kLanes) {
+      const float* source = m + t * kCols + k;
+      Vec half[4][6];
+      for (int s = 0; s < 6; ++s) {
+        Vec column[6], f[4];
+        for (int r = 0; r < 6; ++r) column[r] = load(source + (6 * r + s) * m_stride);
+        output_transform(column, f);
+        for (int r = 0; r < 4; ++r) half[r][s] = f[r];
+      }
+      for (int64_t r = 0; r < rows; ++r) {
+        Vec out[4];
+        output_transform(half[r], out);
+        for (int64_t s = 0; s < columns; ++s) {
+          const int64_t place = r * w.q + s;
+          store(w.y + (corner + place) * w.k + k0 + k, end(out[s], corner + place, gate_corner + place, k0 + k));
+        }
+      }
+    }
+  }
+}
+
+// Many tiles: U once (in memory shared by all), then every thread takes blocks of tiles from input to output.
+template <typename End>
+void run_by_tiles(Context& ctx, const Geometry& g, const End& end) {
+  const WinogradProblem& w = g.w;
+  const int threads = ctx.thread_count();
+  const int64_t panels = (w.k + kCols - 1) / kCols, u_stride = stride_of_u(w.c), panel = 36 * u_stride;
+  const int64_t rounds = (g.tiles() + threads * kTiles - 1) / (threads * kTiles);  // the same work for every thread
+  const int64_t block = whole_panels((g.tiles() + rounds * threads - 1) / (rounds * threads));
+  const int64_t v_stride = block * w.c + kLanes, v_size = 36 * v_stride, m_size = 36 * stride_of_m(block);
+  const int64_t zeros_size = w.c;
+  float* u = static_cast<float*>(
+      ctx.scratch.reserve(size_t(panels * panel + zeros_size + threads * (v_size + m_size)) * sizeof(float)));
+  float* zeros = u + panels * panel;
+  std::memset(zeros, 0, size_t(zeros_size) * sizeof(float));
+  float* per_thread = zeros + zeros_size;
+  const int64_t blocks = (g.tiles() + block - 1) / block, strips = w.c / kWinogradBlock;
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < panels * strips; ++i)
+      transform_weights(w, i / strips * kCols, i % strips * kWinogradBlock, (i % strips + 1) * kWinogradBlock,
+                        u + i / strips * panel + i % strips * kWinogradBlock * kCols, u_stride);
+    float* v = per_thread + omp_get_thread_num() * (v_size + m_size);
+    float* m = v + v_size;
+#pragma omp for schedule(dynamic)
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t first = b * block, count = std::min(block, g.tiles() - first);
+      transform_tiles(g, first, 0, count, zeros, v, v_stride);
+      for (int64_t p = 0; p < panels; ++p) {
+        multiply(w, count, 0, w.c, v, v_stride, u + p * panel, u_stride, p * kCols, m);
+        finish(g, end, first, count, p * kCols, m);
+      }
+    }
+  }
+}
+
+// Few tiles (small batches of deep layers): all threads make V of all tiles, then take panels of U. Each is made where
+// it is used, and where one product has all tiles, a few channels at a time: it is then read from the cache that it was
+// written to. Writing and reading U in memory would take longer than the product.
+template <typename End>
+void run_by_panels(Context& ctx, const Geometry& g, const End& end) {
+  const WinogradProblem& w = g.w;
+  const int threads = ctx.thread_count();
+  const int64_t panels = (w.k + kCols - 1) / kCols;
+  const int64_t most = std::max<int64_t>(kTiles, (int64_t(16) << 20) / (36 * w.c * 4) / kTiles * kTiles);
+  const int64_t supers = (g.tiles() + most - 1) / most;
+  const int64_t super = std::min(most, whole_panels((g.tiles() + supers - 1) / supers));
+  const int64_t parts = (threads + panels - 1) / panels;  // of the tiles, where there are more threads than panels
+  const int64_t depth = (super + parts - 1) / parts <= kTiles ? std::min(kFewDepth, w.c) : w.c;  // of U at a time
+  const int64_t u_stride = stride_of_u(depth), panel = 36 * u_stride;
+  const int64_t v_stride = super * w.c + kLanes, m_size = 36 * stride_of_m(kTiles);
+  float* v = static_cast<float*>(
+      ctx.scratch.reserve(size_t(36 * v_stride + w.c + threads * (panel + m_size)) * sizeof(float)));
+  float* zeros = v + 36 * v_stride;
+  std::memset(zeros, 0, size_t(w.c) * sizeof(float));
+  float* per_thread = zeros + w.c;
+#pragma omp parallel num_threads(threads)
+  {
+    float* u = per_thread + omp_get_thread_num() * (panel + m_size);
+    float* m = u + panel;
+    for (int64_t first = 0; first < g.tiles(); first += super) {
+      const int64_t count = std::min(super, g.tiles() - first);
+#pragma omp for schedule(static)
+      for (int64_t t = 0; t < count; ++t)
+        transform_tiles(g, first, t, t + 1, zeros, v, v_stride);
+#pragma omp for schedule(dynamic)
+      for (int64_t i = 0; i < panels * parts; ++i) {
+        const int64_t p = i / parts, part = i % parts;
+        const int64_t begin = std::min(count, whole_panels(count * part / parts));
+        const int64_t stop = std::min(count, whole_panels(count * (part + 1) / parts));
+        if (begin == stop) continue;
+        for (int64_t t = begin, tiles; t < stop; t += tiles) {
+          tiles = std::min(kTiles, stop - t);
+          for (int64_t c = 0; c < w.c; c += depth) {
+            const int64_t some = std::min(depth, w.c - c);
+            if (depth < w.c || t == begin) transform_weights(w, p * kCols, c, c + some, u, u_stride);
+            multiply(w, tiles, c, some, v + t * w.c, v_stride, u, u_stride, p * kCols, m);
+          }
+          finish(g, end, first + t, tiles, p * kCols, m);
+        }
+      }
+    }
+  }
+}
+
+template <typename End>
+void run(Context& ctx, const Geometry& g, const End& end) {
+  g.tiles() >= 4 * kTiles ? run_by_tiles(ctx, g, end) : run_by_panels(ctx, g, end);
+}
+
+}  // namespace
+
+void SWITCHBACK_WINOGRAD(Context& ctx, const WinogradProblem& w) {
+  const Geometry g{w};
+  const Shape y{w.n, w.k, w.p, w.q};
+  const auto with = [&](const auto& end) { run(ctx, g, end); };
+  w.forward ? with_end(*w.forward, w.bias, y, with) : with_end(*w.backward, y, with);
+}
+
+}  // namespace switchback

@@ -1,0 +1,2 @@
+#define SWITCHBACK_WINOGRAD winograd_avx512
+#include "kernels/conv/winograd.inl"

@@ -1,0 +1,600 @@
+// The kernels behind gemm.cuh: one main loop, two ways to multiply (FMA units, tensor cores), one end.
+//
+// A block computes a BM x BN tile of out[m, j]. Each step of K brings 64 bytes of each of its BM rows of `in` and BN
+// rows of `weight` (16 f32 or 32 half-width elements) into one of `Stages` slots of a ring in shared memory, by
+// asynchronous copies that run Stages - 1 steps ahead; there is one barrier a step. Warps own WM x WN pieces of the
+// tile. At the end the sums go through the same memory, so that a warp has 32 neighbouring channels of a pixel.
+//
+//   tile     warps  shared KB  FLOP per byte loaded  registers  blocks an SM (A100 and H100)
+//                   f32 | mma  f32 | 16 bit          f32 | mma
+//   128x128  8      64 | 64    32 | 64               128 | 128  2, adding up segments 1
+//   128x64   4      36 | 48    21 | 43               168 | 155  3, adding up segments 2
+//   64x64    4      24 | 32    16 | 32               128 | 121  4
+//   128x32   4      30 | 40    13 | 26               128 | 121  3-4; for few columns
+//   16x64    2      15 | 20     6 | 13               110 | 109  8-9; for few rows, where memory is the bound
+#pragma once
+
+#include "kernels/gemm/gemm.cuh"
+
+namespace switchback::SB_DEVICE {
+
+// What happens to the sums.
+enum class GemmMode : uint8_t { forward, pooled, backward };
+template <typename T>
+struct GemmEnd {
+  GemmMode mode = GemmMode::forward;
+  ForwardEnd<T> y = {};          // forward; pooled: of the pooled map, but gates as `pool_before_relu` says
+  uint8_t* switches = nullptr;   // pooled: or null
+  bool pool_before_relu = false;
+  BackwardEnd<T> dx = {};
+};
+
+template <typename T>
+struct GemmArgs {
+  GemmProblem problem;
+  GemmEnd<T> end;
+  float* partial = nullptr;  // [segments][phases·groups][rows][columns] where each segment has its own blocks, else null
+  uint32_t* counters = nullptr;  // [phases·groups][tiles], all 0: segments of a tile that are done
+  int rows = 0;              // of the largest phase
+  int column_tiles = 0;
+  bool dense = false;  // m is the index of the output pixel
+};
+
+// Which kernel runs and how.
+struct GemmPlan {
+  int tile = 0;         // of kGemmTiles
+  bool narrow = false;  // rows not aligned to 16 bytes: copies of 4
+  bool split = false;   // each segment has blocks of its own; the last of a tile's adds up their sums
+  int ring = 0;         // slots: one of kGemmRings, or 0: as many as the kernel has in every build (gemm_launch.cuh)
+};
+
+void launch_gemm_f32(Context&, const Launch&, GemmPlan, const GemmArgs<float>&);
+void launch_gemm_tf32(Context&, const Launch&, GemmPlan, const GemmArgs<float>&);
+void launch_gemm_bf16(Context&, const Launch&, GemmPlan, const GemmArgs<bf16>&);
+void launch_gemm_f16(Context&, const Launch&, GemmPlan, const GemmArgs<f16>&);
+
+// The product that a block works on, of those in blockIdx.z's phases, groups and, when split, segments. Axes are read
+// from the arguments where they are needed: registers are short.
+struct GemmPart {
+  int phase_h, phase_w, group;
+  int index, segment;  // index = phase·groups + group
+  int m_count, steps;  // of the phase
+};
+
+template <typename T>
+inline constexpr int kStepElements = kGemmStepBytes / int(sizeof(T));
+
+template <typename T>
+__device__ __forceinline__ GemmPart gemm_part(const GemmArgs<T>& a, int z, bool split) {
+  const GemmProblem& p = a.problem;
+  GemmPart part;
+  part.segment = split ? z % p.segments : 0;
+  part.index = split ? z / p.segments : z;
+  part.group = part.index % p.groups;
+  const int phase = part.index / p.groups;
+  part.phase_h = phase / p.phases_w;
+  part.phase_w = phase % p.phases_w;
+  const GemmAxis &rows = p.rows[part.phase_h], &cols = p.cols[part.phase_w];
+  part.m_count = p.n * rows.outs * cols.outs;
+  part.steps = rows.taps * cols.taps * ((p.depth + kStepElements<T> - 1) / kStepElements<T>);
+  return part;
+}
+
+// Item and position in its phase of row m.
+struct GemmRow {
+  int n, i, l;
+};
+__device__ __forceinline__ GemmRow gemm_row(const GemmProblem& p, const GemmPart& part, int m) {
+  const int down = p.rows[part.phase_h].outs >> p.pooled, across = p.cols[part.phase_w].outs >> p.pooled;
+  const int unit = p.pooled ? m >> 2 : m;  // a window or a pixel
+  const int line = unit / across, l = unit - line * across, n = line / down, i = line - n * down;
+  return p.pooled ? GemmRow{n, 2 * i + (m >> 1 & 1), 2 * l + (m & 1)} : GemmRow{n, i, l};
+}
+
+// ---- the end -------------------------------------------------------------------------------------------------------
+//
+// Whole warps finish Rows (a multiple of 4) rows of 32 columns at a time, a column a lane. What they read comes before
+// what they write: the compiler cannot know that these are different arrays, and would wait for memory row by row.
+
+template <int Rows, typename T>
+__device__ __forceinline__ void finish_forward(const GemmArgs<T>& a, const GemmPart& part, int m, int word,
+                                               float (&v)[Rows]) {
+  ForwardEnd<T> rest = a.end.y;
+  const int channel = 32 * word + int(threadIdx.x & 31), rows = min(part.m_count - m, Rows);
+  const bool live = channel < rest.channels;
+  if (rest.bias && live) {
+    const float bias = rest.bias[channel];
+#pragma unroll
+    for (int i = 0; i < Rows; ++i) v[i] += bias;
+  }
+  if (rest.residual && live) {
+    const T* from = rest.residual + int64_t(m) * rest.channels + channel;
+    float residual[Rows];
+#pragma unroll
+    for (int i = 0; i < Rows; ++i) residual[i] = i < rows ? to_float(from[int64_t(i) * rest.channels]) : 0.f;
+#pragma unroll
+    for (int i = 0; i < Rows; ++i) v[i] += residual[i];
+  }
+  rest.bias = nullptr;
+  rest.residual = nullptr;
+#pragma unroll
+  for (int i = 0; i < Rows; ++i)
+    if (i < rows) finish(rest, m + i, word, v[i]);
+}
+
+// Four places of a 2x2 window, row-major: gates of its pixels, then the winner, its switch and the pooled value.
+template <typename T>
+__device__ __forceinline__ void finish_window(const GemmArgs<T>& a, const GemmPart& part, int m, int word,
+                                              const float* v) {
+  const GemmEnd<T>& end = a.end;
+  const ForwardEnd<T>& y = end.y;
+  const int lane = threadIdx.x & 31, channel = 32 * word + lane;
+  const bool live = channel < y.channels;
+  const float bias = live && y.bias ? y.bias[channel] : 0.f;
+  const bool relu = y.relu && !end.pool_before_relu;  // of the pixels; else of the winner
+  const GemmRow row = gemm_row(a.problem, part, m);
+  const int64_t corner = (int64_t(row.n) * a.problem.out_h + row.i) * a.problem.out_w + row.l;
+  float best = 0.f;
+  int winner = 0;
+#pragma unroll
+  for (int place = 0; place < 4; ++place) {
+    const float s = v[place] + bias;
+    if (y.gates && !end.pool_before_relu) {
+      const int64_t at = (corner + (place >> 1) * a.problem.out_w + (place & 1)) * y.words + word;
+      const uint32_t inside = __ballot_sync(kFullMask, live && s > 0.f && s < y.clip);
+      if (lane == 0) y.gates[at] = inside;
+      const uint32_t above = y.above ? __ballot_sync(kFullMask, live && s >= y.clip) : 0;
+      if (lane == 0 && y.above) y.above[at] = above;
+    }
+    const float stored = to_float(from_float<T>(relu ? relu_of(s, y.clip) : s));
+    if (place == 0 || stored > best || stored != stored) {  // the first maximum, and NaN before all
+      best = stored;
+      winner = place;
+    }
+  }
+  const int64_t pooled = m >> 2;  // index of the pooled pixel
+  if (live && end.switches) end.switches[pooled * y.channels + channel] = uint8_t(winner);
+  ForwardEnd<T> pixel = y;
+  pixel.bias = nullptr;
+  pixel.relu = y.relu && end.pool_before_relu;
+  if (!end.pool_before_relu) pixel.gates = nullptr;
+  finish(pixel, pooled, word, best);
+}
+
+// Pixel of dx that row m writes, and the pixel whose gates it takes.
+struct GemmTarget {
+  int pixel, gate_pixel;
+};
+template <typename T>
+__device__ __forceinline__ GemmTarget gemm_target(const GemmArgs<T>& a, const GemmPart& part, int m, int column) {
+  const GemmProblem& p = a.problem;
+  const BackwardEnd<T>& dx = a.end.dx;
+  if (a.dense && !p.whole_map && dx.seeds_per_item == 1) return {m, m};
+  GemmRow row{m, 0, 0};
+  int place = column / dx.channels;
+  if (!p.whole_map) {
+    const GemmAxis &rows = p.rows[part.phase_h], &cols = p.cols[part.phase_w];
+    row = gemm_row(p, part, m);
+    place = (rows.off + row.i * rows.mul) * p.out_w + cols.off + row.l * cols.mul;
+  }
+  return {row.n * dx.places + place, row.n / dx.seeds_per_item * dx.places + place};
+}
+
+template <int Rows, typename T>
+__device__ __forceinline__ void finish_backward(const GemmArgs<T>& a, const GemmPart& part, int m, int column,
+                                                float (&v)[Rows]) {
+  const BackwardEnd<T>& dx = a.end.dx;
+  const int rows = min(part.m_count - m, Rows);
+  const int channel = a.problem.whole_map ? column % dx.channels : part.group * a.problem.columns + column;
+  const bool gated = dx.relu && dx.rule.gate_forward;
+  int pixel[Rows];
+  float other[Rows];
+  uint32_t gates[Rows];
+#pragma unroll
+  for (int i = 0; i < Rows; ++i) {
+    if (i >= rows) break;
+    const GemmTarget target = gemm_target(a, part, m + i, column);
+    pixel[i] = target.pixel;
+    if (dx.other) other[i] = to_float(dx.other[int64_t(target.pixel) * dx.channels + channel]);
+    if (gated) gates[i] = dx.gates[int64_t(target.gate_pixel) * dx.words + channel / 32];
+  }
+#pragma unroll
+  for (int i = 0; i < Rows; ++i) {
+    if (i >= rows) break;
+    if (dx.other) v[i] += other[i];
+    if (dx.relu) v[i] = apply(dx.rule, !gated || (gates[i] >> (channel & 31) & 1u), v[i]);
+    dx.dx[int64_t(pixel[i]) * dx.channels + channel] = from_float<T>(v[i]);
+  }
+}
+
+// This lane has the sums of rows m, m + 1, … (m a multiple of 4) and column j + lane (j of 32).
+template <int Rows, typename T>
+__device__ __forceinline__ void finish_rows(const GemmArgs<T>& a, const GemmPart& part, int m, int j,
+                                            float (&v)[Rows]) {
+  const int column = j + int(threadIdx.x & 31), word = (part.group * a.problem.columns + j) / 32;
+  if (a.end.mode == GemmMode::forward) {
+    finish_forward(a, part, m, word, v);
+  } else if (a.end.mode == GemmMode::pooled) {
+#pragma unroll
+    for (int i = 0; i < Rows; i += 4)
+      if (m + i < part.m_count) finish_window(a, part, m + i, word, v + i);
+  } else if (column < a.problem.columns) {
+    finish_backward(a, part, m, column, v);
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ int64_t partial_index(const GemmArgs<T>& a, const GemmPart& part, int segment, int m) {
+  const int64_t parts = int64_t(a.problem.phases_h) * a.problem.phases_w * a.problem.groups;
+  return ((segment * parts + part.index) * a.rows + m) * a.problem.columns;
+}
+
+template <int Rows, typename T>
+__device__ __forceinline__ void keep_partial(const GemmArgs<T>& a, const GemmPart& part, int m, int j,
+                                             const float (&v)[Rows]) {
+  const int column = j + int(threadIdx.x & 31);
+  if (column >= a.problem.columns) return;
+  float* to = a.partial + partial_index(a, part, part.segment, m) + column;
+#pragma unroll
+  for (int i = 0; i < Rows; ++i)
+    if (m + i < part.m_count) to[int64_t(i) * a.problem.columns] = v[i];
+}
+
+__device__ __forceinline__ int segments_of(const GemmProblem& p, const GemmPart& part) {  // at least one, if empty
+  return part.steps > p.segment_steps ? (part.steps + p.segment_steps - 1) / p.segment_steps : 1;
+}
+
+// Sums of rows m, m + 1, … of all segments, in their order. Other blocks wrote them: past the multiprocessor's own cache.
+template <int Rows, typename T>
+__device__ __forceinline__ void add_partials(const GemmArgs<T>& a, const GemmPart& part, int m, int j, float (&v)[Rows]) {
+  const int column = j + int(threadIdx.x & 31), segments = segments_of(a.problem, part);
+#pragma unroll
+  for (int i = 0; i < Rows; ++i) v[i] = 0.f;
+  if (column >= a.problem.columns) return;
+  for (int s = 0; s < segments; ++s) {
+    const volatile float* from = a.partial + partial_index(a, part, s, m) + column;
+#pragma unroll
+    for (int i = 0; i < Rows; ++i)
+      if (m + i < part.m_count) v[i] += from[int64_t(i) * a.problem.columns];
+  }
+}
+
+// Called by the whole block when its partial sums are written: whether it is the last of the tile's segments to come
+// here, and so sees the sums of all. Leaves the counter at 0 for the next launch.
+template <typename T>
+__device__ __forceinline__ bool last_segment(const GemmArgs<T>& a, const GemmPart& part) {
+  const Shared<uint32_t> ticket(0, 1);
+  __threadfence();
+  __syncthreads();  // everybody's sums are out, and the memory of the tile is free
+  if (threadIdx.x == 0) {
+    uint32_t* counter = a.counters + int64_t(part.index) * gridDim.x + blockIdx.x;
+    const uint32_t before = atomicAdd(counter, 1u);
+    ticket[0] = before;
+    if (before + 1 == uint32_t(segments_of(a.problem, part))) *counter = 0;
+  }
+  __syncthreads();
+  const bool last = ticket[0] + 1 == uint32_t(segments_of(a.problem, part));
+  __threadfence();
+  return last;
+}
+
+// ---- loading -------------------------------------------------------------------------------------------------------
+
+// Where the 16-byte chunk `chunk` of a staged row lies, in elements. Rows are 64 bytes; the swizzle puts one chunk of
+// eight neighbouring rows into eight different groups of four banks, for ldmatrix and for float4 loads.
+template <typename T>
+__device__ __forceinline__ int staged(int row, int chunk) {
+  return row * kStepElements<T> + (chunk ^ (row >> 1 & 3)) * (16 / int(sizeof(T)));
+}
+
+// A block tile, and the warps' pieces of it.
+template <int BlockM, int BlockN, int WarpM, int WarpN>
+struct GemmTile {
+  static constexpr int BM = BlockM, BN = BlockN, WM = WarpM, WN = WarpN;
+  static constexpr int kWarpsN = BN / WN, kThreads = BM / WM * kWarpsN * 32;
+};
+
+// A thread's share of the copies: the same piece of some rows of both operands, step after step. Offsets into the
+// operands are 32 bits and count copies (of Bytes), not elements.
+template <typename T, class Tile, int Bytes>
+class GemmLoader {
+  static constexpr int kCopies = kGemmStepBytes / Bytes;    // of a row in one step
+  static constexpr int kStride = Tile::kThreads / kCopies;  // between this thread's rows
+  static constexpr int kIn = Tile::BM / kStride, kWeight = Tile::BN / kStride;
+  static constexpr int kElements = Bytes / int(sizeof(T));  // of a copy
+  static_assert(kIn * kStride == Tile::BM && kWeight * kStride == Tile::BN);
+
+ public:
+  __device__ __forceinline__ GemmLoader(const GemmProblem& p, const GemmPart& part, int m0, int j0, int step)
+      : p_(p), part_(part), depth_(p.depth / kElements) {
+    const int row = int(threadIdx.x) / kCopies, own = int(threadIdx.x) % kCopies;
+    const int step_h = p.rows[part.phase_h].step, step_w = p.cols[part.phase_w].step;
+#pragma unroll
+    for (int r = 0; r < kIn; ++r) {
+      const int m = m0 + row + r * kStride;
+      const GemmRow at = m < part.m_count ? gemm_row(p, part, m) : GemmRow{0, 0, 0};
+      h_[r] = m < part.m_count ? at.i * step_h : -(1 << 30);  // no tap reaches the input from there
+      w_[r] = at.l * step_w;
+      const unsigned pixel = unsigned(at.n * p.in_h + at.i * step_h) * unsigned(p.in_w) + unsigned(w_[r]);
+      in_[r] = pixel * unsigned(p.groups * depth_) + unsigned(part.group * depth_ + own);
+    }
+    columns_ = p.columns - j0 - row;
+    weight_pitch_ = unsigned(p.kernel_h * p.kernel_w * depth_);
+    weight_ = unsigned(part.group * p.columns + j0 + row) * weight_pitch_ + unsigned(own);
+    const int chunks = (depth_ + kCopies - 1) / kCopies, tap = step / chunks;
+    c_ = (step - tap * chunks) * kCopies;
+    tap_h_ = part.steps > 0 ? tap / p.cols[part.phase_w].taps : 0;
+    tap_w_ = part.steps > 0 ? tap % p.cols[part.phase_w].taps : 0;
+    enter_tap();
+  }
+
+  // Issues the copies of one step into the slot that begins at row `slot` of the ring, and moves on.
+  __device__ __forceinline__ void load(Shared<T> ring, int slot) {
+    const int row = int(threadIdx.x) / kCopies, own = int(threadIdx.x) % kCopies;
+    const bool inside = c_ + own < depth_;
+#pragma unroll
+    for (int r = 0; r < kIn; ++r)
+      copy(ring, slot + row + r * kStride, p_.in, in_[r] + unsigned(in_offset_ + c_), inside && (reached_ >> r & 1u));
+#pragma unroll
+    for (int r = 0; r < kWeight; ++r)
+      copy(ring, slot + Tile::BM + row + r * kStride, p_.weight,
+           weight_ + unsigned(r * kStride) * weight_pitch_ + unsigned(weight_offset_ + c_),
+           inside && r * kStride < columns_);
+    c_ += kCopies;
+    if (c_ >= depth_) next_tap();
+  }
+
+ private:
+  __device__ __forceinline__ void copy(Shared<T> ring, int row, const void* from, unsigned offset, bool valid) {
+    const int byte = int(threadIdx.x) % kCopies * Bytes;
+    cp_async<Bytes>(ring, staged<T>(row, byte / 16) + byte % 16 / int(sizeof(T)),
+                    static_cast<const char*>(from) + int64_t(valid ? offset : 0u) * Bytes, valid);
+  }
+  __device__ __forceinline__ void next_tap() {
+    c_ = 0;
+    if (++tap_w_ == p_.cols[part_.phase_w].taps) {
+      tap_w_ = 0;
+      ++tap_h_;
+    }
+    enter_tap();
+  }
+  __device__ __forceinline__ void enter_tap() {
+    const GemmAxis &rows = p_.rows[part_.phase_h], &cols = p_.cols[part_.phase_w];
+    const int dh = rows.base + tap_h_ * rows.spacing, dw = cols.base + tap_w_ * cols.spacing;
+    reached_ = 0;
+#pragma unroll
+    for (int r = 0; r < kIn; ++r)
+      if (unsigned(h_[r] + dh) < unsigned(p_.in_h) && unsigned(w_[r] + dw) < unsigned(p_.in_w)) reached_ |= 1u << r;
+    in_offset_ = (dh * p_.in_w + dw) * p_.groups * depth_;
+    const int tap = (rows.first + tap_h_ * rows.skip) * p_.kernel_w + cols.first + tap_w_ * cols.skip;
+    weight_offset_ = tap * depth_;
+  }
+
+  const GemmProblem& p_;
+  const GemmPart& part_;
+  const int depth_;        // copies that a pixel of a group takes
+  int c_, tap_h_, tap_w_;  // of the next step
+  int h_[kIn], w_[kIn];    // where tap offset 0 is
+  unsigned in_[kIn];       // offset of pixel (h_, w_), outside the input or not
+  unsigned reached_;       // rows whose pixel of this tap lies in the input
+  int in_offset_, weight_offset_;
+  unsigned weight_, weight_pitch_;  // this thread's first row, and from row to row
+  int columns_;                     // left from that row on
+};
+
+// ---- multiplying ---------------------------------------------------------------------------------------------------
+
+// Where sum (row, col) of a warp's piece lies in shared memory on its way to the end: blocks of 32 columns, row by row,
+// swizzled so that neither way of dealing out sums to lanes meets bank conflicts, nor does a lane a column.
+template <class Tile>
+__device__ __forceinline__ int sum_at(int row, int col) {
+  return (col / 32 * Tile::WM + row) * 32 + (col % 32 ^ row % 4 * 8);
+}
+
+// f32 FMA: lanes lie 4 x 8 over the warp's piece; a lane has rows ly + 4i and columns lx + 8j.
+template <class Tile>
+struct FmaPiece {
+  using Element = float;
+  static constexpr int kRows = Tile::WM / 4, kCols = Tile::WN / 8;
+  float sum[kRows][kCols];
+
+  // One step of K. Every sum takes its products one after the other, whatever the tile.
+  __device__ __forceinline__ void multiply(Shared<float> ring, int in_row, int weight_row) {
+    const int lane = threadIdx.x & 31, ly = lane / 8, lx = lane % 8;
+#pragma unroll 1  // more in flight would cost the registers of a second block
+    for (int chunk = 0; chunk < 4; ++chunk) {
+      float4 b[kCols];
+#pragma unroll
+      for (int j = 0; j < kCols; ++j) b[j] = ring.template load<float4>(staged<float>(weight_row + lx + 8 * j, chunk));
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        const float4 a = ring.template load<float4>(staged<float>(in_row + ly + 4 * i, chunk));
+#pragma unroll
+        for (int j = 0; j < kCols; ++j)
+          sum[i][j] = fmaf(a.w, b[j].w, fmaf(a.z, b[j].z, fmaf(a.y, b[j].y, fmaf(a.x, b[j].x, sum[i][j]))));
+      }
+    }
+  }
+  __device__ __forceinline__ void write(Shared<float> sums, int at) const {
+    const int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int i = 0; i < kRows; ++i)
+#pragma unroll
+      for (int j = 0; j < kCols; ++j) sums[at + sum_at<Tile>(lane / 8 + 4 * i, lane % 8 + 8 * j)] = sum[i][j];
+  }
+};
+
+// Tensor cores, T = bf16 or f16, or float multiplied as TF32: one instruction takes 32 bytes of K of 16 rows of `in`
+// and 8 of `weight`; ldmatrix deals out 16-byte chunks as the instruction wants them, whatever the element.
+template <typename T, class Tile>
+struct MmaPiece {
+  using Element = T;
+  static constexpr int kRows = Tile::WM / 16, kCols = Tile::WN / 8;
+  float sum[kRows][kCols][4];
+
+  __device__ __forceinline__ void multiply(Shared<T> ring, int in_row, int weight_row) {
+    const int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      uint32_t b[kCols][2];
+#pragma unroll
+      for (int j = 0; j < kCols; j += 2) {
+        uint32_t r[4];
+        ldmatrix_x4(r, ring, staged<T>(weight_row + 8 * j + lane % 8 + lane / 16 * 8, 2 * half + lane / 8 % 2));
+        for (int k = 0; k < 4; ++k) b[j + k / 2][k % 2] = operand(r[k]);
+      }
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        uint32_t a[4];
+        ldmatrix_x4(a, ring, staged<T>(in_row + 16 * i + lane % 16, 2 * half + lane / 16));
+        for (int k = 0; k < 4; ++k) a[k] = operand(a[k]);
+#pragma unroll
+        for (int j = 0; j < kCols; ++j) {
+          if constexpr (std::is_same_v<T, float>)
+            mma_m16n8k8_tf32(sum[i][j], a, b[j]);
+          else
+            mma_m16n8k16<T>(sum[i][j], a, b[j]);
+        }
+      }
+    }
+  }
+  __device__ __forceinline__ void write(Shared<float> sums, int at) const {
+    const int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int i = 0; i < kRows; ++i)
+#pragma unroll
+      for (int j = 0; j < kCols; ++j)
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+          sums.template store<float2>(at + sum_at<Tile>(16 * i + 8 * half + lane / 4, 8 * j + lane % 4 * 2),
+                                      float2{sum[i][j][2 * half], sum[i][j][2 * half + 1]});
+  }
+
+ private:
+  static __device__ __forceinline__ uint32_t operand(uint32_t bits) {
+    if constexpr (std::is_same_v<T, float>) return to_tf32(__uint_as_float(bits));
+    return bits;
+  }
+};
+
+template <class Piece>
+__device__ __forceinline__ void clear(Piece& piece) {
+  float* s = reinterpret_cast<float*>(piece.sum);
+#pragma unroll
+  for (int i = 0; i < int(sizeof(piece.sum) / sizeof(float)); ++i) s[i] = 0.f;
+}
+template <class Piece>
+__device__ __forceinline__ void add(Piece& to, const Piece& piece) {
+  float* t = reinterpret_cast<float*>(to.sum);
+  const float* s = reinterpret_cast<const float*>(piece.sum);
+#pragma unroll
+  for (int i = 0; i < int(sizeof(piece.sum) / sizeof(float)); ++i) t[i] += s[i];
+}
+
+// ---- the kernel ----------------------------------------------------------------------------------------------------
+
+template <class Tile, int Stages>
+constexpr int gemm_shared_bytes() {
+  const int ring = Stages * (Tile::BM + Tile::BN) * kGemmStepBytes, sums = Tile::BM * Tile::BN * int(sizeof(float));
+  return ring > sums ? ring : sums;
+}
+
+// Blocks per multiprocessor that the compiler shall leave registers for; sums and the loader's rows are what takes
+// them.
+template <class Tile, int Bytes, bool Segmented, class Piece>
+constexpr int gemm_blocks() {
+  constexpr int sums = int(sizeof(Piece::sum) / sizeof(float)) * (Segmented ? 2 : 1);
+  constexpr int rows = (Tile::BM + Tile::BN) * (kGemmStepBytes / Bytes) / Tile::kThreads;
+  return 65536 / Tile::kThreads / (sums > 64 ? 255 : sums + 4 * rows > 80 ? 168 : 128);
+}
+
+// Adds steps [first, first + count) of K to `piece`.
+template <class Tile, int Stages, int Bytes, bool Segmented, class Piece, typename T>
+__device__ __forceinline__ void multiply_steps(const GemmProblem& p, const GemmPart& part, int m0, int j0, int first,
+                                               int count, Piece& piece) {
+  constexpr int kSlot = Tile::BM + Tile::BN;
+  const Shared<T> ring(0, Stages * kSlot * kStepElements<T>);
+  const int warp = int(threadIdx.x) / 32;
+  const int in_row = warp / Tile::kWarpsN * Tile::WM, weight_row = Tile::BM + warp % Tile::kWarpsN * Tile::WN;
+  GemmLoader<T, Tile, Bytes> loader(p, part, m0, j0, first);
+  for (int s = 0; s < Stages - 1; ++s) {
+    if (s < count) loader.load(ring, s * kSlot);
+    cp_async_commit();
+  }
+  Piece total;
+  if constexpr (Segmented) clear(total);
+  int left = p.segment_steps, slot = 0, free = Stages - 1;
+  for (int step = 0; step < count; ++step) {
+    cp_async_wait<Stages - 2>();
+    __syncthreads();  // this step has come, and nobody reads the slot of the step before any more
+    if (step + Stages - 1 < count) loader.load(ring, free * kSlot);
+    cp_async_commit();
+    piece.multiply(ring, slot * kSlot + in_row, slot * kSlot + weight_row);
+    free = slot;
+    slot = slot + 1 == Stages ? 0 : slot + 1;
+    if constexpr (Segmented) {
+      if (--left == 0) {
+        add(total, piece);
+        clear(piece);
+        left = p.segment_steps;
+      }
+    }
+  }
+  if constexpr (Segmented) {
+    if (left < p.segment_steps) add(total, piece);
+    piece = total;
+  }
+}
+
+// Grid: x row tile · column_tiles + column tile, so that neighbours share rows of `in`; z see gemm_part. `Segmented`:
+// one block adds up all segments, in their order.
+template <class Tile, int Stages, int Bytes, bool Segmented, class Piece>
+__global__ void __launch_bounds__(Tile::kThreads, (gemm_blocks<Tile, Bytes, Segmented, Piece>()))
+    gemm_kernel(const GemmArgs<typename Piece::Element> args) {
+  using T = typename Piece::Element;
+  const GemmProblem& p = args.problem;
+  const bool split = !Segmented && args.partial != nullptr;
+  const GemmPart part = gemm_part(args, int(blockIdx.z), split);
+  const int m0 = int(blockIdx.x) / args.column_tiles * Tile::BM, j0 = int(blockIdx.x) % args.column_tiles * Tile::BN;
+  const int first = part.segment * p.segment_steps;
+  if (m0 >= part.m_count || (first > 0 && first >= part.steps)) return;
+  const int left = part.steps - first, count = split && left > p.segment_steps ? p.segment_steps : left;
+
+  Piece piece;
+  clear(piece);
+  multiply_steps<Tile, Stages, Bytes, Segmented, Piece, T>(p, part, m0, j0, first, count, piece);
+  __syncthreads();  // the ring's memory now takes the sums
+
+  constexpr int kPiece = Tile::WM * Tile::WN, kAtOnce = 8;
+  const int warp = int(threadIdx.x) / 32, lane = threadIdx.x & 31;
+  const Shared<float> sums(0, Tile::BM * Tile::BN);
+  piece.write(sums, warp * kPiece);
+  __syncwarp();
+  const int m = m0 + warp / Tile::kWarpsN * Tile::WM, j = j0 + warp % Tile::kWarpsN * Tile::WN;
+  const auto each = [&](const auto& body) {  // groups of rows x 32 columns of the warp's piece
+    for (int col = 0; col < Tile::WN && j + col < p.columns; col += 32)
+      for (int row = 0; row < Tile::WM && m + row < part.m_count; row += kAtOnce) body(row, col);
+  };
+  const auto read = [&](int row, int col, float (&v)[kAtOnce]) {
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) v[i] = sums[warp * kPiece + sum_at<Tile>(row + i, col + lane)];
+  };
+  if (split) {
+    each([&](int row, int col) {
+      float v[kAtOnce];
+      read(row, col, v);
+      keep_partial(args, part, m + row, j + col, v);
+    });
+    if (!last_segment(args, part)) return;
+  }
+  each([&](int row, int col) {
+    float v[kAtOnce];
+    if (split)
+      add_partials(args, part, m + row, j + col, v);
+    else
+      read(row, col, v);
+    finish_rows(args, part, m + row, j + col, v);
+  });
+}
+
+}  // namespace switchback::SB_DEVICE

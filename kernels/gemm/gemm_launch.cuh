@@ -1,0 +1,50 @@
+// Which instances of the kernel in gemm_kernel.cuh there are, by their rings.
+#pragma once
+
+#include <array>
+
+#include "kernels/gemm/gemm_kernel.cuh"
+
+namespace switchback::SB_DEVICE {
+
+// Slots of the ring. Builds with SWITCHBACK_LAB have kernels with others, too, where rows are aligned: more than twice
+// the code, so that a sweep can tell whether any of them is worth it. (f32 64x64 with 4 and tf32 128x128 with 2 spill a
+// few bytes; no kernel of other builds spills.)
+inline constexpr int kFmaRing = 3, kMmaRing = 4;
+#if SWITCHBACK_LAB
+inline constexpr std::array kGemmRings = {2, 3, 4};
+#else
+inline constexpr std::array<int, 0> kGemmRings = {};
+#endif
+
+template <class Tile, int Stages, int Bytes, class Piece, typename T>
+void launch_ring(Context& ctx, Launch l, const GemmPlan& plan, const GemmArgs<T>& args) {
+  l.block = dim3(Tile::kThreads);
+  l.shared = gemm_shared_bytes<Tile, Stages>();
+  if (args.problem.segments > 1 && !plan.split)
+    launch(ctx, l, gemm_kernel<Tile, Stages, Bytes, true, Piece>, args);
+  else
+    launch(ctx, l, gemm_kernel<Tile, Stages, Bytes, false, Piece>, args);
+}
+
+// Launches a kernel of the tile's shape. `Stages`: its ring where the plan asks for none.
+template <class Tile, int Stages, int Bytes, class Piece, typename T>
+void launch_tile(Context& ctx, const Launch& l, const GemmPlan& plan, const GemmArgs<T>& args) {
+#if SWITCHBACK_LAB
+  if constexpr (Bytes == 16) {
+    switch (plan.ring) {
+      case 2:
+        return launch_ring<Tile, 2, Bytes, Piece>(ctx, l, plan, args);
+      case 3:
+        return launch_ring<Tile, 3, Bytes, Piece>(ctx, l, plan, args);
+      case 4:
+        return launch_ring<Tile, 4, Bytes, Piece>(ctx, l, plan, args);
+      default:
+        break;
+    }
+  }
+#endif
+  launch_ring<Tile, Stages, Bytes, Piece>(ctx, l, plan, args);
+}
+
+}  // namespace switchback::SB_DEVICE

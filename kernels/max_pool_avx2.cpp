@@ -1,2 +1,0 @@
-#define SWITCHBACK_MAX_POOL max_pool_avx2
-#include "kernels/max_pool_rows.inl"

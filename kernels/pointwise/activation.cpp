@@ -1,0 +1,207 @@
+#include "kernels/pointwise/activation.h"
+
+#include "kernels/device/device_ops.h"
+#include "kernels/exp8.h"
+#include "kernels/pointwise/pointwise_loops.h"
+#include "kernels/view_check.h"
+
+namespace switchback {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// --- slopes
+
+SB_INLINE F8 slope8(const Slopes& slopes, int64_t channel, int lanes) {
+  return slopes.by_channel ? load8(slopes.by_channel + channel, lanes) : _mm256_set1_ps(slopes.all);
+}
+
+template <typename T>
+void slope_forward_typed(Context& ctx, const Slopes& slopes, ConstView x, View y, uint32_t* gates) {
+  each_group(ctx, y.shape, 1, 1, [&](const Group& g) SB_LAMBDA {
+    uint32_t word = 0;
+    for (int v = 0; 8 * v < g.size; ++v) {
+      const int lanes = std::min(8, int(g.size) - 8 * v);
+      const F8 s = load8(x.as<T>() + g.element + 8 * v, lanes);
+      const F8 open = _mm256_cmp_ps(s, _mm256_setzero_ps(), _CMP_GT_OQ);
+      const F8 scaled = _mm256_mul_ps(slope8(slopes, g.channel + 8 * v, lanes), s);
+      store8(y.as<T>() + g.element + 8 * v, _mm256_blendv_ps(scaled, s, open), lanes);
+      word |= uint32_t(_mm256_movemask_ps(open)) << (8 * v);  // lanes that are not there hold 0
+    }
+    if (gates) gates[g.word] = word;
+  });
+}
+
+template <typename T>
+void slope_backward_typed(Context& ctx, const Slopes& slopes, ConstView dy, const uint32_t* gates, ReluRule rule, View dx,
+                          const BackwardEpilogue& epilogue) {
+  const BackwardTarget<T> target(dx, epilogue);
+  const F8 any_gate = all_ones(!rule.gate_forward), any_sign = all_ones(!rule.gate_gradient);
+  each_group(ctx, dx.shape, epilogue.seeds_per_item, 1, [&](const Group& group) SB_LAMBDA {
+    const uint32_t word = rule.gate_forward ? gates[group.word] : 0;
+    target.write_group(group.element, group.word, group.size, [&](int v, int lanes) SB_LAMBDA {
+      const F8 g = load8(dy.as<T>() + group.element + 8 * v, lanes);
+      const F8 positive = _mm256_or_ps(_mm256_cmp_ps(g, _mm256_setzero_ps(), _CMP_GT_OQ), any_sign);
+      const F8 through = _mm256_and_ps(_mm256_or_ps(expand_gates(word, v), any_gate), positive);
+      return _mm256_blendv_ps(_mm256_mul_ps(slope8(slopes, group.channel + 8 * v, lanes), g), g, through);
+    });
+  });
+}
+
+// --- ramps
+
+template <typename T>
+void ramp_forward_typed(Context& ctx, const Ramp& ramp, ConstView x, View y, uint32_t* gates) {
+  const F8 scale = _mm256_set1_ps(ramp.scale), shift = _mm256_set1_ps(ramp.shift);
+  const F8 min = _mm256_set1_ps(ramp.min), max = _mm256_set1_ps(ramp.max);
+  const F8 no_min = all_ones(ramp.min == -kInfinity), no_max = all_ones(ramp.max == kInfinity);
+  uint32_t* above = gates && ramp.max != kInfinity ? gates + gate_words(y.shape) : nullptr;
+  each_group(ctx, y.shape, 1, 1, [&](const Group& g) SB_LAMBDA {
+    uint32_t word = 0, word_above = 0;
+    for (int v = 0; 8 * v < g.size; ++v) {
+      const int lanes = std::min(8, int(g.size) - 8 * v);
+      const uint32_t live = (1u << lanes) - 1;
+      const F8 s = _mm256_fmadd_ps(scale, load8(x.as<T>() + g.element + 8 * v, lanes), shift);
+      // min and max give their second operand for NaN.
+      store8(y.as<T>() + g.element + 8 * v, _mm256_min_ps(max, _mm256_max_ps(min, s)), lanes);
+      const F8 over = _mm256_andnot_ps(no_max, _mm256_cmp_ps(s, max, _CMP_GE_OQ));
+      const F8 under = _mm256_andnot_ps(no_min, _mm256_cmp_ps(s, min, _CMP_LE_OQ));
+      const F8 inside = _mm256_andnot_ps(_mm256_or_ps(over, under), _mm256_cmp_ps(s, s, _CMP_ORD_Q));
+      word |= (uint32_t(_mm256_movemask_ps(inside)) & live) << (8 * v);
+      word_above |= (uint32_t(_mm256_movemask_ps(over)) & live) << (8 * v);
+    }
+    if (gates) gates[g.word] = word;
+    if (above) above[g.word] = word_above;
+  });
+}
+
+template <typename T>
+void ramp_backward_typed(Context& ctx, const Ramp& ramp, ConstView dy, const uint32_t* gates, View dx,
+                         const BackwardEpilogue& epilogue) {
+  const BackwardTarget<T> target(dx, epilogue);
+  const F8 scale = _mm256_set1_ps(ramp.scale);
+  each_group(ctx, dx.shape, epilogue.seeds_per_item, 1, [&](const Group& group) SB_LAMBDA {
+    const uint32_t word = gates[group.word];
+    target.write_group(group.element, group.word, group.size, [&](int v, int lanes) SB_LAMBDA {
+      const F8 g = load8(dy.as<T>() + group.element + 8 * v, lanes);
+      return _mm256_and_ps(_mm256_mul_ps(scale, g), expand_gates(word, v));
+    });
+  });
+}
+
+// --- smooth functions: their values and slopes
+
+SB_INLINE F8 hardswish8(F8 x) {
+  const F8 six = _mm256_set1_ps(6.f), moved = _mm256_add_ps(x, _mm256_set1_ps(3.f));
+  const F8 clipped = _mm256_min_ps(six, _mm256_max_ps(_mm256_setzero_ps(), moved));
+  return _mm256_div_ps(_mm256_mul_ps(x, clipped), six);
+}
+// 0 up to -3, x/3 + 1/2 between, 1 from 3 on.
+SB_INLINE F8 hardswish_slope8(F8 x) {
+  const F8 three = _mm256_set1_ps(3.f), middle = _mm256_add_ps(_mm256_div_ps(x, three), _mm256_set1_ps(0.5f));
+  const F8 above = _mm256_cmp_ps(x, three, _CMP_GE_OQ), below = _mm256_cmp_ps(x, negated(three), _CMP_LE_OQ);
+  return _mm256_andnot_ps(below, _mm256_blendv_ps(middle, _mm256_set1_ps(1.f), above));
+}
+SB_INLINE F8 silu8(F8 x) { return _mm256_mul_ps(x, sigmoid8(x)); }
+SB_INLINE F8 silu_slope8(F8 x) { return _mm256_fmadd_ps(x, sigmoid_slope8(x), sigmoid8(x)); }
+
+// Calls run(value, slope) with the function and its derivative, each on eight lanes.
+template <typename Run>
+void with_function(SmoothFunction function, const Run& run) {
+  switch (function) {
+    case SmoothFunction::sigmoid:
+      return run([](F8 x) SB_LAMBDA { return sigmoid8(x); }, [](F8 x) SB_LAMBDA { return sigmoid_slope8(x); });
+    case SmoothFunction::tanh:
+      return run([](F8 x) SB_LAMBDA { return tanh8(x); }, [](F8 x) SB_LAMBDA { return tanh_slope8(x); });
+    case SmoothFunction::hardswish:
+      return run([](F8 x) SB_LAMBDA { return hardswish8(x); }, [](F8 x) SB_LAMBDA { return hardswish_slope8(x); });
+    case SmoothFunction::silu:
+      return run([](F8 x) SB_LAMBDA { return silu8(x); }, [](F8 x) SB_LAMBDA { return silu_slope8(x); });
+  }
+}
+
+constexpr int64_t kSmoothWork = 4;  // an exponential beside a load and a store
+
+template <typename T, typename Value>
+void smooth_forward_typed(Context& ctx, const Value& value, ConstView x, View y) {
+  const Groups groups(y.shape.pixels(), y.shape.c, true);
+  const ForwardTarget<T> target(y, {});
+  parallel_ranges(ctx, groups.count, 32 * kSmoothWork, [&](int64_t first, int64_t last) {
+    groups.each(first, last, [&](int64_t element, int64_t group, int64_t size) SB_LAMBDA {
+      target.write_group(element, group, size, [&](int v, int lanes) SB_LAMBDA {
+        return value(load8(x.as<T>() + element + 8 * v, lanes));
+      });
+    });
+  });
+}
+
+template <typename T, typename Slope>
+void smooth_backward_typed(Context& ctx, const Slope& slope, ConstView dy, ConstView x, View dx,
+                           const BackwardEpilogue& epilogue) {
+  const BackwardTarget<T> target(dx, epilogue);
+  each_group(ctx, dx.shape, epilogue.seeds_per_item, kSmoothWork, [&](const Group& g) SB_LAMBDA {
+    target.write_group(g.element, g.word, g.size, [&](int v, int lanes) SB_LAMBDA {
+      return _mm256_mul_ps(load8(dy.as<T>() + g.element + 8 * v, lanes), slope(load8(x.as<T>() + g.kept + 8 * v, lanes)));
+    });
+  });
+}
+
+}  // namespace
+
+void slope_forward(Context& ctx, const Slopes& slopes, ConstView x, View y, uint32_t* gates) {
+  check_same("slope_forward", x, y);
+  if (ctx.gpu) return ctx.gpu->ops->slope_forward(ctx, slopes, x, y, gates);
+  with_type(y.dtype, "slope_forward",
+            [&](auto type) { slope_forward_typed<decltype(type)>(ctx, slopes, x, y, gates); });
+}
+
+void slope_backward(Context& ctx, const Slopes& slopes, ConstView dy, const uint32_t* gates, ReluRule rule, View dx,
+                    const BackwardEpilogue& epilogue) {
+  check_same("slope_backward", dy, dx);
+  check_epilogue(epilogue, "slope_backward");
+  CHECK(!rule.gate_forward || gates, "slope_backward: the rule needs gate bits and there are none");
+  if (ctx.gpu) return ctx.gpu->ops->slope_backward(ctx, slopes, dy, gates, rule, dx, epilogue);
+  with_type(dx.dtype, "slope_backward",
+            [&](auto type) { slope_backward_typed<decltype(type)>(ctx, slopes, dy, gates, rule, dx, epilogue); });
+}
+
+void ramp_forward(Context& ctx, const Ramp& ramp, ConstView x, View y, uint32_t* gates) {
+  check_same("ramp_forward", x, y);
+  CHECK(ramp.min <= ramp.max, "clip: min {} is above max {}", ramp.min, ramp.max);
+  if (ctx.gpu) return ctx.gpu->ops->ramp_forward(ctx, ramp, x, y, gates);
+  with_type(y.dtype, "ramp_forward", [&](auto type) { ramp_forward_typed<decltype(type)>(ctx, ramp, x, y, gates); });
+}
+
+void ramp_backward(Context& ctx, const Ramp& ramp, ConstView dy, const uint32_t* gates, View dx,
+                   const BackwardEpilogue& epilogue) {
+  check_same("ramp_backward", dy, dx);
+  check_epilogue(epilogue, "ramp_backward");
+  CHECK(gates, "ramp_backward needs gate bits and there are none");
+  if (ctx.gpu) return ctx.gpu->ops->ramp_backward(ctx, ramp, dy, gates, dx, epilogue);
+  with_type(dx.dtype, "ramp_backward",
+            [&](auto type) { ramp_backward_typed<decltype(type)>(ctx, ramp, dy, gates, dx, epilogue); });
+}
+
+void smooth_forward(Context& ctx, const Smooth& smooth, ConstView x, View y) {
+  check_same("smooth_forward", x, y);
+  if (ctx.gpu) return ctx.gpu->ops->smooth_forward(ctx, smooth, x, y);
+  with_type(y.dtype, "smooth_forward", [&](auto type) {
+    with_function(smooth.function,
+                  [&](const auto& value, const auto&) { smooth_forward_typed<decltype(type)>(ctx, value, x, y); });
+  });
+}
+
+void smooth_backward(Context& ctx, const Smooth& smooth, ConstView dy, ConstView x, View dx,
+                     const BackwardEpilogue& epilogue) {
+  check_same("smooth_backward", dy, dx);
+  check_kept("smooth_backward", dx, x, epilogue.seeds_per_item);
+  check_epilogue(epilogue, "smooth_backward");
+  if (ctx.gpu) return ctx.gpu->ops->smooth_backward(ctx, smooth, dy, x, dx, epilogue);
+  with_type(dx.dtype, "smooth_backward", [&](auto type) {
+    with_function(smooth.function, [&](const auto&, const auto& slope) {
+      smooth_backward_typed<decltype(type)>(ctx, slope, dy, x, dx, epilogue);
+    });
+  });
+}
+
+}  // namespace switchback

@@ -1,0 +1,238 @@
+// Activations besides the ReLU: a thread takes V neighbouring channels of a pixel; warps meet only to write gate words.
+#include "kernels/pointwise/activation.h"
+
+#include "kernels/move/gather.cuh"
+#include "kernels/device/ops.cuh"
+
+namespace switchback::SB_DEVICE {
+namespace {
+
+__device__ __forceinline__ float slope_of(const Slopes& slopes, int channel) {
+  return slopes.by_channel ? slopes.by_channel[channel] : slopes.all;
+}
+
+// Where the gate words of a tensor go; every lane of a warp calls write.
+struct GateWriter {
+  uint32_t *inside, *above;  // either may be null
+  int words;
+  template <int V>
+  __device__ __forceinline__ void write(const Spread& spread, const Spot& spot, uint32_t bits, uint32_t bits_above) const {
+    if (!inside) return;
+    const bool writes = spot.live && spot.channel % 32 == 0;
+    const int64_t at = pixel_of(spread, spot) * words + spot.channel / 32;
+    bits = gate_word<V>(bits, spot.channel);
+    if (writes) inside[at] = bits;
+    if (!above) return;
+    bits_above = gate_word<V>(bits_above, spot.channel);
+    if (writes) above[at] = bits_above;
+  }
+};
+
+template <typename T, int V>
+__global__ void slope_forward_kernel(Spread spread, Slopes slopes, const T* x, T* y, GateWriter gates) {
+  const Spot spot = spot_of<V>(spread);
+  uint32_t open = 0;
+  if (spot.live) {
+    const int64_t at = pixel_of(spread, spot) * spread.channels + spot.channel;
+    float v[V];
+    load_channels(x + at, v);
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      open |= uint32_t(v[i] > 0.f) << i;
+      v[i] = v[i] > 0.f ? v[i] : slope_of(slopes, spot.channel + i) * v[i];
+    }
+    store_channels(y + at, v);
+  }
+  gates.write<V>(spread, spot, open, 0);
+}
+
+template <typename T, int V>
+__global__ void slope_backward_kernel(Spread spread, Slopes slopes, const T* dy, const uint32_t* gates, ReluRule rule,
+                                      BackwardEnd<T> end) {
+  const Spot spot = spot_of<V>(spread);
+  if (!spot.live) return;
+  float g[V];
+  load_channels(dy + pixel_of(spread, spot) * spread.channels + spot.channel, g);
+  uint32_t open = ~0u;
+  if (rule.gate_forward)
+    open = gates[kept_pixel_of(end, spot) * end.words + spot.channel / 32] >> (spot.channel & 31);
+#pragma unroll
+  for (int i = 0; i < V; ++i) {
+    const bool through = (open >> i & 1u) && (!rule.gate_gradient || g[i] > 0.f);
+    g[i] = through ? g[i] : slope_of(slopes, spot.channel + i) * g[i];
+  }
+  finish(end, spot.item, spot.place, spot.channel, g);
+}
+
+template <typename T, int V>
+__global__ void ramp_forward_kernel(Spread spread, Ramp ramp, const T* x, T* y, GateWriter gates) {
+  const Spot spot = spot_of<V>(spread);
+  uint32_t inside = 0, above = 0;
+  if (spot.live) {
+    const int64_t at = pixel_of(spread, spot) * spread.channels + spot.channel;
+    float v[V];
+    load_channels(x + at, v);
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      const float s = fmaf(ramp.scale, v[i], ramp.shift);
+      const bool over = s >= ramp.max && ramp.max != INFINITY, under = s <= ramp.min && ramp.min != -INFINITY;
+      inside |= uint32_t(!over && !under && s == s) << i;
+      above |= uint32_t(over) << i;
+      v[i] = over ? ramp.max : under ? ramp.min : s;  // NaN passes
+    }
+    store_channels(y + at, v);
+  }
+  gates.write<V>(spread, spot, inside, above);
+}
+
+template <typename T, int V>
+__global__ void ramp_backward_kernel(Spread spread, float scale, const T* dy, const uint32_t* gates, BackwardEnd<T> end) {
+  const Spot spot = spot_of<V>(spread);
+  if (!spot.live) return;
+  float g[V];
+  load_channels(dy + pixel_of(spread, spot) * spread.channels + spot.channel, g);
+  const uint32_t inside = gates[kept_pixel_of(end, spot) * end.words + spot.channel / 32] >> (spot.channel & 31);
+#pragma unroll
+  for (int i = 0; i < V; ++i) g[i] = inside >> i & 1u ? scale * g[i] : 0.f;
+  finish(end, spot.item, spot.place, spot.channel, g);
+}
+
+// --- smooth functions
+
+// 1 / (1 + z) or z / (1 + z) with z = e^-|x|: nothing overflows, and small values keep their digits.
+__device__ __forceinline__ float sigmoid_of(float x) {
+  const float z = expf(-fabsf(x));
+  return (x < 0.f ? z : 1.f) / (1.f + z);
+}
+// z / (1 + z)² with z = e^-|x|: no cancellation at either end.
+__device__ __forceinline__ float sigmoid_slope(float x) {
+  const float z = expf(-fabsf(x)), sum = 1.f + z;
+  return z / (sum * sum);
+}
+
+template <SmoothFunction F>
+__device__ __forceinline__ float value_of(float x) {
+  if constexpr (F == SmoothFunction::sigmoid) return sigmoid_of(x);
+  if constexpr (F == SmoothFunction::tanh) return tanhf(x);
+  if constexpr (F == SmoothFunction::hardswish) return x * fminf(fmaxf(x + 3.f, 0.f), 6.f) / 6.f;
+  if constexpr (F == SmoothFunction::silu) return x * sigmoid_of(x);
+}
+template <SmoothFunction F>
+__device__ __forceinline__ float derivative_of(float x) {
+  if constexpr (F == SmoothFunction::sigmoid) return sigmoid_slope(x);
+  if constexpr (F == SmoothFunction::tanh) return 4.f * sigmoid_slope(x + x);
+  if constexpr (F == SmoothFunction::hardswish) return x <= -3.f ? 0.f : x >= 3.f ? 1.f : x / 3.f + 0.5f;
+  if constexpr (F == SmoothFunction::silu) return fmaf(x, sigmoid_slope(x), sigmoid_of(x));
+}
+
+template <typename T, int V, SmoothFunction F>
+__global__ void smooth_forward_kernel(Spread spread, const T* x, T* y) {
+  const Spot spot = spot_of<V>(spread);
+  if (!spot.live) return;
+  const int64_t at = pixel_of(spread, spot) * spread.channels + spot.channel;
+  float v[V];
+  load_channels(x + at, v);
+#pragma unroll
+  for (int i = 0; i < V; ++i) v[i] = value_of<F>(v[i]);
+  store_channels(y + at, v);
+}
+
+template <typename T, int V, SmoothFunction F>
+__global__ void smooth_backward_kernel(Spread spread, const T* dy, const T* x, BackwardEnd<T> end) {
+  const Spot spot = spot_of<V>(spread);
+  if (!spot.live) return;
+  float g[V], kept[V];
+  load_channels(dy + pixel_of(spread, spot) * spread.channels + spot.channel, g);
+  load_channels(x + kept_pixel_of(end, spot) * spread.channels + spot.channel, kept);
+#pragma unroll
+  for (int i = 0; i < V; ++i) g[i] *= derivative_of<F>(kept[i]);
+  finish(end, spot.item, spot.place, spot.channel, g);
+}
+
+// Calls f(integral_constant of the function).
+template <typename F>
+void by_function(SmoothFunction function, const F& f) {
+  using enum SmoothFunction;
+  switch (function) {
+    case sigmoid: return f(std::integral_constant<SmoothFunction, sigmoid>());
+    case tanh: return f(std::integral_constant<SmoothFunction, tanh>());
+    case hardswish: return f(std::integral_constant<SmoothFunction, hardswish>());
+    case silu: return f(std::integral_constant<SmoothFunction, silu>());
+  }
+}
+
+GateWriter gate_writer(Shape y, uint32_t* gates, bool two_planes) {
+  return {gates, gates && two_planes ? gates + gate_words(y) : nullptr, int(gate_words_per_pixel(y.c))};
+}
+
+}  // namespace
+
+void slope_forward(Context& ctx, const Slopes& slopes, ConstView x, View y, uint32_t* gates) {
+  by_type_and_width(y.dtype, is_wide(y.shape.c, {x.data, y.data}), [&](auto type, auto width) {
+    using T = decltype(type);
+    spread_over<width()>(y.shape, [&](Spread spread, dim3 grid, dim3 block) {
+      launch(ctx, {"slope_forward", y.shape, grid, block}, slope_forward_kernel<T, width()>, spread, slopes, x.as<T>(),
+             y.as<T>(), gate_writer(y.shape, gates, false));
+    });
+  });
+}
+
+void slope_backward(Context& ctx, const Slopes& slopes, ConstView dy, const uint32_t* gates, ReluRule rule, View dx,
+                    const BackwardEpilogue& epilogue) {
+  by_type_and_width(dx.dtype, is_wide(dx.shape.c, {dy.data, dx.data, epilogue.other}), [&](auto type, auto width) {
+    using T = decltype(type);
+    spread_over<width()>(dx.shape, [&](Spread spread, dim3 grid, dim3 block) {
+      launch(ctx, {"slope_backward", dx.shape, grid, block}, slope_backward_kernel<T, width()>, spread, slopes,
+             dy.as<T>(), gates, rule, backward_end<T>(dx, epilogue));
+    });
+  });
+}
+
+void ramp_forward(Context& ctx, const Ramp& ramp, ConstView x, View y, uint32_t* gates) {
+  by_type_and_width(y.dtype, is_wide(y.shape.c, {x.data, y.data}), [&](auto type, auto width) {
+    using T = decltype(type);
+    spread_over<width()>(y.shape, [&](Spread spread, dim3 grid, dim3 block) {
+      launch(ctx, {"ramp_forward", y.shape, grid, block}, ramp_forward_kernel<T, width()>, spread, ramp, x.as<T>(),
+             y.as<T>(), gate_writer(y.shape, gates, ramp.max != INFINITY));
+    });
+  });
+}
+
+void ramp_backward(Context& ctx, const Ramp& ramp, ConstView dy, const uint32_t* gates, View dx,
+                   const BackwardEpilogue& epilogue) {
+  by_type_and_width(dx.dtype, is_wide(dx.shape.c, {dy.data, dx.data, epilogue.other}), [&](auto type, auto width) {
+    using T = decltype(type);
+    spread_over<width()>(dx.shape, [&](Spread spread, dim3 grid, dim3 block) {
+      launch(ctx, {"ramp_backward", dx.shape, grid, block}, ramp_backward_kernel<T, width()>, spread, ramp.scale,
+             dy.as<T>(), gates, backward_end<T>(dx, epilogue));
+    });
+  });
+}
+
+void smooth_forward(Context& ctx, const Smooth& smooth, ConstView x, View y) {
+  by_type_and_width(y.dtype, is_wide(y.shape.c, {x.data, y.data}), [&](auto type, auto width) {
+    using T = decltype(type);
+    by_function(smooth.function, [&](auto function) {
+      spread_over<width()>(y.shape, [&](Spread spread, dim3 grid, dim3 block) {
+        launch(ctx, {"smooth_forward", y.shape, grid, block}, smooth_forward_kernel<T, width(), function()>, spread,
+               x.as<T>(), y.as<T>());
+      });
+    });
+  });
+}
+
+void smooth_backward(Context& ctx, const Smooth& smooth, ConstView dy, ConstView x, View dx,
+                     const BackwardEpilogue& epilogue) {
+  const bool wide = is_wide(dx.shape.c, {dy.data, x.data, dx.data, epilogue.other});
+  by_type_and_width(dx.dtype, wide, [&](auto type, auto width) {
+    using T = decltype(type);
+    by_function(smooth.function, [&](auto function) {
+      spread_over<width()>(dx.shape, [&](Spread spread, dim3 grid, dim3 block) {
+        launch(ctx, {"smooth_backward", dx.shape, grid, block}, smooth_backward_kernel<T, width(), function()>, spread,
+               dy.as<T>(), x.as<T>(), backward_end<T>(dx, epilogue));
+      });
+    });
+  });
+}
+
+}  // namespace switchback::SB_DEVICE

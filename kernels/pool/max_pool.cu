@@ -1,0 +1,249 @@
+// Max pooling with switches. Backward gathers: every dx element sums, in row-major order of the windows, those that
+// cover it and whose switch names its place; no atomics, and no dependence on the batch.
+#include "kernels/device/channels.cuh"
+#include "kernels/device/ops.cuh"
+
+namespace switchback::SB_DEVICE {
+namespace {
+
+struct Axis {
+  int in, out, kernel, stride, pad, dilation;
+};
+Axis rows_of(const MaxPool2d& p, Shape x, Shape y) {
+  return {int(x.h), int(y.h), int(p.kernel_h), int(p.stride_h), int(p.pad_top), int(p.dilation_h)};
+}
+Axis columns_of(const MaxPool2d& p, Shape x, Shape y) {
+  return {int(x.w), int(y.w), int(p.kernel_w), int(p.stride_w), int(p.pad_left), int(p.dilation_w)};
+}
+
+// The window of output o starts at input `start` (may be < 0); its places [first, last) lie inside the input.
+struct Window {
+  int start, first, last;
+};
+__device__ __forceinline__ Window window_of(const Axis& a, int o) {
+  const int start = o * a.stride - a.pad;
+  const int first = start < 0 ? min(a.kernel, (-start + a.dilation - 1) / a.dilation) : 0;
+  const int inside = start < a.in ? (a.in - start + a.dilation - 1) / a.dilation : 0;
+  return {start, first, max(first, min(a.kernel, inside))};
+}
+
+// The running maximum of V channels and the places that it came from.
+template <int V>
+struct Winner {
+  float best[V];
+  uint32_t place[V];
+  __device__ __forceinline__ explicit Winner(uint32_t first_place) {
+#pragma unroll
+    for (int i = 0; i < V; ++i) best[i] = -INFINITY, place[i] = first_place;
+  }
+  __device__ __forceinline__ void meet(const float (&v)[V], uint32_t at) {  // PyTorch: val > max || isnan(val)
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      const bool wins = v[i] > best[i] || v[i] != v[i];
+      best[i] = wins ? v[i] : best[i];
+      place[i] = wins ? at : place[i];
+    }
+  }
+};
+
+// item: the thread's first channel in x's item [h,w,channels]. A complete K x K window is unrolled, so that its loads
+// are in flight together; K = 0: none is.
+template <int K, int V, typename T>
+__device__ __forceinline__ Winner<V> find_winner(const T* item, const Axis& rows, const Axis& columns, Window row,
+                                                 Window column, int channels) {
+  const auto at = [&](int ky, int kx) {
+    const int h = row.start + ky * rows.dilation, w = column.start + kx * columns.dilation;
+    return item + (int64_t(h) * columns.in + w) * channels;
+  };
+  if constexpr (K > 0) {
+    if (row.first == 0 && row.last == K && column.first == 0 && column.last == K) {
+      Winner<V> winner(0);
+#pragma unroll
+      for (int place = 0; place < K * K; ++place) {
+        float v[V];
+        load_channels(at(place / K, place % K), v);
+        winner.meet(v, place);
+      }
+      return winner;
+    }
+  }
+  const bool empty = row.first == row.last || column.first == column.last;
+  Winner<V> winner(empty ? 0 : row.first * columns.kernel + column.first);
+  for (int ky = row.first; ky < row.last; ++ky) {
+    for (int kx = column.first; kx < column.last; ++kx) {
+      float v[V];
+      load_channels(at(ky, kx), v);
+      winner.meet(v, ky * columns.kernel + kx);
+    }
+  }
+  return winner;
+}
+
+// A thread: V channels of one output pixel.
+template <typename T, typename Switch, int V, int K>
+__global__ void __launch_bounds__(256)
+    forward_kernel(Spread spread, Axis rows, Axis columns, const T* x, Switch* switches, ForwardEnd<T> end) {
+  const Spot spot = spot_of<V>(spread);
+  Winner<V> winner(0);
+  if (spot.live) {
+    const int i = spot.place / columns.out, j = spot.place - i * columns.out;
+    const T* item = x + int64_t(spot.item) * rows.in * columns.in * spread.channels + spot.channel;
+    winner = find_winner<K, V>(item, rows, columns, window_of(rows, i), window_of(columns, j), spread.channels);
+    const int64_t pixel = int64_t(spot.item) * spread.places + spot.place;
+    if (switches) store_switches(switches + pixel * spread.channels + spot.channel, winner.place);
+  }
+  finish(end, spread, spot, winner.best);
+}
+
+// The outputs [first, last] whose windows reach over input i, dilation aside.
+struct Covers {
+  int first, last;
+};
+__device__ __forceinline__ Covers covers_of(const Axis& a, int i) {
+  const int beyond = i + a.pad - (a.kernel - 1) * a.dilation;  // there the earliest window starts, padding included
+  return {beyond > 0 ? (beyond + a.stride - 1) / a.stride : 0, min(a.out - 1, (i + a.pad) / a.stride)};
+}
+// i's place in the window of output o, or -1 where it falls between two places.
+__device__ __forceinline__ int place_in(const Axis& a, int i, int o) {
+  const int offset = i + a.pad - o * a.stride;
+  return offset % a.dilation == 0 ? offset / a.dilation : -1;
+}
+
+// What comes back to V channels: dy and the switches of one item, at this thread's first channel.
+template <typename T, typename Switch>
+struct Source {
+  const T* dy;             // [h,w,channels] of dy's item
+  const Switch* switches;  // the same of the tape's item
+  template <int V>
+  __device__ __forceinline__ void add_selected(int64_t element, uint32_t place, float (&sum)[V]) const {
+    float g[V];
+    uint32_t winners[V];
+    load_channels(dy + element, g);
+    load_switches(switches + element, winners);
+#pragma unroll
+    for (int i = 0; i < V; ++i) sum[i] += winners[i] == place ? g[i] : 0.f;
+  }
+};
+template <typename T, typename Switch>
+__device__ __forceinline__ Source<T, Switch> source_of(const T* dy, const Switch* switches, const Spot& spot,
+                                                       int64_t places, const BackwardEnd<T>& end) {
+  const int64_t item = places * end.channels;
+  return {dy + spot.item * item + spot.channel, switches + spot.item / end.seeds_per_item * item + spot.channel};
+}
+
+// Any windows. A thread: V channels of one dx pixel.
+template <typename T, typename Switch, int V>
+__global__ void __launch_bounds__(256)
+    gather_kernel(Spread spread, Axis rows, Axis columns, const T* dy, const Switch* switches, BackwardEnd<T> end) {
+  const Spot spot = spot_of<V>(spread);
+  if (!spot.live) return;
+  const int i = spot.place / columns.in, j = spot.place - i * columns.in;
+  const auto source = source_of(dy, switches, spot, int64_t(rows.out) * columns.out, end);
+  const Covers over_rows = covers_of(rows, i), over_columns = covers_of(columns, j);
+  float sum[V] = {};
+  for (int a = over_rows.first; a <= over_rows.last; ++a) {
+    const int ky = place_in(rows, i, a);
+    if (ky < 0) continue;
+    for (int b = over_columns.first; b <= over_columns.last; ++b) {
+      const int kx = place_in(columns, j, b);
+      if (kx < 0) continue;
+      source.add_selected((int64_t(a) * columns.out + b) * spread.channels, ky * columns.kernel + kx, sum);
+    }
+  }
+  finish(end, spot.item, spot.place, spot.channel, sum);
+}
+
+// K x K windows side by side: dy and switches are read once. `spread` is over dx cut into ceil(h/K) x ceil(w/K) cells;
+// a cell without a window (the rest that no window reaches) gets zeros. A thread: V channels of one cell.
+template <typename T, typename Switch, int V, int K>
+__global__ void __launch_bounds__(256)
+    tiled_kernel(Spread spread, Axis rows, Axis columns, const T* dy, const Switch* switches, BackwardEnd<T> end) {
+  const Spot spot = spot_of<V>(spread);
+  if (!spot.live) return;
+  const int cells_w = (columns.in + K - 1) / K, a = spot.place / cells_w, b = spot.place - a * cells_w;
+  const auto source = source_of(dy, switches, spot, int64_t(rows.out) * columns.out, end);
+  float g[V] = {};
+  uint32_t winners[V] = {};
+  if (a < rows.out && b < columns.out) {
+    const int64_t element = (int64_t(a) * columns.out + b) * spread.channels;
+    load_channels(source.dy + element, g);
+    load_switches(source.switches + element, winners);
+  }
+#pragma unroll
+  for (uint32_t place = 0; place < K * K; ++place) {
+    const int h = a * K + int(place) / K, w = b * K + int(place) % K;
+    if (h >= rows.in || w >= columns.in) continue;
+    float selected[V];
+#pragma unroll
+    for (int i = 0; i < V; ++i) selected[i] = winners[i] == place ? g[i] : 0.f;
+    finish(end, spot.item, h * columns.in + w, spot.channel, selected);
+  }
+}
+
+bool tiles(const MaxPool2d& p, int64_t k) {
+  return p.kernel_h == k && p.kernel_w == k && p.stride_h == k && p.stride_w == k && p.pad_top == 0 &&
+         p.pad_left == 0 && p.dilation_h == 1 && p.dilation_w == 1;
+}
+
+template <typename T, typename Switch, int V>
+void forward(Context& ctx, const MaxPool2d& pool, ConstView x, View y, Switch* switches, const Epilogue& epilogue) {
+  auto* kernel = forward_kernel<T, Switch, V, 0>;
+  if constexpr (sizeof(Switch) == 1) {
+    if (pool.kernel_h == 2 && pool.kernel_w == 2) kernel = forward_kernel<T, Switch, V, 2>;
+    if (pool.kernel_h == 3 && pool.kernel_w == 3) kernel = forward_kernel<T, Switch, V, 3>;
+  }
+  spread_over<V>(y.shape, [&](Spread spread, dim3 grid, dim3 block) {
+    launch(ctx, {"max_pool2d_forward", y.shape, grid, block}, kernel, spread, rows_of(pool, x.shape, y.shape),
+           columns_of(pool, x.shape, y.shape), x.as<T>(), switches, forward_end<T>(y, nullptr, epilogue));
+  });
+}
+
+template <typename T, typename Switch, int V>
+void backward(Context& ctx, const MaxPool2d& pool, ConstView dy, const Switch* switches, View dx,
+              const BackwardEpilogue& epilogue) {
+  const int k = tiles(pool, 2) ? 2 : tiles(pool, 3) ? 3 : 0;
+  auto* kernel = gather_kernel<T, Switch, V>;
+  if constexpr (sizeof(Switch) == 1) {
+    if (k == 2) kernel = tiled_kernel<T, Switch, V, 2>;
+    if (k == 3) kernel = tiled_kernel<T, Switch, V, 3>;
+  }
+  const Shape s = dx.shape;
+  const Shape cells = k ? Shape{s.n, s.c, ceil_div(s.h, k), ceil_div(s.w, k)} : s;
+  spread_over<V>(cells, [&](Spread spread, dim3 grid, dim3 block) {
+    launch(ctx, {"max_pool2d_backward", s, grid, block}, kernel, spread, rows_of(pool, s, dy.shape),
+           columns_of(pool, s, dy.shape), dy.as<T>(), switches, backward_end<T>(dx, epilogue));
+  });
+}
+
+// f(switches as their type)
+template <typename Void, typename F>
+void by_switches(const MaxPool2d& pool, Void* switches, const F& f) {
+  constexpr bool kConst = std::is_const_v<Void>;
+  if (pool.switch_bytes() == 1) f(static_cast<std::conditional_t<kConst, const uint8_t, uint8_t>*>(switches));
+  else f(static_cast<std::conditional_t<kConst, const uint16_t, uint16_t>*>(switches));
+}
+
+}  // namespace
+
+void max_pool2d_forward(Context& ctx, const MaxPool2d& pool, ConstView x, View y, void* switches,
+                        const Epilogue& epilogue) {
+  const bool wide = is_wide(y.shape.c, {x.data, y.data, switches, epilogue.residual}) && epilogue.pitch % 8 == 0;
+  by_type_and_width(y.dtype, wide, [&](auto type, auto width) {
+    by_switches(pool, switches, [&](auto* typed) {
+      forward<decltype(type), std::remove_pointer_t<decltype(typed)>, width()>(ctx, pool, x, y, typed, epilogue);
+    });
+  });
+}
+
+void max_pool2d_backward(Context& ctx, const MaxPool2d& pool, ConstView dy, const void* switches, View dx,
+                         const BackwardEpilogue& epilogue) {
+  const bool wide = is_wide(dx.shape.c, {dy.data, dx.data, switches, epilogue.other});
+  by_type_and_width(dx.dtype, wide, [&](auto type, auto width) {
+    by_switches(pool, switches, [&](const auto* typed) {
+      backward<decltype(type), std::remove_cv_t<std::remove_pointer_t<decltype(typed)>>, width()>(ctx, pool, dy, typed,
+                                                                                                  dx, epilogue);
+    });
+  });
+}
+
+}  // namespace switchback::SB_DEVICE

@@ -1,2 +1,0 @@
-#define SWITCHBACK_WINOGRAD winograd_avx2
-#include "kernels/winograd.inl"

@@ -1,2 +1,0 @@
-#define SWITCHBACK_WINOGRAD winograd_avx512
-#include "kernels/winograd.inl"

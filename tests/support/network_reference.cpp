@@ -1,0 +1,127 @@
+#include "tests/support/network_reference.h"
+
+#include <cmath>
+
+namespace switchback::test {
+namespace {
+
+std::vector<float> values_of(const Tensor& t) { return {t.values().begin(), t.values().end()}; }
+
+Nchw with_shape(Nchw x, Shape shape) {
+  x.shape = shape;
+  return x;
+}
+
+template <typename F>
+Nchw each(Nchw x, F f) {
+  for (double& v : x.v) v = f(v);
+  return x;
+}
+
+Nchw batch_norm(const BatchNorm2d& l, const Node& node, Nchw x) {
+  for (size_t i = 0; i < x.v.size(); ++i) {
+    const int64_t c = int64_t(i) / (x.shape.h * x.shape.w) % x.shape.c;
+    const double deviation = std::sqrt(double(node.running_var[c]) + double(l.eps));
+    x.v[i] = (x.v[i] - double(node.running_mean[c])) / deviation * double(node.weight[c]) + double(node.bias[c]);
+  }
+  return x;
+}
+
+Nchw concatenated(const std::vector<const Nchw*>& inputs) {
+  Shape shape = inputs[0]->shape;
+  shape.c = 0;
+  for (const Nchw* x : inputs) shape.c += x->shape.c;
+  Nchw y(shape);
+  int64_t first = 0;
+  for (const Nchw* x : inputs) {
+    for (int64_t n = 0; n < shape.n; ++n)
+      for (int64_t c = 0; c < x->shape.c; ++c)
+        for (int64_t h = 0; h < shape.h; ++h)
+          for (int64_t w = 0; w < shape.w; ++w) y(n, first + c, h, w) = (*x)(n, c, h, w);
+    first += x->shape.c;
+  }
+  return y;
+}
+
+Nchw constant_of(const BinaryConstant& l) {
+  Nchw constant(l.shape);
+  constant.v.assign(l.values.begin(), l.values.end());
+  return constant;
+}
+
+std::vector<double> slopes_of(const Tensor& weight) { return {weight.values().begin(), weight.values().end()}; }
+
+Nchw value_of(const Node& node, const std::vector<const Nchw*>& inputs) {
+  const Nchw& x = *inputs[0];
+  Gates unused;
+  return std::visit(
+      overloaded{
+          [&](const Input&) { return x; },
+          [&](const Dropout&) { return x; },
+          [&](const Conv2d& l) { return conv_forward(l, x, values_of(node.weight), values_of(node.bias), {}).value; },
+          [&](const ConvTranspose2d& l) {
+            return apply(linear_map(l, x.shape, values_of(node.weight), values_of(node.bias), {}), x).value;
+          },
+          [&](const Linear& l) {
+            return linear_forward(x, values_of(node.weight), values_of(node.bias), l.out_features).value;
+          },
+          [&](const MaxPool2d& l) { return max_pool_forward(l, x).value; },
+          [&](const GlobalMaxPool&) { return max_pool_forward(whole_map_pool(x.shape), x).value; },
+          [&](const AvgPool2d& l) { return avg_pool_forward(l, x).value; },
+          [&](const AdaptiveAvgPool2d& l) { return adaptive_forward(l, x).value; },
+          [&](const ReLU& l) { return each(x, [&](double v) { return v < 0 ? 0 : v > l.clip ? double(l.clip) : v; }); },
+          [&](const BatchNorm2d& l) { return batch_norm(l, node, x); },
+          [&](const LocalResponseNorm& l) { return lrn_forward(l, x).value; },
+          [&](const Softmax&) { return softmax_forward(x).value; },
+          [&](const Flatten&) { return with_shape(x, {x.shape.n, x.shape.item(), 1, 1}); },
+          [&](const Add&) { return binary_forward(BinaryFunction::add, x, *inputs[1]).value; },
+          [&](const Concat&) { return concatenated(inputs); },
+          [&](const LeakyReLU& l) { return slope_forward({double(l.slope)}, x, &unused).value; },
+          [&](const PReLU&) { return slope_forward(slopes_of(node.weight), x, &unused).value; },
+          [&](const Clip& l) { return ramp_forward(1, 0, l.min, l.max, x).y.value; },
+          [&](const Hardsigmoid& l) { return ramp_forward(l.alpha, l.beta, 0, 1, x).y.value; },
+          [&](const Smooth& l) { return smooth_forward(l.function, x).value; },
+          [&](const Binary& l) { return binary_forward(l.function, x, *inputs[1]).value; },
+          [&](const BinaryConstant& l) {
+            const Nchw constant = constant_of(l);
+            return (l.reversed ? binary_forward(l.function, constant, x) : binary_forward(l.function, x, constant)).value;
+          },
+          [&](const auto& l) { return apply(linear_map(l, x.shape), x).value; },
+      },
+      node.layer);
+}
+
+}  // namespace
+
+std::vector<Nchw> evaluate(const Network& network, const Nchw& x) {
+  std::vector<Nchw> values;
+  values.reserve(network.nodes.size());
+  for (const Node& node : network.nodes) {
+    std::vector<const Nchw*> inputs;
+    for (int i : node.inputs) inputs.push_back(&values[size_t(i)]);
+    if (inputs.empty()) inputs.push_back(&x);
+    values.push_back(value_of(node, inputs));
+  }
+  return values;
+}
+
+Nchw numeric_gradient(const Network& network, const Nchw& x, int node, int64_t channel, double step) {
+  Nchw gradient(x.shape), moved = x;
+  const auto score = [&] {
+    const Nchw y = evaluate(network, moved)[size_t(node)];
+    double sum = 0;
+    for (int64_t h = 0; h < y.shape.h; ++h)
+      for (int64_t w = 0; w < y.shape.w; ++w) sum += y(0, channel, h, w);
+    return sum;
+  };
+  for (size_t i = 0; i < x.v.size(); ++i) {
+    moved.v[i] = x.v[i] + step;
+    const double above = score();
+    moved.v[i] = x.v[i] - step;
+    gradient.v[i] = (above - score()) / (2 * step);
+    moved.v[i] = x.v[i];
+  }
+  return gradient;
+}
+
+}  // namespace switchback::test

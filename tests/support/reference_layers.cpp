@@ -1,0 +1,395 @@
+#include "tests/support/reference_layers.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/check.h"
+
+namespace switchback::test {
+namespace {
+
+int64_t chw(const Shape& s, int64_t c, int64_t h, int64_t w) { return (c * s.h + h) * s.w + w; }
+
+template <typename F>
+void for_each_place(Shape s, F f) {
+  for (int64_t c = 0; c < s.c; ++c)
+    for (int64_t h = 0; h < s.h; ++h)
+      for (int64_t w = 0; w < s.w; ++w) f(c, h, w);
+}
+
+int64_t longest(const LinearMap& map, bool forward) {
+  std::vector<int64_t> counts(size_t(forward ? map.out.item() : map.in.item()), 0);
+  for (const LinearMap::Term& t : map.terms) ++counts[size_t(forward ? t.out : t.in)];
+  return *std::max_element(counts.begin(), counts.end());
+}
+
+// --- Resize, by weights that inputs have at a place of the real axis
+
+double place_in_input(const Resize& r, double i, double in, double out, double scale) {
+  switch (r.coordinates) {
+    case Resize::Coordinates::half_pixel:
+      return (i + 0.5) / scale - 0.5;
+    case Resize::Coordinates::pytorch_half_pixel:
+      return out == 1 ? 0 : (i + 0.5) / scale - 0.5;
+    case Resize::Coordinates::align_corners:
+      return out == 1 ? 0 : i * (in - 1) / (out - 1);
+    case Resize::Coordinates::asymmetric:
+      return i / scale;
+    case Resize::Coordinates::tf_half_pixel_for_nn:
+      return (i + 0.5) / scale;
+  }
+  return 0;
+}
+
+// 1 for the input that is nearest in the sense of the rounding, which may lie beyond the border.
+bool is_chosen(Resize::Rounding rounding, double place, double input) {
+  const double ahead = input - place;
+  switch (rounding) {
+    case Resize::Rounding::floor:
+      return ahead > -1 && ahead <= 0;
+    case Resize::Rounding::ceil:
+      return ahead >= 0 && ahead < 1;
+    case Resize::Rounding::round_prefer_floor:
+      return ahead >= -0.5 && ahead < 0.5;
+    case Resize::Rounding::round_prefer_ceil:
+      return ahead > -0.5 && ahead <= 0.5;
+  }
+  return false;
+}
+
+// weights[o][i] of one axis.
+std::vector<std::vector<double>> axis_weights(const Resize& r, int64_t in, int64_t given, float scale) {
+  const int64_t out = given ? given : int64_t(double(in) * double(scale) + 1e-6);
+  std::vector<std::vector<double>> all;
+  for (int64_t o = 0; o < out; ++o) {
+    const double factor = given ? double(out) / double(in) : double(scale);
+    double place = place_in_input(r, double(o), double(in), double(out), factor);
+    // What falls on a whole or half place but for the rounding of the scale to f32 must be seen to fall there.
+    if (r.mode == Resize::Mode::nearest) place = std::round(place * 0x1p20) * 0x1p-20;
+    std::vector<double> weights(size_t(in), 0);
+    if (r.mode == Resize::Mode::bilinear) {
+      place = std::clamp(place, 0.0, double(in - 1));
+      for (int64_t i = 0; i < in; ++i) weights[size_t(i)] = std::max(0.0, 1 - std::abs(place - double(i)));
+    } else {
+      for (int64_t i = -2; i < in + 2; ++i)
+        if (is_chosen(r.rounding, place, double(i))) weights[size_t(std::clamp<int64_t>(i, 0, in - 1))] = 1;
+    }
+    all.push_back(weights);
+  }
+  return all;
+}
+
+int64_t padded_place(Pad::Mode mode, int64_t i, int64_t size) {  // -1: the constant
+  if (i >= 0 && i < size) return i;
+  if (mode == Pad::Mode::constant) return -1;
+  if (mode == Pad::Mode::edge) return i < 0 ? 0 : size - 1;
+  return i < 0 ? -i : 2 * size - 2 - i;
+}
+
+// The places that Python's begin:end:step names.
+std::vector<int64_t> places_of(const SliceRange& r, int64_t size) {
+  std::vector<int64_t> places;
+  const int64_t begin = r.begin < 0 ? r.begin + size : r.begin, end = r.end < 0 ? r.end + size : r.end;
+  for (int64_t i = std::max<int64_t>(begin, 0); i < std::min(end, size); i += r.step) places.push_back(i);
+  return places;
+}
+
+}  // namespace
+
+int64_t LinearMap::longest_forward() const { return longest(*this, true); }
+int64_t LinearMap::longest_backward() const { return longest(*this, false); }
+
+LinearMap linear_map(const Resize& r, Shape x) {
+  const auto rows = axis_weights(r, x.h, r.out_h, r.scale_h), columns = axis_weights(r, x.w, r.out_w, r.scale_w);
+  LinearMap map{x.with_n(1), {1, x.c, int64_t(rows.size()), int64_t(columns.size())}, {}, {}};
+  for_each_place(map.out, [&](int64_t c, int64_t p, int64_t q) {
+    for (int64_t h = 0; h < x.h; ++h)
+      for (int64_t w = 0; w < x.w; ++w)
+        if (const double weight = rows[size_t(p)][size_t(h)] * columns[size_t(q)][size_t(w)]; weight != 0)
+          map.terms.push_back({chw(map.out, c, p, q), chw(x, c, h, w), weight});
+  });
+  return map;
+}
+
+LinearMap linear_map(const Pad& pad, Shape x) {
+  LinearMap map{x.with_n(1), {1, x.c + pad.front + pad.back, x.h + pad.top + pad.bottom, x.w + pad.left + pad.right}, {}, {}};
+  map.constant.assign(size_t(map.out.item()), 0);
+  for_each_place(map.out, [&](int64_t p, int64_t q, int64_t r) {
+    const int64_t c = padded_place(pad.mode, p - pad.front, x.c), h = padded_place(pad.mode, q - pad.top, x.h);
+    const int64_t w = padded_place(pad.mode, r - pad.left, x.w), out = chw(map.out, p, q, r);
+    if (c < 0 || h < 0 || w < 0) map.constant[size_t(out)] = pad.value;
+    else map.terms.push_back({out, chw(x, c, h, w), 1});
+  });
+  return map;
+}
+
+LinearMap linear_map(const Slice& s, Shape x) {
+  const auto channels = places_of(s.c, x.c), rows = places_of(s.h, x.h), columns = places_of(s.w, x.w);
+  LinearMap map{x.with_n(1), {1, int64_t(channels.size()), int64_t(rows.size()), int64_t(columns.size())}, {}, {}};
+  for_each_place(map.out, [&](int64_t c, int64_t h, int64_t w) {
+    map.terms.push_back({chw(map.out, c, h, w), chw(x, channels[size_t(c)], rows[size_t(h)], columns[size_t(w)]), 1});
+  });
+  return map;
+}
+
+// As PyTorch: view as [groups, c / groups], transpose, flatten.
+LinearMap linear_map(const ChannelShuffle& s, Shape x) {
+  LinearMap map{x.with_n(1), x.with_n(1), {}, {}};
+  for_each_place(x, [&](int64_t c, int64_t h, int64_t w) {
+    const int64_t each = x.c / s.groups, group = c / each, member = c % each;
+    map.terms.push_back({chw(x, member * s.groups + group, h, w), chw(x, c, h, w), 1});
+  });
+  return map;
+}
+
+LinearMap linear_map(const Reshape& r, Shape x) {
+  Shape y{1, r.c, r.h, r.w};
+  for (int64_t* size : {&y.c, &y.h, &y.w})
+    if (*size < 0) *size = -x.item() / y.item();
+  LinearMap map{x.with_n(1), y, {}, {}};
+  for (int64_t i = 0; i < x.item(); ++i) map.terms.push_back({i, i, 1});
+  return map;
+}
+
+LinearMap linear_map(const Permute& p, Shape x) {
+  const int64_t size[] = {x.c, x.h, x.w};
+  LinearMap map{x.with_n(1), {1, size[p.axes[0] - 1], size[p.axes[1] - 1], size[p.axes[2] - 1]}, {}, {}};
+  for_each_place(x, [&](int64_t c, int64_t h, int64_t w) {
+    const int64_t at[] = {c, h, w};
+    map.terms.push_back({chw(map.out, at[p.axes[0] - 1], at[p.axes[1] - 1], at[p.axes[2] - 1]), chw(x, c, h, w), 1});
+  });
+  return map;
+}
+
+LinearMap linear_map(const Reduce& r, Shape x) {
+  LinearMap map{x.with_n(1), {1, r.c ? 1 : x.c, r.h ? 1 : x.h, r.w ? 1 : x.w}, {}, {}};
+  const double weight = r.mean ? double(map.out.item()) / double(x.item()) : 1;
+  for_each_place(x, [&](int64_t c, int64_t h, int64_t w) {
+    map.terms.push_back({chw(map.out, r.c ? 0 : c, r.h ? 0 : h, r.w ? 0 : w), chw(x, c, h, w), weight});
+  });
+  return map;
+}
+
+LinearMap linear_map(const ConvTranspose2d& v, Shape x, const std::vector<float>& weight, const std::vector<float>& bias,
+                     const std::vector<float>& scale) {
+  const int64_t group_in = v.in_channels / v.groups, group_out = v.out_channels / v.groups;
+  LinearMap map{x.with_n(1), {1, v.out_channels,
+                (x.h - 1) * v.stride_h - v.pad_top - v.pad_bottom + v.dilation_h * (v.kernel_h - 1) + v.output_pad_h + 1,
+                (x.w - 1) * v.stride_w - v.pad_left - v.pad_right + v.dilation_w * (v.kernel_w - 1) + v.output_pad_w + 1}, {}, {}};
+  const Shape& y = map.out;
+  for_each_place(y, [&](int64_t c, int64_t, int64_t) { map.constant.push_back(bias.empty() ? 0 : bias[size_t(c)]); });
+  for_each_place(x, [&](int64_t i, int64_t h, int64_t w) {
+    for (int64_t o = 0; o < group_out; ++o)
+      for (int64_t r = 0; r < v.kernel_h; ++r)
+        for (int64_t s = 0; s < v.kernel_w; ++s) {
+          const int64_t k = i / group_in * group_out + o;
+          const int64_t p = h * v.stride_h + r * v.dilation_h - v.pad_top, q = w * v.stride_w + s * v.dilation_w - v.pad_left;
+          if (p < 0 || p >= y.h || q < 0 || q >= y.w) continue;
+          const double factor = weight[size_t(((i * group_out + o) * v.kernel_h + r) * v.kernel_w + s)];
+          map.terms.push_back({chw(y, k, p, q), chw(x, i, h, w), factor * (scale.empty() ? 1 : scale[size_t(k)])});
+        }
+  });
+  return map;
+}
+
+Ref apply(const LinearMap& map, const Nchw& x) {
+  Ref y(map.out.with_n(x.shape.n));
+  for (int64_t n = 0; n < x.shape.n; ++n) {
+    double *value = &y.value.v[size_t(n * map.out.item())], *terms = &y.terms.v[size_t(n * map.out.item())];
+    for (size_t i = 0; i < map.constant.size(); ++i) value[i] = map.constant[i], terms[i] = std::abs(map.constant[i]);
+    for (const LinearMap::Term& t : map.terms) {
+      const double a = t.weight * x.v[size_t(n * map.in.item() + t.in)];
+      value[t.out] += a, terms[t.out] += std::abs(a);
+    }
+  }
+  return y;
+}
+
+Ref apply_transposed(const LinearMap& map, const Nchw& dy) {
+  Ref dx(map.in.with_n(dy.shape.n));
+  for (int64_t n = 0; n < dy.shape.n; ++n)
+    for (const LinearMap::Term& t : map.terms) {
+      const double a = t.weight * dy.v[size_t(n * map.out.item() + t.out)];
+      dx.value.v[size_t(n * map.in.item() + t.in)] += a, dx.terms.v[size_t(n * map.in.item() + t.in)] += std::abs(a);
+    }
+  return dx;
+}
+
+// --- Activations -----------------------------------------------------------------------------------------------------
+
+namespace {
+
+double slope_at(const std::vector<double>& slopes, const Shape& s, size_t i) {
+  return slopes.size() == 1 ? slopes[0] : slopes[i / size_t(s.h * s.w) % size_t(s.c)];
+}
+
+// The element of a kept tensor that element i of a tensor of seeds goes with.
+size_t kept_index(const Shape& s, size_t i, int64_t seeds) {
+  const size_t item = size_t(s.item());
+  return i / item / size_t(seeds) * item + i % item;
+}
+
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+double value_of(SmoothFunction f, double x) {
+  switch (f) {
+    case SmoothFunction::sigmoid:
+      return sigmoid(x);
+    case SmoothFunction::tanh:
+      return std::tanh(x);
+    case SmoothFunction::hardswish:
+      return std::isnan(x) ? x : x * std::min(std::max(x + 3, 0.0), 6.0) / 6;
+    case SmoothFunction::silu:
+      return x * sigmoid(x);
+  }
+  return 0;
+}
+
+// The derivative, and by how much its parts are larger than their sum.
+double derivative_of(SmoothFunction f, double x, double& parts) {
+  const double s = sigmoid(x), e = std::exp(-std::abs(x)), slope = e / ((1 + e) * (1 + e));
+  double value = 0;
+  switch (f) {
+    case SmoothFunction::sigmoid:
+      value = parts = slope;
+      break;
+    case SmoothFunction::tanh:
+      value = parts = std::pow(1 / std::cosh(x), 2);
+      break;
+    case SmoothFunction::hardswish:
+      value = x <= -3 ? 0 : x >= 3 ? 1 : (2 * x + 3) / 6;
+      parts = std::abs(x) <= 3 ? std::abs(x) / 3 + 0.5 : 1;
+      break;
+    case SmoothFunction::silu:
+      value = s + x * slope;
+      parts = s + std::abs(x * slope);
+      break;
+  }
+  return value;
+}
+
+}  // namespace
+
+Ref slope_forward(const std::vector<double>& slopes, const Nchw& x, Gates* gates) {
+  Ref y(x.shape);
+  gates->assign(x.v.size(), 0);
+  for (size_t i = 0; i < x.v.size(); ++i) {
+    const bool open = x.v[i] > 0;
+    (*gates)[i] = open;
+    y.value.v[i] = open ? x.v[i] : slope_at(slopes, x.shape, i) * x.v[i];
+    y.terms.v[i] = std::abs(y.value.v[i]);
+  }
+  return y;
+}
+
+Ref slope_backward(const std::vector<double>& slopes, const Nchw& dy, const Gates& gates, Rule rule, int64_t seeds) {
+  Ref dx(dy.shape);
+  for (size_t i = 0; i < dy.v.size(); ++i) {
+    const bool open = gates[kept_index(dy.shape, i, seeds)] == 1, up = dy.v[i] > 0;
+    const bool through = rule == Rule::gradient ? open : rule == Rule::deconv ? up : open && up;
+    dx.value.v[i] = through ? dy.v[i] : slope_at(slopes, dy.shape, i) * dy.v[i];
+    dx.terms.v[i] = std::abs(dx.value.v[i]);
+  }
+  return dx;
+}
+
+RampValue ramp_forward(double scale, double shift, double min, double max, const Nchw& x) {
+  RampValue out{Ref(x.shape), Ref(x.shape), Gates(x.v.size(), 0)};
+  for (size_t i = 0; i < x.v.size(); ++i) {
+    const double s = scale * x.v[i] + shift;
+    const bool above = std::isfinite(max) && s >= max, below = std::isfinite(min) && s <= min;
+    out.s.value.v[i] = s;
+    out.s.terms.v[i] = out.y.terms.v[i] = std::abs(scale * x.v[i]) + std::abs(shift);
+    out.y.value.v[i] = above ? max : below ? min : s;
+    out.gates[i] = above ? 2 : below || std::isnan(s) ? 0 : 1;
+  }
+  return out;
+}
+
+Ref ramp_backward(double scale, const Nchw& dy, const Gates& gates, int64_t seeds) {
+  Ref dx(dy.shape);
+  for (size_t i = 0; i < dy.v.size(); ++i) {
+    dx.value.v[i] = gates[kept_index(dy.shape, i, seeds)] == 1 ? scale * dy.v[i] : 0;
+    dx.terms.v[i] = std::abs(dx.value.v[i]);
+  }
+  return dx;
+}
+
+Ref smooth_forward(SmoothFunction function, const Nchw& x) {
+  Ref y(x.shape);
+  for (size_t i = 0; i < x.v.size(); ++i) {
+    y.value.v[i] = value_of(function, x.v[i]);
+    y.terms.v[i] = std::abs(y.value.v[i]);
+  }
+  return y;
+}
+
+Ref smooth_backward(SmoothFunction function, const Nchw& dy, const Nchw& x, int64_t seeds) {
+  Ref dx(dy.shape);
+  for (size_t i = 0; i < dy.v.size(); ++i) {
+    double parts = 0;
+    dx.value.v[i] = dy.v[i] * derivative_of(function, x.v[kept_index(dy.shape, i, seeds)], parts);
+    dx.terms.v[i] = std::abs(dy.v[i]) * parts;
+  }
+  return dx;
+}
+
+// --- Binary functions ------------------------------------------------------------------------------------------------
+
+namespace {
+
+// The element of an operand that a place of the result goes with.
+size_t operand_index(const Shape& s, int64_t n, int64_t c, int64_t h, int64_t w) {
+  const auto at = [](int64_t size, int64_t i) { return size == 1 ? 0 : i; };
+  return size_t(((at(s.n, n) * s.c + at(s.c, c)) * s.h + at(s.h, h)) * s.w + at(s.w, w));
+}
+
+double result_of(BinaryFunction f, double a, double b) {
+  return f == BinaryFunction::add ? a + b : f == BinaryFunction::sub ? a - b : f == BinaryFunction::mul ? a * b : a / b;
+}
+
+double partial(BinaryFunction f, int operand, double a, double b) {
+  switch (f) {
+    case BinaryFunction::add:
+      return 1;
+    case BinaryFunction::sub:
+      return operand == 0 ? 1 : -1;
+    case BinaryFunction::mul:
+      return operand == 0 ? b : a;
+    case BinaryFunction::div:
+      return operand == 0 ? 1 / b : -a / (b * b);
+  }
+  return 0;
+}
+
+}  // namespace
+
+Ref binary_forward(BinaryFunction f, const Nchw& a, const Nchw& b) {
+  const auto larger = [](int64_t p, int64_t q) { return std::max(p, q); };
+  Ref y({larger(a.shape.n, b.shape.n), larger(a.shape.c, b.shape.c), larger(a.shape.h, b.shape.h),
+         larger(a.shape.w, b.shape.w)});
+  const Shape& s = y.value.shape;
+  for (int64_t n = 0; n < s.n; ++n)
+    for_each_place(s, [&](int64_t c, int64_t h, int64_t w) {
+      const double u = a.v[operand_index(a.shape, n, c, h, w)], v = b.v[operand_index(b.shape, n, c, h, w)];
+      y.value(n, c, h, w) = result_of(f, u, v);
+      y.terms(n, c, h, w) = f == BinaryFunction::add || f == BinaryFunction::sub ? std::abs(u) + std::abs(v)
+                                                                                : std::abs(result_of(f, u, v));
+    });
+  return y;
+}
+
+Ref binary_backward(BinaryFunction f, int operand, const Nchw& dy, const Nchw& a, const Nchw& b, int64_t seeds) {
+  const Shape own = (operand == 0 ? a : b).shape, s = dy.shape;
+  Ref dx(own.with_n(s.n));
+  for (int64_t n = 0; n < s.n; ++n)
+    for_each_place(s, [&](int64_t c, int64_t h, int64_t w) {
+      const double u = a.v[operand_index(a.shape, n / seeds, c, h, w)], v = b.v[operand_index(b.shape, n / seeds, c, h, w)];
+      const double g = dy(n, c, h, w) * partial(f, operand, u, v);
+      const size_t at = size_t(n * own.item()) + operand_index(own.with_n(1), 0, c, h, w);
+      dx.value.v[at] += g, dx.terms.v[at] += std::abs(g);
+    });
+  return dx;
+}
+
+}  // namespace switchback::test

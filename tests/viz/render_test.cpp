@@ -1,0 +1,454 @@
+// Pictures: exact pixels, exact sizes, and the maps that break careless renderers (constant, sparse, NaN, 1 x 1).
+#include "viz/pictures/render.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include "viz/pictures/grid.h"
+#include "viz/pictures/text.h"
+
+namespace switchback {
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr Rgb kBlack = {0, 0, 0}, kWhite = {255, 255, 255}, kMid = {128, 128, 128};
+
+Rgb pixel(const Image& image, int x, int y) {
+  const uint8_t* p = &image.pixels.at((size_t(y) * image.width + x) * 3);
+  return {p[0], p[1], p[2]};
+}
+
+int count_color(const Image& image, Rgb wanted) {
+  int n = 0;
+  for (int y = 0; y < image.height; y++) {
+    for (int x = 0; x < image.width; x++) n += pixel(image, x, y) == wanted;
+  }
+  return n;
+}
+
+// Left, top, right, bottom (inclusive) of the pixels that are not `background`; right < left when there are none.
+std::array<int, 4> ink_box(const Image& image, Rgb background) {
+  std::array<int, 4> box{image.width, image.height, -1, -1};
+  for (int y = 0; y < image.height; y++) {
+    for (int x = 0; x < image.width; x++) {
+      if (pixel(image, x, y) == background) continue;
+      box = {std::min(box[0], x), std::min(box[1], y), std::max(box[2], x), std::max(box[3], y)};
+    }
+  }
+  return box;
+}
+
+void expect_size(const Image& image, int width, int height) {
+  EXPECT_EQ(image.width, width);
+  EXPECT_EQ(image.height, height);
+  EXPECT_EQ(image.channels, 3);
+  EXPECT_EQ(image.pixels.size(), size_t(image.width) * image.height * 3);
+}
+
+TEST(ColorMaps, EndsAndMiddles) {
+  EXPECT_EQ(color(ColorMap::grey, 0), kBlack);
+  EXPECT_EQ(color(ColorMap::grey, 0.5f), kMid);
+  EXPECT_EQ(color(ColorMap::grey, 1), kWhite);
+  EXPECT_EQ(color(ColorMap::seismic, 0), (Rgb{0, 0, 76}));
+  EXPECT_EQ(color(ColorMap::seismic, 0.25f), (Rgb{0, 0, 255}));
+  EXPECT_EQ(color(ColorMap::seismic, 0.5f), kWhite);
+  EXPECT_EQ(color(ColorMap::seismic, 0.75f), (Rgb{255, 0, 0}));
+  EXPECT_EQ(color(ColorMap::seismic, 1), (Rgb{127, 0, 0}));
+  EXPECT_EQ(color(ColorMap::viridis, 0), (Rgb{68, 1, 84}));
+  EXPECT_EQ(color(ColorMap::viridis, 1), (Rgb{253, 231, 37}));
+}
+
+TEST(ColorMaps, ViridisIsWithinTwoOfMatplotlibBetweenTheControlPoints) {
+  const std::pair<int, Rgb> known[] = {{4, {70, 7, 90}},      {60, {61, 78, 138}},   {100, {42, 118, 142}},
+                                       {128, {33, 145, 140}}, {200, {112, 207, 87}}, {252, {246, 230, 32}}};
+  for (const auto& [index, wanted] : known) {
+    const Rgb got = color(ColorMap::viridis, float(index) / 255);
+    for (int c = 0; c < 3; c++) EXPECT_NEAR(got[c], wanted[c], 2) << "entry " << index << " channel " << c;
+  }
+}
+
+TEST(ColorMaps, ClampsAndMarks) {
+  for (ColorMap map : {ColorMap::grey, ColorMap::seismic, ColorMap::viridis}) {
+    EXPECT_EQ(color(map, -3), color(map, 0));
+    EXPECT_EQ(color(map, 7), color(map, 1));
+    EXPECT_EQ(color(map, kNan), kNonFiniteColor);
+    for (int i = 0; i <= 1000; i++) ASSERT_NE(color(map, float(i) / 1000), kNonFiniteColor) << i;
+  }
+  EXPECT_EQ(color_map_by_name("gray"), ColorMap::grey);
+  EXPECT_THROW(color_map_by_name("jet"), Error);
+}
+
+TEST(Ranges, PercentileAsNumpy) {
+  // numpy.percentile([3,1,4,1,5,9,2,6], p)
+  const std::vector<float> v = {3, 1, 4, 1, 5, 9, 2, 6};
+  EXPECT_FLOAT_EQ(percentile(v, 0), 1);
+  EXPECT_FLOAT_EQ(percentile(v, 25), 1.75f);
+  EXPECT_FLOAT_EQ(percentile(v, 50), 3.5f);
+  EXPECT_FLOAT_EQ(percentile(v, 99), 8.79f);
+  EXPECT_FLOAT_EQ(percentile(v, 100), 9);
+  EXPECT_EQ(percentile({}, 99), 0);
+  EXPECT_EQ(percentile(std::vector<float>{7}, 99), 7);
+  EXPECT_FLOAT_EQ(percentile(std::vector<float>{1, kNan, 2, -kInf, 3, kInf}, 50), 2);  // the finite ones
+}
+
+TEST(Ranges, SymmetricAndPositions) {
+  const Range range = symmetric_range(std::vector<float>{-4, 1, kNan, 2});
+  EXPECT_EQ(range.lo, -4);
+  EXPECT_EQ(range.hi, 4);
+  EXPECT_EQ(symmetric_range(std::vector<float>(9, 0.0f)).hi, 1);
+  std::vector<float> sparse(1000, 0.0f);
+  sparse[17] = -5;
+  EXPECT_EQ(symmetric_range(sparse, 99).hi, 5);  // the percentile is 0: the largest instead
+  EXPECT_EQ(value_range(std::vector<float>{kNan}).hi, 0);
+
+  EXPECT_EQ(unit_position(0, {-4, 4}), 0.5f);
+  EXPECT_EQ(unit_position(5, {-4, 4}), 1);
+  EXPECT_EQ(unit_position(2, {2, 2}), 0);
+  EXPECT_EQ(unit_position(2, {2, 2}, 0.5f), 0.5f);
+  EXPECT_EQ(unit_position(3, {2, 2}), 1);
+  EXPECT_TRUE(std::isnan(unit_position(kInf, {0, 1})));
+  const float most = std::numeric_limits<float>::max();
+  EXPECT_EQ(unit_position(0, {-most, most}), 0.5f);  // the width does not fit a float
+}
+
+TEST(Heatmap, PixelsConstantsAndNan) {
+  const float map[] = {-1, 0, 1, kNan, 9, -kInf};
+  const Image image = heatmap(map, 2, 3, ColorMap::seismic, {-1, 1});
+  expect_size(image, 3, 2);
+  EXPECT_EQ(pixel(image, 0, 0), (Rgb{0, 0, 76}));
+  EXPECT_EQ(pixel(image, 1, 0), kWhite);
+  EXPECT_EQ(pixel(image, 2, 0), (Rgb{127, 0, 0}));
+  EXPECT_EQ(pixel(image, 0, 1), kNonFiniteColor);
+  EXPECT_EQ(pixel(image, 1, 1), (Rgb{127, 0, 0}));
+  EXPECT_EQ(pixel(image, 2, 1), kNonFiniteColor);
+  const std::vector<float> constant(6, 3.5f);
+  EXPECT_EQ(count_color(heatmap(constant.data(), 2, 3, ColorMap::grey, value_range(constant)), kBlack), 6);
+  EXPECT_EQ(count_color(heatmap(constant.data(), 2, 3, ColorMap::seismic, value_range(constant)), kWhite), 6);
+  EXPECT_THROW(heatmap(map, 0, 3, ColorMap::grey, {0, 1}), Error);
+}
+
+TEST(Saliency, AbsoluteSumClippedAtThePercentile) {
+  // |v| summed over two channels: 0, 1, ..., 100; the 99th percentile is 99.
+  std::vector<float> chw(2 * 101);
+  for (int i = 0; i <= 100; i++) {
+    chw[i] = -0.25f * float(i);
+    chw[101 + i] = 0.75f * float(i);
+  }
+  const std::vector<float> map = saliency_map(chw.data(), 2, 1, 101);
+  for (int i = 0; i <= 100; i++) ASSERT_NEAR(map[i], std::min(i / 99.0, 1.0), 1e-6) << i;
+  const Image image = saliency_picture(chw.data(), 2, 1, 101);
+  EXPECT_EQ(pixel(image, 0, 0), kBlack);
+  EXPECT_EQ(pixel(image, 33, 0), (Rgb{85, 85, 85}));
+  EXPECT_EQ(pixel(image, 100, 0), kWhite);
+}
+
+TEST(Saliency, HardMaps) {
+  const std::vector<float> zero(3 * 16, 0.0f);
+  EXPECT_EQ(count_color(saliency_picture(zero.data(), 3, 4, 4), kBlack), 16);
+  std::vector<float> sparse(400, 0.0f);
+  sparse[7] = -2;
+  sparse[9] = 1;
+  const Image image = saliency_picture(sparse.data(), 1, 20, 20);
+  EXPECT_EQ(pixel(image, 7, 0), kWhite);
+  EXPECT_EQ(pixel(image, 9, 0), kMid);
+  EXPECT_EQ(count_color(image, kBlack), 398);
+  const float one[] = {kNan};
+  EXPECT_EQ(pixel(saliency_picture(one, 1, 1, 1), 0, 0), kNonFiniteColor);
+}
+
+TEST(SignedRgb, CentredOnGrey) {
+  const std::vector<float> zero(3 * 4, 0.0f);
+  EXPECT_EQ(count_color(signed_rgb(zero.data(), 3, 2, 2), kMid), 4);
+  EXPECT_EQ(count_color(signed_rgb(zero.data(), 1, 2, 2), kMid), 4);
+  EXPECT_EQ(count_color(signed_rgb(zero.data(), 2, 2, 2), kWhite), 4);  // seismic's zero
+  // Two pixels, three channels: (2,-2,0) and (1,0,NaN).
+  const float chw[] = {2, 1, -2, 0, 0, kNan};
+  const Image image = signed_rgb(chw, 3, 1, 2, 100);
+  EXPECT_EQ(pixel(image, 0, 0), (Rgb{255, 0, 128}));
+  EXPECT_EQ(pixel(image, 1, 0), kNonFiniteColor);
+  const Image grey = signed_rgb(chw, 1, 1, 2, 100);
+  EXPECT_EQ(pixel(grey, 0, 0), kWhite);
+  EXPECT_EQ(pixel(grey, 1, 0), (Rgb{191, 191, 191}));  // 127.5 + 127.5 / 2
+  // The mean of two channels, (2 + -2) / 2 and (1 + 0) / 2.
+  const Image mean = signed_rgb(chw, 2, 1, 2, 100);
+  EXPECT_EQ(pixel(mean, 0, 0), kWhite);
+  EXPECT_EQ(pixel(mean, 1, 0), (Rgb{127, 0, 0}));
+}
+
+TEST(SignedRgb, ClipsAtThePercentile) {
+  std::vector<float> map(201);
+  for (int i = 0; i <= 200; i++) map[i] = float(i == 200 ? 1000000 : i);  // the 99.5th percentile is 199
+  const Image image = signed_rgb(map.data(), 1, 1, 201);
+  EXPECT_EQ(pixel(image, 0, 0), kMid);
+  EXPECT_EQ(pixel(image, 199, 0), kWhite);
+  EXPECT_EQ(pixel(image, 200, 0), kWhite);
+  EXPECT_EQ(pixel(image, 100, 0)[0], std::lround(127.5 + 127.5 * 100 / 199));
+}
+
+TEST(Overlay, BilinearAndBlended) {
+  const float map[] = {0, 1};
+  const std::vector<float> large = bilinear_map(map, 1, 2, 1, 4);  // half-pixel centres: 0, 1/4, 3/4, 1
+  EXPECT_EQ(large, (std::vector<float>{0, 0.25f, 0.75f, 1}));
+  const Image photo = blank_image(4, 1, {100, 200, 50});
+  EXPECT_EQ(overlay(photo, map, 1, 2, ColorMap::grey, 0, {0, 1}).pixels, photo.pixels);
+  const Image half = overlay(photo, map, 1, 2, ColorMap::grey, 0.5f, {0, 1});
+  EXPECT_EQ(pixel(half, 0, 0), (Rgb{50, 100, 25}));
+  EXPECT_EQ(pixel(half, 3, 0), (Rgb{178, 228, 153}));
+  EXPECT_EQ(pixel(overlay(photo, map, 1, 2, ColorMap::grey, 1, {0, 1}), 1, 0), (Rgb{64, 64, 64}));
+  EXPECT_THROW(overlay(photo, map, 1, 2, ColorMap::grey, 1.5f, {0, 1}), Error);
+  // An infinity stays where it has weight: the outer places lie on the other value alone.
+  const float infinite[] = {3, kInf};
+  EXPECT_EQ(bilinear_map(infinite, 1, 2, 1, 4)[0], 3);
+  Image grey;
+  grey.width = grey.height = grey.channels = 1;
+  grey.pixels = {80};
+  EXPECT_EQ(pixel(overlay(grey, map, 1, 1, ColorMap::grey, 0.5f, {0, 1}), 0, 0), (Rgb{40, 40, 40}));
+}
+
+TEST(Resized, NearestForWholeFactorsSmoothOtherwise) {
+  Image two = blank_image(2, 1, {10, 20, 30});
+  fill_rectangle(two, 1, 0, 1, 1, {210, 220, 230});
+  const Image six = resized(two, 6, 3);
+  expect_size(six, 6, 3);
+  for (int x = 0; x < 6; x++) EXPECT_EQ(pixel(six, x, 2), pixel(two, x / 3, 0)) << x;
+  const Image three = resized(two, 3, 1);  // the middle one lies halfway
+  EXPECT_EQ(pixel(three, 0, 0), (Rgb{10, 20, 30}));
+  EXPECT_EQ(pixel(three, 1, 0), (Rgb{110, 120, 130}));
+  EXPECT_EQ(pixel(three, 2, 0), (Rgb{210, 220, 230}));
+  EXPECT_EQ(pixel(resized(two, 1, 1), 0, 0), (Rgb{110, 120, 130}));
+  // A checkerboard shrinks to its mean, without aliasing; a plain picture stays plain at any size.
+  Image board = blank_image(64, 64, kBlack);
+  for (int i = 0; i < 64 * 64; i++) {
+    if ((i / 64 + i) % 2) fill_rectangle(board, i % 64, i / 64, 1, 1, kWhite);
+  }
+  const Image small = resized(board, 7, 9);
+  for (uint8_t v : small.pixels) EXPECT_NEAR(v, 127.5, 6);
+  EXPECT_EQ(count_color(resized(blank_image(13, 7, {9, 99, 199}), 31, 5), {9, 99, 199}), 31 * 5);
+  expect_size(enlarge_to_at_least(blank_image(28, 14, kBlack), 100), 224, 112);
+  expect_size(enlarge_to_at_least(blank_image(300, 200, kBlack), 100), 300, 200);
+  EXPECT_THROW(resized(two, 0, 4), Error);
+}
+
+TEST(Text, GlyphsStayInTheirCells) {
+  for (int scale : {1, 3}) {
+    for (char c = ' '; c <= '~'; c++) {
+      Image image = blank_image(60, 60, kWhite);
+      draw_text(image, 4, 5, std::string(1, c), kBlack, scale);
+      const auto [left, top, right, bottom] = ink_box(image, kWhite);
+      if (c == ' ') {
+        EXPECT_EQ(count_color(image, kBlack), 0);
+        continue;
+      }
+      EXPECT_GE(left, 4) << c;
+      EXPECT_GE(top, 5) << c;
+      EXPECT_LT(right, 4 + (kGlyphWidth - 1) * scale) << c;
+      EXPECT_LT(bottom, 5 + kGlyphHeight * scale) << c;
+      EXPECT_GE(count_color(image, kBlack), 3 * scale * scale) << c;
+    }
+  }
+}
+
+TEST(Text, EveryCharacterLooksDifferent) {
+  std::vector<std::vector<uint8_t>> seen;
+  for (char c = ' '; c <= '~'; c++) {
+    Image image = blank_image(kGlyphWidth, kGlyphHeight, kWhite);
+    draw_text(image, 0, 0, std::string(1, c), kBlack);
+    EXPECT_EQ(std::count(seen.begin(), seen.end(), image.pixels), 0) << c;
+    seen.push_back(image.pixels);
+  }
+}
+
+TEST(Text, KnownGlyph) {
+  Image image = blank_image(kGlyphWidth, kGlyphHeight, kBlack);
+  draw_text(image, 0, 0, "L", {1, 2, 3});
+  for (int y = 0; y < kGlyphHeight; y++) {
+    for (int x = 0; x < kGlyphWidth; x++) {
+      const bool ink = (x == 0 && y >= 1 && y <= 9) || (y == 9 && x <= 4);
+      EXPECT_EQ(pixel(image, x, y), ink ? (Rgb{1, 2, 3}) : kBlack) << x << "," << y;
+    }
+  }
+}
+
+TEST(Text, WidthsUtf8AndShortening) {
+  EXPECT_EQ(text_width(""), 0);
+  EXPECT_EQ(text_width("abc", 2), 3 * kGlyphWidth * 2);
+  EXPECT_EQ(text_width("a\nlonger\nb"), 6 * kGlyphWidth);
+  EXPECT_EQ(text_width("\xC3\xA9\xE2\x86\x92x"), 3 * kGlyphWidth);  // an accented e, an arrow, x
+  Image utf = blank_image(40, 20, kWhite), plain = utf;
+  draw_text(utf, 0, 0, "\xC3\xA9x\xF0\x9F\x90\xB1", kBlack);
+  draw_text(plain, 0, 0, "?x?", kBlack);
+  EXPECT_EQ(utf.pixels, plain.pixels);
+  EXPECT_EQ(fitted_text("tabby cat", 9 * kGlyphWidth), "tabby cat");
+  EXPECT_EQ(fitted_text("tabby cat", 9 * kGlyphWidth - 1), "tabby...");
+  EXPECT_EQ(fitted_text("tabby cat", 3 * kGlyphWidth), "ta.");
+  EXPECT_EQ(fitted_text("tabby cat", 0), "");
+  EXPECT_EQ(fitted_text("tabby cat", -5), "");
+  for (int width = 0; width < 200; width++) {
+    ASSERT_LE(text_width(fitted_text("\xC3\xA9gyptian cat, lynx", width, 2), 2), width);
+  }
+}
+
+TEST(Text, OutsideThePictureIsCutOff) {
+  Image image = blank_image(5, 5, kWhite);
+  for (int at : {-1000, -8, -3, 0, 3, 5, 1000}) draw_text(image, at, at, "W\nW#", kBlack, 2);
+  expect_size(image, 5, 5);
+  EXPECT_GT(count_color(image, kBlack), 0);
+}
+
+Panel plain_panel(int width, int height, Rgb rgb, std::string label = "") {
+  return {blank_image(width, height, rgb), std::move(label)};
+}
+
+TEST(Grid, ExactSizeAndPlaces) {
+  std::vector<Panel> panels;
+  for (int i = 0; i < 5; i++) panels.push_back(plain_panel(20, 10, {uint8_t(10 + i), 0, 0}));
+  const Image image = grid(panels, {.columns = 3, .panel_side = 40, .gap = 6});
+  expect_size(image, 6 + 3 * 46, 6 + 2 * 26);
+  for (int i = 0; i < 5; i++) {
+    EXPECT_EQ(count_color(image, {uint8_t(10 + i), 0, 0}), 40 * 20) << i;
+    const int x = 6 + i % 3 * 46, y = 6 + i / 3 * 26;
+    EXPECT_EQ(pixel(image, x, y), (Rgb{uint8_t(10 + i), 0, 0})) << i;
+    EXPECT_EQ(pixel(image, x + 39, y + 19), (Rgb{uint8_t(10 + i), 0, 0})) << i;
+    EXPECT_EQ(pixel(image, x - 1, y - 1), (Rgb{200, 200, 200})) << i;  // the frame
+  }
+}
+
+TEST(Grid, CaptionsStandUnderTheirPanels) {
+  std::vector<Panel> panels = {plain_panel(50, 50, kMid, "a very long label indeed"), plain_panel(50, 50, kMid, "b")};
+  const Rgb ink = {200, 0, 0};
+  const Image image = grid(panels, {.columns = 2, .panel_side = 50, .gap = 10, .frames = false, .ink = ink});
+  expect_size(image, 10 + 2 * 60, 10 + 50 + 5 + kGlyphHeight + 10);
+  int left = 0, right = 0;
+  for (int y = 0; y < image.height; y++) {
+    for (int x = 0; x < image.width; x++) {
+      if (pixel(image, x, y) != ink) continue;
+      EXPECT_GE(y, 65) << x;
+      EXPECT_TRUE((x >= 10 && x < 60) || (x >= 70 && x < 120)) << x << "," << y;
+      (x < 65 ? left : right)++;
+    }
+  }
+  EXPECT_GT(left, 40);
+  EXPECT_GT(right, 5);
+  EXPECT_EQ(count_color(image, kMid), 2 * 50 * 50);  // no caption lies on a picture
+}
+
+TEST(Grid, FromOneToAThousandPanels) {
+  for (int n : {1, 2, 7, 64, 1000}) {
+    std::vector<Panel> panels(size_t(n), plain_panel(224, 224, {1, 2, 3}, "n02123045"));
+    const Image image = grid(panels, {.title = "a title"});
+    EXPECT_LE(image.width, kMaxPictureSide) << n;
+    EXPECT_LE(image.height, kMaxPictureSide) << n;
+    EXPECT_EQ(count_color(image, {1, 2, 3}) % n, 0) << n;
+    EXPECT_GT(count_color(image, {1, 2, 3}), n * 40 * 40) << n;
+    if (n >= 64) {
+      EXPECT_NEAR(double(image.width) / image.height, 4.0 / 3, 0.25) << n;
+    }
+  }
+  const std::vector<Panel> many(1000, plain_panel(224, 224, {1, 2, 3}, "n02123045"));
+  const Image column = grid(many, {.columns = 1});
+  EXPECT_LE(column.height, kMaxPictureSide);
+  EXPECT_EQ(count_color(column, {1, 2, 3}) % 1000, 0);
+  EXPECT_GT(count_color(column, {1, 2, 3}), 0);
+  EXPECT_THROW(grid({}), Error);
+  EXPECT_THROW(grid(std::vector<Panel>(7000, plain_panel(1, 1, kBlack)), {.columns = 1}), Error);
+}
+
+TEST(Grid, OnePixelAndUnequalPictures) {
+  std::vector<Panel> panels = {plain_panel(1, 1, {9, 9, 9}, "1"), plain_panel(1, 1000, {8, 8, 8}, "2"), Panel{}};
+  const Image image = grid(panels, {.columns = 3, .panel_side = 30});
+  EXPECT_EQ(count_color(image, {9, 9, 9}), 30 * 30);
+  EXPECT_EQ(count_color(image, {8, 8, 8}), 30);  // one pixel wide at least
+  EXPECT_EQ(grid(std::vector<Panel>{plain_panel(1, 1, {9, 9, 9})}).channels, 3);
+}
+
+TEST(ContactSheet, HeadingsAndRowLabels) {
+  std::vector<SheetRow> rows(2);
+  rows[0] = {"cat.jpg", {plain_panel(60, 60, {1, 1, 1}), plain_panel(60, 60, {2, 2, 2})}};
+  rows[1] = {"dog.jpg\ntarget 5", {plain_panel(60, 60, {3, 3, 3})}};  // shorter: its last place stays blank
+  const Image image = contact_sheet(rows, {"input", "gradient"}, {.panel_side = 60, .gap = 10, .frames = false});
+  const int labels = text_width("target 5");
+  const int left = 10 + labels + 10, top = 10 + kGlyphHeight + 6;
+  expect_size(image, left + 2 * 70, top + 2 * 70);
+  EXPECT_EQ(pixel(image, left, top), (Rgb{1, 1, 1}));
+  EXPECT_EQ(pixel(image, left + 70, top), (Rgb{2, 2, 2}));
+  EXPECT_EQ(pixel(image, left, top + 70), (Rgb{3, 3, 3}));
+  EXPECT_EQ(pixel(image, left + 70 + 30, top + 70 + 30), kWhite);
+  const GridOptions defaults;
+  int heading = 0, label = 0;
+  for (int y = 0; y < image.height; y++) {
+    for (int x = 0; x < image.width; x++) {
+      if (pixel(image, x, y) != defaults.ink) continue;
+      EXPECT_TRUE(y < top || x < left - 10) << x << "," << y;
+      (y < top ? heading : label)++;
+    }
+  }
+  EXPECT_GT(heading, 50);
+  EXPECT_GT(label, 100);
+}
+
+TEST(FilterGrid, FirstLayerAndDeeper) {
+  Tensor first = Tensor::zeros({2, 3, 2, 2});
+  first[0] = 4;    // filter 0: red in its first place
+  first[12] = -1;  // filter 1: less red in its first place
+  const FilterGridOptions small{.grid = {.columns = 2, .panel_side = 24, .gap = 4, .frames = false}};
+  const Image own = filter_grid(first, small);
+  expect_size(own, 4 + 2 * 28, 4 + 28);  // panels too narrow for captions
+  EXPECT_EQ(pixel(own, 4, 4), (Rgb{255, 128, 128}));
+  EXPECT_EQ(pixel(own, 4 + 23, 4 + 23), kMid);
+  EXPECT_EQ(pixel(own, 32, 4), (Rgb{0, 128, 128}));
+  FilterGridOptions shared = small;
+  shared.shared_scale = true;
+  EXPECT_EQ(pixel(filter_grid(first, shared), 32, 4), (Rgb{96, 128, 128}));  // 127.5 - 127.5 / 4
+
+  Tensor deep = Tensor::zeros({40, 20, 3, 3});
+  deep[(7 * 20 + 5) * 9] = 2;  // filter 7, channel 5
+  FilterGridOptions chosen{.filters = {3, 7}, .channels = {5}, .color_map = ColorMap::seismic, .grid = small.grid};
+  const Image picture = filter_grid(deep, chosen);
+  EXPECT_EQ(count_color(picture, {127, 0, 0}), 8 * 8);  // a third of 24 pixels each way
+  EXPECT_GT(filter_grid(deep).width, 16 * 40);          // 12 x 16 by default
+  chosen.filters = {40};
+  EXPECT_THROW(filter_grid(deep, chosen), Error);
+  EXPECT_THROW(filter_grid(Tensor::zeros({4, 4})), Error);
+}
+
+TEST(BarChart, LengthsFollowTheValues) {
+  const std::vector<std::string> labels = {"all", "half", "tiny", "none", "not a number"};
+  const std::vector<float> values = {1, 0.5f, 1e-6f, 0, kNan};
+  const BarOptions options;
+  const Image image = bar_chart(labels, values, options);
+  expect_size(image, 560, 10 + 5 * 22 - 6 + 10);
+  auto length = [&](const Image& chart, int i) {
+    int n = 0;
+    for (int x = 0; x < chart.width; x++) n += pixel(chart, x, 10 + i * 22 + 1) == options.bar;
+    return n;
+  };
+  const int full = length(image, 0);
+  EXPECT_GT(full, 300);
+  EXPECT_NEAR(length(image, 1), full / 2.0, 0.5);
+  EXPECT_EQ(length(image, 2), 1);
+  EXPECT_EQ(length(image, 3), 0);
+  EXPECT_EQ(length(image, 4), 0);
+  const Image logits = bar_chart(std::vector<std::string>{"a", "b"}, std::vector<float>{3, -1}, {.percent = false});
+  EXPECT_NEAR(length(logits, 0), 3.0 * length(logits, 1), 2);
+  const Image zeros = bar_chart(std::vector<std::string>{"a"}, std::vector<float>{0}, {.percent = false});
+  EXPECT_EQ(length(zeros, 0), 0);
+  EXPECT_THROW(bar_chart(labels, std::vector<float>{1}), Error);
+}
+
+TEST(SideBySide, CentredInOneRow) {
+  const std::vector<Image> pictures = {blank_image(10, 20, {1, 1, 1}), blank_image(30, 8, {2, 2, 2})};
+  const Image image = side_by_side(pictures, 5);
+  expect_size(image, 45, 20);
+  EXPECT_EQ(pixel(image, 15, 6), (Rgb{2, 2, 2}));
+  EXPECT_EQ(pixel(image, 15, 5), kWhite);
+  EXPECT_EQ(pixel(image, 12, 0), kWhite);
+  EXPECT_EQ(pixel(image, 9, 19), (Rgb{1, 1, 1}));
+}
+
+}  // namespace
+}  // namespace switchback

@@ -1,0 +1,107 @@
+#include "tools/cli/job.h"
+
+#include <omp.h>
+
+#include <filesystem>
+
+#include "engine/version.h"
+
+namespace switchback {
+namespace {
+
+double since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+Model open(const Options& o) {
+  if (o.model.empty()) throw Error("--model is missing", "`switchback models` lists the built-in ones", true);
+  return open_model({o.model, o.weights, o.preprocess}, all_weight_folders());
+}
+
+}  // namespace
+
+std::vector<std::string> all_weight_folders() {
+  std::vector<std::string> folders = weight_folders();
+  std::error_code error;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (!error && std::filesystem::exists(program.parent_path() / "CMakeCache.txt", error))
+    folders.push_back(SWITCHBACK_SOURCE_WEIGHTS);
+  return folders;
+}
+
+void set_up(Context& ctx, const Options& o) {
+  ctx.conv = parse_conv(o.conv, ctx.gpu != nullptr);
+  ctx.graphs = o.graphs == "on";
+  if (!o.gemm_table.empty()) load_gemm_table(ctx, o.gemm_table);
+  if (o.threads.empty()) return;
+  ctx.threads = int(parse_whole("--threads", o.threads, 1, 4096));
+  omp_set_num_threads(ctx.threads);
+}
+
+std::string device_name(const Context& ctx) {
+  return ctx.gpu ? fmt::format("{}:{}", ctx.device_name(), ctx.gpu->index) : "cpu";
+}
+
+std::string device_text(const Context& ctx) {
+  return ctx.gpu ? fmt::format("{} ({})", device_name(ctx), ctx.gpu->name) : "the CPU";
+}
+
+Job::Job(const char* command, const Options& options)
+    : command(command),
+      options(options),
+      ctx((check_options(options), open_device(options.device))),
+      bar(command, !options.quiet) {
+  set_up(ctx, options);
+  check_precision(ctx, parse_precision(options.precision));
+  model = open(options);
+  for (const std::string& text : model.warnings) warn(text);
+  run = {.precision = parse_precision(options.precision),
+         .batch = parse_batch(options.batch),
+         .memory = parse_memory(options.memory),
+         .progress = {}};
+  target = {options.target, options.layer, parse_score(options.score)};
+  if (!options.save_weights.empty()) save_weights(model.network, options.save_weights);
+  load_seconds = seconds();
+  bar.start();
+}
+
+double Job::seconds() const { return since(start); }
+
+std::string Job::model_name() const {
+  return options.model.ends_with(".onnx") ? model.network.name : options.model;
+}
+
+std::string Job::class_name(int64_t c) const {
+  return c >= 0 && c < int64_t(model.labels.size()) ? model.labels[size_t(c)] : "";
+}
+
+Json Job::class_json(int64_t c) const {
+  const std::string name = class_name(c);
+  return name.empty() ? Json(nullptr) : Json(name);
+}
+
+Json Job::header() const {
+  Json header = {{"command", command}, {"model", options.model},         {"weights", model.weights},
+                 {"device", device_name(ctx)}, {"precision", options.precision}, {"seed", parse_seed(options.seed)},
+                 {"version", kVersion}};
+  if (!options.gemm_table.empty()) header["gemm_table"] = options.gemm_table;
+  return header;
+}
+
+void Job::add_footer(Json& document) const {
+  const double total = seconds();
+  document["seconds"] = {{"load", load_seconds}, {"run", total - load_seconds}, {"total", total}};
+  document["peak_memory_bytes"] = peak_memory_bytes();
+}
+
+std::string Job::summary_title(const std::string& what) const {
+  return fmt::format("{} of {} (weights: {}), {} on {}", what, model_name(), model.weights, options.precision,
+                     device_text(ctx));
+}
+
+std::string Job::summary_times(int64_t items, const char* noun) const {
+  return fmt::format("{} {}{} in {} (loading the model: {})", items, noun, items == 1 ? "" : "s",
+                     human_seconds(seconds() - load_seconds), human_seconds(load_seconds));
+}
+
+}  // namespace switchback

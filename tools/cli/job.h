@@ -1,0 +1,49 @@
+// One run of a command: its model, context and times, opened from the options.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "engine/model.h"
+#include "kernels/device/context.h"
+#include "tools/cli/options.h"
+#include "tools/cli/output.h"
+#include "tools/cli/progress.h"
+#include "viz/methods/gradient.h"
+
+namespace switchback {
+
+struct Job {
+  // Checks the options, opens the device and the model (and writes --save-weights).
+  Job(const char* command, const Options& options);
+
+  std::string command;
+  Options options;
+  std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+  Context ctx;
+  Model model;
+  RunOptions run;
+  TargetSpec target;
+  ProgressBar bar;
+  double load_seconds = 0;
+
+  double seconds() const;                   // since the start
+  std::string model_name() const;           // as the user called it; of an ONNX file its name without folders
+  std::string class_name(int64_t c) const;  // "" where there is no label
+  Json class_json(int64_t c) const;         // null where there is no label
+  // The fields of every JSON document up to `version`, and those behind `inputs`.
+  Json header() const;
+  void add_footer(Json& document) const;
+  std::string summary_title(const std::string& what) const;  // "gradient of vgg19 (weights …), fp32 on the CPU"
+  std::string summary_times(int64_t items, const char* noun) const;
+};
+
+// Weights folders, the source tree's for a command that runs in its build folder included.
+std::vector<std::string> all_weight_folders();
+// Threads for OpenMP and the context, --conv, --graphs and --gemm-table; call before anything runs.
+void set_up(Context& ctx, const Options& o);
+std::string device_text(const Context& ctx);  // "the CPU", "cuda:0 (NVIDIA H200)"
+std::string device_name(const Context& ctx);  // "cpu", "cuda:0"
+
+}  // namespace switchback

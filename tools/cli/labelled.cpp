@@ -1,0 +1,39 @@
+#include "tools/cli/labelled.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+
+#include "engine/files/files.h"
+
+namespace switchback {
+
+std::vector<int64_t> class_map(const Dataset& data, const Model& model, int64_t outputs, const std::string& path) {
+  std::map<std::string, int64_t> by_name;
+  for (size_t i = 0; i < model.labels.size(); ++i) by_name.emplace(model.labels[i], int64_t(i));
+  std::vector<int64_t> map;
+  for (const std::string& name : data.classes)
+    if (const auto found = by_name.find(name); found != by_name.end()) map.push_back(found->second);
+  if (map.size() == data.classes.size()) return map;
+  if (int64_t(data.classes.size()) != outputs)
+    throw Error(fmt::format("{} has {} classes, the model {} outputs, and their names do not match", printable(path),
+                            data.classes.size(), outputs),
+                "name the class folders as the model's labels, or by number");
+  map.clear();
+  for (int64_t i = 0; i < outputs; ++i) map.push_back(i);
+  return map;
+}
+
+void load_item(const Dataset& data, int64_t i, const Model& model, float* to) {
+  const Tensor x = preprocess(data.image(i), model.preprocess);
+  std::copy(x.data(), x.data() + x.count(), to);
+}
+
+std::string dataset_stem(const std::string& path) {
+  const std::string name =
+      std::filesystem::path(path.ends_with('/') ? path.substr(0, path.size() - 1) : path).filename().string();
+  const std::string stem = name.substr(0, name.find('.'));
+  return stem.empty() ? "dataset" : stem;
+}
+
+}  // namespace switchback

@@ -1,0 +1,219 @@
+#include "tools/cli/maps.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "viz/pictures/render.h"
+
+namespace switchback {
+namespace {
+
+constexpr int64_t kChunkBytes = 256 << 20;  // of maps that are computed before they are written
+constexpr int64_t kChunkItems = 64;
+
+// "285 Egyptian cat, 93.2 %"
+std::string caption(const Job& job, const Explained& explained, size_t t) {
+  const double p = explained.probabilities[t];
+  const std::string name = unit_name(job, explained.units[t]);
+  return std::isnan(p) ? name : fmt::format("{}, {:.1f} %", name, 100 * p);
+}
+
+// Everything about one chunk's maps that its files' results need.
+struct Results {
+  Job& job;
+  const MapMethod& method;
+  const Chunk& chunk;
+  const Maps& maps;
+  int64_t targets() const { return maps.values.dim(1); }
+  Dims map_dims() const { return {maps.values.dims().begin() + 2, maps.values.dims().end()}; }
+  const float* map(int64_t item, int64_t t) const {
+    int64_t size = 1;
+    for (int64_t d : map_dims()) size *= d;
+    return maps.values.data() + (item * targets() + t) * size;
+  }
+  Image photo(const Chunk::Part& part, int64_t item) const {
+    return input_picture(chunk.x, item, job.model, part.file->array);
+  }
+};
+
+Json save_array(const Results& r, const Chunk::Part& part, Output& output) {
+  Dims dims{part.count};
+  std::vector<std::string> axes{"N"};
+  if (r.targets() > 1) {
+    dims.push_back(r.targets());
+    axes.push_back("T");
+  }
+  const Dims map = r.map_dims();
+  dims.insert(dims.end(), map.begin(), map.end());
+  axes.insert(axes.end(), r.method.axes.begin(), r.method.axes.end());
+  Tensor array(dims);
+  std::memcpy(array.data(), r.map(part.first, 0), size_t(array.count()) * sizeof(float));
+  return output.add_npy(fmt::format("{}.{}.npy", part.file->stem, r.method.suffix), array, axes);
+}
+
+Json save_picture(const Results& r, const Chunk::Part& part, Output& output) {
+  std::vector<Panel> panels;
+  for (int64_t i = 0; i < part.count && panels.size() <= kMostGridPanels; ++i)
+    for (int64_t t = 0; t < r.targets() && panels.size() <= kMostGridPanels; ++t) {
+      const Explained& explained = r.maps.explained[size_t(part.first + i)];
+      const std::string number = part.count > 1 ? fmt::format("[{}] ", i) : "";
+      const MapView map{r.map(part.first + i, t), r.map_dims(), r.photo(part, part.first + i)};
+      panels.push_back({r.method.picture(map), number + caption(r.job, explained, size_t(t))});
+    }
+  const std::string title = fmt::format("{} of {}", r.method.suffix, part.file->stem);
+  return output.add_png(fmt::format("{}.{}.png", part.file->stem, r.method.suffix), arrange(std::move(panels), title));
+}
+
+void add_sheet_panels(const Results& r, const Chunk::Part& part, Output& output) {
+  for (int64_t i = 0; i < part.count; ++i) {
+    const int64_t item = part.first + i;
+    const MapView map{r.map(item, 0), r.map_dims(), r.photo(part, item)};
+    const auto& picture = r.method.sheet_picture ? r.method.sheet_picture : r.method.picture;
+    const Image pictures[] = {thumbnail(map.photo, 112, 224), thumbnail(picture(map), 112, 224)};
+    output.add_panel(side_by_side(pictures, 4), fmt::format("{}\n{}", item_name(*part.file, i),
+                                                            caption(r.job, r.maps.explained[size_t(item)], 0)));
+  }
+}
+
+Json completeness_json(const Explained& explained) {
+  Json list = Json::array();
+  for (const Completeness& c : explained.completeness)
+    list.push_back({{"sum", c.sum}, {"difference", c.difference}, {"error", c.error()}});
+  return list.size() == 1 ? list[0] : list;
+}
+
+std::string summary_line(const Results& r, const Chunk::Part& part, int64_t i) {
+  const Explained& explained = r.maps.explained[size_t(part.first + i)];
+  std::string line = fmt::format("  {:<28} {}", item_name(*part.file, i), caption(r.job, explained, 0));
+  if (explained.units.size() > 1) line += fmt::format(" and {} more targets", explained.units.size() - 1);
+  if (!std::isnan(explained.scores[0])) line += fmt::format(", {} {:.4g}", r.job.options.score, explained.scores[0]);
+  if (!explained.completeness.empty())
+    line += fmt::format(", completeness error {:.1e}", explained.completeness[0].error());
+  return line;
+}
+
+// Saves the files of one input and returns its items' entries; `lines` gains what the summary says of them.
+std::vector<Json> finish_input(const Results& r, const Chunk::Part& part, Output& output,
+                               std::vector<std::string>& lines) {
+  Json files = Json::array();
+  if (output.png()) files.push_back(save_picture(r, part, output));
+  if (output.npy()) files.push_back(save_array(r, part, output));
+  if (output.png()) add_sheet_panels(r, part, output);
+  std::vector<Json> entries;
+  for (int64_t i = 0; i < part.count; ++i) {
+    const Explained& explained = r.maps.explained[size_t(part.first + i)];
+    Json entry = {{"path", part.file->path}, {"index", i}};
+    add_explained(entry, r.job, explained);
+    if (!explained.completeness.empty()) entry["completeness"] = completeness_json(explained);
+    const std::string more = r.method.finish ? r.method.finish(part.first + i, entry) : "";
+    entry["files"] = files;
+    entries.push_back(std::move(entry));
+    if (lines.size() <= 100) lines.push_back(summary_line(r, part, i) + more);
+  }
+  return entries;
+}
+
+int64_t chunk_items(const Job& job, const MapMethod& method, Shape image) {
+  const int64_t targets = check_target(job.model.network, image, job.target, job.model.labels);
+  if (method.one_chunk) return std::numeric_limits<int64_t>::max();
+  return std::clamp<int64_t>(kChunkBytes / (targets * image.item() * int64_t(sizeof(float))), 1, kChunkItems);
+}
+
+void print_summary(const Job& job, const MapMethod& method, const std::vector<std::string>& lines, int64_t items,
+                   const std::string& sheet, const Output& output) {
+  constexpr size_t kMostLines = 40;
+  print_line(job.summary_title(method.suffix));
+  for (size_t i = 0; i < std::min(lines.size(), kMostLines); ++i) print_line(lines[i]);
+  if (lines.size() > kMostLines) print_line(fmt::format("  … and {} more", lines.size() - kMostLines));
+  const std::vector<std::string> paths = output.paths();
+  if (paths.size() == 1) print_line("wrote " + paths[0]);
+  if (paths.size() > 1)
+    print_line(fmt::format("wrote {} files into {}{}", paths.size(), job.options.output,
+                           sheet.empty() ? "" : "; all on one sheet: " + sheet));
+  print_line(job.summary_times(items, "image"));
+}
+
+}  // namespace
+
+std::string unit_name(const Job& job, const Unit& unit) {
+  if (job.options.layer.empty()) {
+    const std::string name = job.class_name(unit.channel), number = std::to_string(unit.channel);
+    return name.empty() || name == number ? fmt::format("class {}", unit.channel)
+                                          : fmt::format("{} {}", unit.channel, name);
+  }
+  std::string name = fmt::format("{}:{}", job.model.network.nodes[size_t(unit.node)].name, unit.channel);
+  return unit.row < 0 ? name : name + fmt::format(":{},{}", unit.row, unit.col);
+}
+
+void add_explained(Json& entry, const Job& job, const Explained& explained) {
+  const bool hidden = !job.options.layer.empty();
+  Json target = Json::array(), name = Json::array(), score = Json::array(), probability = Json::array(),
+       unit = Json::array();
+  for (size_t t = 0; t < explained.units.size(); ++t) {
+    const Unit& u = explained.units[t];
+    target.push_back(u.channel);
+    name.push_back(hidden ? Json(nullptr) : job.class_json(u.channel));
+    score.push_back(explained.scores[t]);
+    probability.push_back(explained.probabilities[t]);  // NaN becomes null
+    if (hidden)
+      unit.push_back({{"layer", job.model.network.nodes[size_t(u.node)].name},
+                      {"channel", u.channel},
+                      {"row", u.row < 0 ? Json(nullptr) : Json(u.row)},
+                      {"column", u.row < 0 ? Json(nullptr) : Json(u.col)}});
+  }
+  const bool one = explained.units.size() == 1;
+  entry["target"] = one ? target[0] : target;
+  entry["class"] = one ? name[0] : name;
+  entry["score"] = one ? score[0] : score;
+  entry["probability"] = one ? probability[0] : probability;
+  if (hidden) entry["unit"] = one ? unit[0] : unit;
+}
+
+void run_maps(Job& job, const MapMethod& method) {
+  const std::vector<InputFile> files = list_inputs(job.options.inputs);
+  Output output(job.options);
+  Json inputs = Json::array();
+  std::vector<std::string> lines;
+  const int64_t all_items = count_items(files);
+  int64_t items = 0, batch = 0;
+  for_each_chunk(
+      files, job.model, [&](Shape image) { return chunk_items(job, method, image); },
+      [&](const Chunk& chunk) {
+        if (method.one_chunk && chunk.parts.size() != files.size())
+          throw Error("a tape file holds one batch, so all inputs must have one shape", "give them in several runs",
+                      true);
+        std::vector<uint32_t> index;
+        for (const Chunk::Part& part : chunk.parts)
+          for (int64_t i = 0; i < part.count; ++i) index.push_back(uint32_t(i));
+        const Maps maps = method.run(chunk.x, index, [&](int64_t done, int64_t total) {
+          const int64_t each = total / chunk.x.dim(0);  // samples, steps or positions of one image
+          job.bar.update(items * each + done, all_items * each, method.noun);
+        });
+        const Results results{job, method, chunk, maps};
+        for (const Chunk::Part& part : chunk.parts)
+          for (Json& entry : finish_input(results, part, output, lines)) inputs.push_back(std::move(entry));
+        items += chunk.x.dim(0);
+        batch = std::max(batch, maps.batch);
+      });
+  const std::string sheet =
+      output.png() ? output.add_contact_sheet(method.suffix, fmt::format("{} of {}", method.suffix, job.model_name()))
+                   : "";
+  output.commit();
+  job.bar.clear();
+  if (job.options.json) {
+    Json document = job.header();
+    document["inputs"] = std::move(inputs);
+    if (!sheet.empty()) document["contact_sheet"] = sheet;
+    document.update(method.details);
+    document["score_kind"] = job.options.score;
+    document["batch"] = batch;
+    job.add_footer(document);
+    print_json(document);
+  } else if (!job.options.quiet) {
+    lines.resize(std::min<size_t>(lines.size(), size_t(items)));
+    print_summary(job, method, lines, items, sheet, output);
+  }
+}
+
+}  // namespace switchback

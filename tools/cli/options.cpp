@@ -1,0 +1,311 @@
+#include "tools/cli/options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include "engine/files/files.h"
+#include "engine/version.h"
+#include "kernels/check.h"
+#include "kernels/gemm/gemm_table.h"
+#include "tools/cli/progress.h"
+
+namespace switchback {
+namespace {
+
+[[noreturn]] void usage(const std::string& what, const std::string& hint = "") { throw Error(what, hint, true); }
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts(1);
+  for (char c : text) {
+    if (c == separator)
+      parts.emplace_back();
+    else
+      parts.back() += c;
+  }
+  return parts;
+}
+
+}  // namespace
+
+bool Options::saves(std::string_view kind) const {
+  for (const std::string& part : split(save, ','))
+    if (part == kind) return true;
+  return false;
+}
+
+void add_inputs(CLI::App& app, Options& o, const char* about) { app.add_option("INPUT", o.inputs, about); }
+
+void add_model(CLI::App& app, Options& o) {
+  app.add_option("--model", o.model,
+                 "built-in architecture (`switchback models` lists them), or an ONNX file with NAME.json, its "
+                 "preprocessing, beside it")
+      ->type_name("NAME|FILE.onnx");
+  app.add_option("--weights", o.weights,
+                 "safetensors file with torchvision's names, or random[:SEED]; default: the "
+                 "model's installed weights")
+      ->type_name("FILE|random[:SEED]");
+  app.add_option("--save-weights", o.save_weights, "write the weights that are loaded")->type_name("FILE");
+  app.add_option("--preprocess", o.preprocess, "how images become input; default: the model's own")
+      ->type_name("FILE.json");
+}
+
+void add_target(CLI::App& app, Options& o, bool hidden_units) {
+  app.add_option("--target", o.target, "output units to explain: max, all, class numbers C,C or a label (default max)")
+      ->type_name("max|all|C,C|LABEL");
+  app.add_option("--score", o.score, "what is differentiated (default logit)")->type_name("logit|probability|nll");
+  if (!hidden_units) return;
+  app.add_option("--layer", o.layer, "a hidden unit instead of an output")
+      ->type_name("NAME[:CHANNEL|max|all[:ROW,COL|max]]");
+}
+
+void add_output(CLI::App& app, Options& o, bool saves_by_default) {
+  if (!saves_by_default) o.save = "none";
+  app.add_option("-o,--output", o.output, "folder for results (default out)")->type_name("DIR");
+  app.add_option("--save", o.save, fmt::format("what to write: png, npy or both (default {})", o.save))
+      ->type_name("png,npy");
+}
+
+void add_run(CLI::App& app, Options& o) {
+  app.add_option("--device", o.device, "where to run (default auto)")->type_name("auto|cpu|cuda[:N]");
+  app.add_option("--precision", o.precision, "arithmetic (default fp32)")->type_name("fp32|tf32|bf16|fp16");
+  app.add_option("--batch", o.batch, "items of one pass (default auto: from memory)")->type_name("auto|N");
+  app.add_option("--memory", o.memory, "most memory beyond the weights, for example 2G (default: half of what is free)")
+      ->type_name("SIZE");
+  app.add_option("--conv", o.conv,
+                 "convolution algorithm; CPU: auto (default), direct, winograd; GPU: own (default, the same bits in every "
+                 "run), cudnn, auto (the faster one), direct, gemm")
+      ->type_name("NAME");
+  app.add_option("--gemm-table", o.gemm_table, "GPU: which GEMM kernel each layer takes, as `bench --sweep` measured it")
+      ->type_name("FILE");
+  app.add_option("--graphs", o.graphs, "GPU: record repeated steps and replay them (default on)")->type_name("on|off");
+  app.add_option("--seed", o.seed, "of random numbers (default 0)")->type_name("N");
+  app.add_option("--threads", o.threads, "default: one for each processor")->type_name("N");
+}
+
+void add_report(CLI::App& app, Options& o) {
+  app.add_flag("--json", o.json, "print one JSON document instead of a summary");
+  app.add_flag("--quiet", o.quiet, "print no summary and no progress");
+}
+
+void add_top(CLI::App& app, Options& o, const char* about) { app.add_option("--top", o.top, about)->type_name("K"); }
+
+void add_occlusion(CLI::App& app, std::vector<std::string>& boxes, std::string& fill) {
+  app.add_option("--box", boxes, "occlude this rectangle of the network's input, in its pixels (may be repeated)")
+      ->type_name("X,Y,W,H")
+      ->allow_extra_args(false);  // each --box takes one word: what follows is the INPUT
+  app.add_option("--fill", fill,
+                 fmt::format("what occluded pixels become, in input units; mean: of each channel over the image; "
+                             "blur: the image blurred (default {})",
+                             fill))
+      ->type_name("0|mean|NUMBER|blur");
+}
+
+void check_choice(std::string_view option, std::string_view value, const std::vector<std::string>& choices) {
+  for (const std::string& choice : choices)
+    if (value == choice) return;
+  usage(fmt::format("{} {} is unknown", option, printable(value)), fmt::format("one of: {}", fmt::join(choices, ", ")));
+}
+
+int64_t parse_whole(std::string_view option, std::string_view text, int64_t least, int64_t most) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size())
+    usage(fmt::format("{} '{}' is no whole number", option, printable(text)));
+  if (value < least || value > most)
+    usage(fmt::format("{} {} is out of range", option, value), fmt::format("{} to {}", least, most));
+  return value;
+}
+
+uint64_t parse_seed(const std::string& text) {
+  uint64_t seed = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size())
+    usage(fmt::format("--seed '{}' is no whole number", printable(text)), "0 to 2^64 - 1");
+  return seed;
+}
+
+int64_t parse_batch(const std::string& text) { return text == "auto" ? 0 : parse_whole("--batch", text, 1, 1 << 20); }
+
+size_t parse_memory(const std::string& text) {
+  if (text.empty() || text == "auto") return 0;
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  std::string unit(end, size_t(text.data() + text.size() - end));
+  if (unit.ends_with("iB") || unit.ends_with("ib")) unit.resize(unit.size() - 2);
+  if (unit.ends_with("B") || unit.ends_with("b")) unit.resize(unit.size() - 1);
+  int shift = -1;
+  const std::pair<const char*, int> units[] = {{"", 0},   {"K", 10}, {"k", 10}, {"M", 20}, {"m", 20},
+                                               {"G", 30}, {"g", 30}, {"T", 40}, {"t", 40}};
+  for (const auto& [name, bits] : units)
+    if (unit == name) shift = bits;
+  const double bytes = std::ldexp(value, std::max(shift, 0));
+  if (error != std::errc() || shift < 0 || !(bytes >= 1) || bytes > 1e18)
+    usage(fmt::format("--memory '{}' is no size", printable(text)), "for example 500M or 2G");
+  return size_t(bytes);
+}
+
+std::vector<int> parse_nodes(const Network& network, const std::vector<std::string>& texts) {
+  std::vector<int> nodes;
+  const auto add = [&](const std::string& name) {
+    nodes.push_back(network.find(name));
+    if (std::count(nodes.begin(), nodes.end(), nodes.back()) > 1) usage(fmt::format("layer {} is named twice", name));
+  };
+  for (const std::string& text : texts) {
+    const bool whole = std::any_of(network.nodes.begin(), network.nodes.end(), [&](const Node& n) { return n.name == text; });
+    for (const std::string& name : whole ? std::vector{text} : split(text, ',')) add(name);
+  }
+  return nodes;
+}
+
+std::vector<int64_t> parse_list(std::string_view option, const std::string& text, int64_t count) {
+  std::vector<int64_t> out;
+  if (text.empty()) return out;
+  for (const std::string& part : split(text, ',')) {
+    const size_t dash = part.find('-', 1);
+    const int64_t first = parse_whole(option, part.substr(0, dash), 0, count - 1);
+    const int64_t last =
+        dash == std::string::npos ? first : parse_whole(option, part.substr(dash + 1), first, count - 1);
+    for (int64_t i = first; i <= last; ++i) out.push_back(i);
+  }
+  return out;
+}
+
+Score parse_score(const std::string& text) {
+  check_choice("--score", text, {"logit", "probability", "nll"});
+  return text == "logit" ? Score::logit : text == "nll" ? Score::nll : Score::probability;
+}
+
+Precision parse_precision(const std::string& text) {
+  check_choice("--precision", text, {"fp32", "tf32", "bf16", "fp16"});
+  return text == "fp32"   ? Precision::fp32
+         : text == "tf32" ? Precision::tf32
+         : text == "bf16" ? Precision::bf16
+                          : Precision::fp16;
+}
+
+ReluRule parse_rule(const std::string& text) {
+  check_choice("--rule", text, {"gradient", "deconv", "guided"});
+  return text == "gradient" ? kGradient : text == "deconv" ? kDeconv : kGuided;
+}
+
+std::pair<int64_t, int64_t> parse_size(std::string_view option, const std::string& text) {
+  const size_t x = text.find('x');
+  const auto number = [&](const std::string& part) { return parse_whole(option, part, 1, 1 << 20); };
+  if (x == std::string::npos) return {number(text), number(text)};
+  return {number(text.substr(0, x)), number(text.substr(x + 1))};
+}
+
+Fill parse_fill(const std::string& text) {
+  if (text == "mean") return {.kind = Fill::Kind::mean};
+  if (text == "blur") return {.kind = Fill::Kind::blur};
+  float value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size() || !std::isfinite(value))
+    usage(fmt::format("--fill '{}' is unknown", printable(text)), "one of: 0, mean, blur, or a number in input units");
+  if (value == 0) return {};
+  return {.kind = Fill::Kind::value, .value = value};
+}
+
+Box parse_box(const std::string& text) {
+  const std::vector<std::string> parts = split(text, ',');
+  if (parts.size() != 4)
+    usage(fmt::format("--box '{}' is no box", printable(text)),
+          "x,y,w,h in pixels of the input, for example 60,40,32,32");
+  constexpr int64_t kMost = 1 << 20;
+  const auto number = [&](size_t i, int64_t least) {
+    return int32_t(parse_whole(fmt::format("--box {}:", printable(text)), parts[i], least, kMost));
+  };
+  return {.row = number(1, 0), .col = number(0, 0), .height = number(3, 1), .width = number(2, 1)};
+}
+
+void check_boxes(const std::vector<Box>& boxes, Shape image) {
+  for (const Box& b : boxes)
+    if (b.row < 0 || b.col < 0 || b.row + b.height > image.h || b.col + b.width > image.w)
+      usage(fmt::format("the box {},{},{},{} does not lie inside of the input", b.col, b.row, b.width, b.height),
+            fmt::format("x,y,w,h with x + w <= {} and y + h <= {}", image.w, image.h));
+}
+
+namespace {
+
+// N of cuda:N; 0 for cuda; -1 for the CPU or auto. Throws (usage) on anything else.
+int parse_device(const std::string& text) {
+  if (text == "auto" || text == "cpu") return -1;
+  if (text == "cuda") return 0;
+  if (!text.starts_with("cuda:")) check_choice("--device", text, {"auto", "cpu", "cuda", "cuda:N"});
+  return int(parse_whole("--device cuda:", std::string_view(text).substr(5), 0, 1023));
+}
+
+// Whether the machine has an NVIDIA GPU, whatever its driver says.
+bool has_nvidia_gpu() {
+  std::error_code error;
+  for (const auto& device : std::filesystem::directory_iterator("/sys/bus/pci/devices", error)) {
+    std::string vendor, kind;
+    std::ifstream(device.path() / "vendor") >> vendor;
+    std::ifstream(device.path() / "class") >> kind;
+    if (vendor == "0x10de" && kind.starts_with("0x03")) return true;  // display and 3D controllers
+  }
+  return false;
+}
+
+}  // namespace
+
+std::shared_ptr<Gpu> open_device(const std::string& text) {
+  const int index = parse_device(text);
+  if (index >= 0) return open_gpu(index);
+  if (text == "cpu") return nullptr;
+  std::string why;
+  const int count = gpu_count(why);
+  for (int i = 0; i < count; ++i) {
+    try {
+      return open_gpu(i);
+    } catch (const Error& e) {  // too old, or in use by somebody else alone: the next one may do
+      why = e.what();
+    }
+  }
+  if (count == 0 && !has_nvidia_gpu()) return nullptr;  // nothing to warn of
+  warn(fmt::format("running on the CPU: {}", why));
+  return nullptr;
+}
+
+void load_gemm_table(Context& ctx, const std::string& path) {
+  if (!ctx.gpu) usage("--gemm-table is for a GPU, and this runs on the CPU", "leave it out, or use --device cuda");
+  constexpr int64_t kMostBytes = 16 << 20;
+  use_gemm_table(ctx, read_file(path, kMostBytes), path);
+}
+
+std::vector<std::string> split_list(const std::string& text) { return split(text, ','); }
+
+ConvAlgorithm parse_conv(const std::string& text, bool gpu) {
+  using enum ConvAlgorithm;
+  if (text.empty()) return gpu ? own : automatic;
+  const std::vector<std::string> names =
+      gpu ? std::vector<std::string>{"own", "cudnn", "auto", "direct", "gemm"} : std::vector<std::string>{"auto", "direct", "winograd"};
+  check_choice(gpu ? "--conv (on a GPU)" : "--conv (on the CPU)", text, names);
+  return text == "auto"       ? automatic
+         : text == "direct"   ? direct
+         : text == "winograd" ? winograd
+         : text == "own"      ? own
+         : text == "gemm"     ? gemm
+                              : vendor;
+}
+
+void check_options(const Options& o) {
+  parse_device(o.device);
+  parse_precision(o.precision);
+  parse_batch(o.batch);
+  parse_memory(o.memory);
+  parse_score(o.score);
+  check_choice("--graphs", o.graphs, {"on", "off"});
+  if (!o.conv.empty()) check_choice("--conv", o.conv, {"auto", "direct", "winograd", "own", "cudnn", "gemm"});
+  parse_seed(o.seed);
+  if (!o.threads.empty()) parse_whole("--threads", o.threads, 1, 4096);
+  if (o.top < 1) usage(fmt::format("--top {} is less than 1", o.top));
+  for (const std::string& part : split(o.save, ',')) check_choice("--save", part, {"png", "npy", "none"});
+  if (o.output.empty()) usage("--output names no folder");
+}
+
+}  // namespace switchback

@@ -1,0 +1,232 @@
+// `switchback classify`: the most probable classes of each image; of networks whose outputs are maps, the class of every
+// place.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <numeric>
+
+#include "engine/files/npy.h"
+#include "tools/commands/commands.h"
+#include "tools/cli/inputs.h"
+#include "tools/cli/job.h"
+#include "viz/methods/inspect.h"
+#include "viz/pictures/label_map.h"
+#include "viz/pictures/render.h"
+
+namespace switchback {
+namespace {
+
+struct ClassifyOptions : Options {
+  std::string save_input;
+};
+
+struct Ranking {
+  std::vector<int64_t> order;  // classes, most probable first
+  std::vector<double> probability;
+};
+
+Ranking rank(std::span<const float> logits, int64_t top) {
+  Ranking r;
+  r.probability = softmax(logits);
+  r.order.resize(logits.size());
+  std::iota(r.order.begin(), r.order.end(), 0);
+  std::stable_sort(r.order.begin(), r.order.end(),
+                   [&](int64_t a, int64_t b) { return logits[size_t(a)] > logits[size_t(b)]; });
+  r.order.resize(std::min(r.order.size(), size_t(top)));
+  return r;
+}
+
+std::string shown_name(const Job& job, int64_t c) {
+  const std::string name = job.class_name(c);
+  return name.empty() || name == std::to_string(c) ? std::to_string(c) : fmt::format("{} {}", c, name);
+}
+
+Json entry_json(const Job& job, const Chunk::Part& part, int64_t i, std::span<const float> logits, const Ranking& r) {
+  const auto of = [&](int64_t c) {
+    return Json{{"target", c},
+                {"class", job.class_json(c)},
+                {"score", logits[size_t(c)]},
+                {"probability", r.probability[size_t(c)]}};
+  };
+  Json entry = {{"path", part.file->path}, {"index", i}};
+  entry.update(of(r.order[0]));
+  entry["top"] = Json::array();
+  for (int64_t c : r.order) entry["top"].push_back(of(c));
+  return entry;
+}
+
+Image chart(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, const Ranking& r) {
+  std::vector<std::string> names;
+  std::vector<float> values;
+  for (int64_t c : r.order) {
+    names.push_back(shown_name(job, c));
+    values.push_back(float(r.probability[size_t(c)]));
+  }
+  const Image pictures[] = {thumbnail(input_picture(chunk.x, part.first + i, job.model, part.file->array), 224, 448),
+                            bar_chart(names, values, {.title = item_name(*part.file, i)})};
+  return side_by_side(pictures);
+}
+
+std::string summary_line(const Job& job, const Chunk::Part& part, int64_t i, const Ranking& r) {
+  std::string line = fmt::format("  {:<28}", item_name(*part.file, i));
+  for (int64_t c : r.order) line += fmt::format("  {} {:.1f} %", shown_name(job, c), 100 * r.probability[size_t(c)]);
+  return line;
+}
+
+struct Classified {
+  Json inputs = Json::array();
+  std::vector<std::string> lines;
+  int64_t items = 0;
+};
+
+// One image's results.
+struct Answer {
+  Json entry;
+  std::string line;
+  std::function<Image()> picture;  // drawn only where pictures are wanted
+};
+
+// ---- outputs that are maps
+
+Json map_json(const Job& job, const Chunk::Part& part, int64_t i, const LabelMap& map) {
+  const auto of = [&](const LabelMap::Share& s) {
+    return Json{{"target", s.label}, {"class", job.class_json(s.label)}, {"share", s.share}};
+  };
+  Json entry = {{"path", part.file->path}, {"index", i}};
+  entry.update(of(map.shares[0]));
+  entry["top"] = Json::array();
+  for (size_t k = 0; k < std::min(map.shares.size(), size_t(job.options.top)); ++k)
+    entry["top"].push_back(of(map.shares[k]));
+  return entry;
+}
+
+Image segmentation(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, const LabelMap& map) {
+  const Image photo = input_picture(chunk.x, part.first + i, job.model, part.file->array);
+  const Image both[] = {photo, label_overlay(photo, map, 0.6f)};
+  const bool wide = photo.width > 3 * photo.height / 2;
+  const Image pair = wide ? one_below_other(both) : side_by_side(both);
+  const Image all[] = {pair, label_legend(map, job.model.labels, 20)};
+  return side_by_side(all);
+}
+
+std::string map_line(const Job& job, const Chunk::Part& part, int64_t i, const LabelMap& map) {
+  std::string line = fmt::format("  {:<28}", item_name(*part.file, i));
+  for (size_t k = 0; k < std::min(map.shares.size(), size_t(job.options.top)); ++k)
+    line += fmt::format("  {} {:.1f} %", shown_name(job, map.shares[k].label), 100 * map.shares[k].share);
+  return line;
+}
+
+// ---- all items of a file
+
+Answer answer_for(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, const Tensor& all) {
+  const int64_t item = all.count() / all.dim(0);
+  const std::span<const float> scores = all.values().subspan(size_t((part.first + i) * item), size_t(item));
+  if (all.dims().size() == 4) {
+    LabelMap map = label_map(scores.data(), int(all.dim(1)), int(all.dim(2)), int(all.dim(3)));
+    return {map_json(job, part, i, map), map_line(job, part, i, map),
+            [&, i, map = std::move(map)] { return segmentation(job, chunk, part, i, map); }};
+  }
+  Ranking r = rank(scores, job.options.top);
+  return {entry_json(job, part, i, scores, r), summary_line(job, part, i, r),
+          [&, i, r = std::move(r)] { return chart(job, chunk, part, i, r); }};
+}
+
+Json save_scores(const Chunk::Part& part, const Tensor& all, Output& output) {
+  Dims dims = all.dims();
+  dims[0] = part.count;
+  Tensor own(dims);
+  std::copy_n(all.data() + part.first * (all.count() / all.dim(0)), own.count(), own.data());
+  const std::vector<std::string> axes{"N", "K", "H", "W"};
+  return output.add_npy(part.file->stem + ".classify.npy", own, {axes.begin(), axes.begin() + int64_t(dims.size())});
+}
+
+void classify_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const Tensor& all, Output& output,
+                   Classified& result) {
+  Json files = Json::array();
+  if (output.npy()) files.push_back(save_scores(part, all, output));
+  std::vector<Panel> panels;
+  std::vector<Json> entries;
+  for (int64_t i = 0; i < part.count; ++i) {
+    Answer answer = answer_for(job, chunk, part, i, all);
+    entries.push_back(std::move(answer.entry));
+    result.lines.push_back(std::move(answer.line));
+    if (!output.png()) continue;
+    const Image picture = answer.picture();
+    if (panels.size() < kMostGridPanels) panels.push_back({picture, ""});
+    output.add_panel(picture, "");
+  }
+  if (output.png())
+    files.push_back(output.add_png(part.file->stem + ".classify.png", arrange(std::move(panels), part.file->stem)));
+  for (Json& entry : entries) {
+    entry["files"] = files;
+    result.inputs.push_back(std::move(entry));
+  }
+  result.items += part.count;
+}
+
+// Maps of a single place are classes.
+Tensor without_places(Tensor all) {
+  if (all.dims().size() != 4 || all.dim(2) * all.dim(3) != 1) return all;
+  return std::move(all).reshaped({all.dim(0), all.dim(1)});
+}
+
+void run_classify(const ClassifyOptions& o) {
+  Job job("classify", o);
+  const std::vector<InputFile> files = list_inputs(o.inputs);
+  Output output(o);
+  Classified result;
+  const int64_t items = count_items(files);
+  // Images whose outputs are held at once: classes are few, maps may be large.
+  const auto most = [&](Shape image) {
+    if (!o.save_input.empty()) return std::numeric_limits<int64_t>::max();
+    const int64_t item = job.model.network.shapes(image.with_n(1)).back().item();
+    return std::clamp<int64_t>((1 << 26) / item, 1, 256);
+  };
+  for_each_chunk(
+      files, job.model, most,
+      [&](const Chunk& chunk) {
+        if (!o.save_input.empty()) {
+          CHECK(chunk.parts.size() == files.size(), "--save-input writes one array, but the inputs differ in shape");
+          write_npy(o.save_input, chunk.x);
+        }
+        RunOptions options = job.run;
+        options.progress = [&](int64_t n, int64_t) { job.bar.update(result.items + n, items, "images"); };
+        const Tensor all = without_places(logits(job.ctx, job.model.network, chunk.x, options));
+        for (float v : all.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", o.model);
+        for (const Chunk::Part& part : chunk.parts) classify_file(job, chunk, part, all, output, result);
+      });
+  const std::string sheet = output.png() ? output.add_contact_sheet("classify", "classes by " + job.model_name(), 800) : "";
+  output.commit();
+  job.bar.clear();
+  if (o.json) {
+    Json document = job.header();
+    document["inputs"] = std::move(result.inputs);
+    if (!sheet.empty()) document["contact_sheet"] = sheet;
+    job.add_footer(document);
+    print_json(document);
+  } else if (!o.quiet) {
+    print_line(job.summary_title("classify"));
+    for (const std::string& line : result.lines) print_line(line);
+    for (const std::string& path : output.paths()) print_line("wrote " + path);
+    print_line(job.summary_times(result.items, "image"));
+  }
+}
+
+}  // namespace
+
+std::function<void()> setup_classify(CLI::App& app) {
+  auto o = std::make_shared<ClassifyOptions>();
+  add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]");
+  add_model(app, *o);
+  app.add_option("--save-input", o->save_input, "write what the network sees of the inputs, [N,C,H,W]")
+      ->type_name("FILE.npy");
+  add_output(app, *o, false);
+  add_run(app, *o);
+  add_report(app, *o);
+  add_top(app, *o, "classes to show (default 5)");
+  return [o] { run_classify(*o); };
+}
+
+}  // namespace switchback

@@ -1,0 +1,455 @@
+#include "tools/commands/etalon_run.h"
+
+#include <zlib.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+
+#include "engine/files/files.h"
+#include "engine/files/npy.h"
+#include "engine/version.h"
+#include "tools/cli/labelled.h"
+#include "tools/cli/maps.h"
+#include "viz/methods/batches.h"
+#include "viz/methods/subgraph.h"
+
+namespace switchback {
+
+struct EtalonRun::Source {
+  std::string path, stem;
+  InputFile file;
+  std::optional<Dataset> dataset;
+  int64_t count = 1;
+  Tensor x;  // [N,C,H,W], of files, from start() to finish()
+  int64_t done = 0;
+  std::unique_ptr<ResumableArray> resumable;
+  OutputFile* array = nullptr;  // otherwise
+  int64_t array_begin = 0;
+  Json files = Json::array();
+  std::vector<size_t> entries;  // in the JSON document's inputs
+  Tensor biases;                // [N,P]
+  std::optional<EtalonFigure> figure;
+  std::vector<int> labels_shown;
+
+  bool many() const { return dataset || file.array; }
+  // "a.png", "x.npy[3]", "cat/a.png": without the folders before it.
+  std::string name(int64_t i) const {
+    if (!dataset) return item_name(file, i);
+    const std::filesystem::path at(dataset->path(i));
+    return std::filesystem::is_directory(path) ? at.parent_path().filename() / at.filename() : at.filename();
+  }
+};
+
+namespace {
+
+uint32_t checksum(uint32_t before, const void* data, size_t bytes) {
+  return uint32_t(crc32_z(before, static_cast<const Bytef*>(data), bytes));
+}
+
+uint32_t weights_checksum(const Network& network) {
+  uint32_t sum = 0;
+  for (const Node& node : network.nodes)
+    for (const auto& [spec, tensor] : const_cast<Node&>(node).parameters())
+      sum = checksum(sum, tensor->data(), size_t(tensor->count()) * sizeof(float));
+  return sum;
+}
+
+// Folders that hold no images themselves, and files that are neither images nor arrays.
+bool is_dataset(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  if (!fs::is_directory(path, error)) return fs::is_regular_file(path, error) && !is_single_input(path);
+  for (const auto& entry : fs::directory_iterator(path, error))
+    if (!entry.is_directory(error) && is_single_input(entry.path().string())) return false;
+  return true;
+}
+
+Json note_of(const EtalonInput& input) {
+  Json units = Json::array(), checks = Json::array();
+  for (const Unit& u : input.explained.units) units.push_back({u.channel, u.row, u.col});
+  for (const EtalonCheck& c : input.checks)
+    checks.push_back({c.dot, c.bias, c.score, c.votes_for, c.votes_against, c.magnitude});
+  return {{"units", units}, {"checks", checks}, {"probabilities", input.explained.probabilities}};
+}
+
+EtalonInput from_note(const Json& note, int node) {
+  EtalonInput out;
+  for (const Json& u : note.at("units")) out.explained.units.push_back({node, u.at(0), u.at(1), u.at(2)});
+  for (const Json& c : note.at("checks")) {
+    out.checks.push_back({.dot = c.at(0), .bias = c.at(1), .score = c.at(2), .votes_for = c.at(3),
+                          .votes_against = c.at(4), .magnitude = c.at(5)});
+    out.explained.scores.push_back(out.checks.back().score);
+  }
+  for (const Json& p : note.at("probabilities"))
+    out.explained.probabilities.push_back(p.is_null() ? std::nan("") : p.get<double>());
+  return out;
+}
+
+// One number, or a list where there are several units.
+template <typename F>
+Json of_units(const EtalonInput& input, const F& value) {
+  Json list = Json::array();
+  for (const EtalonCheck& check : input.checks) list.push_back(value(check));
+  return list.size() == 1 ? list[0] : list;
+}
+
+size_t strongest(const EtalonInput& input) {
+  const std::vector<double>& s = input.explained.scores;
+  return size_t(std::max_element(s.begin(), s.end()) - s.begin());
+}
+
+EtalonOptions options_of(const Job& job, const EtalonFlags& flags) {
+  EtalonOptions options;
+  static_cast<RunOptions&>(options) = job.run;
+  check_choice("--algorithm", flags.algorithm, {"single-pass", "coordinate"});
+  if (flags.algorithm == "coordinate") options.algorithm = EtalonAlgorithm::coordinate;
+  options.fields = !flags.full_maps;
+  options.load_tape = flags.load_tape;
+  return options;
+}
+
+}  // namespace
+
+EtalonRun::EtalonRun(Job& job, const EtalonFlags& flags)
+    : job_(job), flags_(flags), options_(options_of(job, flags)), output_(flags),
+      suffix_(flags.product ? "etalon-product" : "etalon") {
+  check_piecewise_affine(job.model.network, target_node(job.model.network, job.target));
+  if (flags.resume && !output_.npy())
+    throw Error("--resume goes on with an array, but none is saved", "add --save npy or --save png,npy", true);
+  add_inputs(flags.inputs);
+  options_.progress = [this](int64_t done, int64_t total) {
+    const int64_t units = etalons_->units();
+    job_.bar.update(items_done_ * units + done * units / std::max<int64_t>(1, total), items_ * units, "etalons");
+  };
+}
+
+EtalonRun::~EtalonRun() = default;
+
+void EtalonRun::add_inputs(const std::vector<std::string>& arguments) {
+  std::vector<std::string> plain;
+  for (const std::string& argument : arguments)
+    if (is_dataset(argument))
+      add_dataset(argument);
+    else
+      plain.push_back(argument);
+  if (!plain.empty() || sources_.empty()) files_ = list_inputs(plain);
+  for (const InputFile& file : files_) {
+    if (is_mosaic(file.path)) {
+      add_dataset(file.path);
+      continue;
+    }
+    auto source = std::make_shared<Source>();
+    source->path = file.path;
+    source->stem = file.stem;
+    source->file = file;
+    source->count = count_items({file});
+    sources_.push_back(std::move(source));
+  }
+  const int64_t limit = flags_.limit.empty() ? std::numeric_limits<int64_t>::max()
+                                             : parse_whole("--limit", flags_.limit, 1, int64_t(1) << 40);
+  for (const auto& source : sources_) items_ += source->count = std::min(source->count, limit);
+  for (size_t i = 0; i < sources_.size(); ++i)
+    for (size_t k = 0; k < i; ++k)
+      if (sources_[k]->stem == sources_[i]->stem) sources_[i]->stem += fmt::format("_{}", i + 1);
+}
+
+void EtalonRun::add_dataset(const std::string& path) {
+  auto source = std::make_shared<Source>();
+  source->dataset.emplace(open_dataset(path));
+  source->path = path;
+  source->stem = dataset_stem(path);
+  source->count = source->dataset->size();
+  sources_.push_back(std::move(source));
+}
+
+void EtalonRun::run() {
+  for (const std::shared_ptr<Source>& source : sources_) {
+    start(source);
+    for (int64_t i = source->done; i < source->count; ++i) push(source, i);
+  }
+  flush();
+  const std::string title = fmt::format("{} of {}", suffix_, job_.model_name());
+  if (sheet_ && output_.png()) output_.add_png(fmt::format("contact_sheet.{}.png", suffix_), sheet_->draw(title, headings_));
+  output_.commit();
+  for (const auto& source : sources_)
+    if (source->resumable) source->resumable->finish();
+  report();
+}
+
+// Loads the source, and takes over what an earlier run left of it.
+void EtalonRun::start(const std::shared_ptr<Source>& pointer) {
+  Source& s = *pointer;
+  const Preprocess& how = job_.model.preprocess;
+  if (!s.dataset) s.x = load_input(s.file, job_.model);
+  plan_for(s.dataset ? Shape{1, how.channels(), how.size[0], how.size[1]} : Shape{1, s.x.dim(1), s.x.dim(2), s.x.dim(3)});
+  s.biases = allocate_maps({s.count, etalons_->units()});
+  s.figure.emplace(image_, etalons_->units(), flags_.product);
+  if (output_.npy()) open_files(s);
+  if (!s.resumable) return;
+  const std::vector<Json> notes = s.resumable->notes();
+  const int node = target_node(job_.model.network, job_.target);
+  for (const Json& note : notes) {
+    EtalonInput result;
+    try {
+      result = from_note(note, node);
+    } catch (const Json::exception&) {
+      throw Error(fmt::format("{}.journal is damaged", printable(s.resumable->path())), "leave out --resume to begin anew");
+    }
+    item_done(s, s.done, result, true);
+  }
+}
+
+void EtalonRun::plan_for(Shape image) {
+  if (etalons_ && image == image_) return;
+  flush();
+  check_image_shape(job_.model.network, image);
+  image_ = image;
+  etalons_.emplace(job_.ctx, job_.model.network, image, job_.target, job_.model.labels, options_, items_);
+  batch_ = std::max(batch_, etalons_->batch());
+  seeds_ = std::max(seeds_, etalons_->seeds());
+  x_.resize(size_t(etalons_->batch() * image.item()));
+  if (sources_.size() > 1 && !sheet_) sheet_.emplace(image, etalons_->units(), flags_.product);
+}
+
+void EtalonRun::open_files(Source& s) {
+  Dims dims{s.count, etalons_->units(), image_.c, image_.h, image_.w};
+  std::vector<std::string> axes = {"N", "P", "C", "H", "W"};
+  const bool rows = s.many() && s.count > 1;
+  if (!rows) dims.erase(dims.begin()), axes.erase(axes.begin());
+  const std::string name = fmt::format("{}.{}.npy", s.stem, suffix_);
+  if (rows) {
+    s.resumable = std::make_unique<ResumableArray>(output_.path(name), dims, job_of(s), flags_.resume);
+    can_be_resumed();
+  } else {
+    s.array = &output_.add_npy(name, dims, s.array_begin);
+  }
+  s.files.push_back({{"path", output_.path(name)}, {"axes", axes}});
+}
+
+// What an array that is continued must agree in.
+Json EtalonRun::job_of(const Source& s) const {
+  uint32_t inputs = 0;
+  const int64_t step = std::max<int64_t>(1, s.count / 256);
+  std::vector<float> x(static_cast<size_t>(image_.item()));
+  for (int64_t i = 0; i < s.count && s.dataset; ++i) {
+    const std::string path = std::filesystem::path(s.dataset->path(i)).filename().string();
+    inputs = checksum(inputs, path.data(), path.size());
+    if (i % step != 0) continue;
+    load_item(*s.dataset, i, job_.model, x.data());
+    inputs = checksum(inputs, x.data(), x.size() * sizeof(float));
+  }
+  if (!s.dataset) inputs = checksum(inputs, s.x.data(), size_t(s.x.count()) * sizeof(float));
+  return {{"version", kVersion},
+          {"model", job_.options.model},
+          {"weights", weights_checksum(job_.model.network)},
+          {"inputs", inputs},
+          {"count", s.count},
+          {"image", {image_.c, image_.h, image_.w}},
+          {"target", job_.target.target},
+          {"layer", job_.target.layer},
+          {"algorithm", flags_.algorithm},
+          {"full_maps", flags_.full_maps},
+          {"product", flags_.product},
+          {"precision", job_.options.precision},
+          {"conv", job_.options.conv},
+          {"device", job_.ctx.device_name()}};
+}
+
+void EtalonRun::push(const std::shared_ptr<Source>& source, int64_t index) {
+  float* to = x_.data() + int64_t(queue_.size()) * image_.item();
+  if (source->dataset)
+    load_item(*source->dataset, index, job_.model, to);
+  else
+    std::memcpy(to, source->x.data() + index * image_.item(), size_t(image_.item()) * sizeof(float));
+  queue_.push_back({source, index});
+  if (int64_t(queue_.size()) == etalons_->batch()) flush();
+}
+
+void EtalonRun::flush() {
+  if (queue_.empty()) return;
+  shown_.assign(queue_.size(), {});
+  const auto sink = [&](int64_t i, int64_t unit, int64_t count, const float* maps) {
+    const int64_t item = image_.item();
+    if (flags_.product) {
+      product_.resize(size_t(count * item));
+      for (int64_t e = 0; e < count * item; ++e) product_[size_t(e)] = maps[e] * x_[size_t(i * item + e % item)];
+      maps = product_.data();
+    }
+    Source& s = *queue_[size_t(i)].source;
+    write(s, queue_[size_t(i)].index, unit, count, maps);
+    auto& shown = shown_[size_t(i)];
+    shown.resize(size_t(s.figure->columns()));
+    for (int64_t p = unit; p < std::min(unit + count, s.figure->columns()) && output_.png(); ++p)
+      shown[size_t(p)] = s.figure->kept(maps + (p - unit) * item);
+  };
+  const std::vector<EtalonInput> results = etalons_->run(x_.data(), int64_t(queue_.size()), sink);
+  for (size_t i = 0; i < queue_.size(); ++i) item_done(*queue_[i].source, queue_[i].index, results[i], false);
+  queue_.clear();
+}
+
+void EtalonRun::write(Source& s, int64_t index, int64_t unit, int64_t count, const float* maps) {
+  const std::span<const float> values(maps, size_t(count * image_.item()));
+  const int64_t row = s.resumable || !s.array ? 0 : index * etalons_->units();
+  if (s.resumable) s.resumable->write(index, unit * image_.item(), values);
+  if (s.array)
+    s.array->write_at(s.array_begin + (row + unit) * image_.item() * int64_t(sizeof(float)), std::as_bytes(values));
+}
+
+void EtalonRun::item_done(Source& s, int64_t index, const EtalonInput& result, bool resumed) {
+  const std::string name = s.name(index);
+  for (size_t p = 0; p < result.checks.size(); ++p) {
+    const EtalonCheck& check = result.checks[p];
+    s.biases[index * etalons_->units() + int64_t(p)] = float(check.bias);
+    worst_.above += check.relative() > EtalonCheck::kTolerance;
+    if (check.relative() >= worst_.relative)
+      worst_ = {check.relative(), std::max(worst_.residual, check.residual()),
+                fmt::format("{}, {}", name, unit_name(job_, result.explained.units[p])), worst_.above};
+    worst_.residual = std::max(worst_.residual, check.residual());
+  }
+  if (s.resumable && !resumed) s.resumable->row_done(note_of(result));
+  if (output_.png()) keep_row(s, index, result);
+  if (flags_.subgraph && index == 0) draw_subgraph(s, index, result);
+  add_entry(s, index, result);
+  ++s.done, ++items_done_, items_resumed_ += resumed;
+  job_.bar.update(items_done_ * etalons_->units(), items_ * etalons_->units(), "etalons");
+  if (s.done == s.count) finish(s);
+}
+
+// Rows of the figure: the first inputs, or of a data set the first of each class.
+void EtalonRun::keep_row(Source& s, int64_t index, const EtalonInput& result) {
+  const bool sheet = sheet_ && !sheet_->full() && index == 0;
+  if (s.figure->full() && !sheet) return;
+  if (s.dataset) {
+    const int label = s.dataset->label(index);
+    if (std::count(s.labels_shown.begin(), s.labels_shown.end(), label)) return;
+    s.labels_shown.push_back(label);
+  }
+  EtalonFigure::Row row;
+  Tensor one({1, image_.c, image_.h, image_.w});
+  if (s.dataset)
+    load_item(*s.dataset, index, job_.model, one.data());
+  else
+    std::memcpy(one.data(), s.x.data() + index * image_.item(), size_t(image_.item()) * sizeof(float));
+  row.input = input_picture(one, 0, job_.model, s.file.array);
+  row.label = s.dataset ? s.dataset->classes[size_t(s.dataset->label(index))] : s.name(index);
+  std::vector<float> whole;
+  const auto queued = std::find_if(queue_.begin(), queue_.end(),
+                                   [&](const Item& i) { return i.source.get() == &s && i.index == index; });
+  if (queued != queue_.end()) {
+    row.maps = shown_[size_t(queued - queue_.begin())];
+  } else {  // of an earlier run
+    whole.resize(size_t(etalons_->units() * image_.item()));
+    s.resumable->read(index, whole);
+    for (int64_t p = 0; p < s.figure->columns(); ++p) row.maps.push_back(s.figure->kept(whole.data() + p * image_.item()));
+  }
+  for (int64_t p = 0; p < s.figure->columns(); ++p)
+    row.captions.push_back(fmt::format("{:.4g}", result.explained.scores[size_t(p)]));
+  if (headings_.empty())
+    for (const Unit& unit : result.explained.units) headings_.push_back(unit_name(job_, unit));
+  if (sheet) sheet_->add(row);
+  if (!s.figure->full()) s.figure->add(std::move(row));
+}
+
+void EtalonRun::add_entry(Source& s, int64_t index, const EtalonInput& result) {
+  Json entry = {{"path", s.dataset ? s.dataset->path(index) : s.path}, {"index", index}};
+  if (s.dataset) entry["label"] = s.dataset->label(index);
+  add_explained(entry, job_, result.explained);
+  entry["bias"] = of_units(result, [](const EtalonCheck& c) { return c.bias; });
+  entry["votes_for"] = of_units(result, [](const EtalonCheck& c) { return c.votes_for; });
+  entry["votes_against"] = of_units(result, [](const EtalonCheck& c) { return c.votes_against; });
+  entry["residual"] = of_units(result, [](const EtalonCheck& c) { return c.residual(); });
+  entry["residual_relative"] = of_units(result, [](const EtalonCheck& c) { return c.relative(); });
+  s.entries.push_back(inputs_.size());
+  if (job_.options.json) inputs_.push_back(std::move(entry));
+  if (lines_.size() > 100) return;
+  const size_t p = strongest(result);
+  const EtalonCheck& c = result.checks[p];
+  lines_.push_back(fmt::format("  {:<24} {:<18} {:.5g} = {:.5g} for {:+.5g} against {:+.5g} bias, residual {:.1e}",
+                               s.name(index), unit_name(job_, result.explained.units[p]), c.score, c.votes_for,
+                               c.votes_against, c.bias, c.residual()));
+}
+
+void EtalonRun::finish(Source& s) {
+  if (s.array) s.array->finish();
+  if (output_.npy()) {
+    const std::string name = fmt::format("{}.{}-bias.npy", s.stem, suffix_);
+    const bool rows = s.many() && s.count > 1;
+    std::vector<std::string> axes = {"N", "P"};
+    if (!rows) axes.erase(axes.begin());
+    Tensor biases = std::move(s.biases);
+    s.files.push_back(output_.add_npy(name, rows ? std::move(biases) : std::move(biases).reshaped({etalons_->units()}), axes));
+  }
+  if (output_.png() && !s.figure->empty())
+    s.files.push_back(output_.add_png(fmt::format("{}.{}.png", s.stem, suffix_),
+                                      s.figure->draw(fmt::format("{} of {}", suffix_, s.stem), headings_)));
+  for (size_t entry : s.entries)
+    if (entry < inputs_.size()) inputs_[entry]["files"] = s.files;
+  s.figure.reset();
+  s.x = Tensor();
+}
+
+// The subgraph of the strongest unit.
+void EtalonRun::draw_subgraph(Source& s, int64_t index, const EtalonInput& result) {
+  if (!output_.png()) return;
+  std::vector<float> x(static_cast<size_t>(image_.item()));
+  if (s.dataset)
+    load_item(*s.dataset, index, job_.model, x.data());
+  else
+    std::memcpy(x.data(), s.x.data() + index * image_.item(), x.size() * sizeof(float));
+  const Unit unit = result.explained.units[strongest(result)];
+  const Subgraph graph = active_subgraph(job_.ctx, job_.model.network, image_, x.data(), unit);
+  s.files.push_back(output_.add_png(fmt::format("{}.etalon-subgraph.png", s.stem),
+                                    subgraph_picture(graph, fmt::format("{}: the active subgraph that makes up the {:.4g} of {}",
+                                                                        s.name(index), graph.value, unit_name(job_, unit)))));
+}
+
+void EtalonRun::report() {
+  job_.bar.clear();
+  if (worst_.above > 0)
+    warn(fmt::format("{} of {} etalons miss <W, x> + b = score by more than {:.0e} of their terms: at worst {:.1e} ({}){}",
+                     worst_.above, items_ * etalons_->units(), EtalonCheck::kTolerance, worst_.relative, worst_.where,
+                     !flags_.load_tape.empty()            ? "; the tape that was loaded is not this input's"
+                     : job_.options.precision != "fp32" ? "; --precision fp32 rounds less"
+                                                          : ""));
+  if (!job_.options.json) {
+    if (!job_.options.quiet) print_summary();
+    return;
+  }
+  Json document = job_.header();
+  document["inputs"] = std::move(inputs_);
+  if (sheet_ && output_.png()) document["contact_sheet"] = output_.path(fmt::format("contact_sheet.{}.png", suffix_));
+  document["algorithm"] = flags_.algorithm;
+  document["product"] = flags_.product;
+  document["units"] = etalons_->units();
+  document["residual"] = worst_.residual;
+  document["residual_relative"] = worst_.relative;
+  document["residual_tolerance"] = EtalonCheck::kTolerance;
+  document["resumed_inputs"] = items_resumed_;
+  document["batch"] = batch_;
+  document["units_per_pass"] = seeds_;
+  job_.add_footer(document);
+  print_json(document);
+}
+
+void EtalonRun::print_summary() const {
+  constexpr size_t kMostLines = 40;
+  print_line(job_.summary_title(suffix_));
+  if (items_resumed_ > 0) print_line(fmt::format("  {} of {} inputs were done before", items_resumed_, items_));
+  for (size_t i = 0; i < std::min({lines_.size(), kMostLines, size_t(items_)}); ++i) print_line(lines_[i]);
+  if (items_ > int64_t(kMostLines)) print_line(fmt::format("  … and {} more", items_ - int64_t(kMostLines)));
+  print_line(fmt::format("{} etalon{}: <W, x> + b = score up to {:.1e} ({:.1e} of the terms' sizes)",
+                         items_ * etalons_->units(), items_ * etalons_->units() == 1 ? "" : "s", worst_.residual,
+                         worst_.relative));
+  std::vector<std::string> paths = output_.paths();
+  for (const auto& source : sources_)
+    if (source->resumable) paths.push_back(source->resumable->path());
+  if (paths.size() <= 4)
+    for (const std::string& path : paths) print_line("wrote " + path);
+  else
+    print_line(fmt::format("wrote {} files into {}", paths.size(), job_.options.output));
+  print_line(job_.summary_times(items_, "input"));
+}
+
+}  // namespace switchback

@@ -1,0 +1,82 @@
+// What `switchback etalon` does with its inputs: batches them, and writes each input's arrays and pictures.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/files/dataset.h"
+#include "tools/commands/etalon_figure.h"
+#include "tools/cli/inputs.h"
+#include "tools/cli/job.h"
+#include "tools/cli/resumable.h"
+#include "viz/methods/etalon.h"
+
+namespace switchback {
+
+struct EtalonFlags : Options {
+  std::string algorithm = "single-pass", limit, load_tape;
+  bool product = false, subgraph = false, resume = false, full_maps = false;
+};
+
+class EtalonRun {
+ public:
+  EtalonRun(Job& job, const EtalonFlags& flags);
+  ~EtalonRun();
+  void run();  // all inputs, and the report
+
+ private:
+  struct Source;  // one INPUT file or data set, with results of its own
+  struct Item {
+    std::shared_ptr<Source> source;
+    int64_t index;
+  };
+  // Where the largest residual was.
+  struct Worst {
+    double relative = 0, residual = 0;
+    std::string where;
+    int64_t above = 0;  // etalons above the tolerance
+  };
+
+  void add_inputs(const std::vector<std::string>& arguments);
+  void add_dataset(const std::string& path);
+  void start(const std::shared_ptr<Source>& source);
+  void plan_for(Shape image);
+  void open_files(Source& source);
+  Json job_of(const Source& source) const;
+  void push(const std::shared_ptr<Source>& source, int64_t index);
+  void flush();
+  void write(Source& source, int64_t index, int64_t unit, int64_t count, const float* maps);
+  void item_done(Source& source, int64_t index, const EtalonInput& result, bool resumed);
+  void keep_row(Source& source, int64_t index, const EtalonInput& result);
+  void add_entry(Source& source, int64_t index, const EtalonInput& result);
+  void finish(Source& source);
+  void draw_subgraph(Source& source, int64_t index, const EtalonInput& result);
+  void report();
+  void print_summary() const;
+
+  Job& job_;
+  const EtalonFlags& flags_;
+  EtalonOptions options_;
+  Output output_;
+  std::vector<std::shared_ptr<Source>> sources_;
+  std::vector<InputFile> files_;
+  int64_t items_ = 0, items_done_ = 0, items_resumed_ = 0;
+  std::string suffix_;  // of result files
+  Shape image_;
+  std::optional<Etalons> etalons_;
+  std::vector<float> x_;  // of the items in the queue
+  std::vector<Item> queue_;
+  std::vector<std::vector<std::vector<float>>> shown_;  // of each item in the queue: the maps that its figure shows
+  std::vector<float> product_;
+  std::optional<EtalonFigure> sheet_;  // all inputs; none where there is one source
+  std::vector<std::string> headings_;
+  Json inputs_ = Json::array();
+  std::vector<std::string> lines_;
+  Worst worst_;
+  int64_t batch_ = 0, seeds_ = 0;
+};
+
+}  // namespace switchback

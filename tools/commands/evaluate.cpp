@@ -1,0 +1,211 @@
+// `switchback evaluate`: how well a model reads a labelled data set.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <memory>
+
+#include "engine/files/dataset.h"
+#include "tools/commands/commands.h"
+#include "tools/cli/inputs.h"
+#include "tools/cli/job.h"
+#include "tools/cli/labelled.h"
+#include "viz/methods/batches.h"
+#include "viz/methods/inspect.h"
+#include "viz/pictures/render.h"
+
+namespace switchback {
+namespace {
+
+constexpr size_t kMostClassesInTable = 20;
+
+struct EvaluateOptions : Options {
+  std::string limit;
+};
+
+struct Case {
+  int64_t index = 0;
+  int64_t label = 0, predicted = 0;
+  double probability = 0, loss = 0;  // of the predicted class; −log p of the true one
+};
+
+struct Evaluation {
+  int64_t images = 0, top1 = 0, top5 = 0;
+  double loss = 0;
+  std::vector<int64_t> confusion;  // [K,K], row = true class; empty for many classes
+  std::vector<Case> worst;         // the largest losses first
+};
+
+void judge(std::span<const float> logits, int64_t label, Evaluation& sum, size_t keep) {
+  Tensor values({1, int64_t(logits.size())});
+  std::copy(logits.begin(), logits.end(), values.data());
+  Case c;
+  c.label = label;
+  c.predicted = std::max_element(logits.begin(), logits.end()) - logits.begin();
+  c.probability = softmax(logits)[size_t(c.predicted)];
+  c.loss = score_of({0, label}, Score::nll, values);
+  c.index = sum.images++;
+  // Rank of the true class: those above it, ties counted as the first maximum would fall.
+  int64_t above = 0;
+  for (int64_t k = 0; k < int64_t(logits.size()); ++k)
+    above += logits[size_t(k)] > logits[size_t(label)] || (logits[size_t(k)] == logits[size_t(label)] && k < label);
+  sum.top1 += above == 0;
+  sum.top5 += above < 5;
+  sum.loss += c.loss;
+  if (!sum.confusion.empty()) ++sum.confusion[size_t(label) * logits.size() + size_t(c.predicted)];
+  sum.worst.push_back(c);
+  const auto worse = [](const Case& a, const Case& b) { return a.loss > b.loss; };
+  if (sum.worst.size() >= 2 * keep + 64) {
+    std::stable_sort(sum.worst.begin(), sum.worst.end(), worse);
+    sum.worst.resize(keep);
+  }
+}
+
+Evaluation evaluate(Job& job, const Dataset& data, const std::vector<int64_t>& classes, int64_t images) {
+  const Network& network = job.model.network;
+  const Shape image{1, job.model.preprocess.channels(), job.model.preprocess.size[0], job.model.preprocess.size[1]};
+  check_image_shape(network, image);
+  RunOptions options = job.run;
+  const int64_t most = std::min<int64_t>(256, images);
+  Forward forward(job.ctx, network, image, logit_node(network), options, most);
+  const int64_t outputs = network.shapes(image)[size_t(logit_node(network))].c;
+  Evaluation sum;
+  if (outputs <= int64_t(kMostClassesInTable)) sum.confusion.assign(size_t(outputs * outputs), 0);
+  std::vector<float> pixels;
+  for (int64_t first = 0; first < images; first += forward.batch()) {
+    const int64_t n = std::min(forward.batch(), images - first);
+    pixels.resize(size_t(n * image.item()));
+    for (int64_t i = 0; i < n; ++i) load_item(data, first + i, job.model, pixels.data() + i * image.item());
+    const Tensor values = forward.run(pixels.data(), n);
+    CHECK(values.dims().size() == 2, "{} gives maps of shape {}, not classes", job.options.model,
+          to_string(values.dims()));
+    for (float v : values.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", job.options.model);
+    for (int64_t i = 0; i < n; ++i)
+      judge(values.values().subspan(size_t(i * outputs), size_t(outputs)), classes[size_t(data.label(first + i))], sum,
+            size_t(job.options.top));
+    job.bar.update(first + n, images, "images");
+  }
+  std::stable_sort(sum.worst.begin(), sum.worst.end(), [](const Case& a, const Case& b) { return a.loss > b.loss; });
+  sum.worst.resize(std::min(sum.worst.size(), size_t(job.options.top)));
+  return sum;
+}
+
+std::string name_of(const Job& job, int64_t c) {
+  const std::string name = job.class_name(c);
+  return name.empty() ? std::to_string(c) : name;
+}
+
+Json worst_json(const Job& job, const Dataset& data, const Evaluation& e) {
+  Json list = Json::array();
+  for (const Case& c : e.worst)
+    list.push_back({{"path", data.path(c.index)},
+                    {"index", c.index},
+                    {"true", c.label},
+                    {"true_class", job.class_json(c.label)},
+                    {"target", c.predicted},
+                    {"class", job.class_json(c.predicted)},
+                    {"probability", c.probability},
+                    {"loss", c.loss}});
+  return list;
+}
+
+Image worst_picture(const Job& job, const Dataset& data, const Evaluation& e, const std::string& title) {
+  std::vector<Panel> panels;
+  for (const Case& c : e.worst)
+    panels.push_back({enlarge_to_at_least(to_rgb(preprocessed_picture(data.image(c.index), job.model.preprocess)), 112),
+                      fmt::format("#{}: {}\nread as {}, {:.0f} %", c.index, name_of(job, c.label),
+                                  name_of(job, c.predicted), 100 * c.probability)});
+  GridOptions options;
+  options.title = title;
+  return grid(panels, options);
+}
+
+void print_confusion(const Job& job, const Evaluation& e) {
+  if (e.confusion.empty()) return;
+  const size_t k = size_t(std::lround(std::sqrt(double(e.confusion.size()))));
+  std::string head = fmt::format("{:>12} ", "true \\ read");
+  for (size_t c = 0; c < k; ++c) head += fmt::format(" {:>6.6}", name_of(job, int64_t(c)));
+  print_line(head);
+  for (size_t r = 0; r < k; ++r) {
+    std::string line = fmt::format("{:>12.12} ", name_of(job, int64_t(r)));
+    for (size_t c = 0; c < k; ++c) line += fmt::format(" {:>6}", e.confusion[r * k + c]);
+    print_line(line);
+  }
+}
+
+Json confusion_json(const Evaluation& e) {
+  if (e.confusion.empty()) return nullptr;
+  const size_t k = size_t(std::lround(std::sqrt(double(e.confusion.size()))));
+  Json rows = Json::array();
+  for (size_t r = 0; r < k; ++r)
+    rows.push_back(std::vector<int64_t>(e.confusion.begin() + long(r * k), e.confusion.begin() + long((r + 1) * k)));
+  return rows;
+}
+
+void print_summary(const Job& job, const Dataset& data, const Evaluation& e, const Output& output) {
+  const double n = double(e.images);
+  print_line(job.summary_title("evaluate"));
+  print_line(fmt::format("  top-1 {:.2f} %, top-5 {:.2f} %, loss {:.4f} over {} images", 100 * double(e.top1) / n,
+                         100 * double(e.top5) / n, e.loss / n, e.images));
+  print_confusion(job, e);
+  print_line("worst cases:");
+  for (const Case& c : e.worst)
+    print_line(fmt::format("  {}: {} read as {} ({:.1f} %), loss {:.2f}", data.path(c.index), name_of(job, c.label),
+                           name_of(job, c.predicted), 100 * c.probability, c.loss));
+  for (const std::string& path : output.paths()) print_line("wrote " + path);
+  print_line(job.summary_times(e.images, "image"));
+}
+
+void run_evaluate(const EvaluateOptions& o) {
+  if (o.inputs.size() != 1)
+    throw Error(fmt::format("evaluate takes one data set, but {} are given", o.inputs.size()),
+                "an idx file, a CIFAR mosaic, or a folder with one sub-folder a class", true);
+  if (o.saves("npy")) throw Error("evaluate saves no arrays", "--save png draws the worst cases", true);
+  Job job("evaluate", o);
+  const std::string& path = o.inputs[0];
+  const Dataset data = open_dataset(path);
+  const int64_t images =
+      o.limit.empty() ? data.size() : std::min(data.size(), parse_whole("--limit", o.limit, 1, int64_t(1) << 40));
+  const Network& network = job.model.network;
+  const std::vector<int64_t> classes =
+      class_map(data, job.model, network.shapes(network.input)[size_t(logit_node(network))].c, path);
+  Output output(o);
+  const Evaluation e = evaluate(job, data, classes, images);
+  Json files = Json::array();
+  if (output.png() && !e.worst.empty()) {
+    files.push_back(output.add_png(dataset_stem(path) + ".evaluate.png",
+                                   worst_picture(job, data, e, "worst cases of " + job.model_name())));
+  }
+  output.commit();
+  job.bar.clear();
+  if (!o.json) {
+    if (!o.quiet) print_summary(job, data, e, output);
+    return;
+  }
+  Json document = job.header();
+  document["inputs"] = Json::array({{{"path", path}, {"index", 0}, {"files", files}}});
+  document["images"] = e.images;
+  document["top1"] = double(e.top1) / double(e.images);
+  document["top5"] = double(e.top5) / double(e.images);
+  document["loss"] = e.loss / double(e.images);
+  document["correct"] = e.top1;
+  document["confusion"] = confusion_json(e);
+  document["worst"] = worst_json(job, data, e);
+  job.add_footer(document);
+  print_json(document);
+}
+
+}  // namespace
+
+std::function<void()> setup_evaluate(CLI::App& app) {
+  auto o = std::make_shared<EvaluateOptions>();
+  o->top = 10;
+  add_inputs(app, *o, "an idx file, a CIFAR mosaic, or a folder with one sub-folder a class");
+  add_model(app, *o);
+  add_output(app, *o, false);
+  add_run(app, *o);
+  add_report(app, *o);
+  add_top(app, *o, "worst cases to list (default 10)");
+  app.add_option("--limit", o->limit, "only the first N images")->type_name("N");
+  return [o] { run_evaluate(*o); };
+}
+
+}  // namespace switchback

@@ -1,0 +1,145 @@
+// `switchback occlusion`.
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <memory>
+
+#include "tools/commands/commands.h"
+#include "tools/cli/maps.h"
+#include "viz/methods/occlusion.h"
+#include "viz/pictures/render.h"
+
+namespace switchback {
+namespace {
+
+struct OcclusionFlags : Options {
+  std::string mask = "32", stride = "8", fill = "0", algorithm = "incremental";
+  std::vector<std::string> boxes;
+  bool cover = false, pixels = false, preview = false, check_preview = false;
+};
+
+OcclusionOptions occlusion_options(const OcclusionFlags& o) {
+  check_choice("--algorithm", o.algorithm, {"incremental", "full"});
+  if (!o.boxes.empty() && (o.cover || o.pixels))
+    throw Error("--cover and --pixels are for a grid of masks, not for --box", "leave one of them out", true);
+  if (o.preview && o.check_preview)
+    throw Error("--preview leaves the exact map out, which --check-preview compares with", "give one of them", true);
+  OcclusionOptions options;
+  std::tie(options.mask_h, options.mask_w) = parse_size("--mask", o.mask);
+  std::tie(options.stride_h, options.stride_w) = parse_size("--stride", o.stride);
+  options.cover = o.cover;
+  options.fill = parse_fill(o.fill);
+  for (const std::string& box : o.boxes) options.boxes.push_back(parse_box(box));
+  options.algorithm =
+      o.algorithm == "full" ? OcclusionOptions::Algorithm::full : OcclusionOptions::Algorithm::incremental;
+  return options;
+}
+
+// [N,T,rows,cols] -> [N,T,H,W], each pixel the mean over the masks on it.
+Tensor by_pixels(const OcclusionMaps& maps, Shape image) {
+  const int64_t places = int64_t(maps.places.boxes.size()), count = maps.values.dim(0) * maps.values.dim(1);
+  Tensor out({maps.values.dim(0), maps.values.dim(1), image.h, image.w});
+  for (int64_t m = 0; m < count; ++m) {
+    const std::vector<float> map = pixel_average(maps.places, maps.values.data() + m * places, image.h, image.w);
+    std::copy(map.begin(), map.end(), out.data() + m * image.h * image.w);
+  }
+  return out;
+}
+
+// Red where the score falls, blue where it rises; pixels that no mask covers show the photo alone.
+Image heat_on_photo(const Image& photo, std::vector<float> map, int h, int w) {
+  const Range range = symmetric_range(map, 99.5);
+  for (float& v : map)
+    if (std::isnan(v)) v = 0;
+  return overlay(photo, map.data(), h, w, ColorMap::seismic, 0.55f, range);
+}
+
+Json details_of(const OcclusionFlags& o, const OcclusionOptions& options, const OcclusionMaps& maps) {
+  Json details = {{"algorithm", o.preview ? "preview" : o.algorithm}, {"fill", o.fill}};
+  if (options.boxes.empty()) {
+    details["mask"] = {options.mask_h, options.mask_w};
+    details["stride"] = {options.stride_h, options.stride_w};
+  }
+  details["rows"] = maps.places.rows;
+  details["cols"] = maps.places.cols;
+  if (!options.boxes.empty()) details["boxes"] = o.boxes;
+  if (!o.preview) {
+    details["window_groups"] = maps.groups;
+    details["flop_ratio"] = maps.flop_ratio;
+  }
+  return details;
+}
+
+void run_occlusion(const OcclusionFlags& o) {
+  OcclusionOptions options = occlusion_options(o);
+  Job job("occlusion", o);
+  static_cast<RunOptions&>(options) = job.run;
+  MapMethod method;
+  method.suffix = o.preview ? "occlusion-preview" : "occlusion";
+  method.noun = "positions";
+  if (o.pixels)
+    method.axes = {"H", "W"};
+  else
+    method.axes = {"rows", "cols"};
+  Places places;
+  std::vector<double> correlations;  // of every item's first target, where the preview is checked
+  method.run = [&](const Tensor& x, const std::vector<uint32_t>&, const Progress& progress) {
+    options.progress = progress;
+    const auto run = [&](const auto& map) {
+      return map(job.ctx, job.model.network, x, job.target, job.model.labels, options);
+    };
+    OcclusionMaps maps = o.preview ? run(occlusion_preview) : run(occlusion);
+    correlations.clear();
+    if (o.check_preview) {
+      const OcclusionMaps preview = run(occlusion_preview);
+      const size_t size = maps.places.boxes.size();
+      for (size_t m = 0; m < size_t(x.dim(0) * maps.values.dim(1)); m += size_t(maps.values.dim(1)))
+        correlations.push_back(rank_correlation(maps.values.values().subspan(m * size, size),
+                                                preview.values.values().subspan(m * size, size)));
+    }
+    places = maps.places;
+    method.details = details_of(o, options, maps);
+    const Shape image{1, x.dim(1), x.dim(2), x.dim(3)};
+    return Maps{o.pixels ? by_pixels(maps, image) : std::move(maps.values), std::move(maps.explained), maps.batch};
+  };
+  method.picture = [&](const MapView& map) {
+    const int h = map.photo.height, w = map.photo.width;
+    return heat_on_photo(map.photo,
+                         o.pixels ? std::vector<float>(map.values, map.values + int64_t(h) * w)
+                                  : pixel_average(places, map.values, h, w),
+                         h, w);
+  };
+  method.finish = [&](int64_t i, Json& entry) -> std::string {
+    if (correlations.empty()) return "";
+    entry["preview_rank_correlation"] = correlations[size_t(i)];
+    return fmt::format(", preview's rank correlation {:.3f}", correlations[size_t(i)]);
+  };
+  run_maps(job, method);
+}
+
+}  // namespace
+
+std::function<void()> setup_occlusion(CLI::App& app) {
+  auto o = std::make_shared<OcclusionFlags>();
+  add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]");
+  add_model(app, *o);
+  add_target(app, *o);
+  app.add_option("--mask", o->mask, "the mask, in pixels of the network's input (default 32)")->type_name("S|HxW");
+  app.add_option("--stride", o->stride, "pixels from one place of the mask to the next (default 8)")
+      ->type_name("S|HxW");
+  add_occlusion(app, o->boxes, o->fill);
+  app.add_flag("--cover", o->cover, "add a last row and column of places, flush with the border");
+  app.add_flag("--pixels", o->pixels, "save each pixel's mean over the masks that cover it, [N,H,W]");
+  app.add_option("--algorithm", o->algorithm,
+                 "incremental computes only what changes, full a whole forward pass for each place; both are exact "
+                 "(default incremental)")
+      ->type_name("incremental|full");
+  app.add_flag("--preview", o->preview, "instead of the exact map the first-order one, from a single backward pass");
+  app.add_flag("--check-preview", o->check_preview,
+               "both: the exact map, and how the first-order one ranks the places");
+  add_output(app, *o);
+  add_run(app, *o);
+  add_report(app, *o);
+  return [o] { run_occlusion(*o); };
+}
+
+}  // namespace switchback

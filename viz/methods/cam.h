@@ -1,0 +1,62 @@
+// Class activation maps: which places of a layer's maps speak for a class. With A_k the layer's maps, [C,h,w], S the
+// score and g = ∂S/∂A:
+//
+// cam: M_c = Σ_k w_k^c A_k, what each place adds to the logit of class c, where the network ends in global average
+//   pooling and one linear layer with weights w (Zhou et al. 2016, eq. 1 and 2). The mean of M_c is the logit without
+//   its bias. Where the logits are themselves pooled maps, one for each class (Zhang's encoder-decoder, SqueezeNet),
+//   M_c is the map of the class.
+// gradcam: ReLU(Σ_k α_k A_k), α_k = the mean of g_k over its places (Selvaraju et al. 2017, eq. 1 and 2).
+// gradcam++: ReLU(Σ_k w_k A_k), w_k = Σ_ij α_kij ReLU(g_kij), where α = g² / (2 g² + ΣA_k · g³), 0 where g is 0: the
+//   closed form for Y = exp(S) (Chattopadhay et al. 2018). The factor exp(S) of ∂Y/∂A = exp(S) g, the same at every
+//   place, is left out, since it overflows where logits are large. (Programs that add 1e-6 to the denominator get
+//   other maps where g² is as small as that.)
+// guided-gradcam: guided backpropagation at the input ⊙ the Grad-CAM map enlarged to the input's size (Selvaraju et
+//   al. 2017, section 3.2).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/run/plan.h"
+#include "viz/methods/gradient.h"
+
+namespace switchback {
+
+enum class CamMethod { cam, gradcam, gradcam_plus_plus, guided_gradcam };
+
+struct CamOptions : RunOptions {
+  CamMethod method = CamMethod::gradcam;
+  std::vector<int> layers;  // nodes whose maps are taken; empty: last_map_node, or where `cam` finds its maps
+};
+
+struct Cams {
+  std::vector<int> layers;
+  std::vector<Tensor> maps;          // of each layer, [N,T,h,w] in the layer's own size; T = targets of each image
+  Tensor guided;                     // [N,T,C,H,W], of guided-gradcam only
+  std::vector<Explained> explained;  // one per image
+  int64_t batch = 0;                 // images of one forward pass
+  bool from_zero = true;             // maps are shown as f / max f; false: from their least to their largest value
+};
+
+// x: [N,C,H,W]. `target` names classes, no hidden units: its layer is empty.
+Cams class_activation_maps(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+                           const std::vector<std::string>& labels, const CamOptions& options = {});
+
+// Where a network's classes come from, if exact maps can be had of it.
+struct CamHead {
+  int maps = -1;    // the node that is pooled
+  int linear = -1;  // the linear layer (or 1x1 convolution) that weighs the pooled channels; -1: one map for each class
+};
+std::optional<CamHead> find_cam_head(const Network& network, Shape input);
+// The last convolutional map: the last node with maps that the logits depend on, pools and dropouts behind it left out
+// (`features.29` of vgg16, `layer4.1.relu_1` of resnet18). Throws (usage) where the output is itself made of maps.
+int last_map_node(const Network& network, Shape input);
+
+// The maps of all layers, enlarged bilinearly: [N,T,L,H,W].
+Tensor enlarged_maps(const Cams& cams, int64_t h, int64_t w);
+// L maps of one size in one, in [0,1]: the mean of f / max f over the layers (Zhang's "combination output of different
+// layers").
+std::vector<float> combined_map(const float* maps, int64_t layers, int64_t places);
+
+}  // namespace switchback

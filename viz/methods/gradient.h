@@ -1,0 +1,78 @@
+// Maps made of gradients: gradient, deconv and guided maps, SmoothGrad, integrated gradients. Each is a function over a
+// Network: inputs are NCHW f32 tensors in the network's input units, maps come back NCHW f32, signed and unscaled.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "engine/run/plan.h"
+#include "viz/methods/target.h"
+
+namespace switchback {
+
+// Called after every batch with the items (images, samples, steps) done and in all.
+using Progress = std::function<void(int64_t done, int64_t total)>;
+
+struct RunOptions {
+  Precision precision = Precision::fp32;
+  int64_t batch = 0;  // 0: chosen from memory
+  size_t memory = 0;  // bytes that a run may take beyond the weights; 0: half of what is free
+  Progress progress;  // may be empty
+};
+
+struct GradientOptions : RunOptions {
+  ReluRule rule = kGradient;
+  bool times_input = false;          // map ⊙ x
+  std::string save_tape, load_tape;  // tape files (engine/run/plan.h); all images are then run as one batch
+};
+
+struct SmoothGradOptions : RunOptions {
+  ReluRule rule = kGradient;
+  int64_t samples = 50;
+  double noise = 0.15;  // σ as a share of (max − min) of that image's input tensor
+  uint64_t seed = 0;
+  enum class Moment { mean, square, variance } moment = Moment::mean;  // E g, E g², E g² − (E g)²
+  std::vector<uint32_t> images;  // the noise's image number of each image in x; empty: 0, 1, 2, …
+};
+
+struct IntegratedOptions : RunOptions {
+  ReluRule rule = kGradient;
+  int64_t steps = 50;
+  enum class Baseline { zero, mean, given } baseline = Baseline::zero;  // mean: of each channel over that image
+  Tensor given;                                                         // [C,H,W] or [1,C,H,W], for every image
+};
+
+// How far an integrated-gradients map keeps its promise Σ map = score(x) − score(baseline).
+struct Completeness {
+  double sum = 0, difference = 0;
+  double error() const;  // |sum − difference| / max(1, |difference|)
+};
+
+// What the clean forward pass of one image said: its units (T of them) with their scores and probabilities.
+struct Explained {
+  std::vector<Unit> units;
+  std::vector<double> scores, probabilities;  // probability: NaN for hidden units and for outputs that are maps
+  std::vector<Completeness> completeness;     // integrated gradients only
+};
+
+struct Maps {
+  Tensor values;                     // [N,T,C,H,W]; T = units of each image (equal for all images)
+  std::vector<Explained> explained;  // one per image
+  int64_t batch = 0;                 // items of one forward pass
+};
+
+// x: [N,C,H,W].
+Maps gradient(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+              const std::vector<std::string>& labels, const GradientOptions& options = {});
+// Smilkov et al. 2017; targets are fixed on the clean input. Noise is that of kernels/noise/noise.h. Sums are in double and
+// in sample order, so the batch does not change them.
+Maps smoothgrad(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+                const std::vector<std::string>& labels, const SmoothGradOptions& options = {});
+// Sundararajan et al. 2017 with the midpoint rule: (x − x') ⊙ mean over steps of the gradient at x' + (k−½)/steps·(x −
+// x').
+Maps integrated(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+                const std::vector<std::string>& labels, const IntegratedOptions& options = {});
+
+}  // namespace switchback
