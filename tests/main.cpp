@@ -9,7 +9,7 @@ void register_pointwise_tests();
 void register_normalize_tests();
 void register_rule_tests();
 void register_noise_tests();
-void register_window_tests();
+void register_patch_tests();
 void register_frozen_tests();
 void register_golden_tests();
 void register_golden_layer_tests();
@@ -28,7 +28,7 @@ int main(int argc, char** argv) {
   switchback::test::register_normalize_tests();
   switchback::test::register_rule_tests();
   switchback::test::register_noise_tests();
-  switchback::test::register_window_tests();
+  switchback::test::register_patch_tests();
   switchback::test::register_frozen_tests();
   switchback::test::register_golden_tests();
   switchback::test::register_golden_layer_tests();

@@ -44,7 +44,7 @@ class ConvWeights {
   ConvWeights(ConvWeights&&) noexcept;
   ConvWeights& operator=(ConvWeights&&) noexcept;
 
-  // The same weights without the bias under another padding, as changes on windows want them (kernels/window/window.h). What is
+  // The same weights without the bias under another padding, as changes on patches want them (kernels/patch/patch.h). What is
   // packed of the one is packed of the other too.
   ConvWeights without_bias(const Conv2d& conv) const;
 

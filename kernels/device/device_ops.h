@@ -21,7 +21,7 @@
 #include "kernels/move/rearrange.h"
 #include "kernels/normalize/reduce.h"
 #include "kernels/move/resample.h"
-#include "kernels/window/window.h"
+#include "kernels/patch/patch.h"
 
 namespace switchback {
 
@@ -106,11 +106,11 @@ struct DeviceOps {
   decltype(&switchback::add_changes) add_changes;
   decltype(&switchback::gather_values) gather_values;
   decltype(&switchback::subtract_clean) subtract_clean;
-  decltype(&switchback::expand_windows) expand_windows;
+  decltype(&switchback::expand_patches) expand_patches;
   decltype(&switchback::max_pool2d_changes) max_pool2d_changes;
   decltype(&switchback::avg_pool2d_changes) avg_pool2d_changes;
   decltype(&switchback::resample_changes) resample_changes;
-  decltype(&switchback::occlude_windows) occlude_windows;
+  decltype(&switchback::occlude_patches) occlude_patches;
   decltype(&switchback::occlude_images) occlude_images;
   decltype(&switchback::add_constant_offset) add_constant_offset;
   decltype(&switchback::add_gate_offset) add_gate_offset;

@@ -73,11 +73,11 @@ void gather_changes(Context&, const Change& x, const Origin* origins, View y, in
 void add_changes(Context&, const Change& x, const Origin* origins, View y);
 void gather_values(Context&, const Change& x, const Origin* origins, View y);
 void subtract_clean(Context&, ConstView clean, const Origin* origins, View y);
-void expand_windows(Context&, const Change& x, View y);
+void expand_patches(Context&, const Change& x, View y);
 void max_pool2d_changes(Context&, const MaxPool2d&, const Change& x, ConstView clean, const Origin* origins, View y);
 void avg_pool2d_changes(Context&, const AvgPool2d&, const Change& x, const Origin* origins, View y);
 void resample_changes(Context&, const Resampling&, const Change& x, const Origin* origins, View y);
-void occlude_windows(Context&, ConstView x, ConstView baseline, const Box* boxes, const Origin* origins, View y);
+void occlude_patches(Context&, ConstView x, ConstView baseline, const Box* boxes, const Origin* origins, View y);
 void occlude_images(Context&, ConstView x, ConstView baseline, const Box* boxes, View y);
 // frozen.cu
 void add_constant_offset(Context&, ConstView dy, ConstView constant, OffsetSum* sums);

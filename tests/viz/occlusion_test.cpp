@@ -10,7 +10,7 @@
 #include <random>
 #include <set>
 
-#include "engine/run/windows.h"
+#include "engine/run/patches.h"
 #include "engine/zoo/zoo.h"
 #include "tests/support/on_device.h"
 #include "tests/support/random_network.h"
@@ -132,7 +132,7 @@ std::vector<Box> small_boxes(Shape image) {
           {0, w - 1, 1, 1},     {h - 1, 0, 1, 1},     {h / 2, 0, 2, 1},     {0, 2, 2, 3},     {h / 3, w - 1, 1, 1},
           {h / 2 - 1, 1, 2, 2}, {h - 1, w / 2, 1, 2}};
 }
-// By themselves, since boxes that run together have windows of the largest one's size.
+// By themselves, since boxes that run together have patches of the largest one's size.
 std::vector<Box> large_boxes(Shape image) {
   const int32_t h = int32_t(image.h), w = int32_t(image.w);
   return {{0, 0, h, w}, {h / 2, 1, 1, w - 2}, {1, 0, h - 1, 1}, {0, 0, h / 2, w / 2}};
@@ -183,11 +183,11 @@ TEST_P(VizOcclusion, ExactOnWholeNumbersWithRareLayers) {
 }
 
 // Layers that the random networks lack or seldom have, each between two convolutions.
-struct WindowedLayer {
+struct PatchedLayer {
   const char* name;
   std::function<void(Network&)> add;  // behind a convolution of 8 channels; its last node is "layer"
 };
-const std::vector<WindowedLayer>& windowed_layers() {
+const std::vector<PatchedLayer>& patched_layers() {
   const auto one = [](Layer layer) { return [layer](Network& net) { net.add("layer", layer); }; };
   const auto two = [](Layer first, Layer layer) {
     return [=](Network& net) {
@@ -214,7 +214,7 @@ const std::vector<WindowedLayer>& windowed_layers() {
                            .dilation_h = dilation, .dilation_w = dilation, .groups = groups};
   };
   using F = BinaryFunction;
-  static const std::vector<WindowedLayer> rows = {
+  static const std::vector<PatchedLayer> rows = {
       {"leaky", one(LeakyReLU{0.2f})},
       {"leaky_that_falls", one(LeakyReLU{-0.5f})},
       {"prelu", one(PReLU{8})},
@@ -278,7 +278,7 @@ const std::vector<WindowedLayer>& windowed_layers() {
   return rows;
 }
 
-Network network_with(const WindowedLayer& layer) {
+Network network_with(const PatchedLayer& layer) {
   Network net("one", {1, 3, 16, 15});
   net.add("conv1", conv2d(3, 8, 3, 1, 1));
   layer.add(net);
@@ -293,8 +293,8 @@ Network network_with(const WindowedLayer& layer) {
   return net;
 }
 
-TEST_P(VizOcclusion, LayersOnWindows) {
-  const std::vector<WindowedLayer>& layers = windowed_layers();
+TEST_P(VizOcclusion, LayersOnPatches) {
+  const std::vector<PatchedLayer>& layers = patched_layers();
   for (size_t i = 0; i < layers.size(); i += device.emulated ? 3 : 1) {
     SCOPED_TRACE(layers[i].name);
     const Network net = network_with(layers[i]);
@@ -311,13 +311,13 @@ TEST_P(VizOcclusion, LayersOnWindows) {
 }
 
 // No layer in the table, nor one behind it, is computed on whole maps where one pixel changes.
-TEST(VizOcclusionWindows, ArePlannedForEveryLayerThatHasThem) {
+TEST(VizOcclusionPatches, ArePlannedForEveryLayerThatHasThem) {
   Context ctx;
-  for (const WindowedLayer& layer : windowed_layers()) {
+  for (const PatchedLayer& layer : patched_layers()) {
     SCOPED_TRACE(layer.name);
     const Network net = network_with(layer);
-    WindowNetwork shared(ctx, net, net.input, Precision::fp32, net.output());
-    const WindowPlan plan(shared, std::vector<Box>{{7, 7, 1, 1}, {0, 0, 1, 1}}, 2);
+    PatchNetwork shared(ctx, net, net.input, Precision::fp32, net.output());
+    const PatchPlan plan(shared, std::vector<Box>{{7, 7, 1, 1}, {0, 0, 1, 1}}, 2);
     for (const char* node : {"layer", "max"}) {
       const std::string text = fmt::format("\n{}", plan.describe());
       const std::string line = text.substr(text.find(fmt::format("\n{} ", node)) + 1);
@@ -447,7 +447,7 @@ TEST_P(VizOcclusion, BatchesAndCompanyDoNotChangeAMapOfRareLayers) {
   const std::set<std::string> more = {"silu",          "product",          "bilinear_x2",       "transposed_k3",
                                       "quotient",      "transposed_k2_s3", "transposed_dilated", "shuffle",
                                       "transposed_k4_s2"};
-  for (const WindowedLayer& layer : windowed_layers()) {
+  for (const PatchedLayer& layer : patched_layers()) {
     if (!(device.emulated ? few : more).contains(layer.name)) continue;
     SCOPED_TRACE(layer.name);
     OcclusionOptions options;
@@ -488,11 +488,11 @@ TEST_P(VizOcclusion, PreviewIsExactWithoutGates) {
   for (int64_t i = 0; i < exact.values.count(); ++i) ASSERT_NEAR(preview.values[i], exact.values[i], 1e-5 * scale);
 }
 
-// Windows cost less: on a deep stack of 3x3 layers the counted arithmetic falls, and no box is lost on the way.
+// Patches cost less: on a deep stack of 3x3 layers the counted arithmetic falls, and no box is lost on the way.
 TEST_P(VizOcclusion, GroupsHoldEveryBoxOnce) {
   Network net = make_network("vgg11", {.divide_channels = 16, .classes = 3});
   random_weights(net, 1);
-  WindowNetwork shared(ctx, net, {1, 3, 64, 64}, Precision::fp32, net.output());
+  PatchNetwork shared(ctx, net, {1, 3, 64, 64}, Precision::fp32, net.output());
   const OcclusionOptions options = masks(8, 8, 3, 3);
   const Places places = occlusion_places(options, {1, 3, 64, 64});
   for (const int most : {1, 3, 100}) {
@@ -505,7 +505,7 @@ TEST_P(VizOcclusion, GroupsHoldEveryBoxOnce) {
   }
   double full = 0;
   for (const Step& step : shared.steps()) full += shared.flops(step);
-  const WindowPlan all(shared, places.boxes, 1), one(shared, std::span(places.boxes).first(1), 1);
+  const PatchPlan all(shared, places.boxes, 1), one(shared, std::span(places.boxes).first(1), 1);
   EXPECT_LT(all.flops(), 0.6 * full);
   EXPECT_LT(one.flops(), all.flops());
 }

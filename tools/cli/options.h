@@ -10,7 +10,7 @@
 
 #include "engine/run/plan.h"
 #include "kernels/device/context.h"
-#include "kernels/window/window.h"
+#include "kernels/patch/patch.h"
 #include "viz/methods/fill.h"
 #include "viz/methods/target.h"
 

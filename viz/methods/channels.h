@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels/window/window.h"
+#include "kernels/patch/patch.h"
 #include "viz/methods/fill.h"
 #include "viz/methods/gradient.h"
 

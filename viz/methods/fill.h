@@ -3,7 +3,7 @@
 
 #include "engine/tensor.h"
 #include "kernels/types.h"
-#include "kernels/window/window.h"
+#include "kernels/patch/patch.h"
 
 namespace switchback {
 

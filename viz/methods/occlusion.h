@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "kernels/window/window.h"
+#include "kernels/patch/patch.h"
 #include "viz/methods/fill.h"
 #include "viz/methods/gradient.h"
 
@@ -17,7 +17,7 @@ struct OcclusionOptions : RunOptions {
   std::vector<Box> boxes;  // these instead of a grid
   Fill fill;               // what stands under the mask, in input units
   enum class Algorithm {
-    incremental,  // only what changes is computed (engine/run/windows.h)
+    incremental,  // only what changes is computed (engine/run/patches.h)
     full,         // a whole forward pass for every place
   } algorithm = Algorithm::incremental;
 };
@@ -35,7 +35,7 @@ struct OcclusionMaps {
   std::vector<Explained> explained;
   Places places;
   int64_t batch = 0;      // places in one run
-  int64_t groups = 0;     // of window sizes; 0 for the full algorithm
+  int64_t groups = 0;     // of patch sizes; 0 for the full algorithm
   double flop_ratio = 1;  // of full passes' arithmetic to what was computed, convolutions and linear layers
 };
 

@@ -12,7 +12,7 @@ namespace {
 // Beyond these, a CPU's caches gain nothing from more places at a time; a GPU wants more.
 int64_t useful_places(const Context& ctx) { return ctx.gpu ? 256 : 16; }
 
-// Groups of about 32 places and more: each has its own window sizes, and in the fullest batches.
+// Groups of about 32 places and more: each has its own patch sizes, and in the fullest batches.
 int classes_for(size_t places) { return std::clamp(int(std::sqrt(double(places) / 32)), 1, 24); }
 
 // Places in one run of a group: as asked for, or what memory allows and still gains, in runs of equal size.
@@ -52,9 +52,9 @@ double IncrementalOcclusion::run_group(int64_t i, const OccludedValues& body) {
   const std::vector<size_t>& places = group(i);
   const std::vector<Box> boxes = boxes_of(i);
   const size_t limit = options_.memory ? options_.memory : free_memory(shared_.context()) / 2;
-  const size_t one = WindowPlan(shared_, boxes, 1).bytes();
+  const size_t one = PatchPlan(shared_, boxes, 1).bytes();
   int64_t n = run_size(options_, useful_places(shared_.context()), one, limit, int64_t(places.size()));
-  const std::unique_ptr<WindowPlan> plan = make_plan(boxes, n);
+  const std::unique_ptr<PatchPlan> plan = make_plan(boxes, n);
   batch = std::max(batch, n);
   for (size_t first = 0; first < places.size(); first += size_t(n)) {
     const size_t count = std::min(size_t(n), places.size() - first);
@@ -63,7 +63,7 @@ double IncrementalOcclusion::run_group(int64_t i, const OccludedValues& body) {
   return plan->flops();
 }
 
-double IncrementalOcclusion::place_flops(int64_t i) { return WindowPlan(shared_, boxes_of(i), 1).flops(); }
+double IncrementalOcclusion::place_flops(int64_t i) { return PatchPlan(shared_, boxes_of(i), 1).flops(); }
 
 double IncrementalOcclusion::full_flops() const {
   double sum = 0;
@@ -78,10 +78,10 @@ std::vector<Box> IncrementalOcclusion::boxes_of(int64_t i) const {
 }
 
 // Half as many places, again and again, where the device turns out to have less memory.
-std::unique_ptr<WindowPlan> IncrementalOcclusion::make_plan(const std::vector<Box>& boxes, int64_t& n) {
+std::unique_ptr<PatchPlan> IncrementalOcclusion::make_plan(const std::vector<Box>& boxes, int64_t& n) {
   for (;; n = (n + 1) / 2) {
     try {
-      auto plan = std::make_unique<WindowPlan>(shared_, boxes, n);
+      auto plan = std::make_unique<PatchPlan>(shared_, boxes, n);
       plan->reserve();
       return plan;
     } catch (const OutOfMemory&) {

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "engine/run/windows.h"
+#include "engine/run/patches.h"
 #include "viz/methods/occlusion.h"
 
 namespace switchback {
@@ -16,7 +16,7 @@ namespace switchback {
 // one item a place.
 using OccludedValues = std::function<void(std::span<const size_t> at, const Tensor& values)>;
 
-// Only what changes, on windows (engine/run/windows.h).
+// Only what changes, on patches (engine/run/patches.h).
 class IncrementalOcclusion {
  public:
   // All that is given must outlive this.
@@ -27,22 +27,22 @@ class IncrementalOcclusion {
   const Tensor& set_image(const float* x, const Tensor& filled);
   void run(const OccludedValues& body);  // all groups
 
-  // Groups of places whose windows have one size. A group's plan is made when it runs and dropped after it.
+  // Groups of places whose patches have one size. A group's plan is made when it runs and dropped after it.
   int64_t groups() const { return int64_t(groups_.size()); }
   const std::vector<size_t>& group(int64_t i) const { return groups_[size_t(i)]; }  // indices into Places::boxes
   double run_group(int64_t i, const OccludedValues& body);                          // FLOPs of one of its places
   double place_flops(int64_t i);                                                    // the same, counted and not run
-  double full_flops() const;                                                        // of a place without windows
+  double full_flops() const;                                                        // of a place without patches
 
   int64_t batch = 0;      // places in one run, the largest so far
   double flop_ratio = 1;  // after run(): of full passes' arithmetic to what was computed
 
  private:
   std::vector<Box> boxes_of(int64_t group) const;
-  std::unique_ptr<WindowPlan> make_plan(const std::vector<Box>& boxes, int64_t& n);
+  std::unique_ptr<PatchPlan> make_plan(const std::vector<Box>& boxes, int64_t& n);
   const OcclusionOptions& options_;
   const Places& places_;
-  WindowNetwork shared_;
+  PatchNetwork shared_;
   std::vector<std::vector<size_t>> groups_;
 };
 

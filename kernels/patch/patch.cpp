@@ -1,6 +1,6 @@
-// Windows on the CPU. Rows of windows run in parallel; which columns of a row lie inside x's window is decided once a
+// Patches on the CPU. Rows of patches run in parallel; which columns of a row lie inside x's patch is decided once a
 // row, and what is left are straight loops over columns and channels that lie side by side.
-#include "kernels/window/window.h"
+#include "kernels/patch/patch.h"
 
 #include <algorithm>
 #include <cstring>
@@ -30,7 +30,7 @@ struct ClippedRelu {
 // Calls f(T{}, act) with the element type and the activation of x.
 template <typename F>
 void with_type_and_act(const Change& x, const char* op, const F& f) {
-  with_type(x.window.dtype, op, [&](auto type) {
+  with_type(x.patch.dtype, op, [&](auto type) {
     if (!x.relu) return f(type, Identity());
     if (x.clip == kNoClip) return f(type, Relu());
     f(type, ClippedRelu{x.clip});
@@ -101,17 +101,17 @@ struct Row {
 template <typename T, typename Act>
 struct Source {
   Source(const Change& x, Act act)
-      : window(x.window.as<T>()), clean(x.clean.as<T>()), origins(x.origins), shape(x.window.shape),
+      : patch(x.patch.as<T>()), clean(x.clean.as<T>()), origins(x.origins), shape(x.patch.shape),
         map(x.clean.shape), act(act) {}
 
   Span rows(int64_t p) const { return {origins[p].row, origins[p].row + shape.h}; }
   Span columns(int64_t p) const { return {origins[p].col, origins[p].col + shape.w}; }
-  // Those of the `count` places from (row, col) on that x's window p holds, counted from there.
+  // Those of the `count` places from (row, col) on that x's patch p holds, counted from there.
   Span inside(int64_t p, int64_t row, int64_t col, int64_t count) const {
     return rows(p).has(row) ? overlap(col, count, columns(p)) : Span();
   }
   const T* delta_at(int64_t p, int64_t row, int64_t col) const {
-    return window + ((p * shape.h + row - origins[p].row) * shape.w + col - origins[p].col) * shape.c;
+    return patch + ((p * shape.h + row - origins[p].row) * shape.w + col - origins[p].col) * shape.c;
   }
   const T* clean_at(int64_t row, int64_t col) const { return clean + (row * map.w + col) * map.c; }
 
@@ -127,7 +127,7 @@ struct Source {
     else return _mm256_sub_ps(act(_mm256_add_ps(s, delta)), act(s));
   }
 
-  const T *window, *clean;
+  const T *patch, *clean;
   const Origin* origins;
   Shape shape, map;
   Act act;
@@ -165,7 +165,7 @@ void add_changes(Context& ctx, const Source<T, Act>& x, const Origin* origins, V
   });
 }
 
-// origins null: y's windows begin at the map's corner.
+// origins null: y's patches begin at the map's corner.
 template <typename T, typename Act>
 void gather_values(Context& ctx, const Source<T, Act>& x, const Origin* origins, View y) {
   const int64_t w = y.shape.w;
@@ -216,16 +216,16 @@ struct PoolAxis {
   }
 };
 
-// Where the window of one output begins (may be < 0), its places inside the map, and those of them inside x's window.
+// Where the window of one output begins (may be < 0), its places inside the map, and those of them inside x's patch.
 struct Taps {
-  Taps(const PoolAxis& axis, int64_t output, Span window)
+  Taps(const PoolAxis& axis, int64_t output, Span patch)
       : start(output * axis.stride - axis.pad), inside(axis.places(start, {0, axis.in})),
-        changed(axis.places(start, window)) {}
+        changed(axis.places(start, patch)) {}
   int64_t start;
   Span inside, changed;
 };
 
-// pixel(p, place on the pooled map, rows, columns, to) for the outputs whose pooling windows meet x's window p; all
+// pixel(p, place on the pooled map, rows, columns, to) for the outputs whose pooling windows meet x's patch p; all
 // others become zero.
 template <typename T, typename Act, typename Pixel>
 void pool_changes(Context& ctx, const Source<T, Act>& x, const PoolAxis& rows, const PoolAxis& columns,
@@ -345,7 +345,7 @@ SB_INLINE F8 changes_of(const Source<T, Act>& x, const T* s, const T* delta, con
   return x.change(_mm256_load_ps(before), _mm256_load_ps(by));
 }
 
-// A constant (tap -1) lies in no window.
+// A constant (tap -1) lies in no patch.
 template <typename T, typename Act>
 void resample(Context& ctx, const Resampling::Tables& tables, const Source<T, Act>& x, const Origin* origins, View y) {
   each_row(ctx, y.shape, 2, [&](int64_t p, int64_t r) {
@@ -382,7 +382,7 @@ Span covered(const Box& box, int64_t row, int64_t col, int64_t count) {
 }
 
 template <typename T>
-void occlude_windows(Context& ctx, ConstView x, ConstView baseline, const Box* boxes, const Origin* origins, View y) {
+void occlude_patches(Context& ctx, ConstView x, ConstView baseline, const Box* boxes, const Origin* origins, View y) {
   each_row(ctx, y.shape, 1, [&](int64_t p, int64_t r) {
     const Row<T> to(y, p, r);
     const int64_t row = origins[p].row + r, col = origins[p].col;
@@ -413,34 +413,34 @@ void occlude_images_on_cpu(Context& ctx, ConstView x, ConstView baseline, const 
 
 std::string text(Shape s) { return fmt::format("[{},{},{},{}]", s.n, s.c, s.h, s.w); }
 
-// Windows of this shape fit into the map; where the host can see their origins, that they lie in it.
-void check_inside(const Context& ctx, const char* op, const Origin* origins, Shape windows, Shape map) {
-  CHECK(origins, "{}: windows without origins", op);
-  CHECK(windows.h <= map.h && windows.w <= map.w, "{}: windows {} are larger than the map {}", op, text(windows),
+// Patches of this shape fit into the map; where the host can see their origins, that they lie in it.
+void check_inside(const Context& ctx, const char* op, const Origin* origins, Shape patches, Shape map) {
+  CHECK(origins, "{}: patches without origins", op);
+  CHECK(patches.h <= map.h && patches.w <= map.w, "{}: patches {} are larger than the map {}", op, text(patches),
         text(map));
   if (ctx.gpu) return;
-  for (int64_t p = 0; p < windows.n; ++p) {
+  for (int64_t p = 0; p < patches.n; ++p) {
     const Origin at = origins[p];
-    CHECK(at.row >= 0 && at.col >= 0 && at.row + windows.h <= map.h && at.col + windows.w <= map.w,
-          "{}: window {} of {} at row {}, column {} is not inside the map {}", op, p, text(windows), at.row, at.col,
+    CHECK(at.row >= 0 && at.col >= 0 && at.row + patches.h <= map.h && at.col + patches.w <= map.w,
+          "{}: patch {} of {} at row {}, column {} is not inside the map {}", op, p, text(patches), at.row, at.col,
           text(map));
   }
 }
 
 void check_shapes(const char* op, const Change& x) {
-  const Shape s = x.window.shape, map = x.clean.shape;
-  CHECK(map.n == 1 && map.c == s.c && x.clean.dtype == x.window.dtype, "{}: a clean map of {} {} for windows of {} {}",
-        op, name_of(x.clean.dtype), text(map), name_of(x.window.dtype), text(s));
+  const Shape s = x.patch.shape, map = x.clean.shape;
+  CHECK(map.n == 1 && map.c == s.c && x.clean.dtype == x.patch.dtype, "{}: a clean map of {} {} for patches of {} {}",
+        op, name_of(x.clean.dtype), text(map), name_of(x.patch.dtype), text(s));
 }
 
 void check_change(const Context& ctx, const char* op, const Change& x) {
   check_shapes(op, x);
-  check_inside(ctx, op, x.origins, x.window.shape, x.clean.shape);
+  check_inside(ctx, op, x.origins, x.patch.shape, x.clean.shape);
 }
 
 // y has x's items, element type and `channels` channels.
 void check_output(const char* op, Shape x, DType dtype, int64_t channels, ConstView y) {
-  CHECK(y.shape.n == x.n && y.shape.c == channels && y.dtype == dtype, "{}: {} {} from windows of {} {}", op,
+  CHECK(y.shape.n == x.n && y.shape.c == channels && y.dtype == dtype, "{}: {} {} from patches of {} {}", op,
         name_of(y.dtype), text(y.shape), name_of(dtype), text(x));
 }
 
@@ -458,10 +458,10 @@ void gather_changes(Context& ctx, const Change& x, const Origin* origins, View y
   const char* op = "gather_changes";
   if (x.relu) check_change(ctx, op, x);
   else check_shapes(op, x);
-  check_output(op, x.window.shape, x.window.dtype, y.shape.c, y);
-  CHECK(x.origins && origins, "{}: windows without origins", op);
-  CHECK(channel >= 0 && channel + x.window.shape.c <= y.shape.c, "{}: {} channels from channel {} on of {}", op,
-        x.window.shape.c, channel, y.shape.c);
+  check_output(op, x.patch.shape, x.patch.dtype, y.shape.c, y);
+  CHECK(x.origins && origins, "{}: patches without origins", op);
+  CHECK(channel >= 0 && channel + x.patch.shape.c <= y.shape.c, "{}: {} channels from channel {} on of {}", op,
+        x.patch.shape.c, channel, y.shape.c);
   if (ctx.gpu) return ctx.gpu->ops->gather_changes(ctx, x, origins, y, channel);
   with_type_and_act(x, op, [&](auto type, auto act) {
     gather_changes(ctx, Source<decltype(type), decltype(act)>(x, act), origins, y, channel);
@@ -471,7 +471,7 @@ void gather_changes(Context& ctx, const Change& x, const Origin* origins, View y
 void add_changes(Context& ctx, const Change& x, const Origin* origins, View y) {
   const char* op = "add_changes";
   check_change(ctx, op, x);
-  check_output(op, x.window.shape, x.window.dtype, x.window.shape.c, y);
+  check_output(op, x.patch.shape, x.patch.dtype, x.patch.shape.c, y);
   check_inside(ctx, op, origins, y.shape, x.clean.shape);
   if (ctx.gpu) return ctx.gpu->ops->add_changes(ctx, x, origins, y);
   with_type_and_act(x, op, [&](auto type, auto act) {
@@ -482,7 +482,7 @@ void add_changes(Context& ctx, const Change& x, const Origin* origins, View y) {
 void gather_values(Context& ctx, const Change& x, const Origin* origins, View y) {
   const char* op = "gather_values";
   check_change(ctx, op, x);
-  check_output(op, x.window.shape, x.window.dtype, x.window.shape.c, y);
+  check_output(op, x.patch.shape, x.patch.dtype, x.patch.shape.c, y);
   check_inside(ctx, op, origins, y.shape, x.clean.shape);
   if (ctx.gpu) return ctx.gpu->ops->gather_values(ctx, x, origins, y);
   with_type_and_act(x, op, [&](auto type, auto act) {
@@ -499,13 +499,13 @@ void subtract_clean(Context& ctx, ConstView clean, const Origin* origins, View y
   with_type(y.dtype, op, [&](auto type) { subtract_clean<decltype(type)>(ctx, clean, origins, y); });
 }
 
-void expand_windows(Context& ctx, const Change& x, View y) {
-  const char* op = "expand_windows";
+void expand_patches(Context& ctx, const Change& x, View y) {
+  const char* op = "expand_patches";
   check_change(ctx, op, x);
-  check_output(op, x.window.shape, x.window.dtype, x.window.shape.c, y);
+  check_output(op, x.patch.shape, x.patch.dtype, x.patch.shape.c, y);
   CHECK(y.shape == x.clean.shape.with_n(y.shape.n), "{}: {} where the map is {}", op, text(y.shape),
         text(x.clean.shape));
-  if (ctx.gpu) return ctx.gpu->ops->expand_windows(ctx, x, y);
+  if (ctx.gpu) return ctx.gpu->ops->expand_patches(ctx, x, y);
   with_type_and_act(x, op, [&](auto type, auto act) {
     gather_values(ctx, Source<decltype(type), decltype(act)>(x, act), nullptr, y);
   });
@@ -515,7 +515,7 @@ void max_pool2d_changes(Context& ctx, const MaxPool2d& pool, const Change& x, Co
                         View y) {
   const char* op = "max_pool2d_changes";
   check_change(ctx, op, x);
-  check_output(op, x.window.shape, x.window.dtype, x.window.shape.c, y);
+  check_output(op, x.patch.shape, x.patch.dtype, x.patch.shape.c, y);
   const Shape pooled = output_shape(pool, x.clean.shape);
   CHECK(clean.shape == pooled && clean.dtype == y.dtype, "{}: the clean pooled map is {} {}, must be {} {}", op,
         name_of(clean.dtype), text(clean.shape), name_of(y.dtype), text(pooled));
@@ -529,7 +529,7 @@ void max_pool2d_changes(Context& ctx, const MaxPool2d& pool, const Change& x, Co
 void avg_pool2d_changes(Context& ctx, const AvgPool2d& pool, const Change& x, const Origin* origins, View y) {
   const char* op = "avg_pool2d_changes";
   check_change(ctx, op, x);
-  check_output(op, x.window.shape, x.window.dtype, x.window.shape.c, y);
+  check_output(op, x.patch.shape, x.patch.dtype, x.patch.shape.c, y);
   check_inside(ctx, op, origins, y.shape, output_shape(pool, x.clean.shape));
   if (ctx.gpu) return ctx.gpu->ops->avg_pool2d_changes(ctx, pool, x, origins, y);
   with_type_and_act(x, op, [&](auto type, auto act) {
@@ -541,7 +541,7 @@ void resample_changes(Context& ctx, const Resampling& r, const Change& x, const 
   const char* op = "resample_changes";
   check_change(ctx, op, x);
   CHECK(x.clean.shape == r.in(), "{}: a map of {} for tables of {}", op, text(x.clean.shape), text(r.in()));
-  check_output(op, x.window.shape, x.window.dtype, r.out().c, y);
+  check_output(op, x.patch.shape, x.patch.dtype, r.out().c, y);
   check_inside(ctx, op, origins, y.shape, r.out());
   if (ctx.gpu) return ctx.gpu->ops->resample_changes(ctx, r, x, origins, y);
   with_type_and_act(x, op, [&](auto type, auto act) {
@@ -549,12 +549,12 @@ void resample_changes(Context& ctx, const Resampling& r, const Change& x, const 
   });
 }
 
-void occlude_windows(Context& ctx, ConstView x, ConstView baseline, const Box* boxes, const Origin* origins, View y) {
-  const char* op = "occlude_windows";
+void occlude_patches(Context& ctx, ConstView x, ConstView baseline, const Box* boxes, const Origin* origins, View y) {
+  const char* op = "occlude_patches";
   check_image(op, x, baseline, boxes, y);
   check_inside(ctx, op, origins, y.shape, x.shape);
-  if (ctx.gpu) return ctx.gpu->ops->occlude_windows(ctx, x, baseline, boxes, origins, y);
-  with_type(y.dtype, op, [&](auto type) { occlude_windows<decltype(type)>(ctx, x, baseline, boxes, origins, y); });
+  if (ctx.gpu) return ctx.gpu->ops->occlude_patches(ctx, x, baseline, boxes, origins, y);
+  with_type(y.dtype, op, [&](auto type) { occlude_patches<decltype(type)>(ctx, x, baseline, boxes, origins, y); });
 }
 
 void occlude_images(Context& ctx, ConstView x, ConstView baseline, const Box* boxes, View y) {

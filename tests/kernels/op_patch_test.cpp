@@ -1,4 +1,4 @@
-// Windows (kernels/window/window.h): cases x devices x element types against whole maps in double. Every sum of an op is
+// Patches (kernels/patch/patch.h): cases x devices x element types against whole maps in double. Every sum of an op is
 // rounded to f32 and what is written to the element type, so all but the averages of real numbers must match exactly.
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 #include <variant>
 
 #include "kernels/check.h"
-#include "kernels/window/window.h"
+#include "kernels/patch/patch.h"
 #include "tests/support/reference_layers.h"
 
 namespace switchback::test {
@@ -74,11 +74,11 @@ std::vector<Origin> origins_inside(OpRun& run, int64_t h, int64_t w, Shape map) 
 }
 
 // Reaching beyond the map on every side and corner; where a padded convolution reads; all outside of the map; anywhere.
-std::vector<Origin> origins_anywhere(OpRun& run, int64_t h, int64_t w, Shape map, const std::vector<Origin>& windows) {
+std::vector<Origin> origins_anywhere(OpRun& run, int64_t h, int64_t w, Shape map, const std::vector<Origin>& patches) {
   std::vector<Origin> all;
   for (int64_t p = 0; p < kItems; ++p) {
     const int64_t rows[] = {1 - h, (map.h - h) / 2, map.h - 1}, cols[] = {1 - w, (map.w - w) / 2, map.w - 1};
-    const Origin& x = windows[size_t(p)];
+    const Origin& x = patches[size_t(p)];
     Origin at{draw(run, -h - 1, map.h + 1), draw(run, -w - 1, map.w + 1)};
     if (p < 9) at = {int32_t(rows[p / 3]), int32_t(cols[p % 3])};
     else if (p < 14) at = {x.row - 1, x.col - 1};
@@ -89,11 +89,11 @@ std::vector<Origin> origins_anywhere(OpRun& run, int64_t h, int64_t w, Shape map
   return all;
 }
 
-// Maps, and the windows that say the same.
+// Maps, and the patches that say the same.
 struct Scene {
   Nchw clean;            // [1,C,H,W] before the ReLU
   Nchw values, changes;  // [P,C,H,W] of the whole maps, after it
-  std::vector<uint8_t> held;  // [P,H,W]: inside x's window
+  std::vector<uint8_t> held;  // [P,H,W]: inside x's patch
   std::vector<Origin> origins;
   Change x;  // on the device
 
@@ -119,12 +119,12 @@ Scene make_scene(OpRun& run, Shape map, int64_t h, int64_t w, const Act& act, Fi
     s.values(p, c, row, col) = value;
     s.changes(p, c, row, col) = !held ? 0 : act.relu ? f32(value - act(clean)) : delta(p, c, i, j);
   });
-  s.x = {.window = run.input(delta, dtype), .origins = run.input_of(s.origins).as<Origin>(),
+  s.x = {.patch = run.input(delta, dtype), .origins = run.input_of(s.origins).as<Origin>(),
          .clean = run.input(s.clean, dtype), .relu = act.relu, .clip = act.clip};
   return s;
 }
 
-// Equal, and not all zeros. (Most often nearly all are: windows are small and change little.) residue: what the
+// Equal, and not all zeros. (Most often nearly all are: patches are small and change little.) residue: what the
 // reference may have left of a sum that is 0, far below the last place of all other values.
 void expect_exact(const char* op, const Activation& y, const Nchw& want, double residue = 0) {
   EXPECT_EQ(compare(y.read(), round_to(y.dtype, want), Nchw(want.shape, residue), Zeros::many_allowed), "") << op;
@@ -136,7 +136,7 @@ void expect_exact(const char* op, const Activation& y, const Nchw& want, double 
 struct ReadCase {
   const char* name;
   Shape map;
-  int64_t h, w;        // of x's windows
+  int64_t h, w;        // of x's patches
   int64_t y_h, y_w;    // of y's
   int64_t channels = 0, channel = 0;  // of a wider y, and the first that is written
 };
@@ -147,9 +147,9 @@ const std::vector<ReadCase>& read_cases() {
       {"odd_channels", {1, 5, 6, 7}, 3, 2, 4, 5},
       {"one_channel", {1, 1, 8, 6}, 3, 3, 5, 4},
       {"many_channels", {1, 70, 4, 5}, 2, 2, 3, 3},
-      {"window_of_one_pixel", {1, 16, 6, 5}, 1, 1, 3, 3},
+      {"patch_of_one_pixel", {1, 16, 6, 5}, 1, 1, 3, 3},
       {"reads_one_pixel", {1, 16, 5, 5}, 3, 3, 1, 1},
-      {"window_is_the_map", {1, 8, 4, 5}, 4, 5, 6, 7},
+      {"patch_is_the_map", {1, 8, 4, 5}, 4, 5, 6, 7},
       {"map_of_one_pixel", {1, 30, 1, 1}, 1, 1, 3, 2},
       {"rows", {1, 12, 1, 9}, 1, 4, 1, 6},
       {"concat", {1, 8, 6, 6}, 3, 2, 3, 3, 24, 8},
@@ -174,7 +174,7 @@ void check_gather_changes(OpRun& run, const ReadCase& c, const Scene& s, DType d
   expect_exact("gather_changes", y, want);
 }
 
-// Windows that reach beyond the map and may be larger than it. The clean map is not looked at.
+// Patches that reach beyond the map and may be larger than it. The clean map is not looked at.
 void check_gather_uncut(OpRun& run, const ReadCase& c, Fill fill, DType dtype) {
   const Shape map = c.map, y_shape{kItems, map.c, std::min(c.y_h, map.h), std::min(c.y_w, map.w)};
   const Shape x_shape{kItems, map.c, c.h + 2, c.w + 3};
@@ -187,11 +187,11 @@ void check_gather_uncut(OpRun& run, const ReadCase& c, Fill fill, DType dtype) {
     const int64_t w = origins[size_t(p)].col + j - x_origins[size_t(p)].col;
     if (h >= 0 && h < x_shape.h && w >= 0 && w < x_shape.w) want(p, channel, i, j) = delta(p, channel, h, w);
   });
-  const Change x{.window = run.input(delta, dtype), .origins = run.input_of(x_origins).as<Origin>(),
+  const Change x{.patch = run.input(delta, dtype), .origins = run.input_of(x_origins).as<Origin>(),
                  .clean = run.input(Nchw(map, kNan), dtype)};
   const Activation y = run.output(y_shape, dtype);
   gather_changes(run.ctx, x, run.input_of(origins).as<Origin>(), y);
-  expect_exact("gather_changes of windows beyond the map", y, want);
+  expect_exact("gather_changes of patches beyond the map", y, want);
 }
 
 // The ops whose places lie inside the map; `before` stands in y.
@@ -225,8 +225,8 @@ void check_reading(OpRun& run, const ReadCase& c, DType dtype) {
       check_gather_changes(run, c, s, dtype);
       check_inside(run, c, s, fill, dtype);
       const Activation whole = run.output(s.values.shape, dtype);
-      expand_windows(run.ctx, s.x, whole);
-      expect_exact("expand_windows", whole, s.values);
+      expand_patches(run.ctx, s.x, whole);
+      expect_exact("expand_patches", whole, s.values);
       if (!act.relu) check_gather_uncut(run, c, fill, dtype);
       if (testing::Test::HasFailure()) return;
     }
@@ -234,7 +234,7 @@ void check_reading(OpRun& run, const ReadCase& c, DType dtype) {
 
 // --- pools -----------------------------------------------------------------------------------------------------------
 
-// Whether the pooling window of output (p, i, j) holds a place of x's window, tried one by one.
+// Whether the pooling window of output (p, i, j) holds a place of x's patch, tried one by one.
 template <typename Pool>
 bool meets(const Scene& s, const Pool& pool, int64_t p, int64_t i, int64_t j) {
   int64_t dilation_h = 1, dilation_w = 1;
@@ -261,7 +261,7 @@ struct MaxCase {
   const char* name;
   MaxPool2d pool;
   Shape map;
-  int64_t h, w;      // of x's windows
+  int64_t h, w;      // of x's patches
   int64_t y_h, y_w;  // of y's
 };
 const std::vector<MaxCase>& max_cases() {
@@ -280,8 +280,8 @@ const std::vector<MaxCase>& max_cases() {
       {"k2_s3_gaps", max_pool2d(2, 3), {1, 8, 9, 10}, 4, 4, 3, 2},
       {"k4_s2_p2", max_pool2d(4, 2, 2), {1, 32, 9, 9}, 2, 3, 4, 4},
       {"k1", max_pool2d(1, 1), {1, 8, 5, 4}, 2, 3, 4, 4},
-      {"window_of_one_pixel", max_pool2d(3, 2, 1), {1, 32, 7, 8}, 1, 1, 2, 2},
-      {"window_is_the_map", max_pool2d(2, 2), {1, 8, 6, 6}, 6, 6, 3, 3},
+      {"patch_of_one_pixel", max_pool2d(3, 2, 1), {1, 32, 7, 8}, 1, 1, 2, 2},
+      {"patch_is_the_map", max_pool2d(2, 2), {1, 8, 6, 6}, 6, 6, 3, 3},
       {"whole_map", max_pool2d(3, 3), {1, 35, 3, 3}, 2, 3, 1, 1},
       {"reads_the_map", max_pool2d(3, 2), {1, 70, 7, 7}, 2, 2, 3, 3},
       {"no_places", between, {1, 12, 3, 2}, 2, 1, 2, 3},
@@ -325,7 +325,7 @@ struct AvgCase {
   const char* name;
   AvgPool2d pool;
   Shape map;
-  int64_t h, w;      // of x's windows
+  int64_t h, w;      // of x's patches
   int64_t y_h, y_w;  // of y's
 };
 const std::vector<AvgCase>& avg_cases() {
@@ -337,8 +337,8 @@ const std::vector<AvgCase>& avg_cases() {
       {"k3_s2_p1_ceil_without_pad", avg(3, 2, 1, true, false), {1, 8, 8, 10}, 3, 4, 3, 3},
       {"k3_s1_p1", avg(3, 1, 1, false, false), {1, 16, 6, 7}, 3, 2, 5, 4},
       {"k2_s3_gaps", avg(2, 3, 0, false, true), {1, 4, 9, 10}, 4, 4, 3, 2},
-      {"window_of_one_pixel", avg(3, 2, 1, false, true), {1, 16, 7, 8}, 1, 1, 2, 2},
-      {"window_is_the_map", avg(3, 2, 1, false, true), {1, 8, 6, 5}, 6, 5, 3, 3},
+      {"patch_of_one_pixel", avg(3, 2, 1, false, true), {1, 16, 7, 8}, 1, 1, 2, 2},
+      {"patch_is_the_map", avg(3, 2, 1, false, true), {1, 8, 6, 5}, 6, 5, 3, 3},
       {"whole_map", avg(7, 7, 0, false, true), {1, 40, 7, 7}, 3, 4, 1, 1},
       {"asymmetric",
        {.kernel_h = 3, .kernel_w = 4, .stride_h = 2, .stride_w = 1, .pad_top = 1, .pad_left = 2, .pad_bottom = 0,
@@ -377,7 +377,7 @@ struct ResampleCase {
   const char* name;
   std::variant<Resize, Pad, Slice, ChannelShuffle> layer;
   Shape map;
-  int64_t h, w;        // of x's windows
+  int64_t h, w;        // of x's patches
   int64_t y_h, y_w;    // of y's
   bool dyadic = true;  // weights are multiples of a power of 1/2: integers come out exact
 };
@@ -407,7 +407,7 @@ const std::vector<ResampleCase>& resample_cases() {
       {"shuffle", ChannelShuffle{3}, {1, 12, 5, 4}, 2, 3, 3, 4},
       {"shuffle_many", ChannelShuffle{2}, {1, 70, 4, 4}, 1, 2, 2, 3},
       {"no_shuffle", ChannelShuffle{1}, {1, 32, 4, 5}, 2, 2, 4, 5},
-      {"window_is_the_map", bilinear_by(2), {1, 8, 3, 4}, 3, 4, 6, 8},
+      {"patch_is_the_map", bilinear_by(2), {1, 8, 3, 4}, 3, 4, 6, 8},
   };
   return rows;
 }
@@ -442,7 +442,7 @@ void check_resample(OpRun& run, const ResampleCase& c, DType dtype) {
 struct BoxCase {
   const char* name;
   Shape image;
-  int64_t h, w;  // of windows
+  int64_t h, w;  // of patches
 };
 constexpr BoxCase kBoxCases[] = {
     {"rgb", {1, 3, 9, 8}, 4, 5},
@@ -481,13 +481,13 @@ void check_boxes(OpRun& run, const BoxCase& c, DType dtype) {
     const Activation whole = run.output(images.shape, dtype);
     occlude_images(run.ctx, image, other, device_boxes, whole);
     expect_exact("occlude_images", whole, images);
-    for (int turn = 0; turn < 5; ++turn) {  // every box meets windows in corners and elsewhere
+    for (int turn = 0; turn < 5; ++turn) {  // every box meets patches in corners and elsewhere
       std::vector<Origin> origins = origins_inside(run, c.h, c.w, c.image);
       std::rotate(origins.begin(), origins.begin() + turn, origins.end());
       const Shape y_shape{kItems, c.image.c, c.h, c.w};
       const Activation y = run.output(y_shape, dtype);
-      occlude_windows(run.ctx, image, other, device_boxes, run.input_of(origins).as<Origin>(), y);
-      expect_exact("occlude_windows", y, read_at(changes, origins, y_shape));
+      occlude_patches(run.ctx, image, other, device_boxes, run.input_of(origins).as<Origin>(), y);
+      expect_exact("occlude_patches", y, read_at(changes, origins, y_shape));
     }
     if (testing::Test::HasFailure()) return;
   }
@@ -509,11 +509,11 @@ void check_errors(OpRun& run) {
   EXPECT_THROW(gather_changes(run.ctx, s.x, origins, y, 1), Error) << "channels beyond y's";
   EXPECT_THROW(gather_changes(run.ctx, s.x, nullptr, y), Error) << "no origins";
   EXPECT_THROW(gather_changes(run.ctx, no_map, origins, y), Error) << "a clean map an item";
-  EXPECT_THROW(gather_changes(run.ctx, small_map, origins, y), Error) << "windows larger than the map";
+  EXPECT_THROW(gather_changes(run.ctx, small_map, origins, y), Error) << "patches larger than the map";
   EXPECT_THROW(add_changes(run.ctx, s.x, origins, large), Error) << "y larger than the map";
   EXPECT_THROW(gather_values(run.ctx, s.x, origins, large), Error);
   EXPECT_THROW(subtract_clean(run.ctx, s.x.clean, origins, large), Error);
-  EXPECT_THROW(expand_windows(run.ctx, s.x, y), Error) << "not the map's shape";
+  EXPECT_THROW(expand_patches(run.ctx, s.x, y), Error) << "not the map's shape";
   EXPECT_THROW(max_pool2d_changes(run.ctx, max_pool2d(2, 2), s.x, s.x.clean, origins, y), Error)
       << "not the pooled map";
   EXPECT_THROW(avg_pool2d_changes(run.ctx, avg(4, 4, 0, false, true), s.x, origins, y), Error)
@@ -526,7 +526,7 @@ void check_errors(OpRun& run) {
       << "y larger than the resampled map";
   const Guarded& boxes = run.input_of(std::vector<Box>(size_t(kItems)));
   EXPECT_THROW(occlude_images(run.ctx, s.x.clean, s.x.clean, boxes.as<Box>(), y), Error) << "not the image's shape";
-  EXPECT_THROW(occlude_windows(run.ctx, s.x.clean, s.x.clean, nullptr, origins, y), Error) << "no boxes";
+  EXPECT_THROW(occlude_patches(run.ctx, s.x.clean, s.x.clean, nullptr, origins, y), Error) << "no boxes";
   if (run.ctx.gpu) return;  // only the host can look at origins
   const std::vector<Origin> outside(size_t(kItems), Origin{5, 0}), before(size_t(kItems), Origin{0, -1});
   EXPECT_THROW(gather_values(run.ctx, s.x, outside.data(), y), Error);
@@ -538,22 +538,22 @@ void check_errors(OpRun& run) {
 
 }  // namespace
 
-void register_window_tests() {
+void register_patch_tests() {
   const auto add = [](const char* suite, const DeviceRow& device, const auto& cases, auto check) {
     for (const auto& c : cases)
       for (const DType dtype : device.types)
         add_test(suite, c.name, device, short_name(dtype), [&c, dtype, check](OpRun& run) { check(run, c, dtype); });
   };
-  for_each_device("Op/Window", [&](const DeviceRow& device) {
-    add("Op/Window", device, read_cases(), check_reading);
-    add_test("Op/Window", "errors", device, "", check_errors);
+  for_each_device("Op/Patch", [&](const DeviceRow& device) {
+    add("Op/Patch", device, read_cases(), check_reading);
+    add_test("Op/Patch", "errors", device, "", check_errors);
   });
-  for_each_device("Op/WindowMaxPool", [&](const DeviceRow& d) { add("Op/WindowMaxPool", d, max_cases(), check_max); });
-  for_each_device("Op/WindowAvgPool", [&](const DeviceRow& d) { add("Op/WindowAvgPool", d, avg_cases(), check_avg); });
-  for_each_device("Op/WindowResample", [&](const DeviceRow& d) {
-    add("Op/WindowResample", d, resample_cases(), check_resample);
+  for_each_device("Op/PatchMaxPool", [&](const DeviceRow& d) { add("Op/PatchMaxPool", d, max_cases(), check_max); });
+  for_each_device("Op/PatchAvgPool", [&](const DeviceRow& d) { add("Op/PatchAvgPool", d, avg_cases(), check_avg); });
+  for_each_device("Op/PatchResample", [&](const DeviceRow& d) {
+    add("Op/PatchResample", d, resample_cases(), check_resample);
   });
-  for_each_device("Op/WindowBoxes", [&](const DeviceRow& d) { add("Op/WindowBoxes", d, kBoxCases, check_boxes); });
+  for_each_device("Op/PatchBoxes", [&](const DeviceRow& d) { add("Op/PatchBoxes", d, kBoxCases, check_boxes); });
 }
 
 }  // namespace switchback::test

@@ -1,14 +1,14 @@
-// Windows: a network's outputs for many copies of one image that differ from it in one box each, at the price of what
+// Patches: a network's outputs for many copies of one image that differ from it in one box each, at the price of what
 // changes. Exact: only a rectangle of every map depends on the box, and its change Δ is carried from layer to layer on
-// windows of that size (kernels/window/window.h), down to where a window covers most of its map; from there on whole maps
+// patches of that size (kernels/patch/patch.h), down to where a patch covers most of its map; from there on whole maps
 // are computed as ever. (That only parts of maps change under an occluding patch is used by Nakandala, Kumar and
 // Papakonstantinou, SIGMOD 2019, "Incremental and approximate inference for faster occlusion-based deep CNN
 // explanations". Nothing here is approximate.)
 //
-//   WindowNetwork shared(ctx, network, {1, 3, 224, 224}, Precision::fp32, target);
+//   PatchNetwork shared(ctx, network, {1, 3, 224, 224}, Precision::fp32, target);
 //   shared.set_image(pixels, baseline);
 //   for (const std::vector<size_t>& group : group_boxes(shared, boxes, 24)) {
-//     WindowPlan plan(shared, its boxes, 16);
+//     PatchPlan plan(shared, its boxes, 16);
 //     Tensor values = plan.run(up to 16 of them);  // the target node's values, one item a box
 //   }
 #pragma once
@@ -21,7 +21,7 @@
 #include "engine/run/plan.h"
 #include "engine/run/recording.h"
 #include "engine/run/step.h"
-#include "kernels/window/window.h"
+#include "kernels/patch/patch.h"
 
 namespace switchback {
 
@@ -32,12 +32,12 @@ struct Interval {
   bool operator==(const Interval&) const = default;
 };
 
-// What all windows of one network, image shape and target share: the fused steps up to the target, how far changes
+// What all patches of one network, image shape and target share: the fused steps up to the target, how far changes
 // reach, and what the image's maps are without any change.
-class WindowNetwork {
+class PatchNetwork {
  public:
   // image.n is not looked at; `network` and `ctx` must outlive this.
-  WindowNetwork(Context& ctx, const Network& network, Shape image, Precision precision, int target);
+  PatchNetwork(Context& ctx, const Network& network, Shape image, Precision precision, int target);
 
   // The image, and what boxes of it are replaced by: both [C,H,W] on the host. Runs the clean pass.
   void set_image(const float* image, const float* baseline);
@@ -60,7 +60,7 @@ class WindowNetwork {
   ConstView clean(int node) const;          // [1,H,W,C]; nodes that before_relu gives
   ConstView image() const { return {image_.data(), shape(0), type()}; }
   ConstView baseline() const { return {baseline_.data(), shape(0), type()}; }
-  Scratch& memory() { return memory_; }  // for windows; one plan at a time runs
+  Scratch& memory() { return memory_; }  // for patches; one plan at a time runs
 
  private:
   std::vector<Interval> reach(Interval change, bool vertical) const;
@@ -74,26 +74,26 @@ class WindowNetwork {
   Scratch memory_;
 };
 
-// Boxes sorted into groups whose windows have one size. Rows of boxes that reach equally many rows in every layer form
+// Boxes sorted into groups whose patches have one size. Rows of boxes that reach equally many rows in every layer form
 // a class, so do columns; the classes that cost least together are joined until there are at most `most` on each axis.
 // A group: indices into `boxes`.
-std::vector<std::vector<size_t>> group_boxes(const WindowNetwork& shared, std::span<const Box> boxes, int most);
+std::vector<std::vector<size_t>> group_boxes(const PatchNetwork& shared, std::span<const Box> boxes, int most);
 
 // Runs boxes of one group.
-class WindowPlan {
+class PatchPlan {
  public:
-  // All windows have the sizes that the largest of `boxes` needs. capacity: boxes in one run.
-  WindowPlan(WindowNetwork& shared, std::span<const Box> boxes, int64_t capacity);
-  ~WindowPlan();
-  WindowPlan(WindowPlan&&) noexcept;
+  // All patches have the sizes that the largest of `boxes` needs. capacity: boxes in one run.
+  PatchPlan(PatchNetwork& shared, std::span<const Box> boxes, int64_t capacity);
+  ~PatchPlan();
+  PatchPlan(PatchPlan&&) noexcept;
 
   Tensor run(std::span<const Box> boxes);  // the target's values, [n,…] as Plan::read
   void reserve() const;                    // all memory that run needs, now; throws OutOfMemory
   size_t bytes() const;                    // that a run takes beyond weights and clean maps
   double flops() const { return flops_; }  // of convolutions and linear layers, for one box
-  std::string describe() const;            // the steps with their windows' sizes, one a line
+  std::string describe() const;            // the steps with their patches' sizes, one a line
 
-  // Where a window would cover more of its map than this, the whole map is computed.
+  // Where a patch would cover more of its map than this, the whole map is computed.
   static constexpr double kMostOfMap = 0.75;
 
  private:
@@ -101,7 +101,7 @@ class WindowPlan {
   struct Size {
     int64_t h = 0, w = 0;
   };
-  // Where the windows of a buffer begin: those of `node`, or what a convolution with this stride and padding reads for
+  // Where the patches of a buffer begin: those of `node`, or what a convolution with this stride and padding reads for
   // them.
   struct Places {
     int node = 0;
@@ -112,7 +112,7 @@ class WindowPlan {
     int places;
     int first, last;  // ops that use it
   };
-  bool windowed(int node) const { return sizes_[size_t(node)].h > 0; }
+  bool has_patch(int node) const { return sizes_[size_t(node)].h > 0; }
   void choose_sizes(std::span<const Box> boxes);
   int add_buffer(int64_t channels, Size size, Places places, int op);
   void add_ops();
@@ -127,18 +127,18 @@ class WindowPlan {
   const Origin* origins(int buffer) const;
   Change change(int node, int64_t n) const;
 
-  WindowNetwork* shared_;
+  PatchNetwork* shared_;
   int64_t capacity_;
-  std::vector<Size> sizes_;          // of every node's windows; 0 where it has none
+  std::vector<Size> sizes_;          // of every node's patches; 0 where it has none
   std::vector<const Step*> makers_;  // of every node
-  std::vector<int> cuts_;            // windowed nodes that whole maps are made of
+  std::vector<int> cuts_;            // nodes with patches that whole maps are made of
   std::vector<int> node_buffers_;    // of every node, -1 where it has none
   std::vector<Buffer> buffers_;
   std::vector<Places> places_;
   std::vector<size_t> offsets_;  // of buffers, in shared_->memory()
   std::vector<Op> ops_;
   std::unique_ptr<Plan> whole_;  // from the cuts to the target
-  size_t window_bytes_ = 0;
+  size_t patch_bytes_ = 0;
   double flops_ = 0;
   Memory boxes_, origins_;  // Box [capacity], Origin [places][capacity], on the device
   Recording recording_;

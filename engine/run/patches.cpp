@@ -1,4 +1,4 @@
-#include "engine/run/windows.h"
+#include "engine/run/patches.h"
 
 #include <algorithm>
 #include <limits>
@@ -83,7 +83,7 @@ template <typename L>
 constexpr bool kSlides = kOneOf<L, Conv2d, MaxPool2d, AvgPool2d>;
 
 // Whether a step's output at one place depends on its inputs at that place alone.
-bool pointwise(const WindowNetwork& shared, const Step& step) {
+bool pointwise(const PatchNetwork& shared, const Step& step) {
   const Layer& layer = layer_of(shared.network(), step.node);
   const bool may_be = std::visit(
       []<typename L>(const L&) {
@@ -94,21 +94,21 @@ bool pointwise(const WindowNetwork& shared, const Step& step) {
   const Shape y = shared.shape(step.output);
   const auto same_places = [&](int value) { return shared.shape(value).h == y.h && shared.shape(value).w == y.w; };
   if (!may_be || !std::all_of(step.inputs.begin(), step.inputs.end(), same_places)) return false;
-  const auto* constant = std::get_if<BinaryConstant>(&layer);  // one for each place is not cut into windows
+  const auto* constant = std::get_if<BinaryConstant>(&layer);  // one for each place is not cut into patches
   return !constant || passes_changes(*constant) || constant->shape.h * constant->shape.w == 1;
 }
 
 // Whether a step's outputs can be computed where its inputs change. (Others mix all places, and are given whole maps.)
-bool has_windows(const WindowNetwork& shared, const Step& step) {
+bool keeps_patches(const PatchNetwork& shared, const Step& step) {
   const bool moves = std::visit(
       []<typename L>(const L&) { return kSlides<L> || kResamples<L> || kOneOf<L, ConvTranspose2d>; },
       layer_of(shared.network(), step.node));
   return moves || pointwise(shared, step);
 }
 
-// A convolution of changes on windows that hold all it reads.
+// A convolution of changes on patches that hold all it reads.
 template <typename C>
-C on_windows(C conv) {
+C on_patches(C conv) {
   conv.pad_top = conv.pad_left = conv.pad_bottom = conv.pad_right = 0;
   conv.has_bias = false;
   return conv;
@@ -116,7 +116,7 @@ C on_windows(C conv) {
 
 }  // namespace
 
-WindowNetwork::WindowNetwork(Context& ctx, const Network& network, Shape image, Precision precision, int target)
+PatchNetwork::PatchNetwork(Context& ctx, const Network& network, Shape image, Precision precision, int target)
     : ctx_(&ctx),
       target_(target),
       base_(ctx, network, image.with_n(1), {.precision = precision, .observe = {target}, .tape = false, .given = {0}}),
@@ -136,7 +136,7 @@ WindowNetwork::WindowNetwork(Context& ctx, const Network& network, Shape image, 
 }
 
 // What the clean pass keeps: every map before its ReLU, and the target.
-std::vector<int> WindowNetwork::observed() const {
+std::vector<int> PatchNetwork::observed() const {
   std::vector<int> nodes{target_};
   for (const Step& step : steps()) nodes.push_back(before_relu(step));
   std::sort(nodes.begin(), nodes.end());
@@ -144,18 +144,18 @@ std::vector<int> WindowNetwork::observed() const {
   return nodes;
 }
 
-int WindowNetwork::before_relu(const Step& step) const {
+int PatchNetwork::before_relu(const Step& step) const {
   if (step.relu < 0) return step.output;
   return step.relu == step.node ? step.inputs[0] : base_.holder(network().nodes[size_t(step.relu)].inputs[0]);
 }
 
-ConstView WindowNetwork::clean(int node) const {
+ConstView PatchNetwork::clean(int node) const {
   CHECK(clean_offsets_[size_t(node)] != kNowhere, "{} is not kept by the clean pass",
         network().nodes[size_t(node)].name);
   return {clean_.as<char>() + clean_offsets_[size_t(node)], shape(node), type()};
 }
 
-void WindowNetwork::set_image(const float* image, const float* baseline) {
+void PatchNetwork::set_image(const float* image, const float* baseline) {
   write_nchw(*ctx_, baseline, {baseline_.data(), shape(0), type()});
   write_nchw(*ctx_, image, {image_.data(), shape(0), type()});
   const View input = clean_plan_.given(0, 1);
@@ -167,7 +167,7 @@ void WindowNetwork::set_image(const float* image, const float* baseline) {
   target_value_ = clean_plan_.read(target_);
 }
 
-double WindowNetwork::flops(const Step& step) const {
+double PatchNetwork::flops(const Step& step) const {
   const Layer& layer = layer_of(network(), step.node);
   if (!std::visit([]<typename L>(const L&) { return kOneOf<L, Conv2d, ConvTranspose2d, Linear>; }, layer)) return 0;
   const Shape x =
@@ -175,7 +175,7 @@ double WindowNetwork::flops(const Step& step) const {
   return double(switchback::flops(layer, std::span(&x, 1)));
 }
 
-std::vector<Interval> WindowNetwork::reach(Interval change, bool vertical) const {
+std::vector<Interval> PatchNetwork::reach(Interval change, bool vertical) const {
   const auto extent = [&](int node) { return vertical ? shape(node).h : shape(node).w; };
   std::vector<Interval> all(network().nodes.size());
   all[0] = {std::max<int64_t>(0, change.begin), std::min(extent(0), change.end)};
@@ -207,16 +207,16 @@ std::vector<Interval> WindowNetwork::reach(Interval change, bool vertical) const
 
 // --- one group
 
-struct WindowPlan::Op {
+struct PatchPlan::Op {
   const Step* step;
-  // Buffers: what a layer reads that cannot read x's windows itself, and a binary function's second operand, or what a
+  // Buffers: what a layer reads that cannot read x's patches itself, and a binary function's second operand, or what a
   // transposed convolution gives before it is cut.
   int input = -1, other = -1;
   std::unique_ptr<ConvWeights> weights = nullptr;
   std::unique_ptr<ConvTransposeWeights> transposed = nullptr;
 };
 
-WindowPlan::WindowPlan(WindowNetwork& shared, std::span<const Box> boxes, int64_t capacity)
+PatchPlan::PatchPlan(PatchNetwork& shared, std::span<const Box> boxes, int64_t capacity)
     : shared_(&shared), capacity_(capacity) {
   const size_t nodes = shared.network().nodes.size();
   CHECK(!boxes.empty() && capacity > 0, "{} boxes in runs of {}", boxes.size(), capacity);
@@ -232,10 +232,10 @@ WindowPlan::WindowPlan(WindowNetwork& shared, std::span<const Box> boxes, int64_
   origins_ = shared.context().allocate(places_.size() * size_t(capacity) * sizeof(Origin));
 }
 
-WindowPlan::~WindowPlan() = default;
-WindowPlan::WindowPlan(WindowPlan&&) noexcept = default;
+PatchPlan::~PatchPlan() = default;
+PatchPlan::PatchPlan(PatchPlan&&) noexcept = default;
 
-void WindowPlan::choose_sizes(std::span<const Box> boxes) {
+void PatchPlan::choose_sizes(std::span<const Box> boxes) {
   const Network& network = shared_->network();
   sizes_.assign(network.nodes.size(), {});
   for (const Box& box : boxes) {
@@ -247,29 +247,29 @@ void WindowPlan::choose_sizes(std::span<const Box> boxes) {
   const auto decide = [&](int node, bool possible) {
     Size& s = sizes_[size_t(node)];
     const Shape map = shared_->shape(node);
-    s = {std::max<int64_t>(s.h, 1), std::max<int64_t>(s.w, 1)};  // boxes that nothing sees still have windows
+    s = {std::max<int64_t>(s.h, 1), std::max<int64_t>(s.w, 1)};  // boxes that nothing sees still have patches
     if (!possible || double(s.h * s.w) > kMostOfMap * double(map.h * map.w)) s = {};
   };
   decide(0, true);
   for (const Step& step : shared_->steps()) {
-    bool possible = has_windows(*shared_, step);
-    for (int value : sources(step)) possible = possible && windowed(value);
+    bool possible = keeps_patches(*shared_, step);
+    for (int value : sources(step)) possible = possible && has_patch(value);
     decide(step.output, possible);
   }
 }
 
-int WindowPlan::add_buffer(int64_t channels, Size size, Places places, int op) {
+int PatchPlan::add_buffer(int64_t channels, Size size, Places places, int op) {
   buffers_.push_back({{capacity_, channels, size.h, size.w}, int(places_.size()), op, op});
   places_.push_back(places);
   return int(buffers_.size()) - 1;
 }
 
-void WindowPlan::add_ops() {
+void PatchPlan::add_ops() {
   node_buffers_.assign(sizes_.size(), -1);
-  if (windowed(0)) node_buffers_[0] = add_buffer(shared_->shape(0).c, sizes_[0], {.node = 0}, -1);
+  if (has_patch(0)) node_buffers_[0] = add_buffer(shared_->shape(0).c, sizes_[0], {.node = 0}, -1);
   std::vector<bool> cut(sizes_.size(), false);
   for (const Step& step : shared_->steps()) {
-    if (windowed(step.output)) {
+    if (has_patch(step.output)) {
       add_op(step);
       // A transposed convolution multiplies for each input, others for each output.
       const bool transposed = std::holds_alternative<ConvTranspose2d>(layer_of(shared_->network(), step.node));
@@ -278,16 +278,16 @@ void WindowPlan::add_ops() {
       const Size size = sizes_[size_t(node)];
       flops_ += shared_->flops(step) * double(size.h * size.w) / double(map.h * map.w);
     } else {
-      for (int value : sources(step)) cut[size_t(value)] = cut[size_t(value)] || windowed(value) || value == 0;
+      for (int value : sources(step)) cut[size_t(value)] = cut[size_t(value)] || has_patch(value) || value == 0;
       flops_ += shared_->flops(step);
     }
   }
-  if (windowed(shared_->target())) cut[size_t(shared_->target())] = true;
+  if (has_patch(shared_->target())) cut[size_t(shared_->target())] = true;
   for (size_t i = 0; i < cut.size(); ++i)
     if (cut[i]) cuts_.push_back(int(i));
 }
 
-void WindowPlan::add_op(const Step& step) {
+void PatchPlan::add_op(const Step& step) {
   const int index = int(ops_.size());
   const Size size = sizes_[size_t(step.output)];
   Op op{.step = &step};
@@ -313,21 +313,21 @@ void WindowPlan::add_op(const Step& step) {
   ops_.push_back(std::move(op));
 }
 
-// What the windows read, padding included: the convolution itself then has none.
-void WindowPlan::add_convolution(Op& op, const Conv2d& conv, int index) {
+// What the patches read, padding included: the convolution itself then has none.
+void PatchPlan::add_convolution(Op& op, const Conv2d& conv, int index) {
   const int y = op.step->output;
   const Size size = sizes_[size_t(y)], read{(size.h - 1) * conv.stride_h + (conv.kernel_h - 1) * conv.dilation_h + 1,
                                             (size.w - 1) * conv.stride_w + (conv.kernel_w - 1) * conv.dilation_w + 1};
   op.input = add_buffer(conv.in_channels, read, {y, conv.stride_h, conv.stride_w, conv.pad_top, conv.pad_left}, index);
   op.weights = std::make_unique<ConvWeights>(
-      packed_conv(shared_->network(), *op.step).without_bias(on_windows(conv)));
+      packed_conv(shared_->network(), *op.step).without_bias(on_patches(conv)));
 }
 
-// All that the input's windows reach, cut to the output's afterwards: padding of this kind cuts.
-void WindowPlan::add_convolution(Op& op, const ConvTranspose2d& conv, int index) {
+// All that the input's patches reach, cut to the output's afterwards: padding of this kind cuts.
+void PatchPlan::add_convolution(Op& op, const ConvTranspose2d& conv, int index) {
   const int x = op.step->inputs[0];
   const Size size = sizes_[size_t(x)];
-  ConvTranspose2d uncut = on_windows(conv);
+  ConvTranspose2d uncut = on_patches(conv);
   uncut.output_pad_h = uncut.output_pad_w = 0;
   const Shape reached = output_shape(uncut, {capacity_, conv.in_channels, size.h, size.w});
   op.input = add_buffer(conv.in_channels, size, {.node = x}, index);
@@ -337,23 +337,23 @@ void WindowPlan::add_convolution(Op& op, const ConvTranspose2d& conv, int index)
       packed_conv_transpose(shared_->network(), *op.step).without_bias(uncut));
 }
 
-void WindowPlan::place_buffers() {
+void PatchPlan::place_buffers() {
   std::vector<Lifetime> lives;
   for (const Buffer& b : buffers_)
     lives.push_back({size_t(b.shape.count()) * size_of(shared_->type()), b.first, b.last});
-  window_bytes_ = place(lives, offsets_);
+  patch_bytes_ = place(lives, offsets_);
 }
 
-void WindowPlan::reserve() const {
+void PatchPlan::reserve() const {
   whole_->reserve(nullptr);
-  shared_->memory().reserve(window_bytes_);
+  shared_->memory().reserve(patch_bytes_);
 }
 
-size_t WindowPlan::bytes() const { return window_bytes_ + whole_->arena_bytes() + boxes_.size() + origins_.size(); }
+size_t PatchPlan::bytes() const { return patch_bytes_ + whole_->arena_bytes() + boxes_.size() + origins_.size(); }
 
 // --- running
 
-void WindowPlan::write_origins(std::span<const Box> boxes) {
+void PatchPlan::write_origins(std::span<const Box> boxes) {
   std::vector<Origin> all(places_.size() * size_t(capacity_));
   for (size_t i = 0; i < boxes.size(); ++i) {
     const Box& box = boxes[i];
@@ -365,7 +365,7 @@ void WindowPlan::write_origins(std::span<const Box> boxes) {
       const Shape map = shared_->shape(place.node);
       const Size size = sizes_[node];
       CHECK(rows[node].size() <= size.h && columns[node].size() <= size.w, "a box that is not of the plan's group");
-      // Inside the map, so that windows near the border hold more of what does not change rather than what is not
+      // Inside the map, so that patches near the border hold more of what does not change rather than what is not
       // there.
       const int64_t row = std::clamp<int64_t>(rows[node].begin, 0, map.h - size.h);
       const int64_t col = std::clamp<int64_t>(columns[node].begin, 0, map.w - size.w);
@@ -378,18 +378,18 @@ void WindowPlan::write_origins(std::span<const Box> boxes) {
   ctx.copy_in(boxes_.data(), boxes.data(), boxes.size_bytes());
 }
 
-View WindowPlan::view(int buffer, int64_t n) const {
-  char* base = static_cast<char*>(shared_->memory().reserve(window_bytes_));
+View PatchPlan::view(int buffer, int64_t n) const {
+  char* base = static_cast<char*>(shared_->memory().reserve(patch_bytes_));
   return {base + offsets_[size_t(buffer)], buffers_[size_t(buffer)].shape.with_n(n), shared_->type()};
 }
 
-const Origin* WindowPlan::origins(int buffer) const {
+const Origin* PatchPlan::origins(int buffer) const {
   return origins_.as<Origin>() + buffers_[size_t(buffer)].places * capacity_;
 }
 
-Change WindowPlan::change(int node, int64_t n) const {
+Change PatchPlan::change(int node, int64_t n) const {
   const int buffer = node_buffers_[size_t(node)];
-  Change c{.window = view(buffer, n), .origins = origins(buffer), .clean = shared_->image()};
+  Change c{.patch = view(buffer, n), .origins = origins(buffer), .clean = shared_->image()};
   if (const Step* step = makers_[size_t(node)]) {
     c.clean = shared_->clean(shared_->before_relu(*step));
     c.relu = step->relu >= 0;
@@ -398,7 +398,7 @@ Change WindowPlan::change(int node, int64_t n) const {
   return c;
 }
 
-Tensor WindowPlan::run(std::span<const Box> boxes) {
+Tensor PatchPlan::run(std::span<const Box> boxes) {
   const int64_t n = int64_t(boxes.size());
   CHECK(n > 0 && n <= capacity_, "{} boxes for a plan of {}", n, capacity_);
   Context& ctx = shared_->context();
@@ -416,19 +416,19 @@ Tensor WindowPlan::run(std::span<const Box> boxes) {
   return whole_->read(shared_->target());
 }
 
-void WindowPlan::run_ops(int64_t n) {
+void PatchPlan::run_ops(int64_t n) {
   Context& ctx = shared_->context();
   ctx.tf32 = shared_->precision() == Precision::tf32;
   const auto hand_over = [&](int node) {  // to the plan of whole maps
     if (!std::binary_search(cuts_.begin(), cuts_.end(), node)) return;
     const View y = whole_->given(node, n);
     if (node > 0)
-      expand_windows(ctx, change(node, n), y);
+      expand_patches(ctx, change(node, n), y);
     else
       occlude_images(ctx, shared_->image(), shared_->baseline(), boxes_.as<Box>(), y);
   };
-  if (windowed(0))
-    occlude_windows(ctx, shared_->image(), shared_->baseline(), boxes_.as<Box>(), origins(node_buffers_[0]),
+  if (has_patch(0))
+    occlude_patches(ctx, shared_->image(), shared_->baseline(), boxes_.as<Box>(), origins(node_buffers_[0]),
                     view(node_buffers_[0], n));
   hand_over(0);
   for (const Op& op : ops_) {
@@ -438,7 +438,7 @@ void WindowPlan::run_ops(int64_t n) {
   if (!whole_->steps().empty()) whole_->forward();
 }
 
-void WindowPlan::run_op(const Op& op, int64_t n) {
+void PatchPlan::run_op(const Op& op, int64_t n) {
   Context& ctx = shared_->context();
   const Step& step = *op.step;
   const int out = node_buffers_[size_t(step.output)];
@@ -470,7 +470,7 @@ void WindowPlan::run_op(const Op& op, int64_t n) {
                  [&](const ConvTranspose2d&) {
                    gather_changes(ctx, x, origins(op.input), in);
                    conv_transpose2d_forward(ctx, *op.transposed, in, other);
-                   gather_changes(ctx, {.window = other, .origins = origins(op.other), .clean = clean}, places, y);
+                   gather_changes(ctx, {.patch = other, .origins = origins(op.other), .clean = clean}, places, y);
                  },
                  [&](const MaxPool2d& l) { max_pool2d_changes(ctx, l, x, clean, places, y); },
                  [&](const AvgPool2d& l) { avg_pool2d_changes(ctx, l, x, places, y); },
@@ -512,13 +512,13 @@ void WindowPlan::run_op(const Op& op, int64_t n) {
                      channel += shared_->shape(value).c;
                    }
                  },
-                 [&](const auto&) { fail("{} has no windows", type_name(layer_of(shared_->network(), step.node))); },
+                 [&](const auto&) { fail("{} has no patches", type_name(layer_of(shared_->network(), step.node))); },
              },
              layer_of(shared_->network(), step.node));
   if (step.residual >= 0) add_changes(ctx, change(step.residual, n), places, y);
 }
 
-std::string WindowPlan::describe() const {
+std::string PatchPlan::describe() const {
   std::string text;
   for (const Step& step : shared_->steps()) {
     const Size s = sizes_[size_t(step.output)];

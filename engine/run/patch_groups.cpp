@@ -1,18 +1,18 @@
-// Which boxes share window sizes. Every group has its own sizes, so few groups waste work and many leave small batches.
+// Which boxes share patch sizes. Every group has its own sizes, so few groups waste work and many leave small batches.
 #include <algorithm>
 #include <limits>
 #include <map>
 #include <numeric>
 #include <tuple>
 
-#include "engine/run/windows.h"
+#include "engine/run/patches.h"
 
 namespace switchback {
 namespace {
 
 // Boxes that reach equally far along one axis.
 struct Class {
-  std::vector<int64_t> sizes;  // of the window of every step, along this axis
+  std::vector<int64_t> sizes;  // of the patch of every step, along this axis
   int64_t boxes = 0;
 };
 
@@ -22,13 +22,13 @@ struct Axis {
 };
 
 // The work for one box of a class, as if it were square.
-double cost(const WindowNetwork& shared, bool vertical, const std::vector<int64_t>& sizes) {
+double cost(const PatchNetwork& shared, bool vertical, const std::vector<int64_t>& sizes) {
   double sum = 0;
   for (size_t i = 0; i < sizes.size(); ++i) {
     const Step& step = shared.steps()[i];
     const Shape map = shared.shape(step.output);
     const double share = double(sizes[i]) / double(vertical ? map.h : map.w);
-    sum += shared.flops(step) * (share * share > WindowPlan::kMostOfMap ? 1 : share * share);
+    sum += shared.flops(step) * (share * share > PatchPlan::kMostOfMap ? 1 : share * share);
   }
   return sum;
 }
@@ -39,7 +39,7 @@ std::vector<int64_t> larger(const std::vector<int64_t>& a, const std::vector<int
   return c;
 }
 
-Axis sort(const WindowNetwork& shared, std::span<const Box> boxes, bool vertical) {
+Axis sort(const PatchNetwork& shared, std::span<const Box> boxes, bool vertical) {
   Axis axis;
   std::map<std::vector<int64_t>, int> known;
   std::map<std::pair<int64_t, int64_t>, int> by_interval;
@@ -61,7 +61,7 @@ Axis sort(const WindowNetwork& shared, std::span<const Box> boxes, bool vertical
 }
 
 // Joins the two classes that cost least together, again and again.
-void join(const WindowNetwork& shared, bool vertical, int most, Axis& axis) {
+void join(const PatchNetwork& shared, bool vertical, int most, Axis& axis) {
   const size_t count = axis.classes.size();
   std::vector<double> costs(count);
   std::vector<int> joined(count);
@@ -96,7 +96,7 @@ void join(const WindowNetwork& shared, bool vertical, int most, Axis& axis) {
 
 }  // namespace
 
-std::vector<std::vector<size_t>> group_boxes(const WindowNetwork& shared, std::span<const Box> boxes, int most) {
+std::vector<std::vector<size_t>> group_boxes(const PatchNetwork& shared, std::span<const Box> boxes, int most) {
   Axis rows = sort(shared, boxes, true), columns = sort(shared, boxes, false);
   join(shared, true, most, rows);
   join(shared, false, most, columns);

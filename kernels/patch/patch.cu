@@ -1,4 +1,4 @@
-// Windows on a GPU. A thread: V neighbouring channels of one pixel of y. All ops are bound by memory; threads share
+// Patches on a GPU. A thread: V neighbouring channels of one pixel of y. All ops are bound by memory; threads share
 // nothing, and a pool's overlapping windows meet in the cache.
 #include "kernels/device/channels.cuh"
 #include "kernels/device/ops.cuh"
@@ -13,7 +13,7 @@ struct Place {
   int row, col;
 };
 
-// A thread's place on the map of y's item, given where the item's window begins.
+// A thread's place on the map of y's item, given where the item's patch begins.
 __device__ __forceinline__ Place place_of(const Spot& spot, int width, Origin at) {
   const int row = spot.place / width;
   return {at.row + row, at.col + spot.place - row * width};
@@ -31,7 +31,7 @@ struct Target {
 
 template <typename T>
 struct Source {
-  const T* window;        // Δ [P,h,w,channels]
+  const T* patch;         // Δ [P,h,w,channels]
   const T* clean;         // [map_h,map_w,channels]
   const Origin* origins;  // [P]
   int h, w, map_h, map_w, channels;
@@ -39,35 +39,35 @@ struct Source {
   float clip;
 
   __device__ __forceinline__ float act(float s) const { return relu ? relu_of(s, clip) : s; }
-  __device__ __forceinline__ bool holds(Origin window_at, Place p) const {
-    return p.row >= window_at.row && p.row < window_at.row + h && p.col >= window_at.col && p.col < window_at.col + w;
+  __device__ __forceinline__ bool holds(Origin patch_at, Place p) const {
+    return p.row >= patch_at.row && p.row < patch_at.row + h && p.col >= patch_at.col && p.col < patch_at.col + w;
   }
   template <int V>
   __device__ __forceinline__ void load_clean(Place p, int channel, float (&v)[V]) const {
     load_channels(clean + (int64_t(p.row) * map_w + p.col) * channels + channel, v);
   }
   template <int V>
-  __device__ __forceinline__ void load_delta(int item, Origin window_at, Place p, int channel, float (&v)[V]) const {
-    const int row = p.row - window_at.row, col = p.col - window_at.col;
-    load_channels(window + ((int64_t(item) * h + row) * w + col) * channels + channel, v);
+  __device__ __forceinline__ void load_delta(int item, Origin patch_at, Place p, int channel, float (&v)[V]) const {
+    const int row = p.row - patch_at.row, col = p.col - patch_at.col;
+    load_channels(patch + ((int64_t(item) * h + row) * w + col) * channels + channel, v);
   }
   // clean + Δ at a place of the map
   template <int V>
-  __device__ __forceinline__ void load_sum(int item, Origin window_at, Place p, int channel, float (&v)[V]) const {
+  __device__ __forceinline__ void load_sum(int item, Origin patch_at, Place p, int channel, float (&v)[V]) const {
     load_clean(p, channel, v);
-    if (!holds(window_at, p)) return;
+    if (!holds(patch_at, p)) return;
     float delta[V];
-    load_delta(item, window_at, p, channel, delta);
+    load_delta(item, patch_at, p, channel, delta);
 #pragma unroll
     for (int i = 0; i < V; ++i) v[i] += delta[i];
   }
-  // act(clean + Δ) − act(clean) at any place; zero where the window does not hold it
+  // act(clean + Δ) − act(clean) at any place; zero where the patch does not hold it
   template <int V>
-  __device__ __forceinline__ void load_change(int item, Origin window_at, Place p, int channel, float (&v)[V]) const {
+  __device__ __forceinline__ void load_change(int item, Origin patch_at, Place p, int channel, float (&v)[V]) const {
 #pragma unroll
     for (int i = 0; i < V; ++i) v[i] = 0.f;
-    if (!holds(window_at, p)) return;
-    load_delta(item, window_at, p, channel, v);
+    if (!holds(patch_at, p)) return;
+    load_delta(item, patch_at, p, channel, v);
     if (!relu) return;
     float s[V];
     load_clean(p, channel, s);
@@ -77,8 +77,8 @@ struct Source {
 };
 template <typename T>
 Source<T> source_of(const Change& x) {
-  const Shape s = x.window.shape, map = x.clean.shape;
-  return {x.window.as<T>(), x.clean.as<T>(), x.origins, int(s.h), int(s.w), int(map.h), int(map.w), int(s.c),
+  const Shape s = x.patch.shape, map = x.clean.shape;
+  return {x.patch.as<T>(), x.clean.as<T>(), x.origins, int(s.h), int(s.w), int(map.h), int(map.w), int(s.c),
           x.relu,           x.clip};
 }
 
@@ -91,16 +91,16 @@ __global__ void gather_kernel(Spread spread, int width, Source<T> x, const Origi
   const Spot spot = spot_of<V>(spread);
   if (!spot.live) return;
   const Place p = place_of(spot, width, origins ? origins[spot.item] : Origin{0, 0});
-  const Origin window_at = x.origins[spot.item];
+  const Origin patch_at = x.origins[spot.item];
   T* y = to.at(spread, spot);
   float v[V];
   if constexpr (kRead == Read::values) {
-    x.load_sum(spot.item, window_at, p, spot.channel, v);
+    x.load_sum(spot.item, patch_at, p, spot.channel, v);
 #pragma unroll
     for (int i = 0; i < V; ++i) v[i] = x.act(v[i]);
   } else {
-    if (kRead == Read::sums_of_changes && !x.holds(window_at, p)) return;
-    x.load_change(spot.item, window_at, p, spot.channel, v);
+    if (kRead == Read::sums_of_changes && !x.holds(patch_at, p)) return;
+    x.load_change(spot.item, patch_at, p, spot.channel, v);
   }
   if constexpr (kRead == Read::sums_of_changes) {
     float before[V];
@@ -141,7 +141,7 @@ struct Range {
   __device__ __forceinline__ int size() const { return last - first; }
 };
 
-// Where the window of one output begins (may be < 0), its places inside the map, and those inside x's window.
+// Where the window of one output begins (may be < 0), its places inside the map, and those inside x's patch.
 struct Taps {
   int start;
   Range inside, changed;
@@ -154,9 +154,9 @@ __device__ __forceinline__ Range places_in(const PoolAxis& a, int start, int beg
   const int first = first_at(a, start, begin);
   return {first, max(first, first_at(a, start, end))};
 }
-__device__ __forceinline__ Taps taps_of(const PoolAxis& a, int output, int window_begin, int window_size) {
+__device__ __forceinline__ Taps taps_of(const PoolAxis& a, int output, int patch_begin, int patch_size) {
   const int start = output * a.stride - a.pad;
-  return {start, places_in(a, start, 0, a.in), places_in(a, start, window_begin, window_begin + window_size)};
+  return {start, places_in(a, start, 0, a.in), places_in(a, start, patch_begin, patch_begin + patch_size)};
 }
 // The axis' factor of the divisor: as PyTorch's avg_pool2d, the window is clipped to the padded input.
 __device__ __forceinline__ int divisor_factor(const PoolAxis& a, const Taps& t) {
@@ -165,7 +165,7 @@ __device__ __forceinline__ int divisor_factor(const PoolAxis& a, const Taps& t) 
 
 // best = the maximum of clean + Δ over a pooling window. K > 0: K x K, unrolled, so that loads are in flight together.
 template <int K, int V, typename T>
-__device__ __forceinline__ void find_maximum(const Source<T>& x, const Spot& spot, Origin window_at,
+__device__ __forceinline__ void find_maximum(const Source<T>& x, const Spot& spot, Origin patch_at,
                                              const PoolAxis& rows, const PoolAxis& columns, const Taps& row,
                                              const Taps& column, float (&best)[V]) {
 #pragma unroll
@@ -178,7 +178,7 @@ __device__ __forceinline__ void find_maximum(const Source<T>& x, const Spot& spo
       if (!row.inside.has(a) || !column.inside.has(b)) continue;
       float v[V];
       const Place p{row.start + a * rows.dilation, column.start + b * columns.dilation};
-      x.load_sum(spot.item, window_at, p, spot.channel, v);
+      x.load_sum(spot.item, patch_at, p, spot.channel, v);
 #pragma unroll
       for (int i = 0; i < V; ++i) best[i] = v[i] > best[i] || v[i] != v[i] ? v[i] : best[i];
     }
@@ -192,13 +192,13 @@ __global__ void max_pool_kernel(Spread spread, int width, PoolAxis rows, PoolAxi
   const Spot spot = spot_of<V>(spread);
   if (!spot.live) return;
   const Place p = place_of(spot, width, origins[spot.item]);
-  const Origin window_at = x.origins[spot.item];
-  const Taps row = taps_of(rows, p.row, window_at.row, x.h), column = taps_of(columns, p.col, window_at.col, x.w);
+  const Origin patch_at = x.origins[spot.item];
+  const Taps row = taps_of(rows, p.row, patch_at.row, x.h), column = taps_of(columns, p.col, patch_at.col, x.w);
   float v[V] = {};
   if (row.changed.size() > 0 && column.changed.size() > 0) {
     float before[V];
     load_channels(clean + (int64_t(p.row) * pooled_w + p.col) * spread.channels + spot.channel, before);
-    find_maximum<K>(x, spot, window_at, rows, columns, row, column, v);
+    find_maximum<K>(x, spot, patch_at, rows, columns, row, column, v);
 #pragma unroll
     for (int i = 0; i < V; ++i) v[i] = x.act(v[i]) - before[i];
   }
@@ -211,13 +211,13 @@ __global__ void average_pool_kernel(Spread spread, int width, PoolAxis rows, Poo
   const Spot spot = spot_of<V>(spread);
   if (!spot.live) return;
   const Place p = place_of(spot, width, origins[spot.item]);
-  const Origin window_at = x.origins[spot.item];
-  const Taps row = taps_of(rows, p.row, window_at.row, x.h), column = taps_of(columns, p.col, window_at.col, x.w);
+  const Origin patch_at = x.origins[spot.item];
+  const Taps row = taps_of(rows, p.row, patch_at.row, x.h), column = taps_of(columns, p.col, patch_at.col, x.w);
   float sum[V] = {};
   for (int a = row.changed.first; a < row.changed.last; ++a) {
     for (int b = column.changed.first; b < column.changed.last; ++b) {
       float v[V];
-      x.load_change(spot.item, window_at, {row.start + a, column.start + b}, spot.channel, v);
+      x.load_change(spot.item, patch_at, {row.start + a, column.start + b}, spot.channel, v);
 #pragma unroll
       for (int i = 0; i < V; ++i) sum[i] += v[i];
     }
@@ -232,14 +232,14 @@ __global__ void average_pool_kernel(Spread spread, int width, PoolAxis rows, Poo
 
 // --- Resize, Pad, Slice, ChannelShuffle
 
-// A constant (place or channel -1) lies in no window. V is 1 where the tables list channels.
+// A constant (place or channel -1) lies in no patch. V is 1 where the tables list channels.
 template <typename T, int V>
 __global__ void resample_kernel(Spread spread, int width, ResampleTables tables, Source<T> x, const Origin* origins,
                                 Target<T> to) {
   const Spot spot = spot_of<V>(spread);
   if (!spot.live) return;
   const Place p = place_of(spot, width, origins[spot.item]);
-  const Origin window_at = x.origins[spot.item];
+  const Origin patch_at = x.origins[spot.item];
   const int channel = tables.channels ? tables.channels[spot.channel] : spot.channel;
   float sum[V] = {};
   for (int a = tables.first_row[p.row]; channel >= 0 && a < tables.first_row[p.row + 1]; ++a) {
@@ -247,9 +247,9 @@ __global__ void resample_kernel(Spread spread, int width, ResampleTables tables,
     for (int b = tables.first_column[p.col]; b < tables.first_column[p.col + 1]; ++b) {
       const Resampling::Tap column = tables.columns[b];
       const Place from{row.from, column.from};
-      if (!x.holds(window_at, from)) continue;
+      if (!x.holds(patch_at, from)) continue;
       float v[V];
-      x.load_change(spot.item, window_at, from, channel, v);
+      x.load_change(spot.item, patch_at, from, channel, v);
 #pragma unroll
       for (int i = 0; i < V; ++i) sum[i] = fmaf(row.weight * column.weight, v[i], sum[i]);
     }
@@ -277,7 +277,7 @@ struct Image {
 };
 
 template <typename T, int V>
-__global__ void occlude_windows_kernel(Spread spread, int width, Image<T> image, const Box* boxes,
+__global__ void occlude_patches_kernel(Spread spread, int width, Image<T> image, const Box* boxes,
                                        const Origin* origins, Target<T> to) {
   const Spot spot = spot_of<V>(spread);
   if (!spot.live) return;
@@ -330,8 +330,8 @@ void launch_over(Context& ctx, const char* op, Kernel kernel, View y, Args... ar
 
 template <Read kRead>
 void gather(Context& ctx, const char* op, const Change& x, const Origin* origins, View y, int64_t channel) {
-  const int64_t channels = x.window.shape.c;
-  const bool wide = is_wide(y.dtype, {channels, channel, y.shape.c}, {x.window.data, x.clean.data, y.data});
+  const int64_t channels = x.patch.shape.c;
+  const bool wide = is_wide(y.dtype, {channels, channel, y.shape.c}, {x.patch.data, x.clean.data, y.data});
   by_type_and_width(y.dtype, wide, [&](auto type, auto width) {
     using T = decltype(type);
     launch_over_channels<T, width()>(ctx, op, gather_kernel<T, width(), kRead>, y, channel, channels, source_of<T>(x),
@@ -374,8 +374,8 @@ void add_changes(Context& ctx, const Change& x, const Origin* origins, View y) {
 void gather_values(Context& ctx, const Change& x, const Origin* origins, View y) {
   gather<Read::values>(ctx, "gather_values", x, origins, y, 0);
 }
-void expand_windows(Context& ctx, const Change& x, View y) {
-  gather<Read::values>(ctx, "expand_windows", x, nullptr, y, 0);
+void expand_patches(Context& ctx, const Change& x, View y) {
+  gather<Read::values>(ctx, "expand_patches", x, nullptr, y, 0);
 }
 
 void subtract_clean(Context& ctx, ConstView clean, const Origin* origins, View y) {
@@ -389,7 +389,7 @@ void subtract_clean(Context& ctx, ConstView clean, const Origin* origins, View y
 void max_pool2d_changes(Context& ctx, const MaxPool2d& pool, const Change& x, ConstView clean, const Origin* origins,
                         View y) {
   const Shape map = x.clean.shape;
-  const bool wide = is_wide(y.dtype, {y.shape.c}, {x.window.data, x.clean.data, clean.data, y.data});
+  const bool wide = is_wide(y.dtype, {y.shape.c}, {x.patch.data, x.clean.data, clean.data, y.data});
   by_type_and_width(y.dtype, wide, [&](auto type, auto width) {
     using T = decltype(type);
     launch_over<T, width()>(ctx, "max_pool2d_changes", max_pool_kernel_for<T, width()>(pool), y, rows_of(pool, map),
@@ -399,7 +399,7 @@ void max_pool2d_changes(Context& ctx, const MaxPool2d& pool, const Change& x, Co
 
 void avg_pool2d_changes(Context& ctx, const AvgPool2d& pool, const Change& x, const Origin* origins, View y) {
   const Shape map = x.clean.shape;
-  const bool wide = is_wide(y.dtype, {y.shape.c}, {x.window.data, x.clean.data, y.data});
+  const bool wide = is_wide(y.dtype, {y.shape.c}, {x.patch.data, x.clean.data, y.data});
   by_type_and_width(y.dtype, wide, [&](auto type, auto width) {
     using T = decltype(type);
     launch_over<T, width()>(ctx, "avg_pool2d_changes", average_pool_kernel<T, width()>, y, rows_of(pool, map),
@@ -409,7 +409,7 @@ void avg_pool2d_changes(Context& ctx, const AvgPool2d& pool, const Change& x, co
 
 void resample_changes(Context& ctx, const Resampling& r, const Change& x, const Origin* origins, View y) {
   const bool wide = r.forward().channels.empty() &&
-                    is_wide(y.dtype, {y.shape.c}, {x.window.data, x.clean.data, y.data});
+                    is_wide(y.dtype, {y.shape.c}, {x.patch.data, x.clean.data, y.data});
   by_type_and_width(y.dtype, wide, [&](auto type, auto width) {
     using T = decltype(type);
     launch_over<T, width()>(ctx, "resample_changes", resample_kernel<T, width()>, y, tables_on_device(ctx, r, false),
@@ -417,11 +417,11 @@ void resample_changes(Context& ctx, const Resampling& r, const Change& x, const 
   });
 }
 
-void occlude_windows(Context& ctx, ConstView x, ConstView baseline, const Box* boxes, const Origin* origins, View y) {
+void occlude_patches(Context& ctx, ConstView x, ConstView baseline, const Box* boxes, const Origin* origins, View y) {
   const bool wide = is_wide(y.dtype, {y.shape.c}, {x.data, baseline.data, y.data});
   by_type_and_width(y.dtype, wide, [&](auto type, auto width) {
     using T = decltype(type);
-    launch_over<T, width()>(ctx, "occlude_windows", occlude_windows_kernel<T, width()>, y, image_of<T>(x, baseline),
+    launch_over<T, width()>(ctx, "occlude_patches", occlude_patches_kernel<T, width()>, y, image_of<T>(x, baseline),
                             boxes, origins);
   });
 }
