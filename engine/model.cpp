@@ -63,11 +63,12 @@ uint64_t random_seed(const std::string& spec) {
   return seed;
 }
 
-std::string load_parameters(Network& network, const ModelSpec& spec, const std::vector<std::string>& folders) {
+void load_parameters(Model& model, const ModelSpec& spec, const std::vector<std::string>& folders) {
   if (is_random(spec.weights)) {
     const uint64_t seed = random_seed(spec.weights);
-    random_weights(network, seed);
-    return fmt::format("random:{}", seed);
+    model.weights = random_weights(model.network, seed);
+    model.source = fmt::format("random:{}", seed);
+    return;
   }
   std::string file = spec.weights;
   if (file.empty()) {
@@ -80,8 +81,8 @@ std::string load_parameters(Network& network, const ModelSpec& spec, const std::
                               folders.empty() ? "a folder that $SWITCHBACK_WEIGHTS names" : folders[0]));
     file = found[0].file;
   }
-  load_weights(network, Safetensors(file));
-  return file;
+  model.weights = load_weights(model.network, Safetensors(file));
+  model.source = file;
 }
 
 bool is_onnx(std::string_view name) { return name.ends_with(".onnx"); }
@@ -106,6 +107,8 @@ Model open_onnx(const ModelSpec& spec) {
   }
   OnnxNetwork read = read_onnx(spec.name, options);
   model.network = std::move(read.network);
+  model.weights = std::move(read.weights);
+  model.source = spec.name;
   model.warnings = std::move(read.warnings);
   if (file.empty()) {
     model.preprocess = assumed_preprocess(model.network);
@@ -159,15 +162,13 @@ Model open_built_in(const ModelSpec& spec) {
 }
 
 // How many of the parameters are NaN or infinite.
-int64_t not_finite(Network& network) {
+int64_t not_finite(const Weights& weights) {
   int64_t sum = 0;
-  for (Node& node : network.nodes)
-    for (auto& [spec, tensor] : node.parameters()) {
-      const float* v = tensor->data();
-      const int64_t n = tensor->count();
+  for (const Parameter& p : weights.list()) {
+    const std::span<const float> v = weights.values(p);
 #pragma omp parallel for schedule(static) reduction(+ : sum)
-      for (int64_t i = 0; i < n; ++i) sum += !std::isfinite(v[i]);
-    }
+    for (size_t i = 0; i < v.size(); ++i) sum += !std::isfinite(v[i]);
+  }
   return sum;
 }
 
@@ -226,9 +227,8 @@ Network open_network(std::string_view name) {
 
 Model open_model(const ModelSpec& spec, const std::vector<std::string>& folders) {
   Model model = is_onnx(spec.name) ? open_onnx(spec) : open_built_in(spec);
-  const bool has_own = is_onnx(spec.name) && spec.weights.empty();
-  model.weights = has_own ? spec.name : load_parameters(model.network, spec, folders);
-  if (const int64_t bad = not_finite(model.network); bad > 0)
+  if (!is_onnx(spec.name) || !spec.weights.empty()) load_parameters(model, spec, folders);
+  if (const int64_t bad = not_finite(model.weights); bad > 0)
     model.warnings.push_back(fmt::format("{} of the weights of {} are NaN or infinite", bad, spec.name));
   const std::string& labels = model.preprocess.labels;
   if (!labels.empty())

@@ -1,4 +1,4 @@
-// A model ready to run: network with its parameters, how images become its input, and what its outputs are called.
+// A model ready to run: a network with its weights, how images become its input, and what its outputs are called.
 #pragma once
 
 #include <string>
@@ -7,15 +7,17 @@
 
 #include "engine/files/image.h"
 #include "engine/network.h"
+#include "engine/weights.h"
 
 namespace switchback {
 
 struct Model {
   Network network;
-  Preprocess preprocess;
-  std::vector<std::string> labels;  // of the outputs; empty where nobody knows
-  std::string weights;              // where the parameters came from: a path, or "random:SEED"
-  std::vector<std::string> warnings;  // what a user should know of how it was opened
+  Weights weights = {};
+  Preprocess preprocess = {};
+  std::vector<std::string> labels = {};    // of the outputs; empty where nobody knows
+  std::string source = {};                 // where the weights came from: a path, or "random:SEED"
+  std::vector<std::string> warnings = {};  // what a user should know of how it was opened
 };
 
 // `--model`, `--weights` and `--preprocess` as the user wrote them; empty = the model's own.

@@ -5,6 +5,7 @@
 // Networks, their weights and how they run
 #include "engine/model.h"
 #include "engine/network.h"
+#include "engine/run/backward.h"
 #include "engine/run/plan.h"
 #include "engine/files/safetensors.h"
 #include "engine/tensor.h"

@@ -171,16 +171,23 @@ const Safetensors::Entry& Safetensors::entry(const std::string& name) const {
 }
 
 Tensor Safetensors::load(const std::string& name) const {
+  const Dims& d = dims(name);
+  Tensor out(d.empty() ? Dims{1} : d);
+  load(name, out.values());
+  return out;
+}
+
+void Safetensors::load(const std::string& name, std::span<float> values) const {
   const Entry& e = entry(name);
   const bool known = e.dtype == "F32" || e.dtype == "F16" || e.dtype == "BF16" || e.dtype == "F64";
   if (!known)
     throw Error(fmt::format("{}: tensor '{}' is {}, a float type is needed", path(), printable(name), e.dtype),
                 "save it as F32, F16, BF16 or F64");
-  Tensor out(e.dims.empty() ? Dims{1} : e.dims);
-  float* to = out.data();
+  float* to = values.data();
   const std::byte* from = e.bytes.data();
-  const int64_t n = out.count();
-  if (n == 0) return out;
+  const int64_t n = count(e.dims);
+  CHECK(int64_t(values.size()) == n, "{}: '{}' has {} values, not {}", path(), printable(name), n, values.size());
+  if (n == 0) return;
   if (e.dtype == "F32") {
     std::memcpy(to, from, e.bytes.size());
   } else if (e.dtype == "F64") {
@@ -198,7 +205,6 @@ Tensor Safetensors::load(const std::string& name) const {
     }
   }
   file_.release(e.bytes);  // or weights would count twice while they are loaded
-  return out;
 }
 
 std::vector<int64_t> Safetensors::load_ints(const std::string& name) const {

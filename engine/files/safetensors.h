@@ -25,6 +25,7 @@ class Safetensors {
   std::span<const std::byte> bytes(const std::string& name) const { return entry(name).bytes; }  // may be unaligned
   // As float32, from F32, F16, BF16 or F64. A scalar (dims []) becomes [1].
   Tensor load(const std::string& name) const;
+  void load(const std::string& name, std::span<float> values) const;  // as many as it has
   // From BOOL, U8, I8, U16, I16, U32, I32, U64, I64.
   std::vector<int64_t> load_ints(const std::string& name) const;
   const std::map<std::string, std::string>& metadata() const { return metadata_; }

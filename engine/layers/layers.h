@@ -1,8 +1,9 @@
-// The explicit list of layers. A layer is its descriptor: a plain struct; kernels define most of them.
-// To add one: its kernel neighbourhood, its struct in `Layer`, its rows in layers.cpp (name, shape, parameters, FLOPs)
-// and its steps in plan.cpp (forward) and backward.cpp.
+// The explicit list of layers. A layer is its descriptor, a plain struct; kernels define most of them. What the engine
+// knows about one stands in its home, engine/layers/*.h, and what a home must say in home.h.
+// To add a layer: its kernels, its home, and its name in `Layer` below.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -10,33 +11,49 @@
 #include <vector>
 
 #include "engine/tensor.h"
-#include "kernels/pointwise/activation.h"
-#include "kernels/pointwise/binary.h"
 #include "kernels/conv/conv.h"
 #include "kernels/conv/conv_transpose.h"
 #include "kernels/linear/linear.h"
-#include "kernels/normalize/normalize.h"
-#include "kernels/pool/pool.h"
 #include "kernels/move/rearrange.h"
-#include "kernels/normalize/reduce.h"
 #include "kernels/move/resample.h"
+#include "kernels/normalize/normalize.h"
+#include "kernels/normalize/reduce.h"
+#include "kernels/pointwise/activation.h"
+#include "kernels/pointwise/binary.h"
+#include "kernels/pool/pool.h"
 
 namespace switchback {
 
-struct Input {};  // the network's input, always node 0
+struct Input {  // the network's input, always node 0
+  bool operator==(const Input&) const = default;
+};
 struct ReLU {
   float clip = kNoClip;  // ReLU6: 6
+  bool operator==(const ReLU&) const = default;
 };
 struct BatchNorm2d {
   int64_t features = 0;
   float eps = 1e-5f;
+  bool operator==(const BatchNorm2d&) const = default;
 };
-struct Softmax {};
-struct Dropout {};  // the identity at inference
-struct Flatten {};  // to [n, c·h·w] in CHW order
-struct Add {};      // of two inputs of the same shape; others are a Binary
-struct Concat {};   // of two or more inputs along the channels
-struct GlobalMaxPool {};  // torch.nn.AdaptiveMaxPool2d(1)
+struct Softmax {
+  bool operator==(const Softmax&) const = default;
+};
+struct Dropout {  // the identity at inference
+  bool operator==(const Dropout&) const = default;
+};
+struct Flatten {  // to [n, c·h·w] in CHW order
+  bool operator==(const Flatten&) const = default;
+};
+struct Add {  // of two inputs of the same shape; others are a Binary
+  bool operator==(const Add&) const = default;
+};
+struct Concat {  // of two or more inputs along the channels
+  bool operator==(const Concat&) const = default;
+};
+struct GlobalMaxPool {  // torch.nn.AdaptiveMaxPool2d(1)
+  bool operator==(const GlobalMaxPool&) const = default;
+};
 
 // x ∘ constant, or constant ∘ x where `reversed`. The constant belongs to the architecture and is no parameter.
 struct BinaryConstant {
@@ -58,16 +75,67 @@ Layer clip_layer(float min, float max);
 BinaryConstant by_scalar(BinaryFunction function, float value, bool reversed = false);
 MaxPool2d whole_map_pool(Shape x);  // what a GlobalMaxPool is on inputs x
 
+// The shapes of a layer's inputs.
+using Shapes = std::span<const Shape>;
+
 struct ParameterSpec {
   std::string name;  // "weight", "bias", "running_mean", "running_var"
   Dims dims;
+  float scale = 0, offset = 0;  // random weights: offset + scale·v with v uniform in [-1, 1)
+  bool trainable = true;        // running statistics are not
+};
+
+// What passes of a plan ask about a layer.
+struct Facts {
+  bool affine = false;           // with its gates and switches fixed, an affine map of its inputs
+  bool takes_relu = false;       // its op applies a ReLU that follows (kernels/epilogue/epilogue.h)
+  bool takes_sum = false;        // and before it adds another value, after a batch norm folded into its weights
+  bool passes_gradient = false;  // backward is the identity for every input, but for a ReLU's rule
+  bool shares_input = false;     // its value is its input's, at inference
+  bool selects = false;          // backward sends each gradient to one place of the same channel
+  bool writes_in_place = false;  // its op can write into a concatenation, where the device has that
+  bool multiplies = false;       // products of weights: what counts as work
+  enum class Output { map, vector, as_inputs } output = Output::as_inputs;  // [n,c,h,w] or [n,c]
+  // Pixels of its output that are worth preparing its weights for in every call; kWholeBatch: it wants all items at once.
+  int64_t pixels_at_a_time = 1;
+  static constexpr int64_t kWholeBatch = INT64_MAX;
+};
+
+// What a layer leaves on the tape for its backward pass.
+struct Keeps {
+  std::optional<float> gates = std::nullopt;  // one plane of gate bits, and a second one where this clip is finite
+  size_t switch_bytes = 0;     // of each output
+  bool inputs = false, output = false;  // values
+};
+
+// Which inputs one output place depends on, along one axis (the places of a map are its rows and columns).
+struct Reach {
+  enum class Kind {
+    same,    // the input at its place
+    window,  // inputs o·stride − pad + k·dilation, k < kernel
+    spread,  // a transposed convolution: input i reaches outputs i·stride − pad + k·dilation
+    table,   // as `back` says
+    all,     // all of them
+  };
+  Kind kind = Kind::all;
+  int64_t kernel = 1, stride = 1, pad = 0, dilation = 1;  // of window and spread
+  std::shared_ptr<const Resampling::Table> back = nullptr;  // of each input its outputs, ascending
+  bool cuts = true;  // of same and window: the layer does on a part of its map what it does there on the whole
 };
 
 std::string_view type_name(const Layer& layer);                        // "Conv2d"
 std::string describe(const Layer& layer);                              // "Conv2d(3, 64, kernel 3x3, padding 1)"
-Shape output_shape(const Layer& layer, std::span<const Shape> inputs);  // throws where it does not fit
+Shape output_shape(const Layer& layer, Shapes inputs);                 // throws where it does not fit
 std::vector<ParameterSpec> parameters(const Layer& layer);
-int64_t flops(const Layer& layer, std::span<const Shape> inputs);  // of one forward pass, a multiply-add counts 2
+int64_t flops(const Layer& layer, Shapes inputs);  // of one forward pass, a multiply-add counts 2
+Facts facts(const Layer& layer);
+Keeps keeps(const Layer& layer, Shapes inputs);
+Reach reach(const Layer& layer, Shapes inputs, bool vertical);  // along rows (vertical) or columns
+
+// Padding of a layer whose reach is a window: top, left, bottom, right. Zeros for others.
+using Padding = std::array<int64_t, 4>;
+Padding padding(const Layer& layer);
+Layer repadded(const Layer& layer, const Padding& padding);  // the layer with it; without ceil mode
 
 template <typename... Fs>
 struct overloaded : Fs... {

@@ -72,7 +72,7 @@ class Reader {
     for (int i = 0; i < proto_.node_size(); ++i)
       if (needed[size_t(i)] && i != dropped_) convert(graph, i);
     finish(graph, output);
-    return {std::move(graph.network()), std::move(graph.warnings)};
+    return {graph.network(), graph.weights(), std::move(graph.warnings)};
   }
 
  private:

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/network.h"
+#include "engine/weights.h"
 
 namespace switchback {
 
@@ -16,7 +17,8 @@ struct OnnxOptions {
 };
 
 struct OnnxNetwork {
-  Network network;                    // with its parameters; nodes are called as in the file
+  Network network;                    // nodes are called as in the file
+  Weights weights;
   std::vector<std::string> warnings;  // what a user should know of how it was read
 };
 

@@ -131,12 +131,20 @@ void OnnxGraph::regroup(const OnnxNode& n, const OnnxValue& value, Dims dims) {
   set(n, std::move(out));
 }
 
-void OnnxGraph::parameter(int node, Tensor Node::*which, const std::vector<float>& values, Dims dims) {
-  Tensor tensor(std::move(dims));
-  CHECK(tensor.count() == int64_t(values.size()), "{} values for a parameter of {}", values.size(),
-        to_string(tensor.dims()));
-  std::copy(values.begin(), values.end(), tensor.data());
-  network_.nodes[size_t(node)].*which = std::move(tensor);
+void OnnxGraph::parameter(int node, const std::string& which, std::vector<float> values, const Dims& dims) {
+  CHECK(int64_t(values.size()) == count(dims), "{} with {} values, {} are needed", which, values.size(), to_string(dims));
+  parameters_[{node, which}] = std::move(values);
+}
+
+Weights OnnxGraph::weights() const {
+  Weights all(network_);
+  for (const Parameter& p : all.list()) {
+    const auto found = parameters_.find({p.node, p.name});
+    CHECK(found != parameters_.end() && int64_t(found->second.size()) == p.count(), "{}.{} has no values",
+          network_.nodes[p.node].name, p.name);
+    std::ranges::copy(found->second, all.edit(p).begin());
+  }
+  return all;
 }
 
 }  // namespace switchback

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/network.h"
+#include "engine/weights.h"
 #include "engine/onnx/onnx_file.h"
 
 namespace switchback {
@@ -56,11 +57,12 @@ class OnnxGraph {
   int make(const OnnxNode& n, Layer layer, std::vector<int> inputs, size_t rank);
   // The same elements under other dims. Features get a Flatten at once, since that is what users see.
   void regroup(const OnnxNode& n, const OnnxValue& value, Dims dims);
-  Node& layer(int node) { return network_.nodes[size_t(node)]; }
+  Node& layer(int node) { return network_.nodes.edit(node); }
   Shape shape(int node) const { return shapes_[size_t(node)]; }
-  void parameter(int node, Tensor Node::*which, const std::vector<float>& values, Dims dims);
+  void parameter(int node, const std::string& which, std::vector<float> values, const Dims& dims);
 
   Network& network() { return network_; }
+  Weights weights() const;  // once the network is whole
   std::vector<std::string> warnings;
   int64_t batch = 0;        // that the file fixes; 0: none
   std::string output;       // the tensor that the network ends with
@@ -69,6 +71,7 @@ class OnnxGraph {
   std::string unique(const std::string& name);
   Network network_;
   std::vector<Shape> shapes_;  // of every node
+  std::map<std::pair<int, std::string>, std::vector<float>> parameters_;
   std::set<std::string> names_ = {"x"};
   std::map<std::string, OnnxValue> values_;
   std::map<std::string, int> readers_;

@@ -62,8 +62,8 @@ L with_window(const Window& w) {
 // ---- layers with weights
 
 void set_weights(OnnxGraph& g, const OnnxNode& n, int node, const OnnxConstant& weight, int bias_input, int64_t out) {
-  g.parameter(node, &Node::weight, weight.as_floats(), weight.dims);
-  if (n.has_input(bias_input)) g.parameter(node, &Node::bias, g.constant(n, bias_input, "bias").as_floats(), {out});
+  g.parameter(node, "weight", weight.as_floats(), weight.dims);
+  if (n.has_input(bias_input)) g.parameter(node, "bias", g.constant(n, bias_input, "bias").as_floats(), {out});
 }
 
 // Weights [a,b,kh,kw].
@@ -136,7 +136,7 @@ int linear(OnnxGraph& g, const OnnxNode& n, const OnnxConstant& weight, bool has
   const Dims& x = g.value(n, 0).dims;
   CHECK(x.size() == 2, "an input of dimensions {} where features [N,C] are wanted", to_string(x));
   const int node = g.make(n, Linear{weight.dims[1], weight.dims[0], has_bias}, {g.node(n, 0)});
-  g.parameter(node, &Node::weight, weight.floats, weight.dims);
+  g.parameter(node, "weight", weight.floats, weight.dims);
   return node;
 }
 
@@ -150,7 +150,7 @@ void gemm(OnnxGraph& g, const OnnxNode& n) {
   const size_t out = size_t(weight.dims[0]);
   if (bias.size() == 1) bias.assign(out, bias[0]);
   for (float& v : bias) v *= beta;
-  g.parameter(node, &Node::bias, bias, {int64_t(out)});
+  g.parameter(node, "bias", bias, {int64_t(out)});
 }
 
 void matmul(OnnxGraph& g, const OnnxNode& n) {
@@ -164,7 +164,7 @@ void batch_norm(OnnxGraph& g, const OnnxNode& n) {
   const int64_t c = g.shape(x).c;
   const int node = g.make(n, BatchNorm2d{c, n.real("epsilon", 1e-5f)}, {x});
   int input = 1;
-  for (Tensor Node::*which : {&Node::weight, &Node::bias, &Node::running_mean, &Node::running_var})
+  for (const char* which : {"weight", "bias", "running_mean", "running_var"})
     g.parameter(node, which, g.constant(n, input++, "parameters").as_floats(), {c});
 }
 
@@ -263,7 +263,7 @@ void prelu(OnnxGraph& g, const OnnxNode& n) {
   with_batch.insert(with_batch.begin(), 1);
   CHECK(count == 1 || (count == x[1] && (slope.dims == per_channel || slope.dims == with_batch)),
         "slopes of dimensions {} for {}; one in all or one a channel is supported", to_string(slope.dims), to_string(x));
-  g.parameter(g.make(n, PReLU{count}, {g.node(n, 0)}), &Node::weight, slope.as_floats(), {count});
+  g.parameter(g.make(n, PReLU{count}, {g.node(n, 0)}), "weight", slope.as_floats(), {count});
 }
 
 void softmax(OnnxGraph& g, const OnnxNode& n) {
@@ -320,7 +320,7 @@ bool make_bias(OnnxGraph& g, const OnnxNode& n, int x_input, const OnnxConstant&
   } else {
     return false;
   }
-  g.parameter(x.node, &Node::bias, constant.as_floats(), {s.c});
+  g.parameter(x.node, "bias", constant.as_floats(), {s.c});
   g.set(n, x);
   return true;
 }

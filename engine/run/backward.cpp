@@ -1,63 +1,56 @@
 // Backward: the gradient at every value is the sum of what its readers send back; the last of them to run also applies
 // the rule of the ReLU that made the value. Sums come before the rule because deconv and guided are not linear.
+#include "engine/run/backward.h"
+
 #include <algorithm>
-#include <optional>
 
 #include "engine/run/fields.h"
-#include "engine/run/plan.h"
-#include "engine/run/step.h"
 #include "kernels/frozen/frozen.h"
 #include "kernels/pointwise/pointwise.h"
 
 namespace switchback {
 
 struct Backward::Op {
-  const Step* step;  // backward of its op; null: only the sum and the rule
-  int from, to;      // gradient buffers
-  int other = -1;    // buffer added
-  int value;         // the node whose gradient is written
-  int relu = -1;     // ReLU node whose rule is applied at the end
-  int64_t channel = 0;  // of a concatenation: where the value's channels begin in it
-  int operand = 0;      // which of the step's inputs the value is
+  const Step* step;    // backward of its op; null: only the sum and the rule
+  int from, to;        // gradient buffers; without `to` the op only shows what `from` holds to BackwardRun::at_step
+  int other = -1;      // buffer added
+  int value;           // the node whose gradient is written
+  int relu = -1;       // ReLU node whose rule is applied at the end
+  int input = 0;       // which of the step's inputs the value is
   // Where offsets are summed up: what was added to the value that dy belongs to, or null.
   const StepShift* shift = nullptr;
-  // The step's convolution where a receptive field changes its padding, or null.
-  std::shared_ptr<const ConvWeights> cut = nullptr;
 };
 
 namespace {
 
-// Whether a step passes its gradient on unchanged: additions, and ReLUs that stand alone (their rule is already done).
-bool passes_through(const Network& network, const Step& step) {
-  const Layer& layer = network.nodes[size_t(step.node)].layer;
-  return std::holds_alternative<Add>(layer) || std::holds_alternative<ReLU>(layer);
+bool has_parameters(const Network& network, const Step& step) {
+  for (int node : {step.node, step.batch_norm})
+    if (node >= 0 && !parameters(network.nodes[node].layer).empty()) return true;
+  return false;
 }
 
-std::vector<int> sources(const Step& step) {
-  std::vector<int> all = step.inputs;
-  if (step.residual >= 0) all.push_back(step.residual);
-  return all;
-}
-
-// The values on a path from `to` to `from`.
+// The values on paths from wanted nodes to `from`.
 struct Paths {
-  std::vector<bool> below, needed;  // depends on `to`; and `from` depends on it
-  std::vector<int> pending;         // readers that have not sent their gradient yet
-  std::vector<const Step*> maker;   // the step that makes the value
+  List<bool> below, needed;      // something wanted lies at the value or before it; and `from` depends on it
+  List<int> pending;             // readers that have not sent their gradient yet
+  List<const Step*> maker;       // the step that makes the value, where something wanted lies before it
 
-  Paths(const std::vector<Step>& steps, size_t nodes, int from, int to)
-      : below(nodes, false), needed(nodes, false), pending(nodes, 0), maker(nodes, nullptr) {
-    below[size_t(to)] = true;
-    for (const Step& step : steps) {
-      maker[size_t(step.output)] = &step;
-      for (int value : sources(step))
-        if (below[size_t(value)]) below[size_t(step.output)] = true;
+  Paths(const Plan& plan, int from, const Wanted& wanted)
+      : below(plan.shapes().size(), false), needed(below), pending(below.size(), 0), maker(below.size(), nullptr) {
+    const Network& network = plan.network();
+    for (int node : wanted.nodes) below[plan.holder(node)] = true;
+    for (const Step& step : plan.steps()) {
+      bool before = wanted.parameters && has_parameters(network, step);
+      for (int value : step.sources()) before = before || below[value];
+      if (!before) continue;
+      maker[step.output] = &step;
+      below[step.output] = true;
     }
-    needed[size_t(from)] = true;
-    for (size_t i = steps.size(); i-- > 0;) {
-      if (!needed[size_t(steps[i].output)] || steps[i].output == to) continue;
-      for (int value : sources(steps[i]))
-        if (below[size_t(value)]) needed[size_t(value)] = true, ++pending[size_t(value)];
+    needed[from] = true;
+    for (auto step = plan.steps().rbegin(); step != plan.steps().rend(); ++step) {
+      if (!needed[step->output]) continue;
+      for (int value : step->sources())
+        if (below[value]) needed[value] = true, ++pending[value];
     }
   }
 };
@@ -69,109 +62,117 @@ struct Backward::Builder {
   Backward& out;
   const Network& network;
   Paths paths;
-  std::vector<int> gradient;      // the newest gradient buffer of each value, -1 before the first
-  std::vector<bool> added;        // values whose shift another op sums up
-  std::vector<int> buffer_value;  // the node whose shape a buffer has
+  List<bool> wanted;       // by holder
+  List<int> gradient;      // the newest gradient buffer of each value, -1 before the first
+  List<bool> added;        // values whose shift another op sums up
+  List<int> buffer_value;  // the node whose shape a buffer has
 
   explicit Builder(Backward& out)
-      : out(out), network(out.plan_->network()),
-        paths(out.plan_->steps(), network.nodes.size(), out.from_, out.to_),
-        gradient(network.nodes.size(), -1), added(network.nodes.size(), false) {}
+      : out(out), network(out.plan_->network()), paths(*out.plan_, out.from_, out.wanted_),
+        wanted(paths.below.size(), false), gradient(wanted.size(), -1), added(wanted.size(), false) {
+    for (int node : out.wanted_.nodes) wanted[out.plan_->holder(node)] = true;
+  }
 
   int new_buffer(int value) {
     buffer_value.push_back(value);
     return int(buffer_value.size()) - 1;
   }
-  const Step* maker(int value) const { return value == out.to_ ? nullptr : paths.maker[size_t(value)]; }
-  int relu_before(int value) const { return maker(value) ? maker(value)->relu : -1; }
+  // The ReLU whose rule is applied on the way to what lies before the value; -1 where there is none or the way ends here.
+  int relu_before(int value) const { return paths.maker[value] ? paths.maker[value]->relu : -1; }
 
   void apply_rule(int value) {  // as a pass of its own
     const int buffer = new_buffer(value);
-    out.ops_.push_back({nullptr, gradient[size_t(value)], buffer, -1, value, relu_before(value)});
-    gradient[size_t(value)] = buffer;
+    out.ops_.push_back({.step = nullptr, .from = gradient[value], .to = buffer, .value = value, .relu = relu_before(value)});
+    gradient[value] = buffer;
+  }
+  // All readers of the value have sent their gradient.
+  void complete(int value, bool rule_applied) {
+    if (wanted[value]) out.results_[value] = gradient[value];
+    if (!rule_applied && relu_before(value) >= 0) apply_rule(value);
   }
   // A reader of `value` sends back what `step` makes of `from_buffer`; `step` null: `from_buffer` itself.
-  void contribute(int value, const Step* step, int from_buffer, int64_t channel = 0, int operand = 0) {
-    const bool last = --paths.pending[size_t(value)] == 0;
-    const int rule = last ? relu_before(value) : -1, other = gradient[size_t(value)];
-    const bool alone = rule >= 0 && out.with_offsets_ && maker(value)->clip != kNoClip;
+  void contribute(int value, const Step* step, int from_buffer, int input = 0) {
+    const bool last = --paths.pending[value] == 0;
+    const int rule = last ? relu_before(value) : -1, other = gradient[value];
+    const bool alone = wanted[value] || (out.with_offsets_ && rule >= 0 && paths.maker[value]->clip != kNoClip);
     const int relu = alone ? -1 : rule;
     if (!step && other < 0 && relu < 0) {
-      gradient[size_t(value)] = from_buffer;
+      gradient[value] = from_buffer;
     } else {
       const int buffer = new_buffer(value);
-      out.ops_.push_back({step, from_buffer, buffer, other, value, relu, channel, operand});
-      gradient[size_t(value)] = buffer;
-      if (step) out.ops_.back().cut = out.cut_weights(*step);
+      out.ops_.push_back({step, from_buffer, buffer, other, value, relu, input});
+      gradient[value] = buffer;
       if (step && out.with_offsets_) note_shift(out.ops_.back(), last && rule < 0 && other < 0);
     }
-    if (alone) apply_rule(value);
+    if (last) complete(value, relu >= 0);
   }
   // Which shift an op sums up: that of its own step, or `alone` (its result is the value's whole gradient) that of the
   // step below it. A max pool sends every gradient to one place of the same channel, so that what its input's biases add
   // can be summed up over the pooled map already, which is smaller.
   void note_shift(Op& op, bool alone) {
     const auto shift_of = [&](const Step& step) {
-      return packed_shift(network, step, out.plan_->shapes()[size_t(step.inputs[0])]);
+      const Shape x = out.plan_->shapes()[step.inputs[0]];
+      return step_shift(out.plan_->layer(step), out.plan_->weights(step), {&x, 1});
     };
-    if (!added[size_t(op.step->output)]) op.shift = shift_of(*op.step);
-    if (!alone || !maker(op.value) || !std::holds_alternative<MaxPool2d>(network.nodes[size_t(op.step->node)].layer)) return;
-    const StepShift* below = shift_of(*maker(op.value));
+    if (!added[op.step->output]) op.shift = shift_of(*op.step);
+    const Step* before = paths.maker[op.value];
+    if (!alone || !before || !facts(out.plan_->layer(*op.step)).selects) return;
+    const StepShift* below = shift_of(*before);
     if (!below || below->shape.h * below->shape.w > 1) return;
     op.shift = below;
-    added[size_t(op.value)] = true;
+    added[op.value] = true;
   }
   void add_step(const Step& step) {
-    const int g = gradient[size_t(step.output)];
-    if (step.residual >= 0 && paths.below[size_t(step.residual)]) contribute(step.residual, nullptr, g);
-    int64_t channel = 0;  // counts in concatenations only
-    for (size_t i = 0; i < step.inputs.size(); ++i) {
-      const int value = step.inputs[i];
-      if (paths.below[size_t(value)])
-        contribute(value, passes_through(network, step) ? nullptr : &step, g, channel, int(i));
-      channel += out.plan_->shapes()[size_t(value)].c;
-    }
+    const int g = gradient[step.output];
+    if (out.wanted_.parameters && has_parameters(network, step))
+      out.ops_.push_back({.step = &step, .from = g, .to = -1, .value = step.output});
+    if (step.sum >= 0 && paths.below[step.sum]) contribute(step.sum, nullptr, g);
+    const bool passes = facts(out.plan_->layer(step)).passes_gradient;
+    for (size_t i = 0; i < step.inputs.size(); ++i)
+      if (paths.below[step.inputs[i]]) contribute(step.inputs[i], passes ? nullptr : &step, g, int(i));
   }
   void build() {
-    const std::vector<Step>& steps = out.plan_->steps();
-    out.seed_buffer_ = gradient[size_t(out.from_)] = new_buffer(out.from_);
-    if (relu_before(out.from_) >= 0) apply_rule(out.from_);
-    for (size_t i = steps.size(); i-- > 0;)
-      if (paths.needed[size_t(steps[i].output)] && steps[i].output != out.to_) add_step(steps[i]);
-    out.result_buffer_ = gradient[size_t(out.to_)];
+    out.results_.assign(wanted.size(), -1);
+    out.seed_buffer_ = gradient[out.from_] = new_buffer(out.from_);
+    complete(out.from_, false);
+    const List<Step>& steps = out.plan_->steps();
+    for (auto step = steps.rbegin(); step != steps.rend(); ++step)
+      if (paths.needed[step->output] && paths.maker[step->output]) add_step(*step);
   }
 };
 
-Backward::Backward(const Plan& plan, int from, int to, int64_t capacity, const BackwardOptions& options)
-    : plan_(&plan), from_(plan.holder(from)), to_(plan.holder(to)), capacity_(capacity), with_offsets_(options.offsets),
-      field_(options.field ? std::make_unique<Field>(*options.field) : nullptr) {
+Backward::Backward(const Plan& plan, int from, Wanted wanted, int64_t capacity, const BackwardOptions& options)
+    : plan_(&plan), from_(plan.holder(from)), wanted_(std::move(wanted)), capacity_(capacity),
+      with_offsets_(options.offsets), field_(options.field ? std::make_unique<Field>(*options.field) : nullptr) {
   const Network& network = plan.network();
   CHECK(plan.options().tape, "backward needs a plan with a tape");
-  CHECK(plan.observed(from) && plan.observed(to), "backward from {} to {}: both must be observed by the plan",
-        network.nodes[size_t(from)].name, network.nodes[size_t(to)].name);
+  CHECK(!wanted_.nodes.empty() || wanted_.parameters, "a backward pass to nothing");
+  for (int node : wanted_.nodes) {
+    CHECK(plan.observed(from) && plan.observed(node), "backward from {} to {}: both must be observed by the plan",
+          network.nodes[from].name, network.nodes[node].name);
+    if (!depends(network, from, node))
+      throw Error(fmt::format("{} does not depend on {}", network.nodes[from].name, network.nodes[node].name),
+                  "choose a layer that lies before it");
+  }
   Builder builder(*this);
-  if (!builder.paths.below[size_t(from_)])
-    throw Error(fmt::format("{} does not depend on {}", network.nodes[size_t(from)].name, network.nodes[size_t(to)].name),
-                "choose a layer that lies before it");
   builder.build();
   place_buffers(builder.buffer_value);
 }
 
-void Backward::place_buffers(const std::vector<int>& values) {
-  std::vector<Lifetime> lives(values.size());
+void Backward::place_buffers(const List<int>& values) {
+  List<Lifetime> lives(values.size());
   const int end = int(ops_.size());
-  for (size_t b = 0; b < lives.size(); ++b)
-    lives[b] = {size_t(shape(values[b]).with_n(capacity_).count()) * size_of(activation_type(plan_->options().precision)),
-                end, end};
-  lives[size_t(seed_buffer_)].first = -1;
-  lives[size_t(seed_buffer_)].last = -1;
+  for (int b = 0; b < lives.count(); ++b)
+    lives[b] = {size_t(shape(values[b]).with_n(capacity_).count()) * size_of(plan_->type()), end, end};
+  lives[seed_buffer_].first = lives[seed_buffer_].last = -1;
   for (int i = 0; i < end; ++i) {
     const Op& op = ops_[size_t(i)];
-    lives[size_t(op.to)].first = lives[size_t(op.to)].last = i;
+    if (op.to >= 0) lives[op.to].first = lives[op.to].last = i;
     for (int read : {op.from, op.other})
-      if (read >= 0) lives[size_t(read)].last = i;
+      if (read >= 0) lives[read].last = i;
   }
-  lives[size_t(result_buffer_)].last = end;
+  for (int buffer : results_)
+    if (buffer >= 0) lives[buffer].last = end;
   arena_bytes_ = place(lives, offsets_);
 }
 
@@ -179,162 +180,100 @@ Backward::~Backward() = default;
 Backward::Backward(Backward&&) noexcept = default;
 
 Shape Backward::shape(int value) const {
-  const Shape s = plan_->shapes()[size_t(value)].with_n(1);
+  const Shape s = plan_->shapes()[value].with_n(1);
   if (!field_) return s;
-  const FieldBox& box = field_->boxes[size_t(value)];
+  const FieldBox& box = field_->boxes[value];
   return {1, s.c, box.height, box.width};
 }
 
-const Layer& Backward::layer(const Step& step) const {
-  return field_ ? field_->layers[size_t(step.node)] : plan_->network().nodes[size_t(step.node)].layer;
-}
-
-// A step's convolution with the padding that the field leaves; null where there is none.
-std::shared_ptr<const ConvWeights> Backward::cut_weights(const Step& step) const {
-  const auto* conv = std::get_if<Conv2d>(&layer(step));
-  if (!field_ || !conv) return nullptr;
-  return std::make_shared<const ConvWeights>(packed_conv(plan_->network(), step).without_bias(*conv));
-}
+const Layer& Backward::layer(const Step& step) const { return field_ ? field_->layers[step.node] : plan_->layer(step); }
 
 void Backward::reserve() const { plan_->context().arena.reserve(arena_bytes_); }
+
+View Backward::view(int buffer, int value) const {
+  char* base = static_cast<char*>(plan_->context().arena.reserve(arena_bytes_));
+  return {base + offsets_[buffer], shape(value).with_n(n_), plan_->type()};
+}
 
 View Backward::seed(int64_t n) {
   CHECK(n > 0 && n <= capacity_, "{} seeds for a backward of {}", n, capacity_);
   n_ = n;
-  char* base = static_cast<char*>(plan_->context().arena.reserve(arena_bytes_));
-  return {base + offsets_[size_t(seed_buffer_)], shape(from_).with_n(n),
-          activation_type(plan_->options().precision)};
+  return view(seed_buffer_, from_);
 }
 
-ConstView Backward::run(const Tape& tape, ReluRule rule, int64_t seeds_per_item, OffsetSum* offsets) {
+ConstView Backward::run(const Tape& tape, const BackwardRun& options) {
   CHECK(n_ > 0, "run() before seed()");
-  CHECK(seeds_per_item > 0 && tape.n * seeds_per_item == n_, "{} seeds on a tape of {} items with {} for each", n_, tape.n,
-        seeds_per_item);
-  CHECK(!offsets || (with_offsets_ && rule == kGradient && to_ == 0),
+  CHECK(options.seeds_per_item > 0 && tape.n * options.seeds_per_item == n_,
+        "{} seeds on a tape of {} items with {} for each", n_, tape.n, options.seeds_per_item);
+  CHECK(!options.offsets || (with_offsets_ && options.rule == kGradient && wanted_.nodes == std::vector<int>{0}),
         "offsets belong to gradients at the input, by a Backward that was made for them");
+  CHECK(!wanted_.parameters || options.at_step, "nobody takes the gradients of parameters");
   Context& ctx = plan_->context();
-  ctx.tf32 = plan_->options().precision == Precision::tf32;
-  const DType type = activation_type(plan_->options().precision);
-  char* base = static_cast<char*>(ctx.arena.reserve(arena_bytes_));
-  const auto view = [&](int buffer, int value) {
-    return View{base + offsets_[size_t(buffer)], shape(value).with_n(n_), type};
-  };
+  ctx.tf32 = plan_->tf32();
   for (const Op& op : ops_) {
-    const View dx = view(op.to, op.value);
     const ConstView dy = view(op.from, op.step ? op.step->output : op.value);
-    const BackwardEpilogue epilogue{
-        .other = op.other >= 0 ? base + offsets_[size_t(op.other)] : nullptr,
-        .relu = op.relu >= 0,
-        .gates = op.relu >= 0 ? static_cast<const uint32_t*>(tape.data(op.relu)) : nullptr,
-        .seeds_per_item = seeds_per_item,
-        .rule = rule};
-    if (offsets) add_offset(op, tape, dy, seeds_per_item, offsets);
+    if (op.to < 0) {
+      options.at_step(*op.step, dy);
+      continue;
+    }
+    const View dx = view(op.to, op.value);
+    const BackwardEpilogue end{.other = op.other >= 0 ? view(op.other, op.value).data : nullptr,
+                               .relu = op.relu >= 0,
+                               .gates = op.relu >= 0 ? gate_planes(tape, op.relu).gates : nullptr,
+                               .seeds_per_item = options.seeds_per_item,
+                               .rule = options.rule};
+    if (options.offsets) add_offset(op, tape, dy, options.seeds_per_item, options.offsets);
     if (op.step)
-      run_op(op, tape, dy, dx, epilogue);
+      run_op(op, tape, dy, dx, end);
     else
-      combine_backward(ctx, dy, dx, epilogue);
+      combine_backward(ctx, dy, dx, end);
   }
-  return view(result_buffer_, to_);
+  return wanted_.nodes.empty() ? ConstView() : gradient(wanted_.nodes[0]);
 }
 
-namespace {
-
-// What a layer with gates of its own adds in each of their states; none for other layers, and for slopes: they add nothing.
-std::optional<GateConstants> gate_constants(const Layer& layer) {
-  if (const auto* clip = std::get_if<Clip>(&layer)) return switchback::gate_constants(Ramp(*clip));
-  if (const auto* hard = std::get_if<Hardsigmoid>(&layer)) return switchback::gate_constants(Ramp(*hard));
-  return std::nullopt;
+ConstView Backward::gradient(int node) const {
+  const int value = plan_->holder(node);
+  CHECK(results_[value] >= 0, "the gradient at {} was not wanted", plan_->network().nodes[node].name);
+  ConstView g = view(results_[value], value);
+  if (!field_) g.shape = plan_->shapes()[node].with_n(n_);
+  return g;
 }
-
-}  // namespace
 
 // dy of a step is the gradient at its op's result, to which shifts are added. A saturated unit is a constant.
 void Backward::add_offset(const Op& op, const Tape& tape, ConstView dy, int64_t seeds_per_item, OffsetSum* offsets) const {
   Context& ctx = plan_->context();
   if (op.shift) add_constant_offset(ctx, dy, {op.shift->array.on(ctx), op.shift->shape, DType::f32}, offsets);
-  const auto add_gates = [&](int node, const GateConstants& constants) {
-    const auto [gates, above] = gate_planes(tape, node);
-    add_gate_offset(ctx, dy, gates, above, seeds_per_item, constants, offsets);
-  };
-  if (op.step) {
-    if (const auto constants = gate_constants(layer(*op.step))) add_gates(op.step->node, *constants);
-  } else if (op.relu >= 0 && tape.slot(op.relu).clip != kNoClip) {
-    add_gates(op.relu, {.above = tape.slot(op.relu).clip});
-  }
+  // Of a layer with gates of its own, or of a clipped ReLU, where its rule is a pass by itself.
+  const int node = op.step ? op.step->node : op.relu;
+  if (node < 0) return;
+  const std::optional<GateConstants> constants = gate_constants(op.step ? layer(*op.step) : plan_->network().nodes[node].layer);
+  const auto [gates, above] = constants ? gate_planes(tape, node) : GatePlanes{};
+  if (constants && (op.step || above)) add_gate_offset(ctx, dy, gates, above, seeds_per_item, *constants, offsets);
 }
 
-void Backward::run_op(const Op& op, const Tape& tape, ConstView dy, View dx, const BackwardEpilogue& epilogue) const {
-  Context& ctx = plan_->context();
-  const Network& network = plan_->network();
+void Backward::run_op(const Op& op, const Tape& tape, ConstView dy, View dx, const BackwardEpilogue& end) const {
   const Step& step = *op.step;
-  const auto kept = [&] {
-    return ConstView{tape.data(step.node), plan_->shapes()[size_t(step.node)].with_n(tape.n), dy.dtype};
+  const auto kept = [&](int value) {  // as the tape has it
+    const Tape::Slot* slot = tape.find(Tape::Kind::value, value);
+    return ConstView{slot ? tape.data(*slot) : nullptr, shape(value).with_n(tape.n), dy.dtype};
   };
-  const auto gates = [&] { return static_cast<const uint32_t*>(tape.data(step.node)); };
-  // An input's value, as the tape has it where it `keeps` them.
-  const auto operand = [&](int i, bool keeps) {
-    const auto shape = [&](int input) { return plan_->shapes()[size_t(step.inputs[size_t(input)])]; };
-    const size_t offset = i == 0 ? 0 : second_operand(shape(0), dy.dtype);
-    const char* data = keeps ? static_cast<const char*>(tape.data(step.node)) + offset : nullptr;
-    return ConstView{data, this->shape(step.inputs[size_t(i)]).with_n(tape.n), dy.dtype};
-  };
-  const auto resample = [&] {
-    resample_backward(ctx, packed_resampling(network, step.node, dx.shape), dy, dx, epilogue);
-  };
-  std::visit(overloaded{
-                 [&](const Conv2d&) {
-                   conv2d_backward_data(ctx, op.cut ? *op.cut : packed_conv(network, step), dy, dx, epilogue);
-                 },
-                 [&](const Linear&) {
-                   if (dx.shape.h * dx.shape.w > 1)
-                     conv2d_backward_data(ctx, packed_map_linear(network, step.node, dx.shape), dy, dx, epilogue);
-                   else
-                     linear_backward_data(ctx, packed_linear(network, step.node), dy, dx, epilogue);
-                 },
-                 [&](const MaxPool2d& l) { max_pool2d_backward(ctx, l, dy, tape.data(step.node), dx, epilogue); },
-                 [&](const AvgPool2d& l) { avg_pool2d_backward(ctx, l, dy, dx, epilogue); },
-                 [&](const AdaptiveAvgPool2d& l) { adaptive_avg_pool2d_backward(ctx, l, dy, dx, epilogue); },
-                 [&](const BatchNorm2d&) {
-                   channel_affine_backward(ctx, dy, packed_affine(network, step.node).scale_on(ctx), dx, epilogue);
-                 },
-                 [&](const LocalResponseNorm& l) { lrn_backward(ctx, l, dy, kept(), dx, epilogue); },
-                 [&](const Softmax&) { softmax_backward(ctx, dy, kept(), dx, epilogue); },
-                 [&](const Flatten&) { flatten_backward(ctx, dy, dx, epilogue); },
-                 [&](const Concat&) { concat_backward(ctx, dy, op.channel, dx, epilogue); },
-                 [&](const ConvTranspose2d&) {
-                   conv_transpose2d_backward_data(ctx, packed_conv_transpose(network, step), dy, dx, epilogue);
-                 },
-                 [&](const GlobalMaxPool&) {
-                   max_pool2d_backward(ctx, whole_map_pool(dx.shape), dy, tape.data(step.node), dx, epilogue);
-                 },
-                 [&](const LeakyReLU& l) {
-                   slope_backward(ctx, {.all = l.slope}, dy, gates(), epilogue.rule, dx, epilogue);
-                 },
-                 [&](const PReLU&) {
-                   slope_backward(ctx, packed_slopes(ctx, network, step.node), dy, gates(), epilogue.rule, dx, epilogue);
-                 },
-                 [&](const Clip& l) { ramp_backward(ctx, l, dy, gates(), dx, epilogue); },
-                 [&](const Hardsigmoid& l) { ramp_backward(ctx, l, dy, gates(), dx, epilogue); },
-                 [&](const Smooth& l) { smooth_backward(ctx, l, dy, kept(), dx, epilogue); },
-                 [&](const Binary& l) {
-                   binary_backward(ctx, l, op.operand, dy, operand(0, keeps_operands(l)), operand(1, keeps_operands(l)), dx,
-                                   epilogue);
-                 },
-                 [&](const BinaryConstant& l) {
-                   const ConstView constant = packed_constant(ctx, network, step.node), x = operand(0, keeps_operand(l));
-                   binary_backward(ctx, {l.function}, l.reversed ? 1 : 0, dy, l.reversed ? constant : x,
-                                   l.reversed ? x : constant, dx, epilogue);
-                 },
-                 [&](const Reduce& l) { reduce_backward(ctx, l, dy, dx, epilogue); },
-                 [&](const Resize&) { resample(); },
-                 [&](const Pad&) { resample(); },
-                 [&](const Slice&) { resample(); },
-                 [&](const ChannelShuffle&) { resample(); },
-                 [&](const Reshape& l) { rearrange_backward(ctx, {l, dx.shape}, dy, dx, epilogue); },
-                 [&](const Permute& l) { rearrange_backward(ctx, {l, dx.shape}, dy, dx, epilogue); },
-                 [&](const auto&) { fail("{} has no backward op", type_name(network.nodes[size_t(step.node)].layer)); },
-             },
-             layer(step));
+  std::vector<ConstView> x;
+  for (int value : step.inputs) x.push_back(kept(value));
+  BackwardCall call{.ctx = plan_->context(), .dy = dy, .dx = dx, .input = op.input, .end = end, .x = x,
+                    .y = kept(step.output), .weights = plan_->weights(step)};
+  if (const Tape::Slot* slot = tape.find(Tape::Kind::gate, step.node))
+    call.gates = reinterpret_cast<const uint32_t*>(tape.data(*slot));
+  if (const Tape::Slot* slot = tape.find(Tape::Kind::switches, step.node)) call.switches = tape.data(*slot);
+  backward(layer(step), call);
+}
+
+bool depends(const Network& network, int node, int on) {
+  List<bool> before(network.nodes.size(), false);
+  before[node] = true;
+  for (int i = node; i > on; --i)
+    if (before[i])
+      for (int input : network.nodes[i].inputs) before[input] = true;
+  return before[on];
 }
 
 }  // namespace switchback

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/lists.h"
 #include "engine/run/plan.h"
 
 namespace switchback {
@@ -16,8 +17,8 @@ struct FieldBox {
 };
 
 struct Field {
-  std::vector<FieldBox> boxes;  // of every node's value; height 0 where the unit does not depend on it
-  std::vector<Layer> layers;    // of every node, with the padding that the boxes leave
+  List<FieldBox> boxes;  // of every node's value; height 0 where the unit does not depend on it
+  List<Layer> layers;    // of every node, with the padding that the boxes leave
   // Equal for two fields where a backward pass made for the one serves the other: boxes of the same sizes, and the same
   // padding between them.
   std::vector<int64_t> form() const;

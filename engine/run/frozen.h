@@ -2,12 +2,7 @@
 // is the affine map that the network is around the tape's input (Molchanov et al., "Etalon images", algorithm 1).
 #pragma once
 
-#include <map>
-#include <memory>
-#include <vector>
-
 #include "engine/run/plan.h"
-#include "engine/run/step.h"
 
 namespace switchback {
 
@@ -19,7 +14,7 @@ class FrozenForward {
  public:
   // input.n: the most items in one run; `target`: the node whose value is wanted. Layers are run one by one, as the
   // network has them: nothing is fused or folded.
-  FrozenForward(Context& ctx, const Network& network, Shape input, int target, Precision precision);
+  FrozenForward(Context& ctx, const Model& model, Shape input, int target, Precision precision);
 
   View input(int64_t n);  // where n items go (NHWC, activation type) before run()
   // The target's value [n,c,h,w] (NHWC) under the tape of one item, which any forward pass of the network filled.
@@ -29,28 +24,14 @@ class FrozenForward {
   int64_t capacity() const { return plan_.capacity(); }
 
  private:
-  void run_step(const Step& step, const Tape& tape, bool biases);
-  void run_gates(const Step& step, const Tape& tape, float scale, const GateConstants& constants, bool biases);
-  void run_slopes(const Step& step, const Tape& tape, const Slopes& slopes);
-  void run_constant(const Step& step, const BinaryConstant& layer, bool biases);
-  void run_pad(const Step& step, Pad pad, bool biases);
-  const ConvWeights& conv(const Step& step, bool biases);
-  const ConvTransposeWeights& conv_transpose(const Step& step, bool biases);
-  const LinearWeights& linear(const Step& step, bool biases);
   View view(int value) const;
   Context& ctx_;
   Plan plan_;  // of single layers; only its steps and shapes are used
   int target_;
   int64_t n_ = 0;
-  std::vector<size_t> offsets_;
+  List<size_t> offsets_;
   size_t bytes_ = 0;
   Memory memory_;
-  // Without what is added:
-  std::map<int, ConvWeights> convs_;
-  std::map<int, ConvTransposeWeights> conv_transposes_;
-  std::map<int, LinearWeights> linears_;
-  std::map<int, DeviceArray> zeros_;
-  std::map<int, Resampling> pads_;
 };
 
 }  // namespace switchback

@@ -17,8 +17,8 @@ struct Class {
 };
 
 struct Axis {
-  std::vector<Class> classes;
-  std::vector<int> of_box;  // its class
+  List<Class> classes;
+  List<int> of_box;  // its class
 };
 
 // The work for one box of a class, as if it were square.
@@ -47,14 +47,14 @@ Axis sort(const PatchNetwork& shared, std::span<const Box> boxes, bool vertical)
     const Interval change = vertical ? Interval{box.row, box.row + box.height} : Interval{box.col, box.col + box.width};
     auto [place, fresh] = by_interval.try_emplace({change.begin, change.end}, 0);
     if (fresh) {
-      const std::vector<Interval> reach = vertical ? shared.rows(change) : shared.columns(change);
+      const List<Interval> reach = vertical ? shared.rows(change) : shared.columns(change);
       std::vector<int64_t> sizes;
-      for (const Step& step : shared.steps()) sizes.push_back(reach[size_t(step.output)].size());
+      for (const Step& step : shared.steps()) sizes.push_back(reach[step.output].size());
       const auto [number, added] = known.try_emplace(sizes, int(axis.classes.size()));
       if (added) axis.classes.push_back({std::move(sizes)});
       place->second = number->second;
     }
-    ++axis.classes[size_t(place->second)].boxes;
+    ++axis.classes[place->second].boxes;
     axis.of_box.push_back(place->second);
   }
   return axis;
@@ -91,7 +91,7 @@ void join(const PatchNetwork& shared, bool vertical, int most, Axis& axis) {
       if (joined[other] == int(other) && other != into)
         price[std::min(into, other)][std::max(into, other)] = more(std::min(into, other), std::max(into, other));
   }
-  for (int& c : axis.of_box) c = joined[size_t(c)];
+  for (int& c : axis.of_box) c = joined[c];
 }
 
 }  // namespace

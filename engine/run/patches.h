@@ -5,7 +5,7 @@
 // Papakonstantinou, SIGMOD 2019, "Incremental and approximate inference for faster occlusion-based deep CNN
 // explanations". Nothing here is approximate.)
 //
-//   PatchNetwork shared(ctx, network, {1, 3, 224, 224}, Precision::fp32, target);
+//   PatchNetwork shared(ctx, model, {1, 3, 224, 224}, Precision::fp32, target);
 //   shared.set_image(pixels, baseline);
 //   for (const std::vector<size_t>& group : group_boxes(shared, boxes, 24)) {
 //     PatchPlan plan(shared, its boxes, 16);
@@ -36,8 +36,8 @@ struct Interval {
 // reach, and what the image's maps are without any change.
 class PatchNetwork {
  public:
-  // image.n is not looked at; `network` and `ctx` must outlive this.
-  PatchNetwork(Context& ctx, const Network& network, Shape image, Precision precision, int target);
+  // image.n is not looked at; `ctx` must outlive this.
+  PatchNetwork(Context& ctx, const Model& model, Shape image, Precision precision, int target);
 
   // The image, and what boxes of it are replaced by: both [C,H,W] on the host. Runs the clean pass.
   void set_image(const float* image, const float* baseline);
@@ -45,16 +45,22 @@ class PatchNetwork {
 
   // For each node that a step writes, and the input: the rows (columns) that a change of the input's rows can reach.
   // Where a layer mixes all positions, that is all of them.
-  std::vector<Interval> rows(Interval change) const { return reach(change, true); }
-  std::vector<Interval> columns(Interval change) const { return reach(change, false); }
+  List<Interval> rows(Interval change) const { return spread(change, true); }
+  List<Interval> columns(Interval change) const { return spread(change, false); }
+  // How a step's layer reaches along one axis; `all` where its outputs can't be computed where its inputs change.
+  const Reach& reach(const Step& step, bool vertical) const {
+    return (vertical ? rows_ : columns_)[&step - steps().data()];
+  }
 
   Context& context() const { return *ctx_; }
-  const Network& network() const { return base_.network(); }
+  const Model& model() const { return model_; }
+  const Network& network() const { return model_.network; }
   Precision precision() const { return base_.options().precision; }
   DType type() const { return activation_type(precision()); }
-  const std::vector<Step>& steps() const { return base_.steps(); }  // up to the target, in order
+  const Plan& plan() const { return base_; }
+  const List<Step>& steps() const { return base_.steps(); }  // up to the target, in order
   int target() const { return target_; }
-  Shape shape(int node) const { return base_.shapes()[size_t(node)]; }  // n = 1
+  Shape shape(int node) const { return base_.shapes()[node]; }  // n = 1
   double flops(const Step& step) const;     // of its convolution or linear layer on whole maps
   int before_relu(const Step& step) const;  // the node that is a step's value without its ReLU
   ConstView clean(int node) const;          // [1,H,W,C]; nodes that before_relu gives
@@ -63,13 +69,16 @@ class PatchNetwork {
   Scratch& memory() { return memory_; }  // for patches; one plan at a time runs
 
  private:
-  std::vector<Interval> reach(Interval change, bool vertical) const;
+  List<Interval> spread(Interval change, bool vertical) const;
+  List<Reach> reaches(bool vertical) const;
   std::vector<int> observed() const;
   Context* ctx_;
+  Model model_;
   int target_;
-  Plan base_, clean_plan_;
-  std::vector<size_t> clean_offsets_;  // of every node; kNowhere where it is not kept
-  Memory clean_, image_, baseline_;
+  Plan base_;
+  List<Reach> rows_, columns_;  // of every step
+  Plan clean_plan_;             // which holds the clean maps
+  Memory image_, baseline_;
   Tensor target_value_;
   Scratch memory_;
 };
@@ -98,9 +107,6 @@ class PatchPlan {
 
  private:
   struct Op;
-  struct Size {
-    int64_t h = 0, w = 0;
-  };
   // Where the patches of a buffer begin: those of `node`, or what a convolution with this stride and padding reads for
   // them.
   struct Places {
@@ -112,13 +118,11 @@ class PatchPlan {
     int places;
     int first, last;  // ops that use it
   };
-  bool has_patch(int node) const { return sizes_[size_t(node)].h > 0; }
+  bool patched(int node) const { return sizes_[node].h > 0; }
   void choose_sizes(std::span<const Box> boxes);
-  int add_buffer(int64_t channels, Size size, Places places, int op);
+  int add_buffer(int64_t channels, PatchSize size, Places places, int op);
   void add_ops();
   void add_op(const Step& step);
-  void add_convolution(Op& op, const Conv2d& conv, int index);
-  void add_convolution(Op& op, const ConvTranspose2d& conv, int index);
   void place_buffers();
   void write_origins(std::span<const Box> boxes);
   void run_ops(int64_t n);
@@ -129,13 +133,13 @@ class PatchPlan {
 
   PatchNetwork* shared_;
   int64_t capacity_;
-  std::vector<Size> sizes_;          // of every node's patches; 0 where it has none
-  std::vector<const Step*> makers_;  // of every node
+  List<PatchSize> sizes_;          // of every node's patches; 0 where it has none
+  List<const Step*> makers_;  // of every node
   std::vector<int> cuts_;            // nodes with patches that whole maps are made of
-  std::vector<int> node_buffers_;    // of every node, -1 where it has none
-  std::vector<Buffer> buffers_;
-  std::vector<Places> places_;
-  std::vector<size_t> offsets_;  // of buffers, in shared_->memory()
+  List<int> node_buffers_;    // of every node, -1 where it has none
+  List<Buffer> buffers_;
+  List<Places> places_;
+  List<size_t> offsets_;  // of buffers, in shared_->memory()
   std::vector<Op> ops_;
   std::unique_ptr<Plan> whole_;  // from the cuts to the target
   size_t patch_bytes_ = 0;

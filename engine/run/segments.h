@@ -3,8 +3,8 @@
 // stays in the cache; later layers, with small maps and many weights, take the whole batch.
 #pragma once
 
-#include <vector>
-
+#include "engine/lists.h"
+#include "engine/run/memory.h"
 #include "engine/run/step.h"
 
 namespace switchback {
@@ -15,13 +15,13 @@ struct Segment {
 };
 
 // Divides the steps of a plan; `shapes` are of every node at the plan's capacity. A step of `whole` takes whole batches.
-std::vector<Segment> cache_segments(const Network& network, const std::vector<Step>& steps,
-                                    const std::vector<Shape>& shapes, DType type, const std::vector<bool>& whole);
+List<Segment> cache_segments(const Network& network, const List<Step>& steps, const List<Shape>& shapes, DType type,
+                             const List<bool>& whole);
 
-// For every node, whether nobody needs its value outside of its segment, so that memory for the segment's items will do.
-// Where a segment takes several passes over a batch of `all`, the lifetimes of all others become the whole segment: a
-// pass over the first items must not write over what the pass over the next ones reads.
-std::vector<bool> confine(const std::vector<Segment>& segments, const std::vector<Step>& steps,
-                          const std::vector<bool>& observed, int64_t all, std::vector<Lifetime>& lives);
+// Which values need memory for their segment's items only: those that nobody reads outside of it. `elsewhere`: values that
+// do not lie in the arena, or must outlive the pass. Lifetimes of the others become their whole segment's where that takes
+// several passes over a batch of `all`: a pass over its first items must not write over what the next pass reads.
+List<bool> confine(const List<Segment>& segments, const List<Step>& steps, const List<bool>& elsewhere, int64_t all,
+                   List<Lifetime>& lives);
 
 }  // namespace switchback

@@ -11,6 +11,8 @@
 
 namespace switchback {
 
+class Safetensors;
+
 struct ZooOptions {
   int64_t divide_channels = 1;      // 8 gives the small copies that tests use; heads of 4096 and groups shrink likewise
   int64_t classes = 0;              // 0: the architecture's own (1000, lenet 10)

@@ -83,7 +83,7 @@ ConvTransposeWeights ConvTransposeWeights::without_bias(const ConvTranspose2d& c
 
 const float* ConvTransposeWeights::ones_and_bias_on(Context& ctx) const {
   if (!ctx.gpu) return ones_and_bias_.data();
-  return static_cast<const float*>(device_.get(ctx, 0, [&] {
+  return static_cast<const float*>(device_->get(ctx, 0, [&] {
     const char* p = reinterpret_cast<const char*>(ones_and_bias_.data());
     return std::vector<char>(p, p + ones_and_bias_.size() * sizeof(float));
   }));

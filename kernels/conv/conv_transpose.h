@@ -58,7 +58,7 @@ class ConvTransposeWeights {
   std::vector<float> scaled_;  // the weights with the scale, where there is one
   std::vector<float> ones_and_bias_;
   ConvWeights mirror_;
-  mutable DeviceCache device_;
+  std::shared_ptr<DeviceCache> device_ = std::make_shared<DeviceCache>();
 };
 
 // x and y have the same element type, f32 or bf16 (GPUs: or f16). 16-bit results are rounded once more before the bias.

@@ -32,6 +32,8 @@ void* Scratch::reserve(size_t bytes) {
 
 int Context::thread_count() const { return threads > 0 ? threads : omp_get_max_threads(); }
 
+Fuses fuses(const Context& ctx) { return ctx.gpu ? ctx.gpu->ops->fuses : Fuses{.pieces = true}; }
+
 const char* Context::device_name() const { return gpu ? gpu->ops->name : "cpu"; }
 
 uint32_t* Context::counters(int64_t count) {

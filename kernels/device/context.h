@@ -84,6 +84,15 @@ struct Context {
   Memory counters_;
 };
 
+// What a device's kernels do in one pass with others.
+struct Fuses {
+  bool pools = false;           // a convolution and the max pool behind it (conv2d_fuses_pool says which)
+  bool concatenations = false;  // ops that write into a part of a concatenation (Epilogue::pitch)
+  bool flattens = false;        // linear layers that read a map where it lies
+  bool pieces = false;          // gains from batches in pieces that fit its cache
+};
+Fuses fuses(const Context& ctx);
+
 // Opens GPU `index`; throws Error saying what is missing (driver, device, compute capability, CUDA in this build).
 std::shared_ptr<Gpu> open_gpu(int index);
 int gpu_count(std::string& why_none);  // usable GPUs; 0 comes with the reason

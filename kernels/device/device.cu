@@ -249,6 +249,7 @@ const DeviceOps* ops() {
 #else
       .name = "cuda",
 #endif
+      .fuses = {.pools = true, .concatenations = true, .flattens = true},
       .count = count,
       .open = open,
       .close = close,

@@ -27,6 +27,7 @@ namespace switchback {
 
 struct DeviceOps {
   const char* name;  // "cuda" or "emulated"
+  Fuses fuses;
 
   // --- services (device.cu), sizes in bytes; all throw Error, allocate OutOfMemory
   int (*count)(std::string& why_none);  // devices that can be used; 0 comes with the reason

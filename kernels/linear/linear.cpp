@@ -32,13 +32,14 @@ static const LinearKernels<uint16_t>& kernels(const uint16_t*) {
 static const float* weight_as(Context&, const LinearWeights& weights, float) { return weights.weight; }
 static const uint16_t* weight_as(Context& ctx, const LinearWeights& weights, bf16) {
   const int64_t count = weights.linear.in_features * weights.linear.out_features;
-  if (int64_t(weights.weight_bf16.size()) != count) {
-    weights.weight_bf16.resize(count);
+  std::vector<bf16>& packed = weights.packed->weight_bf16;
+  if (int64_t(packed.size()) != count) {
+    packed.resize(count);
     parallel_ranges(ctx, count, 1, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) weights.weight_bf16[i] = bf16(weights.weight[i]);
+      for (int64_t i = first; i < last; ++i) packed[i] = bf16(weights.weight[i]);
     });
   }
-  return reinterpret_cast<const uint16_t*>(weights.weight_bf16.data());
+  return reinterpret_cast<const uint16_t*>(packed.data());
 }
 
 // x as f32: where it lies, or converted into `scratch`.

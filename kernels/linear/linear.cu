@@ -233,7 +233,7 @@ std::vector<char> pack(const LinearWeights& weights, bool transposed) {
 
 const void* device_weight(Context& ctx, const LinearWeights& weights, DType dtype, bool transposed) {
   const Packing packing = transposed ? Packing::transposed : Packing::weight;
-  return weights.device.get(ctx, int(packing) + 3 * int(dtype), [&] {
+  return weights.packed->device.get(ctx, int(packing) + 3 * int(dtype), [&] {
     std::vector<char> bytes;
     by_type(dtype, [&](auto type) { bytes = pack<decltype(type)>(weights, transposed); });
     return bytes;
@@ -242,7 +242,7 @@ const void* device_weight(Context& ctx, const LinearWeights& weights, DType dtyp
 
 const float* device_bias(Context& ctx, const LinearWeights& weights) {
   if (!weights.linear.has_bias || !weights.bias) return nullptr;
-  return static_cast<const float*>(weights.device.get(ctx, int(Packing::bias), [&] {
+  return static_cast<const float*>(weights.packed->device.get(ctx, int(Packing::bias), [&] {
     const char* bias = reinterpret_cast<const char*>(weights.bias);
     return std::vector<char>(bias, bias + size_t(weights.linear.out_features) * sizeof(float));
   }));

@@ -1,6 +1,7 @@
 // Fully connected layer: y[n,o] = bias[o] + sum_i w[o,i] x[n,i], and dx[n,i] = sum_o w[o,i] dy[n,o].
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "kernels/device/context.h"
@@ -23,8 +24,11 @@ struct LinearWeights {
   Linear linear;
   const float* weight = nullptr;  // [out_features, in_features]
   const float* bias = nullptr;    // [out_features] or null
-  mutable std::vector<bf16> weight_bf16;
-  mutable DeviceCache device = {};
+  struct Packed {
+    std::vector<bf16> weight_bf16;
+    DeviceCache device;
+  };
+  std::shared_ptr<Packed> packed = std::make_shared<Packed>();  // filled at first use
 };
 
 // x [n, in_features, 1, 1] -> y [n, out_features, 1, 1], both f32 or both bf16 (GPUs: or f16).

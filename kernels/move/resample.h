@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "kernels/device/context.h"
@@ -95,14 +96,14 @@ class Resampling {
   float constant() const { return constant_; }
   const Tables& forward() const { return forward_; }
   const Tables& backward() const { return backward_; }
-  DeviceCache& device() const { return device_; }
+  DeviceCache& device() const { return *device_; }
 
  private:
   Resampling(Shape in, Shape out, Tables tables, float constant);
   Shape in_, out_;
   Tables forward_, backward_;
   float constant_ = 0.f;
-  mutable DeviceCache device_;
+  std::shared_ptr<DeviceCache> device_ = std::make_shared<DeviceCache>();
 };
 
 void resample_forward(Context& ctx, const Resampling& resampling, ConstView x, View y);

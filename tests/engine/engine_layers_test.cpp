@@ -5,9 +5,11 @@
 #include <cmath>
 #include <numeric>
 
+#include "engine/run/backward.h"
 #include "engine/run/plan.h"
 #include "engine/run/step.h"
 #include "kernels/pointwise/pointwise.h"
+#include "tests/support/net.h"
 #include "tests/support/network_reference.h"
 #include "tests/support/on_device.h"
 #include "tests/support/temp_folder.h"
@@ -21,8 +23,8 @@ using enum BinaryFunction;
 using enum SmoothFunction;
 
 // An encoder with squeeze-and-excitation, a decoder, and a head that moves things about.
-Network busy_layers() {
-  Network net("layers", kInput);
+test::Net busy_layers() {
+  test::Net net("layers", kInput);
   net.add("reflect", Pad{.top = 1, .left = 1, .bottom = 1, .right = 1, .mode = Pad::Mode::reflect});
   net.add("stem", conv2d(3, 8, 3));
   const int stem = net.add("prelu", PReLU{8});  // [8,6,8]
@@ -71,7 +73,7 @@ Network busy_layers() {
   net.add("join_relu", ReLU{});
   net.add("flatten", Flatten{});
   net.add("fc", Linear{6, 5});
-  random_weights(net, 5);
+  net.weights = random_weights(net, 5);
   return net;
 }
 
@@ -81,7 +83,7 @@ test::Nchw image(Shape s) {
   return x;
 }
 
-std::vector<int> all_nodes(const Network& net) {
+std::vector<int> all_nodes(const test::Net& net) {
   std::vector<int> all(net.nodes.size());
   std::iota(all.begin(), all.end(), 0);
   return all;
@@ -91,7 +93,7 @@ struct Pass {
   Context ctx;  // of its own, so that passes do not share an arena
   Plan plan;
   Tape tape;
-  Pass(const Context& on, const Network& net, const test::Nchw& x, std::vector<int> observe,
+  Pass(const Context& on, const test::Net& net, const test::Nchw& x, std::vector<int> observe,
        Precision precision = Precision::fp32)
       : ctx(on.gpu), plan(ctx, net, x.shape, {.precision = precision, .observe = std::move(observe)}) {
     const std::vector<float> host(x.v.begin(), x.v.end());
@@ -101,9 +103,9 @@ struct Pass {
   // Of `channel` of node `from`, for `seeds` items of each of the tape's.
   test::Nchw gradient(int from, int64_t channel, ReluRule rule, int64_t seeds = 1) {
     const int64_t n = tape.n * seeds;
-    Backward backward(plan, from, 0, n);
+    Backward backward(plan, from, {.nodes = {0}}, n);
     one_hot(ctx, backward.seed(n), std::vector<SeedUnit>(size_t(n), {channel, -1, -1}));
-    const ConstView g = backward.run(tape, rule, seeds);
+    const ConstView g = backward.run(tape, {.rule = rule, .seeds_per_item = seeds});
     std::vector<float> out(size_t(g.shape.count()));
     read_nchw(ctx, g, out.data());
     test::Nchw nchw(g.shape);
@@ -138,7 +140,7 @@ SWITCHBACK_ON_ALL_DEVICES(EngineLayers);
 constexpr double kNear = 2e-5;
 
 TEST_P(EngineLayers, ValuesAreTheReferences) {
-  const Network net = busy_layers();
+  const test::Net net = busy_layers();
   const test::Nchw x = image(kInput.with_n(2));
   const std::vector<test::Nchw> want = test::evaluate(net, x);
   const Pass all(ctx, net, x, all_nodes(net)), fused(ctx, net, x, {});
@@ -151,7 +153,7 @@ TEST_P(EngineLayers, ValuesAreTheReferences) {
 }
 
 TEST_P(EngineLayers, GradientsAreNumericDerivatives) {
-  const Network net = busy_layers();
+  const test::Net net = busy_layers();
   const test::Nchw x = image(kInput);
   for (const char* name : {"fc", "best", "position", "both", "excite"}) {
     const int node = net.find(name);
@@ -161,7 +163,7 @@ TEST_P(EngineLayers, GradientsAreNumericDerivatives) {
 }
 
 TEST_P(EngineLayers, FusedIsUnfused) {
-  const Network net = busy_layers();
+  const test::Net net = busy_layers();
   const test::Nchw x = image(kInput.with_n(2));
   Pass fused(ctx, net, x, {}), alone(ctx, net, x, all_nodes(net));
   EXPECT_LT(fused.plan.steps().size(), alone.plan.steps().size());
@@ -171,7 +173,7 @@ TEST_P(EngineLayers, FusedIsUnfused) {
 
 // Rules are no derivatives, so they are compared across devices; and they differ.
 TEST_P(EngineLayers, RulesAreTheCpus) {
-  const Network net = busy_layers();
+  const test::Net net = busy_layers();
   const test::Nchw x = image(kInput);
   Context cpu;
   cpu.conv = ConvAlgorithm::direct;
@@ -187,7 +189,7 @@ TEST_P(EngineLayers, RulesAreTheCpus) {
 // What a rectifier with a slope holds back is scaled by it, whatever the rule; other activations know no rules.
 TEST_P(EngineLayers, RulesOfSlopes) {
   const auto gradients = [&](const Layer& layer, ReluRule rule) {
-    Network net("one", {1, 1, 1, 4});
+    test::Net net("one", {1, 1, 1, 4});
     net.add("signs", BinaryConstant{mul, {1, 1, -1, -1}, {1, 1, 1, 4}});  // dy of `layer`: + + - - once more below
     net.add("layer", layer);
     net.add("weights", BinaryConstant{mul, {1, -1, 1, -1}, {1, 1, 1, 4}});
@@ -210,7 +212,7 @@ TEST_P(EngineLayers, RulesOfSlopes) {
 
 // One forward pass serves several seeds of each item.
 TEST_P(EngineLayers, SeedsShareATape) {
-  const Network net = busy_layers();
+  const test::Net net = busy_layers();
   const test::Nchw x = image(kInput.with_n(2));
   Pass pass(ctx, net, x, {});
   const test::Nchw one = pass.gradient(net.output(), 4, kGuided), three = pass.gradient(net.output(), 4, kGuided, 3);
@@ -220,7 +222,7 @@ TEST_P(EngineLayers, SeedsShareATape) {
 
 TEST_P(EngineLayers, Bf16IsNearFp32) {
   if (!device.computes_in(DType::bf16)) GTEST_SKIP() << "no AVX512-BF16 or AMX";
-  const Network net = busy_layers();
+  const test::Net net = busy_layers();
   const test::Nchw x = image(kInput);
   Pass exact(ctx, net, x, {}), coarse(ctx, net, x, {}, Precision::bf16);
   const double apart = distance(read(coarse.plan, net.output()), read(exact.plan, net.output()));
@@ -230,14 +232,15 @@ TEST_P(EngineLayers, Bf16IsNearFp32) {
 }
 
 TEST_P(EngineLayers, TapeFiles) {
-  const Network net = busy_layers();
+  const test::Net net = busy_layers();
   Pass pass(ctx, net, image(kInput.with_n(2)), {});
   const test::Nchw before = pass.gradient(net.output(), 1, kGuided);
   const test::TempFolder folder;
   save_tape(pass.ctx, net, pass.tape, folder / "tape.safetensors");
   const std::vector<uint32_t> other(16, 0x5a5a5a5au);
-  for (const char* name : {"prelu", "clip", "leaky"}) pass.ctx.copy_in(pass.tape.data(net.find(name)), other.data(), 64);
-  pass.ctx.copy_in(pass.tape.data(net.find("best")), other.data(), 8);
+  const auto slot = [&](Tape::Kind kind, const char* name) { return pass.tape.data(pass.tape.slot(kind, net.find(name))); };
+  for (const char* name : {"prelu", "clip", "leaky"}) pass.ctx.copy_in(slot(Tape::Kind::gate, name), other.data(), 64);
+  pass.ctx.copy_in(slot(Tape::Kind::switches, "best"), other.data(), 8);
   EXPECT_GT(distance(pass.gradient(net.output(), 1, kGuided), before), 1e-3);
   load_tape(pass.ctx, net, pass.tape, folder / "tape.safetensors");
   EXPECT_EQ(pass.gradient(net.output(), 1, kGuided).v, before.v);

@@ -5,9 +5,11 @@
 #include <cmath>
 #include <numeric>
 
+#include "engine/run/backward.h"
 #include "engine/run/plan.h"
 #include "engine/zoo/zoo.h"
 #include "kernels/pointwise/pointwise.h"
+#include "tests/support/net.h"
 #include "tests/support/on_device.h"
 #include "tests/support/temp_folder.h"
 
@@ -16,8 +18,8 @@ namespace {
 
 // Joins: conv + batch norm + add + ReLU (fused), x + x, an add of two pools, one value with three readers, a ReLU behind
 // a pool, two ReLUs on one value, dropouts in between, and the smooth layers.
-Network busy_network() {
-  Network net("busy", {1, 3, 13, 11});
+test::Net busy_network() {
+  test::Net net("busy", {1, 3, 13, 11});
   const int stem = net.add("stem", conv2d(3, 32, 3, 1, 1));
   net.add("stem_bn", BatchNorm2d{32});
   const int relu6 = net.add("relu6", ReLU{6.f});
@@ -40,7 +42,7 @@ Network busy_network() {
   net.add("flatten", Flatten{});
   net.add("fc", Linear{16, 7});
   net.add("softmax", Softmax{});
-  random_weights(net, 3);
+  net.weights = random_weights(net, 3);
   return net;
 }
 
@@ -59,7 +61,7 @@ struct Pass {
   Context ctx;  // of its own, so that passes do not share an arena
   Plan plan;
   Tape tape;
-  Pass(const Context& on, const Network& net, const Tensor& x, std::vector<int> observe,
+  Pass(const Context& on, const test::Net& net, const Tensor& x, std::vector<int> observe,
        Precision precision = Precision::fp32)
       : ctx(on.gpu), plan(configured(ctx, on), net, {x.dim(0), x.dim(1), x.dim(2), x.dim(3)},
              {.precision = precision, .observe = std::move(observe)}) {
@@ -68,9 +70,9 @@ struct Pass {
   }
   std::vector<double> gradient(int from, int64_t channel, ReluRule rule) {
     const int64_t n = tape.n;
-    Backward backward(plan, from, 0, n);
+    Backward backward(plan, from, {.nodes = {0}}, n);
     one_hot(ctx, backward.seed(n), std::vector<SeedUnit>(size_t(n), {channel, -1, -1}));
-    const ConstView g = backward.run(tape, rule);
+    const ConstView g = backward.run(tape, {.rule = rule});
     std::vector<float> out(size_t(g.shape.count()));
     read_nchw(ctx, g, out.data());
     return {out.begin(), out.end()};
@@ -83,7 +85,7 @@ double distance(const std::vector<double>& a, const std::vector<double>& b) {
   return std::sqrt(difference / norm);
 }
 
-std::vector<int> all_nodes(const Network& net) {
+std::vector<int> all_nodes(const test::Net& net) {
   std::vector<int> all(net.nodes.size());
   std::iota(all.begin(), all.end(), 0);
   return all;
@@ -94,7 +96,7 @@ SWITCHBACK_ON_ALL_DEVICES(Engine);
 
 // Fusion, folding and shared memory change nothing but rounding: against a plan in which every node stands alone.
 TEST_P(Engine, FusedIsUnfused) {
-  const Network net = busy_network();
+  const test::Net net = busy_network();
   const Tensor x = image({2, 3, 13, 11});
   Pass fused(ctx, net, x, {}), alone(ctx, net, x, all_nodes(net));
   const Tensor a = fused.plan.read(net.output()), b = alone.plan.read(net.output());
@@ -104,7 +106,7 @@ TEST_P(Engine, FusedIsUnfused) {
 }
 
 TEST_P(Engine, GradientIsTheDirectionalDerivative) {
-  const Network net = busy_network();
+  const test::Net net = busy_network();
   const Tensor x = image({1, 3, 13, 11});
   for (const char* name : {"softmax", "fc", "join", "lrn"}) {
     const int node = net.find(name);
@@ -129,7 +131,7 @@ TEST_P(Engine, GradientIsTheDirectionalDerivative) {
 
 // Values observed in the middle do not disturb one another, and dropout has its input's value.
 TEST_P(Engine, ObservedValues) {
-  const Network net = busy_network();
+  const test::Net net = busy_network();
   const Tensor x = image({2, 3, 13, 11});
   Pass all(ctx, net, x, all_nodes(net));
   for (size_t node = 0; node < net.nodes.size(); ++node) {
@@ -146,7 +148,7 @@ TEST_P(Engine, ObservedValues) {
 // that is copied, a value that others read too, the same value twice, a concatenation of concatenations. Observing every
 // node keeps all of them apart; on integers not a bit may differ, nor from the CPU.
 TEST_P(Engine, ConcatenationsInPlaceAndNot) {
-  Network net("branches", {1, 3, 12, 12});
+  test::Net net("branches", {1, 3, 12, 12});
   const int stem = net.add("stem", conv2d(3, 16, 3, 1, 1));
   const int relu = net.add("relu", ReLU{});
   const int one = net.add("one", conv2d(16, 8, 1), {relu});
@@ -161,11 +163,7 @@ TEST_P(Engine, ConcatenationsInPlaceAndNot) {
   const int pool = net.add("pool", max_pool2d(2, 2));
   const int last = net.add("last", conv2d(112, 5, 1, 4), {outer});
   net.add("end", Concat{}, {last, pool});
-  random_weights(net, 1);
-  for (Node& node : net.nodes)
-    for (auto& [spec, tensor] : node.parameters())
-      for (int64_t i = 0; i < tensor->count(); ++i) (*tensor)[i] = float((i * 31 + 7) % 5 - 2);
-  net.packed.reset();
+  net.fill([](const Parameter&, int64_t i) { return float((i * 31 + 7) % 5 - 2); });
   Tensor x = image({2, 3, 12, 12});
   for (int64_t i = 0; i < x.count(); ++i) x[i] = std::floor(2 * x[i]);
   ASSERT_EQ(net.shapes({2, 3, 12, 12}).back(), (Shape{2, 38, 3, 3}));
@@ -194,14 +192,14 @@ TEST_P(Engine, ConcatenationsInPlaceAndNot) {
 }
 
 TEST_P(Engine, TapeFileRoundTripWithAClip) {
-  const Network net = busy_network();
+  const test::Net net = busy_network();
   const Tensor x = image({2, 3, 13, 11});
   Pass pass(ctx, net, x, {});
   const std::vector<double> before = pass.gradient(net.output(), 1, kGuided);
   const test::TempFolder folder;
   save_tape(pass.ctx, net, pass.tape, folder / "tape.safetensors");
   const std::vector<uint32_t> other(100, 0x5a5a5a5au);
-  pass.ctx.copy_in(pass.tape.data(net.find("relu6")), other.data(), 400);
+  pass.ctx.copy_in(pass.tape.data(pass.tape.slot(Tape::Kind::gate, net.find("relu6"))), other.data(), 400);
   EXPECT_GT(distance(pass.gradient(net.output(), 1, kGuided), before), 1e-3);
   load_tape(pass.ctx, net, pass.tape, folder / "tape.safetensors");
   EXPECT_EQ(pass.gradient(net.output(), 1, kGuided), before);
@@ -209,7 +207,7 @@ TEST_P(Engine, TapeFileRoundTripWithAClip) {
 
 // A vector that gates a map: the result is a map, in whatever order they stand.
 TEST_P(Engine, MapsTimesVectorsAreMaps) {
-  Network net("gated", {1, 2, 3, 4});
+  test::Net net("gated", {1, 2, 3, 4});
   const int mean = net.add("mean", AdaptiveAvgPool2d{1, 1});
   const int vector = net.add("vector", Flatten{}, {mean});
   net.add("doubled", Add{}, {vector, vector});
@@ -226,19 +224,19 @@ TEST_P(Engine, MapsTimesVectorsAreMaps) {
 }
 
 TEST_P(Engine, BackwardNeedsAPath) {
-  Network net("split", {1, 1, 4, 4});
+  test::Net net("split", {1, 1, 4, 4});
   const int a = net.add("a", conv2d(1, 2, 3, 1, 1), {0}), b = net.add("b", conv2d(1, 2, 3, 1, 1), {0});
   net.add("sum", Add{}, {a, b});
-  random_weights(net, 1);
+  net.weights = random_weights(net, 1);
   const Plan plan(ctx, net, {1, 1, 4, 4}, {.observe = {a, b}});
-  test::expect_error("does not depend on", [&] { Backward(plan, a, b, 1); });
+  test::expect_error("does not depend on", [&] { Backward(plan, a, {.nodes = {b}}, 1); });
   EXPECT_THROW(Plan(ctx, net, {1, 2, 4, 4}, {}), Error);
 }
 
 TEST_P(Engine, Bf16IsNearFp32) {
   if (!device.computes_in(DType::bf16)) GTEST_SKIP() << "no AVX512-BF16 or AMX";
-  Network net = make_network("resnet18", {.divide_channels = 4, .classes = 10});
-  random_weights(net, 5);
+  test::Net net = make_network("resnet18", {.divide_channels = 4, .classes = 10});
+  net.weights = random_weights(net, 5);
   const Tensor x = image({2, 3, 64, 64});
   Pass exact(ctx, net, x, {}), coarse(ctx, net, x, {}, Precision::bf16);
   const Tensor a = exact.plan.read(net.output()), b = coarse.plan.read(net.output());
@@ -249,13 +247,13 @@ TEST_P(Engine, Bf16IsNearFp32) {
 }
 
 TEST_P(Engine, BatchFollowsTheMemoryLimit) {
-  Network net = make_network("vgg11", {.divide_channels = 8, .classes = 10});
-  random_weights(net, 0);
+  test::Net net = make_network("vgg11", {.divide_channels = 8, .classes = 10});
+  net.weights = random_weights(net, 0);
   const Shape item{1, 3, 64, 64};
-  const size_t one = run_bytes(ctx, net, item, {}, 1, 1);
-  EXPECT_EQ(choose_batch(ctx, net, item, {}, 5 * one, 1, 64), 5);
-  EXPECT_EQ(choose_batch(ctx, net, item, {}, 100 * one, 1, 8), 8);
-  EXPECT_THROW(choose_batch(ctx, net, item, {}, one / 2, 1, 8), Error);
+  const size_t one = run_bytes(ctx, net, item, {}, 1);
+  EXPECT_EQ(batch_within(ctx, net, item, {}, 5 * one, 64), 5);
+  EXPECT_EQ(batch_within(ctx, net, item, {}, 100 * one, 8), 8);
+  EXPECT_THROW(batch_within(ctx, net, item, {}, one / 2, 8), Error);
 }
 
 }  // namespace

@@ -7,11 +7,13 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "engine/run/backward.h"
 #include "engine/run/plan.h"
 #include "engine/files/safetensors.h"
 #include "engine/zoo/zoo.h"
 #include "kernels/noise/noise.h"
 #include "kernels/pointwise/pointwise.h"
+#include "tests/support/net.h"
 #include "tests/support/on_device.h"
 #include "tests/support/temp_folder.h"
 
@@ -21,7 +23,7 @@ namespace {
 struct Golden {
   Safetensors file;
   nlohmann::json about;
-  Network network;
+  test::Net network;
 
   explicit Golden(const std::string& name)
       : file(std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/" + name + ".safetensors"),
@@ -32,9 +34,9 @@ struct Golden {
                               .side = about.value("side", int64_t(0))})) {
     const std::string weights = about["weights"];
     if (weights.starts_with("random:"))
-      random_weights(network, std::stoull(weights.substr(7)));
+      network.weights = random_weights(network, std::stoull(weights.substr(7)));
     else
-      load_weights(network, Safetensors(std::string(SWITCHBACK_SOURCE_DIR) + "/weights/" + weights));
+      network.weights = load_weights(network, Safetensors(std::string(SWITCHBACK_SOURCE_DIR) + "/weights/" + weights));
   }
   Shape shape() const {
     const Dims d = file.dims("input");
@@ -87,9 +89,9 @@ struct Pass {
   }
   Tensor map(Plan& p, int from, const std::vector<SeedUnit>& units, ReluRule rule) {
     const int64_t n = int64_t(units.size());
-    Backward backward(p, from, 0, n);
+    Backward backward(p, from, {.nodes = {0}}, n);
     one_hot(ctx, backward.seed(n), units);
-    const ConstView g = backward.run(tape, rule);
+    const ConstView g = backward.run(tape, {.rule = rule});
     Tensor out({n, input.c, input.h, input.w});
     read_nchw(ctx, g, out.data());
     return out;
@@ -204,10 +206,10 @@ TEST_P(NetworkGolden, ManySeedsShareOneTape) {
   std::vector<SeedUnit> all;
   for (int64_t k = 0; k < classes; ++k) all.push_back({k, -1, -1});
   for (const auto& [name, rule] : kRules) {
-    Backward backward(plan, golden.network.output(), 0, classes);
+    Backward backward(plan, golden.network.output(), {.nodes = {0}}, classes);
     one_hot(run.ctx, backward.seed(classes), all);
     Tensor maps({classes, run.input.c, run.input.h, run.input.w});
-    read_nchw(run.ctx, backward.run(run.tape, rule, classes), maps.data());
+    read_nchw(run.ctx, backward.run(run.tape, {.rule = rule, .seeds_per_item = classes}), maps.data());
     double total = 0;
     for (int64_t k = 0; k < classes; ++k) {
       const Tensor one = run.map(plan, golden.network.output(), {{k, -1, -1}}, rule);
@@ -263,14 +265,14 @@ TEST_P(InnerLayers, BackwardStopsAtAnyLayer) {
   const int middle = golden.network.find("layer2.0.relu_1");
   Plan plan = run.plan({middle});
   run.forward(plan, golden.file.load("input"), 0, 1);
-  Backward upper(plan, golden.network.output(), middle, 1), lower(plan, middle, 0, 1);
+  Backward upper(plan, golden.network.output(), {.nodes = {middle}}, 1), lower(plan, middle, {.nodes = {0}}, 1);
   one_hot(run.ctx, upper.seed(1), run.output_units(0, 1));
-  const ConstView at_middle = upper.run(run.tape, kGradient);
+  const ConstView at_middle = upper.run(run.tape);
   const size_t bytes = size_t(at_middle.shape.count()) * sizeof(float);
   const Memory kept = run.ctx.allocate(bytes);  // seeds are written where it lies
   run.ctx.copy(kept.data(), at_middle.data, bytes);
   run.ctx.copy(lower.seed(1).data, kept.data(), bytes);
-  const ConstView at_input = lower.run(run.tape, kGradient);
+  const ConstView at_input = lower.run(run.tape);
   Tensor chained({1, run.input.c, run.input.h, run.input.w});
   read_nchw(run.ctx, at_input, chained.data());
   EXPECT_LT(relative_error(chained, golden.file.load("gradient")), 1e-5);

@@ -12,6 +12,7 @@
 #include "engine/run/plan.h"
 #include "engine/files/safetensors.h"
 #include "tests/support/cli_run.h"
+#include "tests/support/net.h"
 #include "tests/support/npz_read.h"
 #include "tests/support/on_device.h"
 #include "tests/support/temp_folder.h"
@@ -74,7 +75,7 @@ double distance(const std::vector<float>& a, const std::vector<double>& b) {
 
 class Onnx : public test::OnDevice {
  protected:
-  Tensor output(const Network& network, const Tensor& x) {
+  Tensor output(const test::Net& network, const Tensor& x) {
     Plan plan(ctx, network, network.input.with_n(x.dim(0)), {});
     plan.write(x.data(), x.dim(0));
     plan.forward();
@@ -91,7 +92,7 @@ TEST_P(Onnx, OperatorsAreTheReferenceEvaluators) {
     SCOPED_TRACE(name);
     const OnnxNetwork model = read_golden(name);
     const Tensor x = golden().load(name + ".x"), want = golden().load(name + ".y");
-    const Tensor y = output(model.network, x);
+    const Tensor y = output({model.network, model.weights}, x);
     EXPECT_EQ(count(y.dims()), count(want.dims()));
     EXPECT_LT(largest_difference(y.values(), want.values()), 1e-5);
   }
@@ -261,12 +262,12 @@ TEST(OnnxErrors, Tensors) {
 
 // Weights in every type and place that holds them; external ones only in the model's own folder.
 TEST(OnnxTensors, TypesAndPlaces) {
-  const Tensor want = read_golden("conv").network.nodes[1].weight.clone();
+  const Tensor want = read_golden("conv").weights.tensor(1, "weight");
   const auto values = want.values();
   const auto read_with = [&](const TempFolder& folder, const std::function<void(onnx::TensorProto*)>& change) {
     onnx::ModelProto model = model_of("conv");
     change(model.mutable_graph()->mutable_initializer(0));
-    return read_onnx(folder.put("m.onnx", model.SerializeAsString())).network.nodes[1].weight.clone();
+    return read_onnx(folder.put("m.onnx", model.SerializeAsString())).weights.tensor(1, "weight");
   };
   const auto same = [&](const std::function<void(onnx::TensorProto*)>& change) {
     const TempFolder folder;
@@ -405,14 +406,14 @@ TEST_P(PublishedModel, IsItsReference) {
     EXPECT_EQ(model.warnings, std::vector<std::string>{});
     auto reference = test::read_npz_archive(fmt::format("{}/{}.reference.npz", kModels, published.name));
     const Tensor x = reference_input(reference, model.network.input);
-    Plan plan(ctx, model.network, model.network.input, {});
+    Plan plan(ctx, model, model.network.input, {});
     plan.write(x.data(), 1);
     plan.forward();
     const Tensor y = plan.read(model.network.output());
     const NpzArray &want = reference["output"], &slope = reference["gradient"];
     EXPECT_LT(largest_difference(every(8, y, want.dims), want.values), 1e-4);
     const int64_t target = int64_t(reference["target"].values[0]);
-    const Maps maps = gradient(ctx, model.network, x, {"max", "", Score::logit}, model.labels);
+    const Maps maps = gradient(ctx, model, x, {"max", "", Score::logit}, model.labels);
     EXPECT_EQ(maps.explained[0].units[0].channel, target);
     EXPECT_LT(std::abs(maps.explained[0].scores[0] / reference["score"].values[size_t(target)] - 1), 1e-4);
     Tensor g({1, x.dim(1), x.dim(2), x.dim(3)});
@@ -450,7 +451,7 @@ TEST(PublishedModels, KnowThePhotos) {
       as_it_is.resize = Preprocess::Resize::direct;
       return as_it_is;
     }());
-    const Tensor y = logits(ctx, model.network, x);
+    const Tensor y = logits(ctx, model, x);
     const std::vector<double> p = softmax(y.values());
     const size_t best = size_t(std::max_element(p.begin(), p.end()) - p.begin());
     EXPECT_EQ(model.labels[best], row.name);

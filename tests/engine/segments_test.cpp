@@ -5,8 +5,10 @@
 #include <bit>
 #include <cstring>
 
+#include "engine/run/backward.h"
 #include "engine/run/plan.h"
 #include "engine/run/segments.h"
+#include "tests/support/net.h"
 #include "tests/support/random_network.h"
 
 namespace switchback {
@@ -14,8 +16,8 @@ namespace {
 
 // Maps of 4 MB an image at first: clipped gates, a residual, switches of both sizes, a concatenation, gates that run with
 // the whole batch, kept values and kept operands, then a small end.
-Network heavy_network() {
-  Network net("heavy", {1, 3, 256, 256});
+test::Net heavy_network() {
+  test::Net net("heavy", {1, 3, 256, 256});
   net.add("stem", conv2d(3, 16, 3, 1, 1));
   const int relu6 = net.add("relu6", ReLU{6.f});
   net.add("body", conv2d(16, 16, 3, 1, 1));
@@ -35,7 +37,7 @@ Network heavy_network() {
   net.add("pool", AdaptiveAvgPool2d{1, 1});
   net.add("flatten", Flatten{});
   net.add("fc", Linear{8, 3});
-  random_weights(net, 11);
+  net.weights = random_weights(net, 11);
   test::make_whole(net, 1);
   return net;
 }
@@ -53,15 +55,15 @@ struct Pass {
   Context ctx;
   Plan plan;
   Tape tape;
-  Pass(const Network& net, const float* x, int64_t capacity, int64_t n)
+  Pass(const test::Net& net, const float* x, int64_t capacity, int64_t n)
       : plan((ctx.conv = ConvAlgorithm::direct, ctx), net, kItem.with_n(capacity), {}) {
     plan.write(x, n);
     plan.forward(&tape);
   }
   Tensor gradient(ReluRule rule) {
-    Backward backward(plan, plan.network().output(), 0, tape.n);
+    Backward backward(plan, plan.network().output(), {.nodes = {0}}, tape.n);
     one_hot(ctx, backward.seed(tape.n), std::vector<SeedUnit>(size_t(tape.n), {1, -1, -1}));
-    const ConstView g = backward.run(tape, rule);
+    const ConstView g = backward.run(tape, {.rule = rule});
     Tensor out({g.shape.n, g.shape.c, g.shape.h, g.shape.w});
     read_nchw(ctx, g, out.data());
     return out;
@@ -89,7 +91,7 @@ int expect_gates(const Tape& batch, int64_t item, const Tape& alone) {
 }
 
 TEST(Segments, PiecesAreSingleImages) {
-  const Network net = heavy_network();
+  const test::Net net = heavy_network();
   const std::vector<float> x = images();
   for (const int64_t n : {kBatch, kBatch - 2}) {  // a full batch and one that leaves room
     Pass batch(net, x.data(), kBatch, n);
@@ -112,11 +114,11 @@ TEST(Segments, PiecesAreSingleImages) {
 
 // Every step once and in order, few images at a time where maps are large, all of them where they are small; less memory.
 TEST(Segments, FollowTheSizeOfMaps) {
-  const Network net = heavy_network();
+  const test::Net net = heavy_network();
   Context ctx;
   const auto divide = [&](int64_t n) {
     const Plan plan(ctx, net, kItem.with_n(n), {});
-    return cache_segments(net, plan.steps(), plan.shapes(), DType::f32, std::vector<bool>(plan.steps().size(), false));
+    return cache_segments(net, plan.steps(), plan.shapes(), DType::f32, List<bool>(plan.steps().size(), false));
   };
   for (const int64_t n : {int64_t(2), kBatch, int64_t(64)}) {
     int next = 0;
@@ -129,7 +131,7 @@ TEST(Segments, FollowTheSizeOfMaps) {
     }
     EXPECT_EQ(next, int(Plan(ctx, net, kItem.with_n(n), {}).steps().size()));
   }
-  const std::vector<Segment> segments = divide(64);
+  const List<Segment> segments = divide(64);
   EXPECT_LE(segments.front().items, 2);
   EXPECT_EQ(segments.back().items, 64);
   EXPECT_EQ(divide(1).size(), 1u);

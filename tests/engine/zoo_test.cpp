@@ -12,6 +12,7 @@
 
 #include "engine/model.h"
 #include "engine/files/safetensors.h"
+#include "tests/support/net.h"
 #include "tests/support/on_device.h"
 #include "tests/support/temp_folder.h"
 #include "viz/methods/cam.h"
@@ -26,17 +27,17 @@ Tensor wave(Dims dims) {
   return t;
 }
 
-Network small_copy(const char* name, int64_t side = 0) {
-  Network net = make_network(name, {.divide_channels = 16, .classes = 6, .side = side});
-  random_weights(net, 7);
+Net small_copy(const char* name, int64_t side = 0) {
+  Net net = make_network(name, {.divide_channels = 16, .classes = 6, .side = side});
+  net.weights = random_weights(net, 7);
   return net;
 }
 
 // "NAME D0,D1,...\n" of every tensor of a state dict, sorted.
-std::string state_dict_lines(Network& net) {
+std::string state_dict_lines(const Network& net) {
   std::set<std::string> lines;
-  for (Node& node : net.nodes)
-    for (const auto& [spec, tensor] : node.parameters())
+  for (const Node& node : net.nodes)
+    for (const ParameterSpec& spec : parameters(node.layer))
       lines.insert(fmt::format("{}.{} {}\n", node.name, spec.name, fmt::join(spec.dims, ",")));
   std::string text;
   for (const std::string& line : lines) text += line;
@@ -48,7 +49,7 @@ TEST(Zoo, StateDictsHaveTheReferencesNamesAndShapes) {
   const auto wanted = nlohmann::json::parse(file);
   EXPECT_GT(wanted.size(), 20u);
   for (const auto& [model, about] : wanted.items()) {
-    Network net = make_network(model);
+    const Network net = make_network(model);
     const std::string lines = state_dict_lines(net);
     EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), about["tensors"].get<int>()) << model;
     EXPECT_EQ(net.parameter_count(), about["parameters"].get<int64_t>()) << model;
@@ -60,9 +61,9 @@ TEST(Zoo, StateDictsHaveTheReferencesNamesAndShapes) {
 }
 
 TEST(Zoo, DilatedBackbonesKeepTheirMapsAndTheirWeights) {
-  const Network plain = make_network("resnet50"), dilated = make_network("resnet50:dilated=0,1,1");
+  const Net plain = make_network("resnet50"), dilated = make_network("resnet50:dilated=0,1,1");
   EXPECT_EQ(dilated.name, "resnet50:dilated=0,1,1");
-  const auto side = [](const Network& net, const char* node) {
+  const auto side = [](const Net& net, const char* node) {
     return net.shapes(net.input)[size_t(net.find(node))].h;
   };
   for (const auto& [node, strided, kept] : {std::tuple{"layer1.2.relu_2", 56, 56},
@@ -106,20 +107,20 @@ TEST(Zoo, OnlyGoogLeNetPassesOverAuxiliaryHeads) {
   const TempFolder folder;
   const std::string path = folder / "weights.safetensors";
   for (const char* model : {"googlenet", "resnet18"}) {
-    Network net = small_copy(model);
+    Net net = small_copy(model);
     const auto save_with = [&](const std::string& more) {
       std::vector<NamedTensor> list;
       const Tensor surplus = wave({2, 3});
-      for (Node& node : net.nodes)
-        for (auto& [spec, tensor] : node.parameters()) list.emplace_back(node.name + "." + spec.name, *tensor);
+      for (const Parameter& p : net.weights.list())
+        list.emplace_back(net.nodes[p.node].name + "." + p.name, p.dims, net.weights.values(p));
       list.emplace_back(more, surplus);
       write_safetensors(path, list, {});
     };
-    Network loaded = make_network(model, {.divide_channels = 16, .classes = 6});
+    Net loaded = make_network(model, {.divide_channels = 16, .classes = 6});
     save_with("aux1.conv.conv.weight");
     if (std::string(model) == "googlenet") {
-      load_weights(loaded, Safetensors(path));
-      EXPECT_EQ(loaded.nodes.back().weight[5], net.nodes.back().weight[5]);
+      loaded.weights = load_weights(loaded, Safetensors(path));
+      EXPECT_EQ(loaded.weights.values(net.output(), "weight")[5], net.weights.values(net.output(), "weight")[5]);
     } else {
       expect_error("1 surplus: aux1.conv.conv.weight", [&] { load_weights(loaded, Safetensors(path)); });
     }
@@ -152,7 +153,7 @@ TEST_P(ZooMethods, ExactMapsAverageToTheLogits) {
                  {"resnet50", "resnet50:dilated=0,0,1", "squeezenet1_0", "squeezenet1_1", "googlenet", "mobilenet_v2"});
   for (const char* name : names) {
     SCOPED_TRACE(name);
-    const Network net = small_copy(name);
+    const Net net = small_copy(name);
     const int64_t side = device.emulated ? 33 : 64;
     const Tensor x = wave({1, 3, side, side});
     const CamHead head = find_cam_head(net, {1, 3, side, side}).value();
@@ -165,7 +166,7 @@ TEST_P(ZooMethods, ExactMapsAverageToTheLogits) {
     for (const double score : cams.explained[0].scores) largest = std::max(largest, std::abs(score));
     EXPECT_GT(largest, 0) << "all zero proves nothing";
     for (int64_t k = 0; k < 6; ++k) {
-      double mean = head.linear < 0 ? 0 : net.nodes[size_t(head.linear)].bias[k];
+      double mean = head.linear < 0 ? 0 : double(net.weights.values(head.linear, "bias")[size_t(k)]);
       for (int64_t i = 0; i < places; ++i) mean += double(cams.maps[0][k * places + i]) / double(places);
       EXPECT_NEAR(mean, cams.explained[0].scores[size_t(k)], 1e-5 * largest) << "class " << k;
     }
@@ -176,7 +177,7 @@ TEST_P(ZooMethods, ExactMapsAverageToTheLogits) {
 TEST_P(ZooMethods, EtalonsOfNetworksThatGiveMaps) {
   for (const auto& [name, layer] : {std::pair{"autoencoder", "dec2:1:3,4"}, {"context", "ctx_conv4_1:2:9,7"}}) {
     SCOPED_TRACE(name);
-    Network net = small_copy(name);
+    Net net = small_copy(name);
     const int64_t side = std::string(name) == "autoencoder" ? 32 : 18;
     const Tensor x = wave({1, net.input.c, side, side});
     for (const TargetSpec& target : {TargetSpec{"0,2", "", Score::logit}, TargetSpec{"max", layer, Score::logit}}) {

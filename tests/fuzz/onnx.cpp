@@ -12,12 +12,13 @@ namespace {
 // Protocol buffers unfold (an empty node is two bytes and an object of some hundreds), and so do graphs of constants.
 constexpr fuzz::Allowance kAllowance{2000, 1 << 20};
 
-void touch_all(const Network& network) {
+void touch_all(const OnnxNetwork& read) {
+  const Network& network = read.network;
+  fuzz::touch(read.weights.values());
   PROMISED(!network.nodes.empty());
   for (size_t i = 0; i < network.nodes.size(); ++i) {
     const Node& node = network.nodes[i];
     for (const int input : node.inputs) PROMISED(input >= 0 && size_t(input) < i);
-    for (const Tensor* x : {&node.weight, &node.bias, &node.running_mean, &node.running_var}) fuzz::touch(x->values());
     PROMISED(!describe(node.layer).empty());
   }
   PROMISED(network.shapes(network.input).size() == network.nodes.size());
@@ -33,6 +34,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return name;
   }();
   file.put(fuzz::text_of(data, size));
-  fuzz::read_within(kAllowance, size, [&] { touch_all(read_onnx(path).network); });
+  fuzz::read_within(kAllowance, size, [&] { touch_all(read_onnx(path)); });
   return 0;
 }

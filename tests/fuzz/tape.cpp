@@ -1,7 +1,7 @@
-// Tapes of other programs (load_tape of engine/run/plan.h): a safetensors file that has to fit a forward pass.
+// Tapes of other programs (load_tape of engine/run/tape.h): a safetensors file that has to fit a forward pass.
 #include <cstring>
 
-#include "engine/run/plan.h"
+#include "engine/run/tape.h"
 #include "kernels/conv/conv.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -21,11 +21,11 @@ struct Pass {
   Network network;
   Tape tape;
   Pass() {
-    network.nodes.push_back({.name = "x", .layer = Input{}});
-    network.nodes.push_back({.name = "relu", .layer = ReLU{}, .inputs = {0}});
-    network.nodes.push_back({.name = "relu6", .layer = ReLU{6}, .inputs = {1}});
-    network.nodes.push_back({.name = "pool", .layer = MaxPool2d{}, .inputs = {2}});
-    network.nodes.push_back({.name = "largest", .layer = GlobalMaxPool{}, .inputs = {3}});
+    network.nodes.push_back({"x", Input{}, {}});
+    network.nodes.push_back({"relu", ReLU{}, {0}});
+    network.nodes.push_back({"relu6", ReLU{6}, {1}});
+    network.nodes.push_back({"pool", MaxPool2d{}, {2}});
+    network.nodes.push_back({"largest", GlobalMaxPool{}, {3}});
     const Shape map{2, 33, 2, 2}, one{2, 33, 1, 1};
     const size_t gates = size_t(gate_words(map)) * sizeof(uint32_t);
     add(Tape::Kind::gate, 1, map, gates, 4, kNoClip);
@@ -52,7 +52,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   fuzz::read_within(kAllowance, size, [&] {
     load_tape(pass.ctx, pass.network, pass.tape, file.path());
     for (const Tape::Slot& slot : pass.tape.slots)
-      fuzz::touch(std::span(static_cast<const std::byte*>(pass.tape.data(slot.node)), slot.bytes));
+      fuzz::touch(std::span(reinterpret_cast<const std::byte*>(pass.tape.data(slot)), slot.bytes));
   });
   return 0;
 }

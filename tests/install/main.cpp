@@ -7,14 +7,14 @@ using namespace switchback;
 
 int main(int, char** arguments) try {
   const std::string weights = arguments[1];
-  Network network = make_network("lenet");
-  load_weights(network, Safetensors(weights + "/lenet.safetensors"));
+  const Network network = make_network("lenet");
+  const Model lenet{network, load_weights(network, Safetensors(weights + "/lenet.safetensors"))};
 
   Context context;
   const Tensor x = preprocess(load_image(weights + "/samples/digit_7.png"), lenet_preprocess());  // [1,1,28,28]
   GradientOptions options;
   options.rule = kGuided;
-  const Maps maps = gradient(context, network, x, TargetSpec{}, {}, options);  // values: [1,1,1,28,28]
+  const Maps maps = gradient(context, lenet, x, TargetSpec{}, {}, options);  // values: [1,1,1,28,28]
 
   const Explained& digit = maps.explained[0];
   std::printf("switchback %s reads %d with probability %.4f\n", kVersion, int(digit.units[0].channel),

@@ -12,6 +12,7 @@
 
 #include "kernels/device/device_ops.h"
 #include "tests/support/cli_run.h"
+#include "tests/support/net.h"
 #include "tests/support/on_device.h"
 #include "tests/support/temp_folder.h"
 #include "tools/bench/sweep.h"
@@ -294,8 +295,8 @@ TEST_P(GpuGemm, DifferencesAreCounted) {
 }
 
 // Two convolutions, gated, one with a pool behind it and the other beside a skip: all that is fused into a product.
-Network fused() {
-  Network net("fused", {1, 16, 6, 6});
+Net fused() {
+  Net net("fused", {1, 16, 6, 6});
   net.add("conv1", conv2d(16, 40, 3, 1, 1));
   net.add("relu1", ReLU{});
   const int pool = net.add("pool", max_pool2d(2, 2));
@@ -309,8 +310,8 @@ Network fused() {
 
 // A map by each kernel for every product that it fits.
 TEST_P(GpuGemm, TablesChangeNoBitOfAMap) {
-  Network net = fused();
-  random_weights(net, 4);
+  Net net = fused();
+  net.weights = random_weights(net, 4);
   Tensor x({2, 16, 6, 6});
   for (int64_t i = 0; i < x.count(); ++i) x[i] = std::sin(0.7f * float(i));
   GradientOptions options;
@@ -338,8 +339,8 @@ TEST_P(GpuGemm, TablesChangeNoBitOfAMap) {
 
 // --- the sweep
 
-Network tiny() {
-  Network net("tiny", {1, 16, 4, 4});
+Net tiny() {
+  Net net("tiny", {1, 16, 4, 4});
   net.add("first", conv2d(16, 24, 3, 1, 1));
   net.add("second", conv2d(24, 24, 3, 1, 1));
   net.add("third", conv2d(24, 24, 3, 1, 1));
@@ -349,9 +350,7 @@ Network tiny() {
 }
 
 std::vector<SweepLayer> tiny_layers() {
-  std::vector<Network> networks;
-  networks.push_back(tiny());
-  return sweep_layers(networks);
+  return sweep_layers({tiny()});
 }
 
 SweepOptions little() {

@@ -5,11 +5,13 @@
 #include <cmath>
 #include <cstring>
 
+#include "engine/run/backward.h"
 #include "engine/run/recording.h"
 #include "engine/files/safetensors.h"
 #include "engine/zoo/zoo.h"
 #include "kernels/emulator/emulated.h"
 #include "kernels/noise/noise.h"
+#include "tests/support/net.h"
 #include "tests/support/on_device.h"
 #include "tests/support/temp_folder.h"
 #include "viz/methods/gradient.h"
@@ -34,9 +36,9 @@ Tensor wave(Dims dims) {
   return t;
 }
 
-Network lenet() {
-  Network net = make_network("lenet");
-  random_weights(net, 2);
+Net lenet() {
+  Net net = make_network("lenet");
+  net.weights = random_weights(net, 2);
   return net;
 }
 
@@ -57,7 +59,7 @@ void expect_same_bits(const Tensor& a, const Tensor& b) {
 
 // Replayed steps, steps launched one by one, and batches of any size add up the same maps; the CPU's differ by rounding.
 TEST_P(GpuEngine, SmoothGradRecordedAndNot) {
-  const Network net = lenet();
+  const Net net = lenet();
   const Tensor x = wave({2, 1, 28, 28});
   SmoothGradOptions options;
   options.samples = 11;
@@ -74,9 +76,9 @@ TEST_P(GpuEngine, SmoothGradRecordedAndNot) {
 
 // All ten rows of LeNet's Jacobian: one graph of at most 12 kernels, replayed with another image.
 TEST_P(GpuEngine, JacobianOfLenetIsOneGraph) {
-  const Network net = lenet();
+  const Net net = lenet();
   Plan plan(ctx, net, {1, 1, 28, 28}, {});
-  Backward backward(plan, net.output(), 0, 10);
+  Backward backward(plan, net.output(), {.nodes = {0}}, 10);
   Tape tape;
   std::vector<SeedUnit> units;
   for (int64_t k = 0; k < 10; ++k) units.push_back({k});
@@ -88,7 +90,7 @@ TEST_P(GpuEngine, JacobianOfLenetIsOneGraph) {
       nchw_to_nhwc(ctx, input.as<float>(), plan.input(1));
       plan.forward(&tape);
       one_hot(ctx, backward.seed(10), units);
-      nhwc_to_nchw(ctx, backward.run(tape, kGradient, 10), output.as<float>());
+      nhwc_to_nchw(ctx, backward.run(tape, {.seeds_per_item = 10}), output.as<float>());
     });
     Tensor rows({10, 1, 28, 28});
     ctx.copy_out(rows.data(), output.data(), output.size());
@@ -111,7 +113,7 @@ TEST_P(GpuEngine, JacobianOfLenetIsOneGraph) {
 
 // A recording follows the memory it was made on: when a larger plan has moved the arena, it is made anew.
 TEST_P(GpuEngine, RecordingsAreMadeAnewWhenMemoryMoves) {
-  const Network net = lenet();
+  const Net net = lenet();
   Plan small(ctx, net, {1, 1, 28, 28}, {}), large(ctx, net, {64, 1, 28, 28}, {});
   const Tensor x = wave({64, 1, 28, 28});
   const Memory input = ctx.allocate(784 * sizeof(float));
@@ -135,8 +137,8 @@ TEST_P(GpuEngine, RecordingsAreMadeAnewWhenMemoryMoves) {
 
 // Every precision stays within what its rounding allows: half an ulp of each value and product through 18 layers.
 TEST_P(GpuEngine, PrecisionsAreNearFp32) {
-  Network net = make_network("resnet18", {.divide_channels = 8, .classes = 10});
-  random_weights(net, 5);
+  Net net = make_network("resnet18", {.divide_channels = 8, .classes = 10});
+  net.weights = random_weights(net, 5);
   const Tensor x = wave({2, 3, 64, 64});
   ctx.conv = ConvAlgorithm::gemm;
   const auto logits = [&](Precision precision) {
@@ -160,8 +162,8 @@ TEST_P(GpuEngine, PrecisionsAreNearFp32) {
 
 // `automatic` may take either library's product, by the clock, but a shape's choice is made once and holds.
 TEST_P(GpuEngine, AutomaticChoosesOnce) {
-  Network net = make_network("resnet18", {.divide_channels = 8, .classes = 10});
-  random_weights(net, 5);
+  Net net = make_network("resnet18", {.divide_channels = 8, .classes = 10});
+  net.weights = random_weights(net, 5);
   const Tensor x = wave({2, 3, 64, 64});
   SmoothGradOptions options;
   options.samples = options.batch = 3;
@@ -177,7 +179,7 @@ TEST_P(GpuEngine, AutomaticChoosesOnce) {
 
 // CPU and GPU agree on the tape of a network with fused pools, bit for bit where all is exact.
 TEST_P(GpuEngine, FusedPoolsLeaveTheSameTape) {
-  Network net("pools", {1, 3, 16, 16});
+  Net net("pools", {1, 3, 16, 16});
   net.add("conv1", conv2d(3, 8, 3, 1, 1));
   net.add("relu1", ReLU{});
   net.add("pool1", max_pool2d(2, 2));
@@ -189,11 +191,7 @@ TEST_P(GpuEngine, FusedPoolsLeaveTheSameTape) {
   net.add("pool3", max_pool2d(4, 4));
   net.add("flatten", Flatten{});
   net.add("fc", Linear{64, 4});
-  random_weights(net, 1);
-  for (Node& node : net.nodes)
-    for (auto& [spec, tensor] : node.parameters())
-      for (int64_t i = 0; i < tensor->count(); ++i) (*tensor)[i] = float((i * 31 + 7) % 5 - 2);
-  net.packed.reset();
+  net.fill([](const Parameter&, int64_t i) { return float((i * 31 + 7) % 5 - 2); });
   Tensor x({3, 3, 16, 16});
   for (int64_t i = 0; i < x.count(); ++i) x[i] = float((i * 7919 + 13) % 7 - 3);
   const TempFolder folder;
@@ -222,7 +220,6 @@ class EmulatedLimits : public testing::Test {
 };
 
 TEST_F(EmulatedLimits, OutOfMemoryMakesTheBatchSmaller) {
-  const Network net = lenet();
   const Tensor x = wave({1, 1, 28, 28});
   SmoothGradOptions options;
   options.samples = 64;
@@ -230,13 +227,13 @@ TEST_F(EmulatedLimits, OutOfMemoryMakesTheBatchSmaller) {
   Tensor want;
   {
     Context ctx(emulated_ops()->open(0));
-    const Maps maps = smoothgrad(ctx, net, x, {"3", "", Score::logit}, {}, options);
+    const Maps maps = smoothgrad(ctx, lenet(), x, {"3", "", Score::logit}, {}, options);
     EXPECT_EQ(maps.batch, 64);
     want = maps.values.clone();
   }
-  net.packed.reset();
+  const Net net = lenet();
   Context ctx(emulated_ops()->open(0));
-  const size_t one = run_bytes(ctx, net, {1, 1, 28, 28}, {}, 1, 1);
+  const size_t one = run_bytes(ctx, net, {1, 1, 28, 28}, {}, 1);
   const size_t used = size_t(1) << 30, left = ctx.gpu->ops->free_memory(*ctx.gpu);
   set_emulator_memory(used - left + 24 * one + (size_t(2) << 20));  // weights and sums, and room for a few images
   const Maps maps = smoothgrad(ctx, net, x, {"3", "", Score::logit}, {}, options);
@@ -246,7 +243,7 @@ TEST_F(EmulatedLimits, OutOfMemoryMakesTheBatchSmaller) {
 }
 
 TEST_F(EmulatedLimits, NoRoomForOneImage) {
-  const Network net = lenet();
+  const Net net = lenet();
   Context ctx(emulated_ops()->open(0));
   const size_t left = ctx.gpu->ops->free_memory(*ctx.gpu);
   set_emulator_memory((size_t(1) << 30) - left + 4096);

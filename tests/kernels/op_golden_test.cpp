@@ -43,7 +43,7 @@ void run_conv(OpRun& run, const Golden& g) {
 void run_linear(OpRun& run, const Golden& g) {
   const Nchw x = g.map("x"), dy = g.map("dy");
   const std::vector<float> w = g.values("w"), b = g.values("b");
-  const LinearWeights weights{{x.shape.c, dy.shape.c, !b.empty()}, w.data(), b.empty() ? nullptr : b.data(), {}};
+  const LinearWeights weights{{x.shape.c, dy.shape.c, !b.empty()}, w.data(), b.empty() ? nullptr : b.data()};
   const Activation y = run.output(dy.shape, kF32), dx = run.output(x.shape, kF32);
   switchback::linear_forward(run.ctx, weights, run.input(x, kF32), y);
   switchback::linear_backward_data(run.ctx, weights, run.input(dy, kF32), dx);

@@ -45,7 +45,7 @@ Data make_data(OpRun& run, const Case& c, bool integers, DType dtype) {
 }
 
 LinearWeights weights_of(const Case& c, const Data& d) {
-  return {{c.in, c.out, c.bias}, d.weight.data(), d.bias.empty() ? nullptr : d.bias.data(), {}};
+  return {{c.in, c.out, c.bias}, d.weight.data(), d.bias.empty() ? nullptr : d.bias.data()};
 }
 
 void check_both_directions(OpRun& run, const Case& c, DType dtype, bool integers) {
@@ -109,7 +109,7 @@ void check_batch_splits(OpRun& run, const Case& c, DType dtype) {
 
 void check_errors(OpRun& run) {
   const std::vector<float> w(12, 1.f);
-  const LinearWeights weights{{3, 4, false}, w.data(), nullptr, {}};
+  const LinearWeights weights{{3, 4, false}, w.data(), nullptr};
   const auto forward = [&](Shape x, Shape y) {
     switchback::linear_forward(run.ctx, weights, run.input(Nchw(x, 1), DType::f32), run.output(y, DType::f32));
   };

@@ -97,7 +97,7 @@ const std::vector<Op>& ops() {
       {"linear",
        [](OpRun& run, Shape s, DType t, const BackwardEpilogue& e, View out) {
          const std::vector<float> w = run.integers(8 * s.c, 3);
-         const LinearWeights weights{{s.c, 8, false}, w.data(), nullptr, {}};
+         const LinearWeights weights{{s.c, 8, false}, w.data(), nullptr};
          linear_backward_data(run.ctx, weights, zeros(run, {s.n, 8, 1, 1}, t), out, e);
        },
        [](Shape s) { return s.h * s.w == 1; }},
@@ -232,7 +232,7 @@ const std::vector<ForwardOp>& forward_ops() {
       {"linear",
        [](OpRun& run, Shape s, DType t, const Epilogue& e, View out) {
          const std::vector<float> w = run.integers(8 * s.c, 3);
-         const LinearWeights weights{{8, s.c, false}, w.data(), nullptr, {}};
+         const LinearWeights weights{{8, s.c, false}, w.data(), nullptr};
          linear_forward(run.ctx, weights, zeros(run, {s.n, 8, 1, 1}, t), out, e);
        },
        [](Shape s) { return s.h * s.w == 1; }},

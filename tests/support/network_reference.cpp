@@ -1,3 +1,4 @@
+#include "tests/support/net.h"
 #include "tests/support/network_reference.h"
 
 #include <cmath>
@@ -5,7 +6,15 @@
 namespace switchback::test {
 namespace {
 
-std::vector<float> values_of(const Tensor& t) { return {t.values().begin(), t.values().end()}; }
+// A node's parameters.
+struct Values {
+  const Weights& weights;
+  int node;
+  std::vector<float> operator[](const char* name) const {
+    const std::span<const float> v = weights.values(node, name);
+    return {v.begin(), v.end()};
+  }
+};
 
 Nchw with_shape(Nchw x, Shape shape) {
   x.shape = shape;
@@ -18,11 +27,12 @@ Nchw each(Nchw x, F f) {
   return x;
 }
 
-Nchw batch_norm(const BatchNorm2d& l, const Node& node, Nchw x) {
+Nchw batch_norm(const BatchNorm2d& l, const Values& of, Nchw x) {
+  const std::vector<float> weight = of["weight"], bias = of["bias"], mean = of["running_mean"], variance = of["running_var"];
   for (size_t i = 0; i < x.v.size(); ++i) {
-    const int64_t c = int64_t(i) / (x.shape.h * x.shape.w) % x.shape.c;
-    const double deviation = std::sqrt(double(node.running_var[c]) + double(l.eps));
-    x.v[i] = (x.v[i] - double(node.running_mean[c])) / deviation * double(node.weight[c]) + double(node.bias[c]);
+    const size_t c = i / size_t(x.shape.h * x.shape.w) % size_t(x.shape.c);
+    const double deviation = std::sqrt(double(variance[c]) + double(l.eps));
+    x.v[i] = (x.v[i] - double(mean[c])) / deviation * double(weight[c]) + double(bias[c]);
   }
   return x;
 }
@@ -49,35 +59,35 @@ Nchw constant_of(const BinaryConstant& l) {
   return constant;
 }
 
-std::vector<double> slopes_of(const Tensor& weight) { return {weight.values().begin(), weight.values().end()}; }
+std::vector<double> slopes_of(const std::vector<float>& weight) { return {weight.begin(), weight.end()}; }
 
-Nchw value_of(const Node& node, const std::vector<const Nchw*>& inputs) {
+Nchw value_of(const Layer& layer, const Values& of, const std::vector<const Nchw*>& inputs) {
   const Nchw& x = *inputs[0];
   Gates unused;
   return std::visit(
       overloaded{
           [&](const Input&) { return x; },
           [&](const Dropout&) { return x; },
-          [&](const Conv2d& l) { return conv_forward(l, x, values_of(node.weight), values_of(node.bias), {}).value; },
+          [&](const Conv2d& l) { return conv_forward(l, x, of["weight"], of["bias"], {}).value; },
           [&](const ConvTranspose2d& l) {
-            return apply(linear_map(l, x.shape, values_of(node.weight), values_of(node.bias), {}), x).value;
+            return apply(linear_map(l, x.shape, of["weight"], of["bias"], {}), x).value;
           },
           [&](const Linear& l) {
-            return linear_forward(x, values_of(node.weight), values_of(node.bias), l.out_features).value;
+            return linear_forward(x, of["weight"], of["bias"], l.out_features).value;
           },
           [&](const MaxPool2d& l) { return max_pool_forward(l, x).value; },
           [&](const GlobalMaxPool&) { return max_pool_forward(whole_map_pool(x.shape), x).value; },
           [&](const AvgPool2d& l) { return avg_pool_forward(l, x).value; },
           [&](const AdaptiveAvgPool2d& l) { return adaptive_forward(l, x).value; },
           [&](const ReLU& l) { return each(x, [&](double v) { return v < 0 ? 0 : v > l.clip ? double(l.clip) : v; }); },
-          [&](const BatchNorm2d& l) { return batch_norm(l, node, x); },
+          [&](const BatchNorm2d& l) { return batch_norm(l, of, x); },
           [&](const LocalResponseNorm& l) { return lrn_forward(l, x).value; },
           [&](const Softmax&) { return softmax_forward(x).value; },
           [&](const Flatten&) { return with_shape(x, {x.shape.n, x.shape.item(), 1, 1}); },
           [&](const Add&) { return binary_forward(BinaryFunction::add, x, *inputs[1]).value; },
           [&](const Concat&) { return concatenated(inputs); },
           [&](const LeakyReLU& l) { return slope_forward({double(l.slope)}, x, &unused).value; },
-          [&](const PReLU&) { return slope_forward(slopes_of(node.weight), x, &unused).value; },
+          [&](const PReLU&) { return slope_forward(slopes_of(of["weight"]), x, &unused).value; },
           [&](const Clip& l) { return ramp_forward(1, 0, l.min, l.max, x).y.value; },
           [&](const Hardsigmoid& l) { return ramp_forward(l.alpha, l.beta, 0, 1, x).y.value; },
           [&](const Smooth& l) { return smooth_forward(l.function, x).value; },
@@ -88,24 +98,24 @@ Nchw value_of(const Node& node, const std::vector<const Nchw*>& inputs) {
           },
           [&](const auto& l) { return apply(linear_map(l, x.shape), x).value; },
       },
-      node.layer);
+      layer);
 }
 
 }  // namespace
 
-std::vector<Nchw> evaluate(const Network& network, const Nchw& x) {
+std::vector<Nchw> evaluate(const Net& network, const Nchw& x) {
   std::vector<Nchw> values;
   values.reserve(network.nodes.size());
   for (const Node& node : network.nodes) {
     std::vector<const Nchw*> inputs;
     for (int i : node.inputs) inputs.push_back(&values[size_t(i)]);
     if (inputs.empty()) inputs.push_back(&x);
-    values.push_back(value_of(node, inputs));
+    values.push_back(value_of(node.layer, {network.weights, int(values.size())}, inputs));
   }
   return values;
 }
 
-Nchw numeric_gradient(const Network& network, const Nchw& x, int node, int64_t channel, double step) {
+Nchw numeric_gradient(const Net& network, const Nchw& x, int node, int64_t channel, double step) {
   Nchw gradient(x.shape), moved = x;
   const auto score = [&] {
     const Nchw y = evaluate(network, moved)[size_t(node)];

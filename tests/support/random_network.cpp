@@ -1,3 +1,4 @@
+#include "tests/support/net.h"
 #include "tests/support/random_network.h"
 
 #include <fmt/format.h>
@@ -19,7 +20,7 @@ class Builder {
     net_ = Network("random", {1, o_.input.c, h, w});
   }
 
-  Network build() {
+  Net build() {
     conv(3, 1);  // a stem: from here on there are channels to group and to concatenate
     end_of_conv();
     for (block_ = 1; block_ <= o_.blocks; ++block_) add_block();
@@ -217,27 +218,24 @@ class Builder {
 
   RandomNetworkOptions o_;
   std::mt19937_64 rng_;
-  Network net_;
+  Net net_;
   int at_ = 0, block_ = 0;
 };
 
 }  // namespace
 
-Network random_network(uint64_t seed, const RandomNetworkOptions& options) {
-  Network network = Builder(seed, options).build();
-  random_weights(network, seed);
+Net random_network(uint64_t seed, const RandomNetworkOptions& options) {
+  Net network = Builder(seed, options).build();
+  network.weights = random_weights(network, seed);
   return network;
 }
 
-void make_whole(Network& net, int64_t range) {
+void make_whole(Net& net, int64_t range) {
   std::mt19937_64 rng(1);
-  for (Node& node : net.nodes)
-    for (auto& [spec, tensor] : node.parameters())
-      for (float& v : tensor->values()) v = float(int64_t(rng() % uint64_t(2 * range + 1)) - range);
-  net.packed.reset();
+  net.fill([&](const Parameter&, int64_t) { return float(int64_t(rng() % uint64_t(2 * range + 1)) - range); });
 }
 
-Tensor random_input(const Network& network, uint64_t seed, int64_t n) {
+Tensor random_input(const Net& network, uint64_t seed, int64_t n) {
   std::mt19937_64 rng(seed * 0x9e3779b97f4a7c15u + 7);
   Tensor x({n, network.input.c, network.input.h, network.input.w});
   for (float& v : x.values()) v = float(double(rng() >> 40) / double(1 << 23) - 1.0);

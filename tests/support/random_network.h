@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "engine/network.h"
+#include "tests/support/net.h"
 
 namespace switchback::test {
 
@@ -22,12 +23,12 @@ struct RandomNetworkOptions {
 
 // The same network for the same seed on every machine. Its node names say what they are ("b2.conv", "b3.add"); every
 // ReLU gates some units on usual inputs (values of about 1), and clips are low enough that some saturate.
-Network random_network(uint64_t seed, const RandomNetworkOptions& options = {});
+Net random_network(uint64_t seed, const RandomNetworkOptions& options = {});
 
 // Makes all weights and biases whole numbers in [-range, range]: with whole inputs, every sum is exact.
-void make_whole(Network& net, int64_t range);
+void make_whole(Net& net, int64_t range);
 
 // An input for it: values in [-1, 1), another image for another seed. [n,C,H,W]
-Tensor random_input(const Network& network, uint64_t seed, int64_t n = 1);
+Tensor random_input(const Net& network, uint64_t seed, int64_t n = 1);
 
 }  // namespace switchback::test

@@ -8,6 +8,7 @@
 #include "engine/files/npy.h"
 #include "engine/zoo/zoo.h"
 #include "tests/support/cli_run.h"
+#include "tests/support/net.h"
 #include "tests/support/temp_folder.h"
 #include "viz/methods/plane.h"
 
@@ -79,8 +80,8 @@ TEST(CliRegions, OfThePlane) {
   const auto d = succeed_json({"regions", "--plane", "--model", "mlp:2-6-2", "--weights", "random:1", "random:2", "--points",
                           folder / "points.npy", "--range", "-1,1", "--json", "-o", folder / "out"});
   ASSERT_EQ(d["networks"].size(), 2u);
-  Network net = make_network("mlp:2-6-2");
-  random_weights(net, 2);
+  Net net = make_network("mlp:2-6-2");
+  net.weights = random_weights(net, 2);
   EXPECT_EQ(d["networks"][1]["regions"], plane_map(net, {}).regions.size());
   EXPECT_EQ(d["networks"][1]["layers"][0]["regions"], plane_map(net, {}).regions.size());
   EXPECT_LE(d["networks"][1]["regions_with_points"].get<int>(), 3);

@@ -1,5 +1,6 @@
 // Class activation maps: against PyTorch in float64 (tests/golden/cams.py), against the papers' equations computed
 // naively from values and gradients, by the identities that tie them together, and which networks have which.
+#include "engine/run/backward.h"
 #include "viz/methods/cam.h"
 
 #include <gtest/gtest.h>
@@ -15,6 +16,7 @@
 #include "engine/files/safetensors.h"
 #include "engine/zoo/zoo.h"
 #include "tests/support/cli_run.h"
+#include "tests/support/net.h"
 #include "tests/support/on_device.h"
 #include "tests/support/temp_folder.h"
 #include "viz/methods/inspect.h"
@@ -47,8 +49,8 @@ void expect_near(std::span<const float> got, std::span<const float> want, double
 }
 
 // Pooled maps weighed by a linear layer, with what may stand in between. Values of `maps` are of both signs.
-Network gap_network(const Layer& pool, bool conv_classifier = false, const Layer& flatten = Flatten{}) {
-  Network net("gap", {1, 2, 9, 7});
+Net gap_network(const Layer& pool, bool conv_classifier = false, const Layer& flatten = Flatten{}) {
+  Net net("gap", {1, 2, 9, 7});
   net.add("stem", conv2d(2, 4, 3, 2, 1));  // [4,5,4]
   net.add("relu", ReLU{});
   net.add("maps", conv2d(4, 6, 3, 1, 1));
@@ -59,25 +61,25 @@ Network gap_network(const Layer& pool, bool conv_classifier = false, const Layer
   net.add("fc", conv_classifier ? Layer{conv2d(6, 5, 1)} : Layer{Linear{6, 5, true}});
   if (conv_classifier) net.add("flatten", Flatten{});
   net.add("softmax", Softmax{});
-  random_weights(net, 5);
+  net.weights = random_weights(net, 5);
   return net;
 }
 
 const AvgPool2d kWholeMap{.kernel_h = 5, .kernel_w = 4, .stride_h = 1, .stride_w = 1};
 
 // One map for each class, pooled: Zhang's head, and SqueezeNet's.
-Network class_map_network(const Layer& pool) {
-  Network net("class maps", {1, 2, 9, 7});
+Net class_map_network(const Layer& pool) {
+  Net net("class maps", {1, 2, 9, 7});
   net.add("stem", conv2d(2, 4, 3, 2, 1));
   net.add("classes", conv2d(4, 5, 3, 1, 1));
   net.add("relu", ReLU{});
   net.add("pool", pool);
   net.add("flatten", Flatten{});
-  random_weights(net, 6);
+  net.weights = random_weights(net, 6);
   return net;
 }
 
-Cams cams_of(Context& ctx, const Network& net, const Tensor& x, const std::string& target, CamMethod method,
+Cams cams_of(Context& ctx, const Net& net, const Tensor& x, const std::string& target, CamMethod method,
              std::vector<int> layers = {}, Score score = Score::logit, int64_t batch = 0) {
   CamOptions options;
   options.method = method;
@@ -99,7 +101,7 @@ class CamGolden : public testing::TestWithParam<GoldenRow> {
   const std::string model = GetParam().model;
   Safetensors maps{kGolden + "cams.safetensors"}, base{kGolden + model + ".safetensors"};
   json about = json::parse(maps.metadata().at("cams"))[model], facts = json::parse(base.metadata().at("golden"));
-  Network network = make_network(facts["model"].get<std::string>(),
+  Net network = make_network(facts["model"].get<std::string>(),
                                  {.divide_channels = facts["divide_channels"], .classes = facts["classes"]});
   std::string targets = fmt::format("{},{}", about["targets"][0].get<int>(), about["targets"][1].get<int>());
   std::vector<int> layers;
@@ -107,9 +109,9 @@ class CamGolden : public testing::TestWithParam<GoldenRow> {
   void SetUp() override {
     const std::string weights = facts["weights"];
     if (weights.starts_with("random:"))
-      random_weights(network, std::stoull(weights.substr(7)));
+      network.weights = random_weights(network, std::stoull(weights.substr(7)));
     else
-      load_weights(network, Safetensors(std::string(SWITCHBACK_SOURCE_DIR) + "/weights/" + weights));
+      network.weights = load_weights(network, Safetensors(std::string(SWITCHBACK_SOURCE_DIR) + "/weights/" + weights));
     for (const json& layer : about["layers"]) layers.push_back(network.find(layer.get<std::string>()));
   }
   // Compares all that is stored of a method: where Grad-CAM's ReLU left nothing, nothing is.
@@ -180,7 +182,7 @@ INSTANTIATE_TEST_SUITE_P(Zoo, CamGolden, testing::ValuesIn(golden_rows()), [](co
 struct Naive {
   Tensor a, g;  // [1,C,h,w]
   double score;
-  Naive(Context& ctx, const Network& net, const Tensor& x, int layer, Unit unit, Score kind) {
+  Naive(Context& ctx, const Net& net, const Tensor& x, int layer, Unit unit, Score kind) {
     Plan plan(ctx, net, {1, x.dim(1), x.dim(2), x.dim(3)}, {.observe = {layer, unit.node}});
     Tape tape;
     plan.write(x.data(), 1);
@@ -188,9 +190,9 @@ struct Naive {
     a = plan.read(layer);
     const Tensor values = plan.read(unit.node);
     score = score_of(unit, kind, values);
-    Backward backward(plan, unit.node, layer, 1);
+    Backward backward(plan, unit.node, {.nodes = {layer}}, 1);
     write_seeds(ctx, {&unit, 1}, kind, values, 1, backward.seed(1));
-    const ConstView view = backward.run(tape, kGradient);
+    const ConstView view = backward.run(tape);
     g = Tensor(a.dims());
     read_nchw(ctx, view, g.data());
   }
@@ -212,7 +214,7 @@ class CamEquations : public OnDevice {};
 SWITCHBACK_ON_ALL_DEVICES(CamEquations);
 
 TEST_P(CamEquations, GradCam) {
-  const Network net = gap_network(AdaptiveAvgPool2d{});
+  const Net net = gap_network(AdaptiveAvgPool2d{});
   const Tensor x = wave({1, 2, 9, 7});
   for (const char* layer : {"relu", "maps", "stem", "x"})
     for (const Score score : {Score::logit, Score::probability, Score::nll}) {
@@ -235,7 +237,7 @@ TEST_P(CamEquations, GradCam) {
 
 // The closed form with Y = exp(S) written out: all three derivatives carry exp(S), and only ∂Y/∂A keeps it.
 TEST_P(CamEquations, GradCamPlusPlus) {
-  const Network net = gap_network(AdaptiveAvgPool2d{});
+  const Net net = gap_network(AdaptiveAvgPool2d{});
   const Tensor x = wave({1, 2, 9, 7});
   for (const char* layer : {"relu", "maps"}) {
     const int node = net.find(layer);
@@ -257,7 +259,7 @@ TEST_P(CamEquations, GradCamPlusPlus) {
 }
 
 TEST_P(CamEquations, GuidedIsTheProductWithGuidedBackpropagation) {
-  const Network net = gap_network(AdaptiveAvgPool2d{});
+  const Net net = gap_network(AdaptiveAvgPool2d{});
   const Tensor x = wave({2, 2, 9, 7});
   GradientOptions guided;
   guided.rule = kGuided;
@@ -277,7 +279,7 @@ TEST_P(CamEquations, GuidedIsTheProductWithGuidedBackpropagation) {
 
 // Without its bias a logit is the mean of its map; and Grad-CAM is then ReLU(M_c / places).
 TEST_P(CamEquations, ExactMapsAddUpToTheLogit) {
-  for (const Network& net :
+  for (const Net& net :
        {gap_network(AdaptiveAvgPool2d{}), gap_network(kWholeMap), gap_network(AdaptiveAvgPool2d{}, true),
         gap_network(Reduce{.h = true, .w = true}, false, Reshape{.c = 6})}) {
     const Tensor x = wave({2, 2, 9, 7});
@@ -286,7 +288,7 @@ TEST_P(CamEquations, ExactMapsAddUpToTheLogit) {
     EXPECT_EQ(cams.layers, std::vector{net.find("maps")});
     EXPECT_FALSE(cams.from_zero);
     const Tensor logits = activations(ctx, net, x, logit_node(net));
-    const Tensor& bias = net.nodes[size_t(net.find("fc"))].bias;
+    const Tensor bias = net.weights.tensor(net.find("fc"), "bias");
     const Cams gradients = cams_of(ctx, net, x, "all", CamMethod::gradcam, {net.find("maps")});
     std::vector<float> positive;
     for (int64_t m = 0; m < 10; ++m) {
@@ -305,7 +307,7 @@ TEST_P(CamEquations, ExactMapsAddUpToTheLogit) {
 TEST_P(CamEquations, MapsOfTheClassesThemselves) {
   for (const Layer& pool : {Layer{AdaptiveAvgPool2d{}}, Layer{kWholeMap}, Layer{GlobalMaxPool{}},
                             Layer{MaxPool2d{.kernel_h = 5, .kernel_w = 4, .stride_h = 1, .stride_w = 1}}}) {
-    const Network net = class_map_network(pool);
+    const Net net = class_map_network(pool);
     const Tensor x = wave({2, 2, 9, 7});
     const Cams cams = cams_of(ctx, net, x, "3,0", CamMethod::cam);
     EXPECT_EQ(cams.layers, std::vector{net.find("relu")});
@@ -319,7 +321,7 @@ TEST_P(CamEquations, MapsOfTheClassesThemselves) {
 }
 
 TEST_P(CamEquations, BatchesAndTargetsDoNotChangeAMap) {
-  const Network net = gap_network(AdaptiveAvgPool2d{});
+  const Net net = gap_network(AdaptiveAvgPool2d{});
   const Tensor x = wave({3, 2, 9, 7});
   const std::vector<int> layers = {net.find("relu"), net.find("stem")};
   for (const CamMethod method :
@@ -347,7 +349,7 @@ TEST_P(CamEquations, BatchesAndTargetsDoNotChangeAMap) {
 
 TEST(Cam, LayersTogether) {
   Context ctx;
-  const Network net = gap_network(AdaptiveAvgPool2d{});
+  const Net net = gap_network(AdaptiveAvgPool2d{});
   const std::vector<int> layers = {net.find("stem"), net.find("maps")};
   const Cams cams = cams_of(ctx, net, wave({1, 2, 9, 7}), "all", CamMethod::gradcam, layers);
   const Tensor large = enlarged_maps(cams, 9, 7);
@@ -391,7 +393,7 @@ TEST(Cam, HeadsAndLastMapsOfTheZoo) {
   const std::map<std::string, std::string> linear = {{"googlenet", "fc"}, {"mobilenet_v2", "classifier.1"}};
   const std::set<std::string> class_maps = {"squeezenet1_0", "squeezenet1_1", "encoder_decoder"};
   for (const auto& [model, layer] : last) {
-    const Network net = make_network(model);
+    const Net net = make_network(model);
     EXPECT_EQ(net.nodes[size_t(last_map_node(net, net.input))].name, layer) << model;
     const std::optional<CamHead> head = find_cam_head(net, net.input);
     const bool exact = std::string(model).starts_with("resne") || linear.contains(model) || class_maps.contains(model);
@@ -415,21 +417,22 @@ TEST(Cam, HeadsThatAreNone) {
   EXPECT_FALSE(find_cam_head(gap_network(GlobalMaxPool{}), {1, 2, 9, 7}));
   EXPECT_TRUE(find_cam_head(class_map_network(maximum), {1, 2, 9, 7}));
   EXPECT_TRUE(find_cam_head(gap_network(Reduce{.h = true, .w = true, .mean = false}), {1, 2, 9, 7}));
-  Network two = gap_network(AdaptiveAvgPool2d{});  // two linear layers
-  two.nodes.pop_back();
+  const Net one = gap_network(AdaptiveAvgPool2d{});
+  Net two("two linear layers", one.input);
+  for (int i = 1; i + 1 < one.nodes.count(); ++i) two.add(one.nodes[i].name, one.nodes[i].layer, one.nodes[i].inputs);
   two.add("fc2", Linear{5, 5, true});
   EXPECT_FALSE(find_cam_head(two, {1, 2, 9, 7}));
 }
 
 TEST(Cam, WrongUse) {
   Context ctx;
-  const Network lenet = [] {
-    Network net = make_network("lenet");
-    random_weights(net, 1);
+  const Net lenet = [] {
+    Net net = make_network("lenet");
+    net.weights = random_weights(net, 1);
     return net;
   }();
   const Tensor digit = wave({1, 1, 28, 28}), x = wave({1, 2, 9, 7});
-  const Network gap = gap_network(AdaptiveAvgPool2d{});
+  const Net gap = gap_network(AdaptiveAvgPool2d{});
   const auto expect_usage = [](const std::string& what, const std::string& hint, auto&& body) {
     try {
       body();
@@ -451,10 +454,10 @@ TEST(Cam, WrongUse) {
   expect_usage("one layer", "gradcam", [&] {
     cams_of(ctx, lenet, digit, "max", CamMethod::guided_gradcam, {lenet.find("relu2"), lenet.find("relu1")});
   });
-  Network convolutions("maps out", {1, 2, 9, 7});
+  Net convolutions("maps out", {1, 2, 9, 7});
   convolutions.add("conv", conv2d(2, 3, 3, 1, 1));
   convolutions.add("classes", conv2d(3, 4, 3, 1, 1));
-  random_weights(convolutions, 1);
+  convolutions.weights = random_weights(convolutions, 1);
   expect_usage("made of maps", "--layer", [&] { cams_of(ctx, convolutions, x, "1", CamMethod::gradcam); });
   EXPECT_EQ(cams_of(ctx, convolutions, x, "1", CamMethod::gradcam, {1}).maps[0].dims(), (Dims{1, 1, 9, 7}));
 }

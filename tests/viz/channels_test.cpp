@@ -12,6 +12,7 @@
 #include "tests/support/cli_run.h"
 #include "engine/files/npy.h"
 #include "engine/zoo/zoo.h"
+#include "tests/support/net.h"
 #include "tests/support/on_device.h"
 #include "tests/support/temp_folder.h"
 #include "viz/pictures/grid.h"
@@ -93,31 +94,28 @@ TEST(Fill, BoxesAreCutAtTheBorder) {
 // ---- channel means
 
 // A convolution with whole weights and a ReLU: on whole pixels every sum is exact.
-Network whole_numbers() {
-  Network net("whole", {1, 2, 5, 6});
+Net whole_numbers() {
+  Net net("whole", {1, 2, 5, 6});
   net.add("conv", conv2d(2, 4, 3, 1, 1));
   net.add("relu", ReLU{});
-  random_weights(net, 1);
-  Node& conv = net.nodes[1];
-  for (int64_t i = 0; i < conv.weight.count(); ++i) conv.weight[i] = float((i * 7 + i / 5) % 5 - 2);
-  for (int64_t i = 0; i < 4; ++i) conv.bias[i] = float(i - 1);
+  net.fill([](const Parameter& p, int64_t i) { return p.name == "bias" ? float(i - 1) : float((i * 7 + i / 5) % 5 - 2); });
   return net;
 }
 
 // The values of conv for one image [2,5,6], [4,5,6].
-std::vector<double> naive_conv(const Network& net, const float* x) {
-  const Node& conv = net.nodes[1];
+std::vector<double> naive_conv(const Net& net, const float* x) {
+  const Tensor weight = net.weights.tensor(1, "weight"), bias = net.weights.tensor(1, "bias");
   std::vector<double> out;
   for (int64_t o = 0; o < 4; ++o)
     for (int64_t r = 0; r < 5; ++r)
       for (int64_t q = 0; q < 6; ++q) {
-        double sum = conv.bias[o];
+        double sum = bias[o];
         for (int64_t c = 0; c < 2; ++c)
           for (int64_t i = 0; i < 3; ++i)
             for (int64_t j = 0; j < 3; ++j) {
               const int64_t y = r + i - 1, z = q + j - 1;
               if (y < 0 || y >= 5 || z < 0 || z >= 6) continue;
-              sum += double(conv.weight[((o * 2 + c) * 3 + i) * 3 + j]) * double(x[(c * 5 + y) * 6 + z]);
+              sum += double(weight[((o * 2 + c) * 3 + i) * 3 + j]) * double(x[(c * 5 + y) * 6 + z]);
             }
         out.push_back(sum);
       }
@@ -128,7 +126,7 @@ class VizChannels : public OnDevice {};
 SWITCHBACK_ON_ALL_DEVICES(VizChannels);
 
 TEST_P(VizChannels, MeansOfImagesAndOccludedCopiesAreExact) {
-  const Network net = whole_numbers();
+  const Net net = whole_numbers();
   ctx.conv = ConvAlgorithm::direct;  // Winograd's fractions would round
   Tensor x({2, 2, 5, 6});
   for (int64_t i = 0; i < x.count(); ++i) x[i] = float((i * 5) % 11 - 4);
@@ -159,8 +157,8 @@ TEST_P(VizChannels, MeansOfImagesAndOccludedCopiesAreExact) {
 }
 
 TEST_P(VizChannels, BatchesDoNotChangeThem) {
-  Network net = make_network("lenet");
-  random_weights(net, 2);
+  Net net = make_network("lenet");
+  net.weights = random_weights(net, 2);
   const Tensor x = wave({2, 1, 28, 28});
   ChannelOptions options;
   options.boxes = {{4, 4, 8, 8}, {10, 12, 6, 9}};
@@ -202,8 +200,8 @@ TEST(Channels, RanksSharesAndAverages) {
 }
 
 TEST(Channels, ValuesBeforeTheReluAreKnown) {
-  const Network lenet = make_network("lenet"), resnet = make_network("resnet18");
-  const auto names = [](const Network& net, const std::string& node) {
+  const Net lenet = make_network("lenet"), resnet = make_network("resnet18");
+  const auto names = [](const Net& net, const std::string& node) {
     std::vector<std::string> out;
     for (int i : nodes_to_relu(net, net.find(node))) out.push_back(net.nodes[size_t(i)].name);
     return out;

@@ -15,6 +15,7 @@
 #include "engine/files/npz.h"
 #include "engine/zoo/zoo.h"
 #include "tests/support/cli_run.h"
+#include "tests/support/net.h"
 #include "tests/support/on_device.h"
 #include "tests/support/temp_folder.h"
 #include "viz/methods/gradient.h"
@@ -178,8 +179,8 @@ TEST(Npz, MisuseIsFound) {
 // --- Values and gradients --------------------------------------------------------------------------------------------
 
 // Branches that join, a value with three readers, dropouts that share memory or stand alone, a branch to nowhere.
-Network branching_network(bool with_relus) {
-  Network net("branching", {1, 2, 8, 7});
+Net branching_network(bool with_relus) {
+  Net net("branching", {1, 2, 8, 7});
   const int stem = net.add("stem", conv2d(2, 4, 3, 1, 1));
   net.add("bn", BatchNorm2d{4});
   const int relu = with_relus ? net.add("relu", ReLU{}) : net.output();
@@ -196,11 +197,11 @@ Network branching_network(bool with_relus) {
   net.add("flatten", Flatten{});
   net.add("fc", Linear{8, 5, true});
   net.add("softmax", Softmax{});
-  random_weights(net, 3);
+  net.weights = random_weights(net, 3);
   return net;
 }
 
-std::map<std::string, Tensor> gradients_of(NodeDump& dump, const Network& net, const Tensor& x, int64_t c, Score score,
+std::map<std::string, Tensor> gradients_of(NodeDump& dump, const Net& net, const Tensor& x, int64_t c, Score score,
                                            const std::vector<int>& nodes) {
   dump.forward(x.data());
   const Tensor values = dump.value(logit_node(net));
@@ -214,40 +215,17 @@ std::map<std::string, Tensor> gradients_of(NodeDump& dump, const Network& net, c
   return all;
 }
 
-std::vector<int> all_nodes(const Network& net) {
+std::vector<int> all_nodes(const Net& net) {
   std::vector<int> nodes;
   for (size_t i = 0; i < net.nodes.size(); ++i) nodes.push_back(int(i));
   return nodes;
-}
-
-TEST(Dump, Bottlenecks) {
-  const Network net = branching_network(true);
-  const std::vector<int> next = next_bottlenecks(net, logit_node(net));
-  const auto expect = [&](const char* node, const char* behind) {
-    const int got = next[size_t(net.find(node))];
-    EXPECT_EQ(got < 0 ? "" : net.nodes[size_t(got)].name, behind) << node;
-  };
-  for (const auto& [node, behind] : std::map<const char*, const char*>{{"x", "stem"},
-                                                                       {"stem", "concat"},
-                                                                       {"bn", "relu"},
-                                                                       {"relu", "add"},
-                                                                       {"body", "add"},
-                                                                       {"drop", "add"},
-                                                                       {"add", "relu2"},
-                                                                       {"relu2", "concat"},
-                                                                       {"side", "concat"},
-                                                                       {"concat", "pool"},
-                                                                       {"nowhere", ""},
-                                                                       {"fc", "fc"},
-                                                                       {"softmax", ""}})
-    expect(node, behind);
 }
 
 class DumpNodes : public OnDevice {};
 SWITCHBACK_ON_ALL_DEVICES(DumpNodes);
 
 TEST_P(DumpNodes, ValuesAreThoseOfEachLayer) {
-  const Network net = branching_network(true);
+  const Net net = branching_network(true);
   const Tensor x = wave({1, 2, 8, 7});
   NodeDump dump(ctx, net, {1, 2, 8, 7}, Precision::fp32, false);
   dump.forward(x.data());
@@ -262,7 +240,7 @@ TEST_P(DumpNodes, ValuesAreThoseOfEachLayer) {
 
 // One pass from the output to each node alone gives the same.
 TEST_P(DumpNodes, GradientsAreThoseOfOnePassEach) {
-  const Network net = branching_network(true);
+  const Net net = branching_network(true);
   const Tensor x = wave({1, 2, 8, 7});
   NodeDump dump(ctx, net, {1, 2, 8, 7}, Precision::fp32, true);
   Plan plan(ctx, net, {1, 2, 8, 7}, {.observe = all_nodes(net)});
@@ -275,10 +253,10 @@ TEST_P(DumpNodes, GradientsAreThoseOfOnePassEach) {
       plan.forward(&tape);
       const Unit unit{logit_node(net), 2};
       const Tensor values = plan.read(unit.node);
-      Backward backward(plan, unit.node, net.find(name), 1);
+      Backward backward(plan, unit.node, {.nodes = {net.find(name)}}, 1);
       write_seeds(ctx, {&unit, 1}, score, values, 1, backward.seed(1));
       Tensor want(plan.dims(net.find(name)));
-      read_nchw(ctx, backward.run(tape, kGradient), want.data());
+      read_nchw(ctx, backward.run(tape), want.data());
       expect_near(g, want, 1e-6, name);
     }
     const Maps map = gradient(ctx, net, x, {"2", "", score}, {});
@@ -289,14 +267,14 @@ TEST_P(DumpNodes, GradientsAreThoseOfOnePassEach) {
 }
 
 TEST_P(DumpNodes, DropoutsThatShareTheirMemory) {
-  const Network net = branching_network(true);
+  const Net net = branching_network(true);
   NodeDump dump(ctx, net, {1, 2, 8, 7}, Precision::fp32, true);
   for (int node : all_nodes(net))
     EXPECT_EQ(dump.shares_gradient(node), net.nodes[size_t(node)].name == "drop") << net.nodes[size_t(node)].name;
 }
 
 TEST_P(DumpNodes, ChosenNodesOnly) {
-  const Network net = branching_network(true);
+  const Net net = branching_network(true);
   const Tensor x = wave({1, 2, 8, 7});
   NodeDump dump(ctx, net, {1, 2, 8, 7}, Precision::fp32, true);
   const auto all = gradients_of(dump, net, x, 1, Score::logit, all_nodes(net));
@@ -309,15 +287,15 @@ TEST_P(DumpNodes, ChosenNodesOnly) {
 // The score's derivative by a bias is the sum of the gradient over that channel's places. Without ReLUs and with an
 // average instead of the maximum the score is linear in each bias: differences are exact but for rounding.
 TEST_P(DumpNodes, GradientsAgainstFiniteDifferencesOfBiases) {
-  Network net = branching_network(false);
-  net.nodes[size_t(net.find("pool"))].layer = AvgPool2d{};
+  Net net = branching_network(false);
+  net.nodes.edit(net.find("pool")).layer = AvgPool2d{};
   const Tensor x = wave({1, 2, 8, 7});
   NodeDump dump(ctx, net, {1, 2, 8, 7}, Precision::fp32, true);
   const auto all = gradients_of(dump, net, x, 4, Score::logit, all_nodes(net));
   const auto score = [&](const std::string& name, int64_t channel, float step) {
-    Network moved = branching_network(false);
-    moved.nodes[size_t(moved.find("pool"))].layer = AvgPool2d{};
-    moved.nodes[size_t(moved.find(name))].bias[channel] += step;
+    Net moved = branching_network(false);
+    moved.nodes.edit(moved.find("pool")).layer = AvgPool2d{};
+    moved.weights.edit(moved.find(name), "bias")[size_t(channel)] += step;
     return double(activations(ctx, moved, x, logit_node(moved))[4]);
   };
   for (const std::string name : {"stem", "bn", "body", "side", "fc"}) {
@@ -341,7 +319,7 @@ TEST(CliDump, ActivationsAndGradientsOfABatch) {
   const json d =
       succeed_json({"dump", "--model", "lenet", "--backward", "--target", "7", "--json", "-o", folder / "out", input});
   const auto arrays = read_npz(folder / "out/x.dump.npz");
-  const Network net = make_network("lenet");
+  const Net net = make_network("lenet");
   EXPECT_EQ(arrays.size(), 2 * net.nodes.size());
   const json& file = d["inputs"][1]["files"][0];
   EXPECT_EQ(file["path"], folder / "out/x.dump.npz");

@@ -9,6 +9,7 @@
 
 #include "engine/files/safetensors.h"
 #include "engine/zoo/zoo.h"
+#include "tests/support/net.h"
 #include "tests/support/on_device.h"
 #include "tests/support/random_network.h"
 #include "tests/support/temp_folder.h"
@@ -63,7 +64,7 @@ SWITCHBACK_ON_ALL_DEVICES(Etalon);
 struct Golden {
   Safetensors file;
   nlohmann::json about;
-  Network network;
+  Net network;
   explicit Golden(const std::string& name)
       : file(std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/" + name + ".safetensors"),
         about(nlohmann::json::parse(file.metadata().at("golden"))),
@@ -71,9 +72,9 @@ struct Golden {
                              {.divide_channels = about["divide_channels"], .classes = about["classes"]})) {
     const std::string weights = about["weights"];
     if (weights.starts_with("random:"))
-      random_weights(network, std::stoull(weights.substr(7)));
+      network.weights = random_weights(network, std::stoull(weights.substr(7)));
     else
-      load_weights(network, Safetensors(std::string(SWITCHBACK_SOURCE_DIR) + "/weights/" + weights));
+      network.weights = load_weights(network, Safetensors(std::string(SWITCHBACK_SOURCE_DIR) + "/weights/" + weights));
   }
 };
 
@@ -116,8 +117,8 @@ TEST_P(Etalon, EveryZooNetworkKeepsTheIdentityOrIsRefused) {
   for (const ZooEntry& entry : zoo()) {
     if (device.emulated && std::string(entry.name) != "mlp") continue;
     SCOPED_TRACE(entry.name);
-    Network net = make_network(entry.name, {.divide_channels = 8});
-    random_weights(net, 5);
+    Net net = make_network(entry.name, {.divide_channels = 8});
+    net.weights = random_weights(net, 5);
     TargetSpec spec{"0", "", Score::logit};
     try {
       check_piecewise_affine(net, logit_node(net));
@@ -134,8 +135,8 @@ TEST_P(Etalon, EveryZooNetworkKeepsTheIdentityOrIsRefused) {
 // --- A network with every bias, gate and join, in full ---------------------------------------------------------------
 
 // As tests/golden/make_etalons.py has it.
-Network mixed_network(uint64_t seed) {
-  Network net("mixed", {1, 3, 14, 13});
+Net mixed_network(uint64_t seed) {
+  Net net("mixed", {1, 3, 14, 13});
   net.add("stem", conv2d(3, 8, 3, 1, 1));
   net.add("stem_bn", BatchNorm2d{8});
   net.add("relu_clipped", ReLU{0.75f});
@@ -158,14 +159,14 @@ Network mixed_network(uint64_t seed) {
   net.add("fc1", Linear{490, 20});
   net.add("relu_last", ReLU{});
   net.add("fc2", Linear{20, 5});
-  random_weights(net, seed);
+  net.weights = random_weights(net, seed);
   return net;
 }
 
 TEST_P(Etalon, WholeJacobianAndOffsetAgainstPyTorch) {
   const Safetensors file(std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/etalons.safetensors");
   const auto about = nlohmann::json::parse(file.metadata().at("golden"));
-  const Network net = mixed_network(about["seed"]);
+  const Net net = mixed_network(about["seed"]);
   const Tensor x = file.load("input");
   const TargetSpec all{"all", "", Score::logit};
   const auto& u = about["unit"];
@@ -202,7 +203,7 @@ RandomNetworkOptions sizes(bool emulated) {
 
 TEST_P(Etalon, RandomGraphsKeepTheIdentity) {
   for (uint64_t seed = 0; seed < (device.emulated ? 5 : 30); ++seed) {
-    const Network net = random_network(seed, sizes(device.emulated));
+    const Net net = random_network(seed, sizes(device.emulated));
     const EtalonMaps all = etalons(ctx, net, random_input(net, seed, 2), {"all", "", Score::logit}, {});
     expect_identity(all, fmt::format("random network {}", seed));
     if (HasFailure()) return;
@@ -214,7 +215,7 @@ TEST_P(Etalon, RareLayersKeepTheIdentity) {
   RandomNetworkOptions options = sizes(device.emulated);
   options.rare_layers = true;
   for (uint64_t seed = 300; seed < (device.emulated ? 308 : 340); ++seed) {
-    const Network net = random_network(seed, options);
+    const Net net = random_network(seed, options);
     const EtalonMaps all = etalons(ctx, net, random_input(net, seed, 2), {"all", "", Score::logit}, {});
     expect_identity(all, fmt::format("random network {}", seed));
     if (HasFailure()) return;
@@ -226,7 +227,7 @@ TEST_P(Etalon, CoordinateAlgorithmAgrees) {
     SCOPED_TRACE(seed);
     RandomNetworkOptions options = sizes(device.emulated);
     options.rare_layers = seed % 2 == 1;
-    const Network net = random_network(seed, options);
+    const Net net = random_network(seed, options);
     const Tensor x = random_input(net, seed);
     const TargetSpec spec{"all", "", Score::logit};
     const EtalonMaps single = etalons(ctx, net, x, spec, {}), coordinate = etalons(ctx, net, x, spec, {}, with_algorithm(kCoordinate));
@@ -241,7 +242,7 @@ TEST_P(Etalon, CoordinateAlgorithmAgrees) {
 }
 
 TEST_P(Etalon, CoordinateAlgorithmOnHiddenUnitsInAnyBatch) {
-  const Network net = random_network(7, sizes(device.emulated));
+  const Net net = random_network(7, sizes(device.emulated));
   const Tensor x = random_input(net, 7);
   for (const char* layer : {"b0.conv:1:2,3", "b0.conv:1", "b0.conv:all"}) {
     const TargetSpec spec{"max", layer, Score::logit};
@@ -255,7 +256,7 @@ TEST_P(Etalon, CoordinateAlgorithmOnHiddenUnitsInAnyBatch) {
 }
 
 // Nodes of a network whose units have places.
-std::vector<int> nodes_with_places(const Network& net) {
+std::vector<int> nodes_with_places(const Net& net) {
   std::vector<int> nodes;
   const std::vector<Shape> shapes = net.shapes(net.input);
   for (size_t i = 1; i < net.nodes.size(); ++i)
@@ -271,7 +272,7 @@ TEST_P(Etalon, ReceptiveFieldsGiveTheSameEtalons) {
     RandomNetworkOptions small = sizes(device.emulated);
     if (!device.emulated && seed % 2) small.strides = false, small.blocks = 5;
     small.rare_layers = seed % 3 == 0;
-    const Network net = random_network(seed, small);
+    const Net net = random_network(seed, small);
     const std::vector<int> nodes = nodes_with_places(net);
     const std::string name = net.nodes[size_t(nodes[seed % nodes.size()])].name;
     SCOPED_TRACE(fmt::format("network {} {}", seed, name));
@@ -293,7 +294,7 @@ TEST_P(Etalon, ReceptiveFieldsGiveTheSameEtalons) {
 
 // All channels at one place, and each at its own strongest place: other ways to fill a pass.
 TEST_P(Etalon, ReceptiveFieldsOfManyChannels) {
-  const Network net = mixed_network(3);
+  const Net net = mixed_network(3);
   const Tensor x = random_input(net, 3, 2);
   for (const char* layer : {"body:all:2,4", "relu_added:all:max", "dilated:3:all", "side:all:0,0"}) {
     const TargetSpec spec{"max", layer, Score::logit};
@@ -311,9 +312,9 @@ TEST_P(Etalon, ReceptiveFieldsOfManyChannels) {
 // A unit early in a network of padded convolutions has a small field; the engine must not run the rest.
 TEST(EtalonFields, AreAsSmallAsTheyCanBe) {
   Context ctx;
-  Network net = make_network("vgg16");
+  Net net = make_network("vgg16");
   const int node = net.find("features.14");  // conv3_3: 40x40 pixels, at every 4th
-  random_weights(net, 1);
+  net.weights = random_weights(net, 1);
   const Plan plan(ctx, net, {1, 3, 224, 224}, {.observe = {0, node}, .tape = true, .given = {0}});
   const auto box = [&](int64_t row, int64_t column) { return receptive_field(plan, node, row, column).boxes[0]; };
   EXPECT_EQ(box(28, 30), (FieldBox{94, 102, 40, 40}));
@@ -325,7 +326,7 @@ TEST(EtalonFields, AreAsSmallAsTheyCanBe) {
 // --- Batches, memory, what is refused --------------------------------------------------------------------------------
 
 TEST_P(Etalon, BatchesDoNotChangeABit) {
-  const Network net = random_network(11, sizes(device.emulated));
+  const Net net = random_network(11, sizes(device.emulated));
   const Tensor x = random_input(net, 11, 3);
   const TargetSpec spec{"all", "", Score::logit};
   const EtalonMaps all = etalons(ctx, net, x, spec, {});
@@ -339,14 +340,14 @@ TEST_P(Etalon, BatchesDoNotChangeABit) {
 }
 
 TEST_P(Etalon, MemoryBoundsWhatRunsAtOnce) {
-  const Network net = mixed_network(1);
+  const Net net = mixed_network(1);
   const TargetSpec spec{"all", "", Score::logit};
   EtalonOptions options;
   const Etalons most(ctx, net, net.input, spec, {}, options, 4);
   EXPECT_EQ(most.seeds(), 5);
   EXPECT_EQ(most.batch(), 4);
   const Plan plan(ctx, net, net.input, {});
-  const size_t one = plan.tape_bytes() + std::max(plan.arena_bytes(), Backward(plan, net.output(), 0, 1).arena_bytes());
+  const size_t one = plan.tape_bytes() + std::max(plan.arena_bytes(), Backward(plan, net.output(), {.nodes = {0}}, 1).arena_bytes());
   options.memory = 4 * one;
   const Etalons fewer(ctx, net, net.input, spec, {}, options, 4);
   EXPECT_EQ(fewer.batch(), 1);
@@ -358,7 +359,7 @@ TEST_P(Etalon, MemoryBoundsWhatRunsAtOnce) {
 // The offset is never taken from the output: with the gates of another image the identity must fail.
 TEST_P(Etalon, TheResidualIsARealCheck) {
   const TempFolder folder;
-  const Network net = mixed_network(2);
+  const Net net = mixed_network(2);
   const Tensor x = random_input(net, 1), other = random_input(net, 2);
   Plan plan(ctx, net, net.input, {});
   Tape tape;
@@ -377,14 +378,14 @@ TEST_P(Etalon, TheResidualIsARealCheck) {
 
 TEST(EtalonRefusal, NamesTheLayerAndTheWayOut) {
   Context ctx;
-  Network net("smooth", {1, 3, 8, 8});
+  Net net("smooth", {1, 3, 8, 8});
   net.add("conv", conv2d(3, 4, 3, 1, 1));
   net.add("relu", ReLU{});
   net.add("lrn", LocalResponseNorm{});
   net.add("flatten", Flatten{});
   net.add("fc", Linear{256, 3});
   net.add("softmax", Softmax{});
-  random_weights(net, 1);
+  net.weights = random_weights(net, 1);
   const auto run = [&](const TargetSpec& spec) { return etalons(ctx, net, random_input(net, 1), spec, {}); };
   try {
     run({"all", "", Score::logit});

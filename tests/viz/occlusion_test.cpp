@@ -12,6 +12,7 @@
 
 #include "engine/run/patches.h"
 #include "engine/zoo/zoo.h"
+#include "tests/support/net.h"
 #include "tests/support/on_device.h"
 #include "tests/support/random_network.h"
 #include "viz/methods/inspect.h"
@@ -23,14 +24,14 @@ using Algorithm = OcclusionOptions::Algorithm;
 
 class VizOcclusion : public OnDevice {
  protected:
-  OcclusionMaps run(const Network& net, const Tensor& x, const TargetSpec& target, OcclusionOptions options,
+  OcclusionMaps run(const Net& net, const Tensor& x, const TargetSpec& target, OcclusionOptions options,
                     Algorithm how) {
     options.algorithm = how;
     return occlusion(ctx, net, x, target, {}, options);
   }
 
   // Both algorithms' maps differ by rounding only, relative to the scores. Returns the largest value of the map.
-  double expect_agreement(const Network& net, const Tensor& x, const TargetSpec& target,
+  double expect_agreement(const Net& net, const Tensor& x, const TargetSpec& target,
                           const OcclusionOptions& options, double tolerance = 2e-5) {
     const OcclusionMaps fast = run(net, x, target, options, Algorithm::incremental);
     const OcclusionMaps full = run(net, x, target, options, Algorithm::full);
@@ -46,7 +47,7 @@ class VizOcclusion : public OnDevice {
     return largest;
   }
   // Maps of two images: in runs of other sizes, and of one image by itself.
-  void expect_same_bits_in_any_batch(const Network& net, OcclusionOptions options) {
+  void expect_same_bits_in_any_batch(const Net& net, OcclusionOptions options) {
     const Tensor x = random_input(net, 5, 2);
     for (const Algorithm how : {Algorithm::incremental, Algorithm::full}) {
       options.batch = 0;
@@ -64,7 +65,7 @@ class VizOcclusion : public OnDevice {
     }
   }
   // Both algorithms on all outputs: the maps, which must be equal bit by bit.
-  OcclusionMaps expect_same_bits(const Network& net, const Tensor& x, const OcclusionOptions& options) {
+  OcclusionMaps expect_same_bits(const Net& net, const Tensor& x, const OcclusionOptions& options) {
     const OcclusionMaps fast = run(net, x, {"all", "", Score::logit}, options, Algorithm::incremental);
     OcclusionMaps full = run(net, x, {"all", "", Score::logit}, options, Algorithm::full);
     EXPECT_EQ(std::memcmp(fast.values.data(), full.values.data(), size_t(full.values.count()) * sizeof(float)), 0);
@@ -94,7 +95,7 @@ Fill filled(Fill::Kind kind, float value = 0) {
 }
 
 TEST_P(VizOcclusion, ExactOnWholeNumbers) {
-  Network net("exact", {1, 2, 17, 15});
+  Net net("exact", {1, 2, 17, 15});
   net.add("conv1", conv2d(2, 4, 3, 1, 1));
   const int relu1 = net.add("relu1", ReLU{});
   net.add("pool1", max_pool2d(3, 2, 1));
@@ -111,7 +112,7 @@ TEST_P(VizOcclusion, ExactOnWholeNumbers) {
   const Shape map = net.shapes(net.input).back();
   net.add("flatten", Flatten{});
   net.add("fc", Linear{map.item(), 4, true});
-  random_weights(net, 1);
+  net.weights = random_weights(net, 1);
   test::make_whole(net, 1);
   Tensor x({2, 2, 17, 15});
   for (int64_t i = 0; i < x.count(); ++i) x[i] = float(i * 7919 % 7 - 3);
@@ -139,7 +140,7 @@ std::vector<Box> large_boxes(Shape image) {
 }
 
 TEST_P(VizOcclusion, ExactOnWholeNumbersWithRareLayers) {
-  Network net("exact", {1, 2, 15, 13});
+  Net net("exact", {1, 2, 15, 13});
   const int conv1 = net.add("conv1", conv2d(2, 6, 3, 1, 1));
   net.add("leaky", LeakyReLU{2.f});
   net.add("shuffle", ChannelShuffle{3});
@@ -164,7 +165,7 @@ TEST_P(VizOcclusion, ExactOnWholeNumbersWithRareLayers) {
   const Shape map = net.shapes(net.input).back();
   net.add("flatten", Flatten{});
   net.add("fc", Linear{map.item(), 4, true});
-  random_weights(net, 1);
+  net.weights = random_weights(net, 1);
   test::make_whole(net, 1);
   Tensor x({1, 2, 15, 13});
   for (int64_t i = 0; i < x.count(); ++i) x[i] = float(i * 7919 % 7 - 3);
@@ -185,18 +186,18 @@ TEST_P(VizOcclusion, ExactOnWholeNumbersWithRareLayers) {
 // Layers that the random networks lack or seldom have, each between two convolutions.
 struct PatchedLayer {
   const char* name;
-  std::function<void(Network&)> add;  // behind a convolution of 8 channels; its last node is "layer"
+  std::function<void(Net&)> add;  // behind a convolution of 8 channels; its last node is "layer"
 };
 const std::vector<PatchedLayer>& patched_layers() {
-  const auto one = [](Layer layer) { return [layer](Network& net) { net.add("layer", layer); }; };
+  const auto one = [](Layer layer) { return [layer](Net& net) { net.add("layer", layer); }; };
   const auto two = [](Layer first, Layer layer) {
-    return [=](Network& net) {
+    return [=](Net& net) {
       net.add("first", first);
       net.add("layer", layer);
     };
   };
   const auto binary = [](BinaryFunction function, Layer other) {  // of a map and what `other` makes of it
-    return [=](Network& net) {
+    return [=](Net& net) {
       const int x = net.output(), y = net.add("other", other);
       net.add("layer", Binary{function}, {x, y});
     };
@@ -204,7 +205,7 @@ const std::vector<PatchedLayer>& patched_layers() {
   const auto constant = [](BinaryFunction function, Shape shape, bool reversed) {
     BinaryConstant c{.function = function, .values = {}, .shape = shape, .reversed = reversed};
     for (int64_t i = 0; i < shape.item(); ++i) c.values.push_back(0.25f * float(i % 7 + 1));
-    return [c](Network& net) { net.add("layer", c); };
+    return [c](Net& net) { net.add("layer", c); };
   };
   const auto transposed = [](int64_t kernel, int64_t stride, int64_t pad, int64_t output_pad, int64_t dilation,
                               int64_t groups) {
@@ -237,7 +238,7 @@ const std::vector<PatchedLayer>& patched_layers() {
       {"subtracted", constant(F::sub, {1, 8, 1, 1}, true)},
       {"plus_a_map", constant(F::add, {1, 8, 16, 15}, false)},
       {"minus_a_map", constant(F::sub, {1, 1, 16, 15}, false)},
-      {"one_over", [](Network& net) {
+      {"one_over", [](Net& net) {
          net.add("first", Smooth{SmoothFunction::sigmoid});
          net.add("layer", by_scalar(F::div, 0.5f, true));
        }},
@@ -254,7 +255,7 @@ const std::vector<PatchedLayer>& patched_layers() {
       {"transposed_k2_s3", one(transposed(2, 3, 0, 0, 1, 1))},
       {"transposed_dilated", one(transposed(2, 2, 2, 0, 2, 1))},
       {"transposed_with_batch_norm_residual_and_relu",
-       [=](Network& net) {
+       [=](Net& net) {
          const int x = net.output();
          net.add("up", transposed(3, 1, 1, 0, 1, 8));
          net.add("bn", BatchNorm2d{8});
@@ -278,8 +279,8 @@ const std::vector<PatchedLayer>& patched_layers() {
   return rows;
 }
 
-Network network_with(const PatchedLayer& layer) {
-  Network net("one", {1, 3, 16, 15});
+Net network_with(const PatchedLayer& layer) {
+  Net net("one", {1, 3, 16, 15});
   net.add("conv1", conv2d(3, 8, 3, 1, 1));
   layer.add(net);
   const Shape map = net.shapes(net.input).back();
@@ -289,7 +290,7 @@ Network network_with(const PatchedLayer& layer) {
   net.add("global", AdaptiveAvgPool2d{2, 2});
   net.add("flatten", Flatten{});
   net.add("fc", Linear{16, 5, true});
-  random_weights(net, 2);
+  net.weights = random_weights(net, 2);
   return net;
 }
 
@@ -297,7 +298,7 @@ TEST_P(VizOcclusion, LayersOnPatches) {
   const std::vector<PatchedLayer>& layers = patched_layers();
   for (size_t i = 0; i < layers.size(); i += device.emulated ? 3 : 1) {
     SCOPED_TRACE(layers[i].name);
-    const Network net = network_with(layers[i]);
+    const Net net = network_with(layers[i]);
     const Tensor x = random_input(net, 3);
     OcclusionOptions options;
     options.fill = filled(Fill::Kind::value, 0.7f);
@@ -315,7 +316,7 @@ TEST(VizOcclusionPatches, ArePlannedForEveryLayerThatHasThem) {
   Context ctx;
   for (const PatchedLayer& layer : patched_layers()) {
     SCOPED_TRACE(layer.name);
-    const Network net = network_with(layer);
+    const Net net = network_with(layer);
     PatchNetwork shared(ctx, net, net.input, Precision::fp32, net.output());
     const PatchPlan plan(shared, std::vector<Box>{{7, 7, 1, 1}, {0, 0, 1, 1}}, 2);
     for (const char* node : {"layer", "max"}) {
@@ -329,7 +330,7 @@ TEST(VizOcclusionPatches, ArePlannedForEveryLayerThatHasThem) {
 
 // By hand: the image with its pixels replaced, through an ordinary forward pass.
 TEST_P(VizOcclusion, FullIsTheScoreOfTheChangedImage) {
-  const Network net = random_network(3);
+  const Net net = random_network(3);
   const Tensor x = random_input(net, 1, 2);
   const Shape image = net.input;
   const int64_t step_h = device.emulated ? 7 : 3, step_w = device.emulated ? 8 : 4;
@@ -363,7 +364,7 @@ TEST_P(VizOcclusion, IncrementalIsFullOnRandomNetworks) {
   int moved = 0;
   for (int seed = 0; seed < networks(); ++seed) {
     SCOPED_TRACE("random network " + std::to_string(seed));
-    const Network net = random_network(uint64_t(seed));
+    const Net net = random_network(uint64_t(seed));
     const Tensor x = random_input(net, uint64_t(seed) + 100);
     OcclusionOptions options = masks(1 + seed % 7, 1 + seed % 5, 1 + seed % 3, 1 + seed % 4);
     if (seed % 9 == 8) options.mask_h = net.input.h, options.mask_w = net.input.w;
@@ -382,7 +383,7 @@ TEST_P(VizOcclusion, IncrementalIsFullOnRandomNetworksOfRareLayers) {
   int moved = 0;
   for (int seed = 0; seed < networks(); ++seed) {
     SCOPED_TRACE("random network " + std::to_string(seed));
-    const Network net = random_network(uint64_t(seed), {.rare_layers = true});
+    const Net net = random_network(uint64_t(seed), {.rare_layers = true});
     const Tensor x = random_input(net, uint64_t(seed) + 100);
     OcclusionOptions options = masks(1 + seed % 5, 1 + seed % 4, 2 + seed % 3, 1 + seed % 4);
     options.cover = true;
@@ -404,8 +405,8 @@ TEST_P(VizOcclusion, IncrementalIsFullOnTheZoo) {
     SCOPED_TRACE(name);
     const int64_t size = device.emulated && side > 32 ? 40 : side;
     const int64_t divide = std::string(name).starts_with("squeezenet") ? 8 : 16;  // else its last ReLU lets nothing pass
-    Network net = make_network(name, {.divide_channels = divide, .classes = 6, .side = side});
-    random_weights(net, 4);
+    Net net = make_network(name, {.divide_channels = divide, .classes = 6, .side = side});
+    net.weights = random_weights(net, 4);
     const Tensor x = wave({1, net.input.c, size, size});
     OcclusionOptions options = masks(9, 7, device.emulated ? 16 : 5, 8);
     EXPECT_GT(expect_agreement(net, x, {"all", "", Score::logit}, options), 0);
@@ -413,7 +414,7 @@ TEST_P(VizOcclusion, IncrementalIsFullOnTheZoo) {
 }
 
 TEST_P(VizOcclusion, DenseBlocksAndHiddenUnits) {
-  Network net("dense", {1, 3, 20, 20});
+  Net net("dense", {1, 3, 20, 20});
   int all = net.add("stem", conv2d(3, 6, 3, 1, 1));
   for (int i = 0; i < 3; ++i) {
     const std::string name = "layer" + std::to_string(i);
@@ -429,7 +430,7 @@ TEST_P(VizOcclusion, DenseBlocksAndHiddenUnits) {
   net.add("last", conv2d(18, 5, 3));
   net.add("gap", AdaptiveAvgPool2d{});
   net.add("flatten", Flatten{});
-  random_weights(net, 3);
+  net.weights = random_weights(net, 3);
   const Tensor x = wave({1, 3, 20, 20});
   const OcclusionOptions options = device.emulated ? masks(5, 5, 5, 5) : masks(3, 3, 4, 5);
   EXPECT_GT(expect_agreement(net, x, {"all", "", Score::logit}, options), 0);
@@ -458,7 +459,7 @@ TEST_P(VizOcclusion, BatchesAndCompanyDoNotChangeAMapOfRareLayers) {
 }
 
 TEST_P(VizOcclusion, OwnBoxes) {
-  const Network net = random_network(7);
+  const Net net = random_network(7);
   const Tensor x = random_input(net, 9);
   OcclusionOptions options;
   options.boxes = {{0, 0, 2, 3},
@@ -472,11 +473,11 @@ TEST_P(VizOcclusion, OwnBoxes) {
 
 // Where the network is affine, the first-order map is the exact one.
 TEST_P(VizOcclusion, PreviewIsExactWithoutGates) {
-  Network net("affine", {1, 2, 9, 8});
+  Net net("affine", {1, 2, 9, 8});
   net.add("conv", conv2d(2, 3, 3, 1, 1));
   net.add("flatten", Flatten{});
   net.add("fc", Linear{3 * 72, 4, true});
-  random_weights(net, 2);
+  net.weights = random_weights(net, 2);
   const Tensor x = wave({2, 2, 9, 8});
   OcclusionOptions options = masks(3, 2, 2, 1);
   options.fill = filled(Fill::Kind::mean);
@@ -490,8 +491,8 @@ TEST_P(VizOcclusion, PreviewIsExactWithoutGates) {
 
 // Patches cost less: on a deep stack of 3x3 layers the counted arithmetic falls, and no box is lost on the way.
 TEST_P(VizOcclusion, GroupsHoldEveryBoxOnce) {
-  Network net = make_network("vgg11", {.divide_channels = 16, .classes = 3});
-  random_weights(net, 1);
+  Net net = make_network("vgg11", {.divide_channels = 16, .classes = 3});
+  net.weights = random_weights(net, 1);
   PatchNetwork shared(ctx, net, {1, 3, 64, 64}, Precision::fp32, net.output());
   const OcclusionOptions options = masks(8, 8, 3, 3);
   const Places places = occlusion_places(options, {1, 3, 64, 64});

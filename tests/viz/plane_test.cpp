@@ -12,6 +12,7 @@
 #include "engine/model.h"
 #include "engine/files/safetensors.h"
 #include "engine/zoo/zoo.h"
+#include "tests/support/net.h"
 #include "tests/support/on_device.h"
 #include "tests/support/temp_folder.h"
 #include "viz/methods/regions.h"
@@ -20,22 +21,21 @@ namespace switchback::test {
 namespace {
 
 // One hidden layer whose units are the rows [a, b, c]: a x + b y + c.
-Network lines_network(const std::vector<std::array<float, 3>>& lines, float clip = kNoClip) {
+Net lines_network(const std::vector<std::array<float, 3>>& lines, float clip = kNoClip) {
   const int64_t n = int64_t(lines.size());
-  Network net("lines", {1, 2, 1, 1});
+  Net net("lines", {1, 2, 1, 1});
   net.add("0", Linear{2, n});
   net.add("1", ReLU{clip});
   net.add("2", Linear{n, 1});
-  random_weights(net, 1);
-  for (int64_t i = 0; i < n; ++i) {
-    net.nodes[1].weight[2 * i] = lines[size_t(i)][0];
-    net.nodes[1].weight[2 * i + 1] = lines[size_t(i)][1];
-    net.nodes[1].bias[i] = lines[size_t(i)][2];
+  net.weights = random_weights(net, 1);
+  for (size_t i = 0; i < lines.size(); ++i) {
+    std::copy_n(lines[i].data(), 2, net.weights.edit(1, "weight").begin() + 2 * int64_t(i));
+    net.weights.edit(1, "bias")[i] = lines[i][2];
   }
   return net;
 }
 
-size_t regions(const Network& net, const PlaneBox& box) { return plane_map(net, box).regions.size(); }
+size_t regions(const Net& net, const PlaneBox& box) { return plane_map(net, box).regions.size(); }
 
 TEST(Plane, LinesInGeneralPosition) {  // tangents of a circle: any two meet, no three in one point
   for (int n = 1; n <= 9; ++n) {
@@ -72,19 +72,20 @@ TEST(Plane, LinesInSpecialPosition) {
 
 // x -> tent(x) = 2 relu(x) - 4 relu(x - 1/2) on [0,1], L times: 2^L pieces of equal width (Montufar et al. 2014).
 TEST(Plane, FoldingDoublesTheRegionsWithEveryLayer) {
-  Network net("tent", {1, 2, 1, 1});
+  Net net("tent", {1, 2, 1, 1});
   constexpr int kLayers = 6;
   for (int l = 0; l < kLayers; ++l) {
     net.add("fc" + std::to_string(l), Linear{2, 2});
     net.add("relu" + std::to_string(l), ReLU{});
   }
   net.add("out", Linear{2, 1});
-  random_weights(net, 1);
+  net.weights = random_weights(net, 1);
   for (int l = 0; l < kLayers; ++l) {
-    Node& fc = net.nodes[size_t(net.find("fc" + std::to_string(l)))];
+    const int fc = net.find("fc" + std::to_string(l));
     const float rows[2][2] = {{l ? 2.f : 1.f, l ? -4.f : 0.f}, {l ? 2.f : 1.f, l ? -4.f : 0.f}};
-    std::copy_n(&rows[0][0], 4, fc.weight.data());
-    fc.bias[0] = 0, fc.bias[1] = -0.5f;
+    std::copy_n(&rows[0][0], 4, net.weights.edit(fc, "weight").begin());
+    const std::span<float> bias = net.weights.edit(fc, "bias");
+    bias[0] = 0, bias[1] = -0.5f;
   }
   const PlaneMap map = plane_map(net, {0, 1, 0, 1});
   ASSERT_EQ(map.regions.size(), size_t(1) << kLayers);
@@ -97,18 +98,19 @@ TEST(Plane, FoldingDoublesTheRegionsWithEveryLayer) {
 }
 
 // Evaluates a network with two inputs in double, node by node; the states of its ReLUs.
-std::vector<int> states_at(const Network& net, Point at, std::vector<double>* output) {
+std::vector<int> states_at(const Net& net, Point at, std::vector<double>* output) {
   std::vector<std::vector<double>> values{{at.x, at.y}};
   std::vector<int> states;
-  for (size_t i = 1; i < net.nodes.size(); ++i) {
+  for (int i = 1; i < net.nodes.count(); ++i) {
     const Node& node = net.nodes[i];
+    const auto of = [&](const char* name) { return net.weights.values(i, name); };
     const std::vector<double>& x = values[size_t(node.inputs[0])];
     std::vector<double> y = x;
     if (const auto* l = std::get_if<Linear>(&node.layer)) {
       y.assign(size_t(l->out_features), 0);
       for (size_t o = 0; o < y.size(); ++o) {
-        y[o] = l->has_bias ? double(node.bias[int64_t(o)]) : 0;
-        for (size_t c = 0; c < x.size(); ++c) y[o] += double(node.weight[int64_t(o * x.size() + c)]) * x[c];
+        y[o] = l->has_bias ? double(of("bias")[o]) : 0;
+        for (size_t c = 0; c < x.size(); ++c) y[o] += double(of("weight")[o * x.size() + c]) * x[c];
       }
     } else if (const auto* relu = std::get_if<ReLU>(&node.layer)) {
       for (double& v : y) {
@@ -117,10 +119,9 @@ std::vector<int> states_at(const Network& net, Point at, std::vector<double>* ou
       }
     } else if (const auto* bn = std::get_if<BatchNorm2d>(&node.layer)) {
       for (size_t c = 0; c < y.size(); ++c) {
-        const int64_t k = int64_t(c);
-        y[c] = (y[c] - double(node.running_mean[k])) / std::sqrt(double(node.running_var[k]) + double(bn->eps)) *
-                   double(node.weight[k]) +
-               double(node.bias[k]);
+        y[c] = (y[c] - double(of("running_mean")[c])) / std::sqrt(double(of("running_var")[c]) + double(bn->eps)) *
+                   double(of("weight")[c]) +
+               double(of("bias")[c]);
       }
     } else if (std::holds_alternative<Add>(node.layer)) {
       for (size_t c = 0; c < y.size(); ++c) y[c] += values[size_t(node.inputs[1])][c];
@@ -134,8 +135,8 @@ std::vector<int> states_at(const Network& net, Point at, std::vector<double>* ou
 }
 
 // Every layer that --plane takes: a residual, a concatenation, a batch norm, a clip, a layer without bias.
-Network winding_network(uint64_t seed) {
-  Network net("winding", {1, 2, 1, 1});
+Net winding_network(uint64_t seed) {
+  Net net("winding", {1, 2, 1, 1});
   const int first = net.add("fc1", Linear{2, 7});
   net.add("bn", BatchNorm2d{7});
   const int relu1 = net.add("relu1", ReLU{});
@@ -147,7 +148,7 @@ Network winding_network(uint64_t seed) {
   net.add("fc3", Linear{14, 5});
   net.add("relu3", ReLU{});
   net.add("fc4", Linear{5, 3});
-  random_weights(net, seed);
+  net.weights = random_weights(net, seed);
   return net;
 }
 
@@ -166,17 +167,17 @@ double area(const std::vector<Point>& p) {
   return sum;
 }
 
-std::vector<Network> plane_networks() {
-  std::vector<Network> nets;
+std::vector<Net> plane_networks() {
+  std::vector<Net> nets;
   for (const uint64_t seed : {1, 2, 3}) nets.push_back(winding_network(seed));
   nets.push_back(make_network("mlp:2-12-12-12-2"));
-  random_weights(nets.back(), 4);
+  nets.back().weights = random_weights(nets.back(), 4);
   return nets;
 }
 
 TEST(Plane, RegionsAreThePatternsOfTheirPoints) {
   const PlaneBox box{-1.5, 1, -1, 2};
-  for (const Network& net : plane_networks()) {
+  for (const Net& net : plane_networks()) {
     const PlaneMap map = plane_map(net, box);
     ASSERT_GT(map.regions.size(), 50u);
     double whole = 0;
@@ -210,7 +211,7 @@ TEST(Plane, RegionsAreThePatternsOfTheirPoints) {
 }
 
 TEST(Plane, LinesAreWhereTheirUnitsChange) {
-  for (const Network& net : plane_networks()) {
+  for (const Net& net : plane_networks()) {
     const PlaneMap map = plane_map(net, {});
     std::vector<size_t> first_unit{0};
     for (const PlaneLayer& layer : map.layers) first_unit.push_back(first_unit.back() + size_t(layer.units));
@@ -234,7 +235,7 @@ class PlaneOnDevice : public OnDevice {};
 SWITCHBACK_ON_ALL_DEVICES(PlaneOnDevice);
 
 TEST_P(PlaneOnDevice, TheEngineFindsTheRegionsOfThePlane) {
-  const Network net = winding_network(2);
+  const Net net = winding_network(2);
   const PlaneMap map = plane_map(net, {});
   std::vector<const PlaneRegion*> wide;  // where float32 cannot cross a border
   for (const PlaneRegion& region : map.regions) {
@@ -264,19 +265,19 @@ TEST_P(PlaneOnDevice, TheEngineFindsTheRegionsOfThePlane) {
 }
 
 TEST(Plane, NetworksThatItCannotDraw) {
-  expect_error("28x28", [] { plane_map(make_network("lenet"), {}); });
-  expect_error("no ReLU", [] { plane_map(make_network("mlp:2-3"), {}); });
-  Network soft("soft", {1, 2, 1, 1});
+  expect_error("28x28", [] { plane_map({make_network("lenet")}, {}); });
+  expect_error("no ReLU", [] { plane_map({make_network("mlp:2-3")}, {}); });
+  Net soft("soft", {1, 2, 1, 1});
   soft.add("fc", Linear{2, 3});
   soft.add("softmax", Softmax{});
   soft.add("relu", ReLU{});
-  random_weights(soft, 1);
+  soft.weights = random_weights(soft, 1);
   expect_error("softmax, a Softmax", [&] { plane_map(soft, {}); });
-  Network last("last", {1, 2, 1, 1});  // a final one is left out
+  Net last("last", {1, 2, 1, 1});  // a final one is left out
   last.add("fc", Linear{2, 3});
   last.add("relu", ReLU{});
   last.add("softmax", Softmax{});
-  random_weights(last, 1);
+  last.weights = random_weights(last, 1);
   EXPECT_GT(regions(last, {}), 3u);
   expect_error(
       "empty",
@@ -289,7 +290,7 @@ TEST(Plane, NetworksThatItCannotDraw) {
 // ---- mlp
 
 TEST(Mlp, SizesFromItsNameAndItsWeights) {
-  const Network net = make_network("mlp:2-5-4-3");
+  const Net net = make_network("mlp:2-5-4-3");
   EXPECT_EQ(net.name, "mlp:2-5-4-3");
   EXPECT_EQ(net.input, (Shape{1, 2, 1, 1}));
   std::vector<std::string> names;
@@ -301,14 +302,14 @@ TEST(Mlp, SizesFromItsNameAndItsWeights) {
     expect_error("mlp:", [&] { make_network(wrong); });
 
   TempFolder folder;
-  Network filled = make_network("mlp:3-4-2");
-  random_weights(filled, 5);
+  Net filled = make_network("mlp:3-4-2");
+  filled.weights = random_weights(filled, 5);
   const std::string file = folder / "w.safetensors";
-  save_weights(filled, file);
+  save_weights(filled, filled.weights, file);
   EXPECT_EQ(mlp_sizes(Safetensors(file)), (std::vector<int64_t>{3, 4, 2}));
   const Model model = open_model({"mlp", file, ""}, {});
   EXPECT_EQ(model.network.name, "mlp:3-4-2");
-  EXPECT_EQ(model.network.nodes[1].weight[5], filled.nodes[1].weight[5]);
+  EXPECT_EQ(model.weights.values(1, "weight")[5], filled.weights.values(1, "weight")[5]);
   const Tensor a = Tensor::zeros({4, 3}), b = Tensor::zeros({2, 5});
   write_safetensors(folder / "bad.safetensors", {{"0.weight", a}, {"2.weight", b}});
   expect_error("2.weight is [2,5], [any,4]", [&] { mlp_sizes(Safetensors(folder / "bad.safetensors")); });

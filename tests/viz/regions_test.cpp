@@ -9,6 +9,7 @@
 #include <map>
 #include <random>
 
+#include "tests/support/net.h"
 #include "tests/support/on_device.h"
 #include "tests/support/random_network.h"
 #include "tests/support/temp_folder.h"
@@ -28,13 +29,9 @@ TEST(Hash128, IsMurmurHash3) {  // values of the reference implementation
 
 // ---- the census
 
-void fill_integers(Network& net, uint64_t seed) {
+void fill_integers(Net& net, uint64_t seed) {
   std::mt19937_64 rng(seed);
-  random_weights(net, 1);  // allocates
-  for (Node& node : net.nodes)
-    for (auto& [spec, tensor] : node.parameters())
-      for (float& v : tensor->values()) v = float(int64_t(rng() % 5) - 2);
-  net.packed.reset();
+  net.fill([&](const Parameter&, int64_t) { return float(int64_t(rng() % 5) - 2); });
 }
 
 Tensor integers(Dims dims, uint64_t seed) {
@@ -46,8 +43,8 @@ Tensor integers(Dims dims, uint64_t seed) {
 
 // Gates with a padded last word (40 channels), a clipped ReLU, overlapping pools with padding, a pool behind a ReLU and
 // one before it, and smooth layers.
-Network busy_network() {
-  Network net("busy", {1, 2, 7, 6});
+Net busy_network() {
+  Net net("busy", {1, 2, 7, 6});
   net.add("conv", conv2d(2, 40, 3, 1, 1));
   net.add("relu6", ReLU{6.f});
   net.add("pool", max_pool2d(3, 2, 1));
@@ -65,7 +62,7 @@ Network busy_network() {
   return net;
 }
 
-RegionReport census_of(Context& ctx, const Network& net, const Tensor& x, const std::vector<int>& labels,
+RegionReport census_of(Context& ctx, const Net& net, const Tensor& x, const std::vector<int>& labels,
                        int64_t classes, int64_t batch, Tensor* logits = nullptr) {
   const Shape image{1, x.dim(1), x.dim(2), x.dim(3)};
   RunOptions options;
@@ -114,7 +111,7 @@ States switch_states(const Tensor& x, const MaxPool2d& pool) {
 }
 
 // What the census should find of busy_network, layer by layer in the order of nodes.
-std::vector<States> naive_states(const Network& net, const Tensor& x) {
+std::vector<States> naive_states(const Net& net, const Tensor& x) {
   Context cpu;
   cpu.conv = ConvAlgorithm::direct;
   const auto value = [&](const char* node) { return activations(cpu, net, x, net.find(node)); };
@@ -189,7 +186,7 @@ class Regions : public OnDevice {
 SWITCHBACK_ON_ALL_DEVICES(Regions);
 
 TEST_P(Regions, CountsAndDistancesAreThoseOfANaiveLoopOverPairs) {
-  const Network net = busy_network();
+  const Net net = busy_network();
   Tensor x = integers({9, 2, 7, 6}, 3);
   const int64_t item = 2 * 7 * 6;  // three equal images: of class 0 twice, of class 3 once
   std::copy_n(x.data() + 1 * item, item, x.data() + 3 * item);
@@ -218,7 +215,7 @@ TEST_P(Regions, CountsAndDistancesAreThoseOfANaiveLoopOverPairs) {
 }
 
 TEST_P(Regions, HashesAreTheSameOnAllDevicesAndForAllBatches) {
-  const Network net = busy_network();
+  const Net net = busy_network();
   const Tensor x = integers({6, 2, 7, 6}, 11);
   const std::vector<int> labels{0, 0, 1, 1, 1, 2};
   Context cpu;
@@ -239,7 +236,7 @@ TEST_P(Regions, HashesAreTheSameOnAllDevicesAndForAllBatches) {
 
 TEST_P(Regions, RandomNetworksHaveOneHashForEveryBatch) {
   for (const uint64_t seed : {1, 2, 3, 4, 5, 6}) {
-    const Network net = random_network(seed, {.input = {1, 2, 9, 8}, .blocks = 3, .most_channels = 6});
+    const Net net = random_network(seed, {.input = {1, 2, 9, 8}, .blocks = 3, .most_channels = 6});
     const Tensor x = random_input(net, seed, 3);
     const std::vector<int> labels{0, 1, 1};
     const RegionReport report = census_of(ctx, net, x, labels, 2, 1);
@@ -250,7 +247,7 @@ TEST_P(Regions, RandomNetworksHaveOneHashForEveryBatch) {
 }
 
 TEST_P(Regions, LayersStandInTheOrderOfTheirNodes) {  // the plan runs relu_b before the pool whose ReLU comes last
-  Network net("branches", {1, 1, 4, 4});
+  Net net("branches", {1, 1, 4, 4});
   const int pool = net.add("pool", max_pool2d(2, 2));
   net.add("conv_b", conv2d(1, 1, 2, 2), {0});
   const int relu_b = net.add("relu_b", ReLU{});
@@ -266,7 +263,7 @@ TEST_P(Regions, LayersStandInTheOrderOfTheirNodes) {  // the plan runs relu_b be
 
 TEST_P(Regions, AGlobalMaxPoolIsAPoolOfTheWholeMap) {
   const auto network = [](Layer pool) {
-    Network net("global", {1, 2, 5, 4});
+    Net net("global", {1, 2, 5, 4});
     net.add("conv", conv2d(2, 3, 2));
     net.add("pool", std::move(pool));
     net.add("flatten", Flatten{});
@@ -287,7 +284,7 @@ TEST_P(Regions, AGlobalMaxPoolIsAPoolOfTheWholeMap) {
 }
 
 TEST_P(Regions, SlopesAndRampsHaveRegionsToo) {
-  Network net("slopes", {1, 2, 5, 4});
+  Net net("slopes", {1, 2, 5, 4});
   net.add("conv", conv2d(2, 3, 2));
   net.add("leaky", LeakyReLU{});
   net.add("conv2", conv2d(3, 2, 1));
@@ -301,7 +298,7 @@ TEST_P(Regions, SlopesAndRampsHaveRegionsToo) {
 }
 
 TEST_P(Regions, MemoryHoldsTheCensusToo) {
-  const Network net = busy_network();
+  const Net net = busy_network();
   RunOptions options;
   options.memory = 1 << 10;
   expect_error("counting the regions", [&] { RegionCensus(ctx, net, net.input, 2, options, 3); });
@@ -313,19 +310,19 @@ TEST_P(Regions, MemoryHoldsTheCensusToo) {
   const size_t pattern = 84 * 2 + 480 + 30 + 6 + 10 + 2;
   const size_t counts = 2 * (84 * 32 * 2 + 480 * 8 + 30 * 3 + 6 * 32 + 10 * 3 + 2 * 32);
   const PlanOptions plan{.observe = {net.find("fc")}};
-  const size_t bytes = run_bytes(ctx, net, net.input, plan, batch, 1) + 4 * (size_t(batch) * pattern + counts);
+  const size_t bytes = run_bytes(ctx, net, net.input, plan, batch) + 4 * (size_t(batch) * pattern + counts);
   EXPECT_LE(bytes, options.memory);
   EXPECT_GT(bytes, options.memory * 8 / 10) << "most of it is used";
 }
 
 TEST(RegionsErrors, NetworksWithoutRegionsAndClassesOutOfOrder) {
   Context ctx;
-  Network smooth("smooth", {1, 1, 4, 4});
+  Net smooth("smooth", {1, 1, 4, 4});
   smooth.add("conv", conv2d(1, 2, 3));
   smooth.add("softmax", Softmax{});
-  random_weights(smooth, 1);
+  smooth.weights = random_weights(smooth, 1);
   expect_error("neither ReLUs nor max pools", [&] { RegionCensus(ctx, smooth, smooth.input, 2, {}, 1); });
-  const Network net = busy_network();
+  const Net net = busy_network();
   RegionCensus census(ctx, net, net.input, 2, {}, 2);
   const Tensor x = integers({2, 2, 7, 6}, 3);
   expect_error(

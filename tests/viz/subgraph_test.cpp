@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 
+#include "tests/support/net.h"
 #include "tests/support/on_device.h"
 #include "tests/support/random_network.h"
 #include "tests/support/temp_folder.h"
@@ -18,22 +19,22 @@ namespace {
 class ActiveSubgraph : public OnDevice {};
 SWITCHBACK_ON_ALL_DEVICES(ActiveSubgraph);
 
-void set(Tensor& tensor, const std::vector<float>& values) {
-  ASSERT_EQ(tensor.count(), int64_t(values.size()));
-  std::copy(values.begin(), values.end(), tensor.data());
+void set(std::span<float> parameter, const std::vector<float>& values) {
+  ASSERT_EQ(parameter.size(), values.size());
+  std::ranges::copy(values, parameter.begin());
 }
 
 // Of (2, -1): units 0 and 2 are on with the value 2, unit 1 is off; the first output is 3·2 − 2·2 + 4.
-Network small_network() {
-  Network net("small", {1, 2, 1, 1});
+Net small_network() {
+  Net net("small", {1, 2, 1, 1});
   net.add("fc1", Linear{2, 3});
   net.add("relu", ReLU{});
   net.add("fc2", Linear{3, 2});
-  random_weights(net, 1);
-  set(net.nodes[1].weight, {1, 1, -1, 0, 0, -2});
-  set(net.nodes[1].bias, {1, 1, 0});
-  set(net.nodes[3].weight, {3, 5, -2, 1, 1, 1});
-  set(net.nodes[3].bias, {4, 0});
+  net.weights = random_weights(net, 1);
+  set(net.weights.edit(1, "weight"), {1, 1, -1, 0, 0, -2});
+  set(net.weights.edit(1, "bias"), {1, 1, 0});
+  set(net.weights.edit(3, "weight"), {3, 5, -2, 1, 1, 1});
+  set(net.weights.edit(3, "bias"), {4, 0});
   return net;
 }
 const float kPoint[] = {2, -1};
@@ -45,7 +46,7 @@ std::map<std::pair<int64_t, int64_t>, double> by_ends(const std::vector<Subgraph
 }
 
 TEST_P(ActiveSubgraph, OfASmallNetworkByHand) {
-  const Network net = small_network();
+  const Net net = small_network();
   const Subgraph g = active_subgraph(ctx, net, net.input, kPoint, {3, 0});
   using Edges = std::map<std::pair<int64_t, int64_t>, double>;
   EXPECT_EQ(g.value, 6);
@@ -64,20 +65,20 @@ TEST_P(ActiveSubgraph, OfASmallNetworkByHand) {
 
 // conv, batch norm, ReLU, pool; then what tail() has.
 constexpr Shape kPooled{1, 5, 5, 4};
-void add_tail(Network& net) {
+void add_tail(Net& net) {
   net.add("conv2", conv2d(5, 6, 3, 2, 1));
   net.add("relu2", ReLU{});
   net.add("flatten", Flatten{});
   net.add("fc", Linear{6 * 3 * 2, 4});
 }
-Network whole_network() {
-  Network net("whole", {1, 3, 10, 9});
+Net whole_network() {
+  Net net("whole", {1, 3, 10, 9});
   net.add("conv1", conv2d(3, 5, 3, 1, 1));
   net.add("bn", BatchNorm2d{5});
   net.add("relu1", ReLU{});
   net.add("pool", max_pool2d(2, 2));
   add_tail(net);
-  random_weights(net, 3);
+  net.weights = random_weights(net, 3);
   return net;
 }
 
@@ -90,16 +91,13 @@ double channel_votes(const Tensor& w, const Tensor& x, int64_t channel) {
 }
 
 TEST_P(ActiveSubgraph, AddsWhatTheEtalonsDo) {
-  const Network net = whole_network();
-  Network tail("tail", kPooled);
+  const Net net = whole_network();
+  Net tail("tail", kPooled);
   add_tail(tail);
-  random_weights(tail, 4);
-  for (Node& node : tail.nodes)
-    if (!node.parameters().empty()) {
-      const Node& same = net.nodes[size_t(net.find(node.name))];
-      std::copy_n(same.weight.data(), same.weight.count(), node.weight.data());
-      std::copy_n(same.bias.data(), same.bias.count(), node.bias.data());
-    }
+  tail.weights = random_weights(tail, 4);
+  tail.fill([&](const Parameter& p, int64_t i) {
+    return net.weights.values(net.find(tail.nodes[p.node].name), p.name)[size_t(i)];
+  });
   const Tensor x = random_input(net, 3);
   const Unit unit{net.find("fc"), 2};
   const Subgraph g = active_subgraph(ctx, net, net.input, x.data(), unit);
@@ -125,7 +123,7 @@ TEST_P(ActiveSubgraph, AddsWhatTheEtalonsDo) {
 
 // A unit at a place of a map, and one that is a whole channel.
 TEST_P(ActiveSubgraph, OfHiddenUnits) {
-  const Network net = whole_network();
+  const Net net = whole_network();
   const Tensor x = random_input(net, 4);
   for (const char* layer : {"conv2:1:2,1", "conv2:1"}) {
     const EtalonMaps maps = etalons(ctx, net, x, {"max", layer, Score::logit}, {});
@@ -141,17 +139,17 @@ TEST_P(ActiveSubgraph, OfHiddenUnits) {
 
 TEST(ActiveSubgraphRefusal, NamesTheLayer) {
   Context ctx;
-  Network net("mean", {1, 3, 8, 8});
+  Net net("mean", {1, 3, 8, 8});
   net.add("conv", conv2d(3, 4, 3, 1, 1));
   net.add("mean", AdaptiveAvgPool2d{});
   net.add("flatten", Flatten{});
   net.add("fc", Linear{4, 3});
-  random_weights(net, 1);
+  net.weights = random_weights(net, 1);
   const Tensor x = random_input(net, 1);
   expect_error("mean (", [&] { active_subgraph(ctx, net, net.input, x.data(), {net.find("fc"), 0}); });
-  Network big("big", {1, 600, 1, 1});
+  Net big("big", {1, 600, 1, 1});
   big.add("fc", Linear{600, 400});
-  random_weights(big, 1);
+  big.weights = random_weights(big, 1);
   const Tensor many = random_input(big, 1);
   expect_error("too large", [&] { active_subgraph(ctx, big, big.input, many.data(), {1, 0}); });
 }
@@ -189,7 +187,7 @@ std::pair<int, int> extent_of_difference(const Image& a, const Image& b) {
 
 TEST(SubgraphPicture, ShowsSignsStrengthAndFrozenUnits) {
   Context ctx;
-  const Network net = small_network();
+  const Net net = small_network();
   const Subgraph g = active_subgraph(ctx, net, net.input, kPoint, {3, 0});
   const Image picture = subgraph_picture(g, "title");
   Subgraph positive = g;

@@ -7,6 +7,7 @@
 #include "engine/model.h"
 #include "engine/zoo/zoo.h"
 #include "kernels/noise/noise.h"
+#include "tests/support/net.h"
 #include "tests/support/on_device.h"
 #include "tests/support/temp_folder.h"
 #include "viz/methods/batches.h"
@@ -17,18 +18,18 @@ namespace switchback::test {
 namespace {
 
 // conv, flatten, linear: smooth, so that finite differences and integrals are exact up to rounding.
-Network linear_network() {
-  Network net("linear", {1, 2, 6, 6});
+Net linear_network() {
+  Net net("linear", {1, 2, 6, 6});
   net.add("conv", conv2d(2, 3, 3, 1, 1));
   net.add("flatten", Flatten{});
   net.add("fc", Linear{3 * 36, 5, true});
-  random_weights(net, 1);
+  net.weights = random_weights(net, 1);
   return net;
 }
 
-Network lenet() {
-  Network net = make_network("lenet");
-  random_weights(net, 2);
+Net lenet() {
+  Net net = make_network("lenet");
+  net.weights = random_weights(net, 2);
   return net;
 }
 
@@ -58,12 +59,12 @@ void expect_near(std::span<const float> got, std::span<const double> want, doubl
   for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], want[i], relative * scale) << what << " at " << i;
 }
 
-double score_at(Context& ctx, const Network& net, const Tensor& x, Unit unit, Score score) {
+double score_at(Context& ctx, const Net& net, const Tensor& x, Unit unit, Score score) {
   return score_of(unit, score, activations(ctx, net, x, unit.node));
 }
 
 TEST(VizTarget, UnitsAreResolved) {
-  const Network net = lenet();
+  const Net net = lenet();
   const int conv2 = net.find("conv2");
   Tensor values = Tensor::zeros({1, 64, 4, 4});
   values[(7 * 4 + 2) * 4 + 3] = 5;                         // the strongest place
@@ -86,7 +87,7 @@ TEST(VizTarget, UnitsAreResolved) {
 }
 
 TEST(VizTarget, ClassesAndLabels) {
-  const Network net = lenet();
+  const Net net = lenet();
   const int out = net.output();
   Tensor values = Tensor::zeros({1, 10});
   values[4] = values[6] = 2;
@@ -136,7 +137,7 @@ class VizGradient : public OnDevice {};
 SWITCHBACK_ON_ALL_DEVICES(VizGradient);
 
 TEST_P(VizGradient, OfALinearNetworkByFiniteDifferences) {
-  const Network net = linear_network();
+  const Net net = linear_network();
   const Tensor x = wave({1, 2, 6, 6});
   for (const Score score : {Score::logit, Score::probability, Score::nll}) {
     const Maps maps = gradient(ctx, net, x, {"3", "", score}, {});
@@ -155,9 +156,9 @@ TEST_P(VizGradient, OfALinearNetworkByFiniteDifferences) {
 }
 
 TEST_P(VizGradient, OfAConvUnitIsItsKernel) {
-  const Network net = linear_network();
+  const Net net = linear_network();
   const Maps maps = gradient(ctx, net, wave({1, 2, 6, 6}), {"max", "conv:1:2,3", Score::logit}, {});
-  const Tensor& w = net.nodes[size_t(net.find("conv"))].weight;  // [3,2,3,3], padding 1
+  const Tensor w = net.weights.tensor(net.find("conv"), "weight");  // [3,2,3,3], padding 1
   for (int64_t c = 0; c < 2; ++c)
     for (int64_t r = 0; r < 6; ++r)
       for (int64_t q = 0; q < 6; ++q) {
@@ -169,7 +170,7 @@ TEST_P(VizGradient, OfAConvUnitIsItsKernel) {
 }
 
 TEST_P(VizGradient, TargetsAndBatchesDoNotChangeAMap) {
-  const Network net = lenet();
+  const Net net = lenet();
   const Tensor x = wave({3, 1, 28, 28});
   GradientOptions options;
   const Maps all = gradient(ctx, net, x, {"all", "", Score::logit}, {}, options);
@@ -187,7 +188,7 @@ TEST_P(VizGradient, TargetsAndBatchesDoNotChangeAMap) {
 }
 
 TEST_P(VizGradient, TimesInput) {
-  const Network net = lenet();
+  const Net net = lenet();
   const Tensor x = wave({2, 1, 28, 28});
   GradientOptions options;
   const Maps plain = gradient(ctx, net, x, {"3,4", "", Score::logit}, {}, options);
@@ -200,7 +201,7 @@ TEST_P(VizGradient, TimesInput) {
 }
 
 TEST_P(VizGradient, RulesDifferAndGuidedIsSparser) {
-  const Network net = lenet();
+  const Net net = lenet();
   const Tensor x = wave({1, 1, 28, 28});
   const auto map = [&](ReluRule rule) {
     GradientOptions options;
@@ -214,7 +215,7 @@ TEST_P(VizGradient, RulesDifferAndGuidedIsSparser) {
 
 TEST_P(VizGradient, TapesComeBackFromAFile) {
   TempFolder folder;
-  const Network net = lenet();
+  const Net net = lenet();
   const Tensor x = wave({2, 1, 28, 28}), other = wave({2, 1, 28, 28}, 1);
   GradientOptions save, load;
   save.save_tape = load.load_tape = folder / "tape.safetensors";
@@ -232,7 +233,7 @@ class VizSmoothGrad : public OnDevice {};
 SWITCHBACK_ON_ALL_DEVICES(VizSmoothGrad);
 
 TEST_P(VizSmoothGrad, WithoutNoiseIsTheGradient) {
-  const Network net = lenet();
+  const Net net = lenet();
   const Tensor x = wave({2, 1, 28, 28});
   SmoothGradOptions options;
   options.samples = 1;
@@ -243,7 +244,7 @@ TEST_P(VizSmoothGrad, WithoutNoiseIsTheGradient) {
 }
 
 TEST_P(VizSmoothGrad, MomentsAreThoseOfTheNoisyGradients) {
-  const Network net = lenet();
+  const Net net = lenet();
   const Tensor x = wave({2, 1, 28, 28});
   constexpr int kSamples = 5;
   SmoothGradOptions options;
@@ -282,7 +283,7 @@ TEST_P(VizSmoothGrad, MomentsAreThoseOfTheNoisyGradients) {
 }
 
 TEST_P(VizSmoothGrad, BatchesAndCompanyDoNotChangeAMap) {
-  const Network net = lenet();
+  const Net net = lenet();
   const Tensor x = wave({2, 1, 28, 28});
   SmoothGradOptions options;
   options.samples = 7;
@@ -304,7 +305,7 @@ class VizIntegrated : public OnDevice {};
 SWITCHBACK_ON_ALL_DEVICES(VizIntegrated);
 
 TEST_P(VizIntegrated, IsCompleteOnALinearNetwork) {
-  const Network net = linear_network();
+  const Net net = linear_network();
   const Tensor x = wave({2, 2, 6, 6});
   IntegratedOptions options;
   options.steps = 3;
@@ -327,7 +328,7 @@ TEST_P(VizIntegrated, IsCompleteOnALinearNetwork) {
 }
 
 TEST_P(VizIntegrated, ConvergesOnLenetWithAnyBatch) {
-  const Network net = lenet();
+  const Net net = lenet();
   const Tensor x = wave({1, 1, 28, 28});
   IntegratedOptions options;
   options.steps = 400;
@@ -341,7 +342,7 @@ class VizInspect : public OnDevice {};
 SWITCHBACK_ON_ALL_DEVICES(VizInspect);
 
 TEST_P(VizInspect, LogitsActivationsFilters) {
-  const Network net = lenet();
+  const Net net = lenet();
   const Tensor x = wave({5, 1, 28, 28});
   RunOptions options;
   options.batch = 5;
@@ -364,7 +365,7 @@ TEST_P(VizInspect, LogitsActivationsFilters) {
 }
 
 TEST_P(VizInspect, WrongShapes) {
-  const Network net = lenet();
+  const Net net = lenet();
   expect_error("channels", [&] { logits(ctx, net, wave({1, 3, 28, 28})); });
   expect_error(
       "[28,28]",
@@ -379,10 +380,10 @@ TEST(VizModel, WeightsMustBeAskedFor) {
   expect_error("no weights", [&] { open_model({"vgg11", "", ""}, {folder.path()}); });
   expect_error("unknown model", [&] { open_model({"vgg12", "random:0", ""}, {}); });
   const Model model = open_model({"lenet", "random:7", ""}, {});
-  EXPECT_EQ(model.weights, "random:7");
+  EXPECT_EQ(model.source, "random:7");
   EXPECT_EQ(model.labels.size(), 10u);
   const Model shipped = open_model({"lenet", "", ""}, {std::string(SWITCHBACK_SOURCE_DIR) + "/weights"});
-  EXPECT_TRUE(shipped.weights.ends_with("weights/lenet.safetensors")) << shipped.weights;
+  EXPECT_TRUE(shipped.source.ends_with("weights/lenet.safetensors")) << shipped.source;
 }
 
 }  // namespace

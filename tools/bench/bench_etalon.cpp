@@ -16,7 +16,7 @@ std::string first_outputs(const BenchOptions& o) {
 
 // FLOPs of one image from the input to `node`.
 double flops_to(const Network& network, Shape image, int node) {
-  const std::vector<Shape> shapes = network.shapes(image);
+  const List<Shape> shapes = network.shapes(image);
   std::vector<bool> needed(network.nodes.size());
   needed[size_t(node)] = true;
   double sum = 0;
@@ -36,7 +36,7 @@ struct EtalonWork {
   EtalonWork(Job& job, const BenchOptions& o, const TargetSpec& target, const EtalonOptions& options)
       : images(o.images),
         pixels(bench_images(job, image = job.model.network.input, images)),
-        etalons(job.ctx, job.model.network, image, target, job.model.labels, options, images) {}
+        etalons(job.ctx, job.model, image, target, job.model.labels, options, images) {}
 
   void run() {
     for (int64_t first = 0; first < images; first += etalons.batch())

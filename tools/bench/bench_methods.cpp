@@ -24,11 +24,11 @@ struct Passes {
         seeds(seeds),
         rule(rule),
         images(bench_images(job, this->image, n)),
-        plan(job.ctx, job.model.network, this->image.with_n(n), options),
+        plan(job.ctx, job.model, this->image.with_n(n), options),
         input(job.ctx.allocate(images.size() * sizeof(float))) {
     node = logit_node(job.model.network);
     if (seeds > 0) {
-      backward.emplace(plan, node, 0, n * seeds);
+      backward.emplace(plan, node, Wanted{.nodes = {0}}, n * seeds);
       map = Tensor({n * seeds, this->image.c, this->image.h, this->image.w});
       output = job.ctx.allocate(size_t(map.count()) * sizeof(float));
     }
@@ -46,7 +46,7 @@ struct Passes {
       for (int64_t i = 0; i < n; ++i)
         for (int64_t s = 0; s < seeds; ++s) units.push_back({s % classes});
       one_hot(ctx, backward->seed(n * seeds), units);
-      nhwc_to_nchw(ctx, backward->run(tape, rule, seeds), output.as<float>());
+      nhwc_to_nchw(ctx, backward->run(tape, {.rule = rule, .seeds_per_item = seeds}), output.as<float>());
     });
     if (seeds == 0)
       logits = plan.read(node);
@@ -72,7 +72,7 @@ Work passes_work(Job& job, const BenchOptions& o) {
   const Network& network = job.model.network;
   const bool jacobian = o.method == "jacobian", forward = o.method == "forward" || o.method == "classify";
   const PlanOptions options{.precision = job.run.precision, .observe = {logit_node(network)}, .tape = !forward};
-  const int64_t n = jacobian ? 1 : batch_size(job.ctx, network, network.input, options, job.run, 1 << 20);
+  const int64_t n = jacobian ? 1 : batch_size(job.ctx, job.model, network.input, options, job.run, 1 << 20);
   const int64_t seeds = forward ? 0 : jacobian ? network.shapes(network.input)[size_t(logit_node(network))].c : 1;
   auto passes = std::make_shared<Passes>(job, options, network.input, n, seeds, parse_rule(o.rule));
   const double flops = double(network.flops(passes->image));
@@ -94,7 +94,7 @@ struct Samples {
       : job(job),
         count(count),
         pixels(bench_images(job, image = job.model.network.input, 1)),
-        sampler(job.ctx, job.model.network, image, {}, job.run, count),
+        sampler(job.ctx, job.model, image, {}, job.run, count),
         midpoints(job.ctx.allocate(size_t(count) * sizeof(float))) {
     std::vector<float> alpha;
     for (int64_t k = 0; k < count; ++k) alpha.push_back((float(k) + 0.5f) / float(count));

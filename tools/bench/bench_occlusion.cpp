@@ -88,7 +88,7 @@ struct GridWork {
 struct IncrementalWork : GridWork {
   IncrementalWork(Job& job, const BenchOptions& o)
       : GridWork(job, o),
-        method(job.ctx, job.model.network, image, node, options, grid),
+        method(job.ctx, job.model, image, node, options, grid),
         filled(baseline(options.fill, pixels.data(), image)) {
     std::vector<int64_t> sizes;
     std::vector<double> counts;
@@ -127,7 +127,7 @@ struct FullWork : GridWork {
   FullWork(Job& job, const BenchOptions& o)
       : GridWork(job, o),
         sample(sampled(parse_seed(o.seed))),
-        method(job.ctx, job.model.network, image, node, options, sample),
+        method(job.ctx, job.model, image, node, options, sample),
         filled(baseline(options.fill, pixels.data(), image)) {}
 
   Places sampled(uint64_t seed) const {
@@ -168,7 +168,7 @@ Work incremental_work(Job& job, const BenchOptions& o) {
 
 Work full_work(Job& job, const BenchOptions& o) {
   auto state = std::make_shared<FullWork>(job, o);
-  const IncrementalOcclusion counts(job.ctx, job.model.network, state->image, state->node, state->options,
+  const IncrementalOcclusion counts(job.ctx, job.model, state->image, state->node, state->options,
                                     state->sample);
   Work work = state->work([state] { return state->seconds(); }, counts.full_flops() * double(state->grid.boxes.size()));
   work.details.update({{"positions_timed", state->sample.boxes.size()}, {"batch", state->method.batch}});

@@ -258,7 +258,7 @@ double SweepLayer::share() const {
 std::vector<SweepLayer> sweep_layers(const std::vector<Network>& networks) {
   std::vector<SweepLayer> all;
   for (const Network& network : networks) {
-    const std::vector<Shape> shapes = network.shapes(network.input);
+    const List<Shape> shapes = network.shapes(network.input);
     Cost total;
     for (const bool counting : {true, false})
       for (const Node& node : network.nodes) {

@@ -60,7 +60,7 @@ Job::Job(const char* command, const Options& options)
          .memory = parse_memory(options.memory),
          .progress = {}};
   target = {options.target, options.layer, parse_score(options.score)};
-  if (!options.save_weights.empty()) save_weights(model.network, options.save_weights);
+  if (!options.save_weights.empty()) save_weights(model.network, model.weights, options.save_weights);
   load_seconds = seconds();
   bar.start();
 }
@@ -81,7 +81,7 @@ Json Job::class_json(int64_t c) const {
 }
 
 Json Job::header() const {
-  Json header = {{"command", command}, {"model", options.model},         {"weights", model.weights},
+  Json header = {{"command", command}, {"model", options.model},         {"weights", model.source},
                  {"device", device_name(ctx)}, {"precision", options.precision}, {"seed", parse_seed(options.seed)},
                  {"version", kVersion}};
   if (!options.gemm_table.empty()) header["gemm_table"] = options.gemm_table;
@@ -95,7 +95,7 @@ void Job::add_footer(Json& document) const {
 }
 
 std::string Job::summary_title(const std::string& what) const {
-  return fmt::format("{} of {} (weights: {}), {} on {}", what, model_name(), model.weights, options.precision,
+  return fmt::format("{} of {} (weights: {}), {} on {}", what, model_name(), model.source, options.precision,
                      device_text(ctx));
 }
 

@@ -148,7 +148,7 @@ void run_activations(const ActivationOptions& o) {
     return std::clamp<int64_t>((256 << 20) / bytes, 1, 64);
   };
   for_each_chunk(files, job.model, most, [&](const Chunk& chunk) {
-    const Tensor values = activations(job.ctx, network, chunk.x, node, job.run);
+    const Tensor values = activations(job.ctx, job.model, chunk.x, node, job.run);
     shape = Dims(values.dims().begin() + 1, values.dims().end());
     for (const Chunk::Part& part : chunk.parts) finish_file(job, o, chunk, part, layer, values, output, results);
     job.bar.update(results.items, items, "images");

@@ -99,7 +99,7 @@ void run_cam(const CamFlags& o) {
   bool from_zero = true;
   method.run = [&](const Tensor& x, const std::vector<uint32_t>&, const Progress& progress) {
     options.progress = progress;
-    Cams cams = class_activation_maps(job.ctx, network, x, job.target, job.model.labels, options);
+    Cams cams = class_activation_maps(job.ctx, job.model, x, job.target, job.model.labels, options);
     layers.clear();
     for (int layer : cams.layers) layers.push_back(network.nodes[size_t(layer)].name);
     described = descriptions(cams, network, options.method);

@@ -311,7 +311,7 @@ void run_channels(const ChannelsOptions& o) {
     return 64;
   };
   for_each_chunk(files, job.model, most, [&](const Chunk& chunk) {
-    const Means means = channel_means(job.ctx, job.model.network, chunk.x, view.nodes, view.options);
+    const Means means = channel_means(job.ctx, job.model, chunk.x, view.nodes, view.options);
     add_to_sums(means, results);
     for (const Chunk::Part& part : chunk.parts) finish_file(job, view, chunk, part, means, output, results);
   });

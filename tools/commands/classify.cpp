@@ -193,7 +193,7 @@ void run_classify(const ClassifyOptions& o) {
         }
         RunOptions options = job.run;
         options.progress = [&](int64_t n, int64_t) { job.bar.update(result.items + n, items, "images"); };
-        const Tensor all = without_places(logits(job.ctx, job.model.network, chunk.x, options));
+        const Tensor all = without_places(logits(job.ctx, job.model, chunk.x, options));
         for (float v : all.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", o.model);
         for (const Chunk::Part& part : chunk.parts) classify_file(job, chunk, part, all, output, result);
       });

@@ -78,7 +78,7 @@ struct Dumper {
     const int64_t targets = check_target(network(), image, job.target, job.model.labels);
     if (targets != 1)
       throw Error(fmt::format("gradients are those of one target, not of {}", targets), "name one class", true);
-    NodeDump run(job.ctx, network(), image, job.run.precision, flags.backward);
+    NodeDump run(job.ctx, job.model, image, job.run.precision, flags.backward);
     if (items == 0) warn_of_shared(run);
     const std::string path = (std::filesystem::path(flags.output) / (file.stem + ".dump.npz")).string();
     Archive archive(staged.add(path), x.dim(0));

@@ -48,11 +48,9 @@ uint32_t checksum(uint32_t before, const void* data, size_t bytes) {
   return uint32_t(crc32_z(before, static_cast<const Bytef*>(data), bytes));
 }
 
-uint32_t weights_checksum(const Network& network) {
+uint32_t weights_checksum(const Weights& weights) {
   uint32_t sum = 0;
-  for (const Node& node : network.nodes)
-    for (const auto& [spec, tensor] : const_cast<Node&>(node).parameters())
-      sum = checksum(sum, tensor->data(), size_t(tensor->count()) * sizeof(float));
+  for (const Parameter& p : weights.list()) sum = checksum(sum, weights.values(p).data(), weights.values(p).size_bytes());
   return sum;
 }
 
@@ -206,7 +204,7 @@ void EtalonRun::plan_for(Shape image) {
   flush();
   check_image_shape(job_.model.network, image);
   image_ = image;
-  etalons_.emplace(job_.ctx, job_.model.network, image, job_.target, job_.model.labels, options_, items_);
+  etalons_.emplace(job_.ctx, job_.model, image, job_.target, job_.model.labels, options_, items_);
   batch_ = std::max(batch_, etalons_->batch());
   seeds_ = std::max(seeds_, etalons_->seeds());
   x_.resize(size_t(etalons_->batch() * image.item()));
@@ -243,7 +241,7 @@ Json EtalonRun::job_of(const Source& s) const {
   if (!s.dataset) inputs = checksum(inputs, s.x.data(), size_t(s.x.count()) * sizeof(float));
   return {{"version", kVersion},
           {"model", job_.options.model},
-          {"weights", weights_checksum(job_.model.network)},
+          {"weights", weights_checksum(job_.model.weights)},
           {"inputs", inputs},
           {"count", s.count},
           {"image", {image_.c, image_.h, image_.w}},
@@ -399,7 +397,7 @@ void EtalonRun::draw_subgraph(Source& s, int64_t index, const EtalonInput& resul
   else
     std::memcpy(x.data(), s.x.data() + index * image_.item(), x.size() * sizeof(float));
   const Unit unit = result.explained.units[strongest(result)];
-  const Subgraph graph = active_subgraph(job_.ctx, job_.model.network, image_, x.data(), unit);
+  const Subgraph graph = active_subgraph(job_.ctx, job_.model, image_, x.data(), unit);
   s.files.push_back(output_.add_png(fmt::format("{}.etalon-subgraph.png", s.stem),
                                     subgraph_picture(graph, fmt::format("{}: the active subgraph that makes up the {:.4g} of {}",
                                                                         s.name(index), graph.value, unit_name(job_, unit)))));

@@ -65,7 +65,7 @@ Evaluation evaluate(Job& job, const Dataset& data, const std::vector<int64_t>& c
   check_image_shape(network, image);
   RunOptions options = job.run;
   const int64_t most = std::min<int64_t>(256, images);
-  Forward forward(job.ctx, network, image, logit_node(network), options, most);
+  Forward forward(job.ctx, job.model, image, logit_node(network), options, most);
   const int64_t outputs = network.shapes(image)[size_t(logit_node(network))].c;
   Evaluation sum;
   if (outputs <= int64_t(kMostClassesInTable)) sum.confusion.assign(size_t(outputs * outputs), 0);

@@ -22,7 +22,7 @@ void run_filters(const FilterOptions& o) {
   const Network& network = job.model.network;
   const int node = o.layer.empty() ? first_conv(network) : network.find(o.layer);
   const std::string& layer = network.nodes[size_t(node)].name;
-  const Tensor& weights = filters(network, node);
+  const Tensor weights = filters(job.model, node);
   FilterGridOptions options;
   options.filters = narrow(parse_list("--filters", o.filters, weights.dim(0)));
   options.channels = narrow(parse_list("--channels", o.channels, weights.dim(1)));
@@ -36,7 +36,7 @@ void run_filters(const FilterOptions& o) {
   output.commit();
   if (o.json) {
     Json document = job.header();
-    document["inputs"] = Json::array({{{"path", job.model.weights}, {"index", 0}, {"layer", layer}, {"files", files}}});
+    document["inputs"] = Json::array({{{"path", job.model.source}, {"index", 0}, {"layer", layer}, {"files", files}}});
     document["layer"] = layer;
     document["shape"] = weights.dims();
     job.add_footer(document);

@@ -53,7 +53,7 @@ void run_gradient(const MapOptions& o) {
   method.run = [&](const Tensor& x, const std::vector<uint32_t>&, const Progress& progress) {
     GradientOptions options{job.run, rule, o.times_input, o.save_tape, o.load_tape};
     options.progress = progress;
-    return gradient(job.ctx, job.model.network, x, job.target, job.model.labels, options);
+    return gradient(job.ctx, job.model, x, job.target, job.model.labels, options);
   };
   run_maps(job, method);
 }
@@ -79,7 +79,7 @@ void run_smoothgrad(const MapOptions& o) {
   method.run = [&](const Tensor& x, const std::vector<uint32_t>& index, const Progress& progress) {
     SmoothGradOptions options{job.run, rule, o.samples, o.noise, parse_seed(o.seed), moment, index};
     options.progress = progress;
-    return smoothgrad(job.ctx, job.model.network, x, job.target, job.model.labels, options);
+    return smoothgrad(job.ctx, job.model, x, job.target, job.model.labels, options);
   };
   run_maps(job, method);
 }
@@ -100,7 +100,7 @@ void run_integrated(const MapOptions& o) {
   method.run = [&](const Tensor& x, const std::vector<uint32_t>&, const Progress& progress) {
     IntegratedOptions options{job.run, kGradient, o.steps, baseline, given.empty() ? Tensor() : given.clone()};
     options.progress = progress;
-    return integrated(job.ctx, job.model.network, x, job.target, job.model.labels, options);
+    return integrated(job.ctx, job.model, x, job.target, job.model.labels, options);
   };
   run_maps(job, method);
 }

@@ -115,7 +115,7 @@ struct LayerRow {
 };
 
 std::vector<LayerRow> layer_rows(const Network& network, Shape input) {
-  const std::vector<Shape> shapes = network.shapes(input);
+  const List<Shape> shapes = network.shapes(input);
   std::vector<LayerRow> rows;
   for (size_t i = 0; i < network.nodes.size(); ++i) {
     const Node& node = network.nodes[i];

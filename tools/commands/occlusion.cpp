@@ -85,7 +85,7 @@ void run_occlusion(const OcclusionFlags& o) {
   method.run = [&](const Tensor& x, const std::vector<uint32_t>&, const Progress& progress) {
     options.progress = progress;
     const auto run = [&](const auto& map) {
-      return map(job.ctx, job.model.network, x, job.target, job.model.labels, options);
+      return map(job.ctx, job.model, x, job.target, job.model.labels, options);
     };
     OcclusionMaps maps = o.preview ? run(occlusion_preview) : run(occlusion);
     correlations.clear();

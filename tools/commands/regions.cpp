@@ -54,7 +54,7 @@ NetworkRegions count_regions(Job& job, const Model& model, const NetworkSpec& sp
                              const std::vector<int64_t>& order, const std::function<void(int64_t)>& progress) {
   const Shape image{1, model.preprocess.channels(), model.preprocess.size[0], model.preprocess.size[1]};
   const int64_t images = int64_t(order.size());
-  RegionCensus census(job.ctx, model.network, image, int64_t(data.classes.size()), job.run,
+  RegionCensus census(job.ctx, model, image, int64_t(data.classes.size()), job.run,
                       std::min<int64_t>(256, images));
   const Shape outputs = model.network.shapes(image)[size_t(logit_node(model.network))];
   const std::vector<int64_t> classes =
@@ -78,7 +78,7 @@ NetworkRegions count_regions(Job& job, const Model& model, const NetworkSpec& sp
     }
     progress(first + n);
   }
-  NetworkRegions out{.spec = spec, .weights = model.weights, .report = census.report()};
+  NetworkRegions out{.spec = spec, .weights = model.source, .report = census.report()};
   if (!classes.empty()) out.top1 = double(right) / double(images);
   return out;
 }
@@ -316,7 +316,7 @@ void run_dataset(const RegionsOptions& o) {
   }
   output.commit();
   job.bar.clear();
-  job.model.weights = networks[0].weights;
+  job.model.source = networks[0].weights;
   if (o.json)
     print_document(job, path, networks, data, files);
   else if (!o.quiet)

@@ -70,7 +70,7 @@ PlaneBox parse_range(const std::string& text) {
 
 Plane make_plane(const Model& model, const NetworkSpec& spec, const PlaneBox& box,
                  const std::vector<PlanePoint>& points) {
-  Plane plane{.spec = spec, .weights = model.weights, .map = plane_map(model.network, box)};
+  Plane plane{.spec = spec, .weights = model.source, .map = plane_map(model, box)};
   std::set<int64_t> seen;
   for (const PlanePoint& p : points) {
     const int64_t region = region_of(plane.map, p.at);
@@ -153,7 +153,7 @@ void run_regions_plane(const RegionsOptions& o) {
   }
   output.commit();
   job.bar.clear();
-  job.model.weights = planes[0].weights;
+  job.model.source = planes[0].weights;
   if (o.json) {
     Json document = job.header();
     document["inputs"] =

@@ -29,16 +29,16 @@ void check_image_shape(const Network& network, Shape image) {
   network.shapes(image);
 }
 
-int64_t batch_size(Context& ctx, const Network& network, Shape image, const PlanOptions& plan,
+int64_t batch_size(Context& ctx, const Model& model, Shape image, const PlanOptions& plan,
                    const RunOptions& options, int64_t most) {
   int64_t n = std::min(options.batch, most);
   if (options.batch <= 0) {
     const int64_t cap = std::min(most, useful_batch(ctx, image));
-    const int64_t fits = choose_batch(ctx, network, image, plan, options.memory, 1, cap);
+    const int64_t fits = batch_within(ctx, model, image, plan, options.memory, cap);
     const int64_t rounds = (most + fits - 1) / fits;
     n = (most + rounds - 1) / rounds;  // rounds of equal size
   }
-  return batch_that_fits(ctx, network, image, plan, n);
+  return batch_to_be_had(ctx, model, image, plan, n);
 }
 
 Tensor allocate_maps(Dims dims) {
@@ -65,14 +65,14 @@ Explained explain(const Network& network, const TargetSpec& target, const Tensor
   return out;
 }
 
-Sampler::Sampler(Context& ctx, const Network& network, Shape image, const TargetSpec& target, const RunOptions& options,
+Sampler::Sampler(Context& ctx, const Model& model, Shape image, const TargetSpec& target, const RunOptions& options,
                  int64_t samples)
     : ctx(ctx),
-      node(target_node(network, target)),
+      node(target_node(model.network, target)),
       score(target.score),
-      batch(batch_size(ctx, network, image, {.precision = options.precision, .observe = {node}}, options, samples)),
-      plan(ctx, network, image.with_n(batch), {.precision = options.precision, .observe = {node}}),
-      backward(plan, node, 0, batch),
+      batch(batch_size(ctx, model, image, {.precision = options.precision, .observe = {node}}, options, samples)),
+      plan(ctx, model, image.with_n(batch), {.precision = options.precision, .observe = {node}}),
+      backward(plan, node, {.nodes = {0}}, batch),
       pixels(ctx.allocate(size_t(image.item()) * sizeof(float))),
       counter(ctx.allocate(sizeof(uint32_t))) {}
 
@@ -99,11 +99,10 @@ void Sampler::accumulate(const std::vector<Unit>& units, ReluRule rule, int64_t 
   const auto step = [&](int64_t first, int64_t n) {
     write(by_counter ? 0 : first, plan.input(n));
     plan.forward(&tape);
-    // Read before the seeds are written, which reuse the arena.
     const Tensor values = score == Score::logit ? Tensor() : plan.read(node);
     for (size_t t = 0; t < units.size(); ++t) {
       write_seeds(ctx, std::vector<Unit>(size_t(n), units[t]), score, values, 1, backward.seed(n));
-      const ConstView g = backward.run(tape, rule);
+      const ConstView g = backward.run(tape, {.rule = rule});
       accumulate_moments(ctx, g, sums.as<double>() + t * item, square.empty() ? nullptr : squares.as<double>() + t * item);
     }
     if (by_counter) advance(ctx, counter.as<uint32_t>(), uint32_t(n));

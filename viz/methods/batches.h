@@ -5,7 +5,7 @@
 #include <functional>
 #include <vector>
 
-#include "engine/run/plan.h"
+#include "engine/run/backward.h"
 #include "engine/run/recording.h"
 #include "viz/methods/gradient.h"
 
@@ -20,7 +20,7 @@ int64_t useful_batch(const Context& ctx, Shape image);
 
 // options.batch, or what fits into memory and still gains from more, at most `most`; less where the device then turns out
 // not to have so much memory.
-int64_t batch_size(Context& ctx, const Network& network, Shape image, const PlanOptions& plan,
+int64_t batch_size(Context& ctx, const Model& model, Shape image, const PlanOptions& plan,
                    const RunOptions& options, int64_t most);
 
 // Space for results; throws where they cannot fit into the machine's memory.
@@ -32,7 +32,7 @@ Explained explain(const Network& network, const TargetSpec& target, const Tensor
 
 // Plan, tape and backward for copies of one image at a time, reused for all images.
 struct Sampler {
-  Sampler(Context& ctx, const Network& network, Shape image, const TargetSpec& target, const RunOptions& options,
+  Sampler(Context& ctx, const Model& model, Shape image, const TargetSpec& target, const RunOptions& options,
           int64_t samples);
   Context& ctx;
   int node;  // whose units are explained

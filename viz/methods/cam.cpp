@@ -16,7 +16,7 @@ const L* layer_as(const Network& network, int node) {
 int64_t place_count(Shape s) { return s.h * s.w; }
 
 // Whether the node makes one value of each whole map: their mean or sum, or with `or_maximum` their largest value.
-bool pools_globally(const Network& network, const std::vector<Shape>& shapes, int node, bool or_maximum) {
+bool pools_globally(const Network& network, const List<Shape>& shapes, int node, bool or_maximum) {
   if (place_count(shapes[size_t(node)]) != 1) return false;
   if (layer_as<AdaptiveAvgPool2d>(network, node)) return true;
   if (const auto* reduce = layer_as<Reduce>(network, node)) return !reduce->c && reduce->h && reduce->w;
@@ -31,13 +31,13 @@ bool pools_globally(const Network& network, const std::vector<Shape>& shapes, in
   return or_maximum && pool && covers(*pool) && pool->dilation_h == 1 && pool->dilation_w == 1;
 }
 
-bool flattens(const Network& network, const std::vector<Shape>& shapes, int node) {
+bool flattens(const Network& network, const List<Shape>& shapes, int node) {
   return layer_as<Flatten>(network, node) ||
          (layer_as<Reshape>(network, node) && place_count(shapes[size_t(node)]) == 1);
 }
 
 // Past dropouts, and flattens of vectors.
-int unwrapped(const Network& network, const std::vector<Shape>& shapes, int node) {
+int unwrapped(const Network& network, const List<Shape>& shapes, int node) {
   for (;;) {
     const int input = node ? network.nodes[size_t(node)].inputs[0] : 0;
     const bool flat = flattens(network, shapes, node) && place_count(shapes[size_t(input)]) == 1;
@@ -47,7 +47,7 @@ int unwrapped(const Network& network, const std::vector<Shape>& shapes, int node
 }
 
 // A linear layer, or what is one: a 1x1 convolution of 1x1 maps. Both have weights of [K,C].
-bool is_linear(const Network& network, const std::vector<Shape>& shapes, int node) {
+bool is_linear(const Network& network, const List<Shape>& shapes, int node) {
   if (layer_as<Linear>(network, node)) return true;
   const auto* conv = layer_as<Conv2d>(network, node);
   return conv && conv->kernel_h == 1 && conv->kernel_w == 1 && conv->groups == 1 &&
@@ -57,7 +57,7 @@ bool is_linear(const Network& network, const std::vector<Shape>& shapes, int nod
 // Which nodes are maps with places: not what comes out of global pools, flatten and linear layers, nor what is made of
 // these alone. Nodes that the logits do not depend on are none either.
 std::vector<bool> map_nodes(const Network& network, Shape input) {
-  const std::vector<Shape> shapes = network.shapes(input);
+  const List<Shape> shapes = network.shapes(input);
   const int logits = logit_node(network);
   std::vector<bool> maps(shapes.size(), true), needed(shapes.size(), false);
   needed[size_t(logits)] = true;
@@ -77,7 +77,7 @@ std::vector<bool> map_nodes(const Network& network, Shape input) {
 std::vector<int> chosen_layers(const Network& network, Shape input, const CamOptions& options) {
   if (options.layers.empty()) return {last_map_node(network, input)};
   const std::vector<bool> maps = map_nodes(network, input);
-  const std::vector<Shape> shapes = network.shapes(input);
+  const List<Shape> shapes = network.shapes(input);
   std::vector<int> layers;
   for (int layer : options.layers) {
     layers.push_back(unwrapped(network, shapes, layer));  // the maps of a dropout are those of its input
@@ -119,7 +119,7 @@ std::vector<double> weighted_sum(const std::vector<double>& weights, const float
 
 // For each target of the images from `first` on: the maps weighed by the class's row of the linear layer, or the one
 // map of the class. activations: [n,C,h,w].
-void exact_maps(const Network& network, const CamHead& head, const Tensor& activations, int64_t first, Cams& cams) {
+void exact_maps(const Weights& weights, const CamHead& head, const Tensor& activations, int64_t first, Cams& cams) {
   const int64_t channels = activations.dim(1), places = activations.dim(2) * activations.dim(3);
   const int64_t targets = cams.maps[0].dim(1);
   for (int64_t p = 0; p < activations.dim(0) * targets; ++p) {
@@ -130,7 +130,7 @@ void exact_maps(const Network& network, const CamHead& head, const Tensor& activ
       std::copy_n(maps + c * places, places, out);
       continue;
     }
-    const float* row = network.nodes[size_t(head.linear)].weight.data() + c * channels;
+    const float* row = weights.values(head.linear, "weight").data() + c * channels;
     const std::vector<double> sum = weighted_sum({row, row + channels}, maps, places);
     std::copy(sum.begin(), sum.end(), out);
   }
@@ -175,37 +175,40 @@ struct Cut {
 // The backward half of the methods that need gradients.
 struct GradientMaps {
   GradientMaps(const Plan& plan, int node, const CamOptions& options, Cams& cams, int64_t capacity)
-      : plan(plan), options(options), cams(cams), node(node) {
-    for (int layer : cams.layers) backwards.emplace_back(plan, node, layer, capacity);
-    if (options.method == CamMethod::guided_gradcam) guided.emplace(plan, node, 0, capacity);
+      : plan(plan), options(options), cams(cams), backward(plan, node, {.nodes = cams.layers}, capacity) {
+    if (options.method == CamMethod::guided_gradcam) guided.emplace(plan, node, Wanted{.nodes = {0}}, capacity);
   }
   const Plan& plan;
   const CamOptions& options;
   Cams& cams;
-  int node;
-  std::vector<Backward> backwards;  // to each layer
-  std::optional<Backward> guided;   // to the input
+  Backward backward;               // to all layers
+  std::optional<Backward> guided;  // to the input
 
-  // d score / d value of the node where `backward` ends, [images · targets, C, h, w]. values: of the logits.
-  Tensor gradients(Backward& backward, const Tape& tape, ReluRule rule, Score score, const Tensor& values,
-                   const Cut& cut) const {
+  // Takes the gradient of the score back, [images · targets] seeds. values: of the logits.
+  void take_back(Backward& backward, const Tape& tape, ReluRule rule, Score score, const Tensor& values,
+                 const Cut& cut) const {
     std::vector<Unit> units;
     for (int64_t i = cut.first; i < cut.first + cut.images; ++i)
       for (int64_t t = cut.t; t < cut.t + cut.targets; ++t) units.push_back(cams.explained[size_t(i)].units[size_t(t)]);
     Context& ctx = plan.context();
     write_seeds(ctx, units, score, values, cut.targets, backward.seed(cut.images * cut.targets));
-    const ConstView g = backward.run(tape, rule, cut.targets);
+    backward.run(tape, {.rule = rule, .seeds_per_item = cut.targets});
+  }
+  // d score / d value of a node, [images · targets, C, h, w].
+  Tensor read(const Backward& backward, int node) const {
+    const ConstView g = backward.gradient(node);
     Tensor host({g.shape.n, g.shape.c, g.shape.h, g.shape.w});
-    read_nchw(ctx, g, host.data());
+    read_nchw(plan.context(), g, host.data());
     return host;
   }
 
   // activations: of each layer, [images,C,h,w].
   void run(const Tape& tape, Score score, const Tensor& values, const std::vector<Tensor>& activations,
            const Cut& cut) {
+    take_back(backward, tape, kGradient, score, values, cut);
     for (size_t l = 0; l < cams.layers.size(); ++l) {
-      const Tensor g = gradients(backwards[l], tape, kGradient, score, values, cut);
-      const Shape s = plan.shapes()[size_t(cams.layers[l])].with_n(1);
+      const Tensor g = read(backward, cams.layers[l]);
+      const Shape s = plan.shapes()[cams.layers[l]].with_n(1);
       Tensor& maps = cams.maps[l];
       for (int64_t i = 0; i < cut.images; ++i)
         for (int64_t k = 0; k < cut.targets; ++k)
@@ -213,7 +216,9 @@ struct GradientMaps {
                        g.data() + (i * cut.targets + k) * s.item(), s,
                        maps.data() + ((cut.first + i) * maps.dim(1) + cut.t + k) * s.h * s.w);
     }
-    if (guided) multiply_guided(gradients(*guided, tape, kGuided, score, values, cut), cut);
+    if (!guided) return;
+    take_back(*guided, tape, kGuided, score, values, cut);
+    multiply_guided(read(*guided, 0), cut);
   }
 
   void multiply_guided(const Tensor& g, const Cut& cut) {
@@ -230,7 +235,7 @@ struct GradientMaps {
   }
 };
 
-void allocate(Cams& cams, CamMethod method, const std::vector<Shape>& shapes, int64_t images, int64_t targets) {
+void allocate(Cams& cams, CamMethod method, const List<Shape>& shapes, int64_t images, int64_t targets) {
   for (int layer : cams.layers)
     cams.maps.push_back(allocate_maps({images, targets, shapes[size_t(layer)].h, shapes[size_t(layer)].w}));
   if (method == CamMethod::guided_gradcam)
@@ -240,7 +245,7 @@ void allocate(Cams& cams, CamMethod method, const std::vector<Shape>& shapes, in
 }  // namespace
 
 std::optional<CamHead> find_cam_head(const Network& network, Shape input) {
-  const std::vector<Shape> shapes = network.shapes(input);
+  const List<Shape> shapes = network.shapes(input);
   CamHead head;
   int node = unwrapped(network, shapes, logit_node(network));
   if (is_linear(network, shapes, node)) {
@@ -265,8 +270,9 @@ int last_map_node(const Network& network, Shape input) {
   throw Error(fmt::format("{} has no maps", network.name), "class activation maps need a convolutional network", true);
 }
 
-Cams class_activation_maps(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+Cams class_activation_maps(Context& ctx, const Model& model, const Tensor& x, const TargetSpec& target,
                            const std::vector<std::string>& labels, const CamOptions& options) {
+  const Network& network = model.network;
   const Shape image = image_shape(network, x);
   const int64_t images = x.dim(0), targets = check_target(network, image, target, labels);
   const int node = logit_node(network);
@@ -279,10 +285,10 @@ Cams class_activation_maps(Context& ctx, const Network& network, const Tensor& x
   PlanOptions plan_options{.precision = options.precision, .observe = cams.layers, .tape = !exact};
   plan_options.observe.push_back(node);
   const int64_t passes =
-      batch_size(ctx, network, image, plan_options, options, exact ? images : std::max(images, targets));
+      batch_size(ctx, model, image, plan_options, options, exact ? images : std::max(images, targets));
   const int64_t seeds = exact ? 1 : std::min(targets, passes);
   cams.batch = std::min(images, std::max<int64_t>(1, passes / seeds));
-  Plan plan(ctx, network, image.with_n(cams.batch), plan_options);
+  Plan plan(ctx, model, image.with_n(cams.batch), plan_options);
   allocate(cams, options.method, plan.shapes(), images, targets);
   std::optional<GradientMaps> gradients;
   if (!exact) gradients.emplace(plan, node, options, cams, cams.batch * seeds);
@@ -291,11 +297,11 @@ Cams class_activation_maps(Context& ctx, const Network& network, const Tensor& x
     const int64_t n = std::min(cams.batch, images - first);
     plan.write(x.data() + first * image.item(), n);
     plan.forward(exact ? nullptr : &tape);
-    const Tensor values = plan.read(node);  // all values before the seeds are written, which reuse the arena
+    const Tensor values = plan.read(node);
     std::vector<Tensor> activations;
     for (int layer : cams.layers) activations.push_back(plan.read(layer));
     for (int64_t i = 0; i < n; ++i) cams.explained.push_back(explain(network, target, batch_item(values, i), labels));
-    if (exact) exact_maps(network, head, activations[0], first, cams);
+    if (exact) exact_maps(model.weights, head, activations[0], first, cams);
     for (int64_t t = 0; t < targets && !exact; t += seeds)
       gradients->run(tape, target.score, values, activations, {first, n, t, std::min(seeds, targets - t)});
     if (options.progress) options.progress(first + n, images);

@@ -40,7 +40,7 @@ struct Cams {
 };
 
 // x: [N,C,H,W]. `target` names classes, no hidden units: its layer is empty.
-Cams class_activation_maps(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+Cams class_activation_maps(Context& ctx, const Model& model, const Tensor& x, const TargetSpec& target,
                            const std::vector<std::string>& labels, const CamOptions& options = {});
 
 // Where a network's classes come from, if exact maps can be had of it.

@@ -48,14 +48,15 @@ void write_means(const Tensor& values, const std::string& name, float* means) {
 
 }  // namespace
 
-std::vector<Tensor> channel_means(Context& ctx, const Network& network, const Tensor& x, std::span<const int> nodes,
+std::vector<Tensor> channel_means(Context& ctx, const Model& model, const Tensor& x, std::span<const int> nodes,
                                   const ChannelOptions& options) {
+  const Network& network = model.network;
   const Shape image = image_shape(network, x);
   Copies copies(x, image, options);
   const PlanOptions forward_only{
       .precision = options.precision, .observe = {nodes.begin(), nodes.end()}, .tape = false};
-  const int64_t batch = batch_size(ctx, network, image, forward_only, options, copies.count());
-  Plan plan(ctx, network, image.with_n(batch), forward_only);
+  const int64_t batch = batch_size(ctx, model, image, forward_only, options, copies.count());
+  Plan plan(ctx, model, image.with_n(batch), forward_only);
   std::vector<Tensor> means;
   for (int node : nodes) means.push_back(allocate_maps({x.dim(0), copies.each(), plan.shapes()[size_t(node)].c}));
   std::vector<float> pixels(size_t(batch * image.item()));

@@ -21,7 +21,7 @@ struct ChannelOptions : RunOptions {
 // [N,1+B,channels], where copy 0 is the image itself and copy 1 + b the one with boxes[b] filled. Sums are in double
 // and in row-major order, so the batch does not change them. A node's value is its own: a convolution's is the one
 // before its batch norm and ReLU.
-std::vector<Tensor> channel_means(Context& ctx, const Network& network, const Tensor& x, std::span<const int> nodes,
+std::vector<Tensor> channel_means(Context& ctx, const Model& model, const Tensor& x, std::span<const int> nodes,
                                   const ChannelOptions& options = {});
 
 // The mean of `count` images from `first` on, [1+B,channels], of means [N,1+B,channels].

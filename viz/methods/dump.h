@@ -5,7 +5,8 @@
 #include <functional>
 #include <vector>
 
-#include "engine/run/plan.h"
+#include "engine/model.h"
+#include "engine/run/backward.h"
 #include "viz/methods/target.h"
 
 namespace switchback {
@@ -15,10 +16,10 @@ class NodeDump {
   using Sink = std::function<void(int node, const Tensor& value)>;
 
   // image: n = 1. No node is fused or folded away: each has the value that its own layer gives.
-  NodeDump(Context& ctx, const Network& network, Shape image, Precision precision, bool with_gradients);
+  NodeDump(Context& ctx, const Model& model, Shape image, Precision precision, bool with_gradients);
 
   void forward(const float* image);                          // NCHW
-  Tensor value(int node) const { return plan_.read(node); }  // before gradients(), which reuses the memory
+  Tensor value(int node) const { return plan_.read(node); }
   // Of the unit's score, for each of `nodes` that it depends on, the last first. values: of the unit's node.
   void gradients(const Unit& unit, Score score, const Tensor& values, const std::vector<int>& nodes, const Sink& sink);
   // A dropout whose input others read too: both are one piece of memory, whose gradient is the sum over all readers.
@@ -29,9 +30,5 @@ class NodeDump {
   Plan plan_;
   Tape tape_;
 };
-
-// For each node the first of the later ones that all its paths to `from` go through (its immediate post-dominator): -1
-// where there is no path, `from` for itself.
-std::vector<int> next_bottlenecks(const Network& network, int from);
 
 }  // namespace switchback

@@ -42,11 +42,12 @@ int64_t checked_units(const Network& network, Shape image, const TargetSpec& tar
 
 }  // namespace
 
-Etalons::Etalons(Context& ctx, const Network& network, Shape image, const TargetSpec& target,
+Etalons::Etalons(Context& ctx, const Model& model, Shape image, const TargetSpec& target,
                  const std::vector<std::string>& labels, const EtalonOptions& options, int64_t inputs)
-    : ctx_(ctx), network_(network), image_(image.with_n(1)), target_(target), labels_(labels), options_(options),
-      node_(target_node(network, target)), units_(checked_units(network, image_, target, labels)),
+    : ctx_(ctx), model_(model), image_(image.with_n(1)), target_(target), labels_(labels), options_(options),
+      node_(target_node(model.network, target)), units_(checked_units(model.network, image_, target, labels)),
       limit_(options.memory ? options.memory : free_memory(ctx) / 2) {
+  const Network& network = model.network;
   const Shape maps = network.shapes(image_)[size_t(node_)];
   const bool coordinate = options.algorithm == EtalonAlgorithm::coordinate;
   fields_ = options.fields && !coordinate && maps.h * maps.w > 1 && targets_places(network, target);
@@ -59,56 +60,49 @@ Etalons::Etalons(Context& ctx, const Network& network, Shape image, const Target
   fit_memory();
   device_sums_ = ctx.allocate(size_t(items_ * seeds_) * sizeof(OffsetSum));
   for (int64_t n = std::min(wanted, image_.item()); coordinate; n = n * 3 / 4) {
-    frozen_.emplace(ctx, network, image_.with_n(n), node_, options.precision);
+    frozen_.emplace(ctx, model, image_.with_n(n), node_, options.precision);
     if (n == 1 || frozen_->bytes() <= limit_) break;
   }
 }
 
 Etalons::~Etalons() = default;
 
-// Makes plans for ever fewer inputs and units at a time until they fit into the memory that is allowed and there.
+// Plans for as many inputs and units at a time as fit into the memory that is allowed and there.
 void Etalons::fit_memory() {
-  for (;;) {
-    plan_.emplace(ctx_, network_, image_.with_n(items_),
+  const auto make = [&] {
+    plan_.emplace(ctx_, model_, image_.with_n(items_),
                   PlanOptions{.precision = options_.precision, .observe = {0, node_}, .tape = true, .given = {0}});
-    backward_.emplace(*plan_, node_, 0, items_ * seeds_, BackwardOptions{.offsets = true});
+    backward_.emplace(*plan_, node_, Wanted{.nodes = {0}}, items_ * seeds_, BackwardOptions{.offsets = true});
     const size_t maps = size_t(items_ * seeds_ * image_.item()) * sizeof(float);
-    const size_t bytes = std::max(plan_->arena_bytes(), backward_->arena_bytes()) + plan_->tape_bytes() + maps;
-    const bool least = items_ * seeds_ == 1;
+    size_t bytes = std::max(plan_->arena_bytes(), backward_->arena_bytes()) + plan_->own_bytes() + plan_->tape_bytes() + maps;
     // A CPU is faster where several small inputs stay in its cache.
     constexpr size_t kCache = 8 << 20;
-    const bool slow = !ctx_.gpu && options_.batch == 0 && items_ > 1 && items_ * seeds_ > 64 && bytes > kCache;
-    if (bytes <= limit_ && !slow) {
-      try {
-        plan_->reserve(&tape_);
-        if (!fields_) backward_->reserve();
-        return;
-      } catch (const OutOfMemory&) {
-        if (least) throw;
-      }
-    } else if (least) {
-      throw Error(fmt::format("an etalon of {} on {}x{}x{} needs {} MiB, {} MiB are allowed", network_.name, image_.c,
-                              image_.h, image_.w, (bytes >> 20) + 1, limit_ >> 20),
-                  "allow more with --memory, or use a smaller input");
-    }
-    if (items_ > 1)
-      items_ = items_ * 3 / 4;
-    else
-      seeds_ = std::max<int64_t>(1, seeds_ * 3 / 4);
-  }
+    if (!ctx_.gpu && options_.batch == 0 && items_ > 1 && items_ * seeds_ > 64 && bytes > kCache) bytes = SIZE_MAX;
+    return Trial{bytes, [&] {
+                   plan_->reserve(&tape_);
+                   if (!fields_) backward_->reserve();
+                 }};
+  };
+  const auto smaller = [&](bool) {
+    if (items_ * seeds_ == 1) return false;
+    int64_t& fewer = items_ > 1 ? items_ : seeds_;
+    fewer = std::max<int64_t>(1, fewer * 3 / 4);
+    return true;
+  };
+  fit(limit_, fmt::format("an etalon of {} on {}x{}x{}", model_.network.name, image_.c, image_.h, image_.w), make, smaller);
 }
 
 std::vector<EtalonInput> Etalons::run(const float* x, int64_t n, const Sink& sink) {
   CHECK(n > 0 && n <= items_, "{} inputs for etalons of {}", n, items_);
   plan_->write(x, n);
   plan_->forward(&tape_);
-  if (!options_.load_tape.empty()) load_tape(ctx_, network_, tape_, options_.load_tape);
-  values_ = plan_->read(node_);  // before the seeds are written, which reuse the arena
+  if (!options_.load_tape.empty()) load_tape(ctx_, model_.network, tape_, options_.load_tape);
+  values_ = plan_->read(node_);
   std::vector<EtalonInput> inputs(static_cast<size_t>(n));
   for (int64_t i = 0; i < n; ++i) {
     EtalonInput& input = inputs[size_t(i)];
     const Tensor one = n == 1 ? Tensor() : batch_item(values_, i);
-    input.explained = explain(network_, target_, n == 1 ? values_ : one, labels_);
+    input.explained = explain(model_.network, target_, n == 1 ? values_ : one, labels_);
     input.checks.resize(input.explained.units.size());
     for (size_t p = 0; p < input.checks.size(); ++p) input.checks[p].score = input.explained.scores[p];
   }
@@ -133,7 +127,7 @@ void Etalons::run_whole(const float* x, std::vector<EtalonInput>& inputs, const 
       units.insert(units.end(), input.explained.units.begin() + t, input.explained.units.begin() + t + seeds);
     write_seeds(ctx_, units, Score::logit, values_, seeds, backward_->seed(n * seeds));
     ctx_.zero(device_sums_.data(), device_sums_.size());
-    const ConstView g = backward_->run(tape_, kGradient, seeds, device_sums_.as<OffsetSum>());
+    const ConstView g = backward_->run(tape_, {.seeds_per_item = seeds, .offsets = device_sums_.as<OffsetSum>()});
     read_nchw(ctx_, g, maps_.data());
     ctx_.copy_out(sums_.data(), device_sums_.data(), size_t(n * seeds) * sizeof(OffsetSum));
     parallel_ranges(ctx_, n * seeds, item, [&](int64_t first, int64_t last) {
@@ -199,11 +193,12 @@ void Etalons::run_coordinates(const float* x, EtalonInput& input, const Sink& si
   sink(0, 0, units_, maps_.data());
 }
 
-EtalonMaps etalons(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+EtalonMaps etalons(Context& ctx, const Model& model, const Tensor& x, const TargetSpec& target,
                    const std::vector<std::string>& labels, const EtalonOptions& options) {
+  const Network& network = model.network;
   const Shape image = image_shape(network, x);
   const int64_t inputs = x.dim(0), item = image.item();
-  Etalons run(ctx, network, image, target, labels, options, inputs);
+  Etalons run(ctx, model, image, target, labels, options, inputs);
   EtalonMaps out;
   out.maps = allocate_maps({inputs, run.units(), image.c, image.h, image.w});
   out.biases = Tensor({inputs, run.units()});

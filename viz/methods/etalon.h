@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/run/backward.h"
 #include "engine/run/fields.h"
 #include "engine/run/frozen.h"
 #include "viz/methods/gradient.h"
@@ -24,7 +25,7 @@ enum class EtalonAlgorithm {
 struct EtalonOptions : RunOptions {
   EtalonAlgorithm algorithm = EtalonAlgorithm::single_pass;
   bool fields = true;  // units at positions: only their receptive fields are computed
-  std::string load_tape;  // another program's gates and switches (engine/run/plan.h), for inputs of one run
+  std::string load_tape;  // another program's gates and switches (engine/run/tape.h), for inputs of one run
 };
 
 // NET(x)_p against <W_p, x> + b_p for one etalon.
@@ -51,7 +52,7 @@ void add_products(const float* w, const float* x, int64_t count, EtalonCheck& ch
 class Etalons {
  public:
   // inputs: the most that will be given to one run. Throws (usage) where layers are not piecewise affine.
-  Etalons(Context& ctx, const Network& network, Shape image, const TargetSpec& target,
+  Etalons(Context& ctx, const Model& model, Shape image, const TargetSpec& target,
           const std::vector<std::string>& labels, const EtalonOptions& options, int64_t inputs);
   ~Etalons();
 
@@ -77,7 +78,7 @@ class Etalons {
   void run_places(Group& group, int64_t first, int64_t unit);
 
   Context& ctx_;
-  const Network& network_;
+  Model model_;
   Shape image_;
   TargetSpec target_;
   std::vector<std::string> labels_;
@@ -103,7 +104,7 @@ struct EtalonMaps {
   Tensor maps, biases;
   std::vector<EtalonInput> inputs;
 };
-EtalonMaps etalons(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+EtalonMaps etalons(Context& ctx, const Model& model, const Tensor& x, const TargetSpec& target,
                    const std::vector<std::string>& labels, const EtalonOptions& options = {});
 
 }  // namespace switchback

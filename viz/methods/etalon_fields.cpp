@@ -58,22 +58,22 @@ void Etalons::prepare(Group& group) {
   const int64_t wanted = options_.batch > 0 ? options_.batch : useful_batch(ctx_, crop);
   group.seeds = std::min(units, wanted);
   group.at_once = group.seeds < units ? 1 : std::clamp<int64_t>(wanted / units, 1, places);
-  for (;;) {
-    group.backward.emplace(*plan_, node_, 0, group.at_once * group.seeds,
+  const auto make = [&] {
+    group.backward.emplace(*plan_, node_, Wanted{.nodes = {0}}, group.at_once * group.seeds,
                            BackwardOptions{.offsets = true, .field = &field});
     const size_t maps = size_t(group.at_once * group.seeds * crop.item()) * sizeof(float);
     const size_t tapes = plan_->tape_bytes() + size_t(group.at_once) * cut_tape_bytes(*plan_, field);
-    const bool least = group.at_once * group.seeds == 1;
-    if (least || std::max(plan_->arena_bytes(), group.backward->arena_bytes()) + tapes + maps <= limit_) {
-      try {
-        return group.backward->reserve();
-      } catch (const OutOfMemory&) {
-        if (least) throw;
-      }
-    }
+    const size_t bytes = std::max(plan_->arena_bytes(), group.backward->arena_bytes()) + plan_->own_bytes() + tapes + maps;
+    const bool least = group.at_once * group.seeds == 1;  // which is taken whatever is allowed
+    return Trial{least ? 0 : bytes, [&] { group.backward->reserve(); }};
+  };
+  const auto smaller = [&](bool) {
+    if (group.at_once * group.seeds == 1) return false;
     int64_t& fewer = group.at_once > 1 ? group.at_once : group.seeds;
     fewer = std::max<int64_t>(1, fewer * 3 / 4);
-  }
+    return true;
+  };
+  fit(limit_, "an etalon", make, smaller);
 }
 
 void Etalons::run_fields(const float* x, EtalonInput& input, const Sink& sink) {
@@ -127,7 +127,7 @@ void Etalons::run_places(Group& group, int64_t first, int64_t unit) {
   std::vector<SeedUnit> seeds;
   for (int64_t k = 0; k < group.at_once; ++k) {
     const Group::Place& place = group.places[size_t(first + k)];
-    const FieldBox& box = place.field.boxes[size_t(plan_->holder(node_))];
+    const FieldBox& box = place.field.boxes[plan_->holder(node_)];
     for (int64_t s = 0; s < group.seeds; ++s) {
       const Unit& u = grouped_[size_t(place.units[size_t(unit + s)])];
       seeds.push_back({u.channel, u.row - box.top, u.col - box.left});
@@ -136,7 +136,7 @@ void Etalons::run_places(Group& group, int64_t first, int64_t unit) {
   one_hot(ctx_, group.backward->seed(n), seeds);
   if (device_sums_.size() < size_t(n) * sizeof(OffsetSum)) device_sums_ = ctx_.allocate(size_t(n) * sizeof(OffsetSum));
   ctx_.zero(device_sums_.data(), device_sums_.size());
-  const ConstView g = group.backward->run(cut_, kGradient, group.seeds, device_sums_.as<OffsetSum>());
+  const ConstView g = group.backward->run(cut_, {.seeds_per_item = group.seeds, .offsets = device_sums_.as<OffsetSum>()});
   maps_.resize(size_t(g.shape.count()));
   sums_.resize(size_t(n));
   read_nchw(ctx_, g, maps_.data());

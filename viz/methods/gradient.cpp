@@ -19,14 +19,14 @@ struct Split {
   int64_t items, seeds;
 };
 
-Split split(Context& ctx, const Network& network, Shape image, const PlanOptions& plan, const GradientOptions& options,
+Split split(Context& ctx, const Model& model, Shape image, const PlanOptions& plan, const GradientOptions& options,
             int64_t images, int64_t targets) {
   const bool one_batch = !options.save_tape.empty() || !options.load_tape.empty();
   if (one_batch && options.batch > 0 && options.batch < images)
     throw Error(
         fmt::format("a tape file holds one batch, but {} images do not fit into --batch {}", images, options.batch),
         "leave out --batch or give fewer images", true);
-  const int64_t passes = batch_size(ctx, network, image, plan, options, std::max(images, targets));
+  const int64_t passes = batch_size(ctx, model, image, plan, options, std::max(images, targets));
   const int64_t seeds = std::min(targets, passes);
   return {one_batch ? images : std::min(images, std::max<int64_t>(1, passes / seeds)), seeds};
 }
@@ -37,15 +37,16 @@ void multiply(std::span<float> map, const float* x, int64_t item) {
 
 }  // namespace
 
-Maps gradient(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+Maps gradient(Context& ctx, const Model& model, const Tensor& x, const TargetSpec& target,
               const std::vector<std::string>& labels, const GradientOptions& options) {
+  const Network& network = model.network;
   const Shape image = image_shape(network, x);
   const int64_t images = x.dim(0), targets = check_target(network, image, target, labels);
   const int node = target_node(network, target);
   const PlanOptions plan_options{.precision = options.precision, .observe = {node}};
-  const Split cut = split(ctx, network, image, plan_options, options, images, targets);
-  Plan plan(ctx, network, image.with_n(cut.items), plan_options);
-  Backward backward(plan, node, 0, cut.items * cut.seeds);
+  const Split cut = split(ctx, model, image, plan_options, options, images, targets);
+  Plan plan(ctx, model, image.with_n(cut.items), plan_options);
+  Backward backward(plan, node, {.nodes = {0}}, cut.items * cut.seeds);
   Tape tape;
   Maps maps;
   maps.batch = cut.items;
@@ -56,7 +57,7 @@ Maps gradient(Context& ctx, const Network& network, const Tensor& x, const Targe
     plan.forward(&tape);
     if (!options.load_tape.empty()) load_tape(ctx, network, tape, options.load_tape);
     if (!options.save_tape.empty()) save_tape(ctx, network, tape, options.save_tape);
-    const Tensor values = plan.read(node);  // before the seeds are written, which reuse the arena
+    const Tensor values = plan.read(node);
     for (int64_t i = 0; i < n; ++i) maps.explained.push_back(explain(network, target, batch_item(values, i), labels));
     for (int64_t t = 0; t < targets; t += cut.seeds) {
       const int64_t seeds = std::min(cut.seeds, targets - t);
@@ -64,7 +65,7 @@ Maps gradient(Context& ctx, const Network& network, const Tensor& x, const Targe
       for (int64_t i = 0; i < n; ++i)
         for (int64_t k = 0; k < seeds; ++k) units.push_back(maps.explained[size_t(first + i)].units[size_t(t + k)]);
       write_seeds(ctx, units, target.score, values, seeds, backward.seed(n * seeds));
-      const ConstView g = backward.run(tape, options.rule, seeds);
+      const ConstView g = backward.run(tape, {.rule = options.rule, .seeds_per_item = seeds});
       for (int64_t i = 0; i < n; ++i)
         read_nchw(ctx, items(g, i * seeds, seeds), maps.values.data() + ((first + i) * targets + t) * image.item());
     }

@@ -1,5 +1,5 @@
 // Maps made of gradients: gradient, deconv and guided maps, SmoothGrad, integrated gradients. Each is a function over a
-// Network: inputs are NCHW f32 tensors in the network's input units, maps come back NCHW f32, signed and unscaled.
+// Model: inputs are NCHW f32 tensors in the network's input units, maps come back NCHW f32, signed and unscaled.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/model.h"
 #include "engine/run/plan.h"
 #include "viz/methods/target.h"
 
@@ -25,7 +26,7 @@ struct RunOptions {
 struct GradientOptions : RunOptions {
   ReluRule rule = kGradient;
   bool times_input = false;          // map ⊙ x
-  std::string save_tape, load_tape;  // tape files (engine/run/plan.h); all images are then run as one batch
+  std::string save_tape, load_tape;  // tape files (engine/run/tape.h); all images are then run as one batch
 };
 
 struct SmoothGradOptions : RunOptions {
@@ -64,15 +65,15 @@ struct Maps {
 };
 
 // x: [N,C,H,W].
-Maps gradient(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+Maps gradient(Context& ctx, const Model& model, const Tensor& x, const TargetSpec& target,
               const std::vector<std::string>& labels, const GradientOptions& options = {});
 // Smilkov et al. 2017; targets are fixed on the clean input. Noise is that of kernels/noise/noise.h. Sums are in double and
 // in sample order, so the batch does not change them.
-Maps smoothgrad(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+Maps smoothgrad(Context& ctx, const Model& model, const Tensor& x, const TargetSpec& target,
                 const std::vector<std::string>& labels, const SmoothGradOptions& options = {});
 // Sundararajan et al. 2017 with the midpoint rule: (x − x') ⊙ mean over steps of the gradient at x' + (k−½)/steps·(x −
 // x').
-Maps integrated(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+Maps integrated(Context& ctx, const Model& model, const Tensor& x, const TargetSpec& target,
                 const std::vector<std::string>& labels, const IntegratedOptions& options = {});
 
 }  // namespace switchback

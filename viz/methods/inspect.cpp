@@ -16,11 +16,11 @@ PlanOptions forward_only(int node, const RunOptions& options) {
 
 }  // namespace
 
-Forward::Forward(Context& ctx, const Network& network, Shape image, int node, const RunOptions& options, int64_t most)
+Forward::Forward(Context& ctx, const Model& model, Shape image, int node, const RunOptions& options, int64_t most)
     : ctx_(ctx),
       node_(node),
-      batch_(batch_size(ctx, network, image, forward_only(node, options), options, most)),
-      plan_(ctx, network, image.with_n(batch_), forward_only(node, options)) {}
+      batch_(batch_size(ctx, model, image, forward_only(node, options), options, most)),
+      plan_(ctx, model, image.with_n(batch_), forward_only(node, options)) {}
 
 Tensor Forward::run(const float* images, int64_t n) {
   plan_.write(images, n);
@@ -28,10 +28,11 @@ Tensor Forward::run(const float* images, int64_t n) {
   return plan_.read(node_);
 }
 
-Tensor activations(Context& ctx, const Network& network, const Tensor& x, int node, const RunOptions& options) {
+Tensor activations(Context& ctx, const Model& model, const Tensor& x, int node, const RunOptions& options) {
+  const Network& network = model.network;
   const Shape image = image_shape(network, x);
   const int64_t images = x.dim(0);
-  Forward forward(ctx, network, image, node, options, images);
+  Forward forward(ctx, model, image, node, options, images);
   Tensor all;
   for (int64_t first = 0; first < images; first += forward.batch()) {
     const int64_t n = std::min(forward.batch(), images - first);
@@ -48,8 +49,9 @@ Tensor activations(Context& ctx, const Network& network, const Tensor& x, int no
   return all;
 }
 
-Tensor logits(Context& ctx, const Network& network, const Tensor& x, const RunOptions& options) {
-  return activations(ctx, network, x, logit_node(network), options);
+Tensor logits(Context& ctx, const Model& model, const Tensor& x, const RunOptions& options) {
+  const Network& network = model.network;
+  return activations(ctx, model, x, logit_node(network), options);
 }
 
 std::vector<int64_t> strongest_channels(const Tensor& activations, int64_t image) {
@@ -64,8 +66,9 @@ std::vector<int64_t> strongest_channels(const Tensor& activations, int64_t image
   return order;
 }
 
-const Tensor& filters(const Network& network, int node) {
-  if (std::holds_alternative<Conv2d>(network.nodes[size_t(node)].layer)) return network.nodes[size_t(node)].weight;
+Tensor filters(const Model& model, int node) {
+  const Network& network = model.network;
+  if (std::holds_alternative<Conv2d>(network.nodes[node].layer)) return model.weights.tensor(node, "weight");
   std::vector<std::string> convs;
   for (const Node& n : network.nodes)
     if (std::holds_alternative<Conv2d>(n.layer)) convs.push_back(n.name);

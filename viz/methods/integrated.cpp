@@ -37,13 +37,14 @@ void check_baseline(const IntegratedOptions& options, Shape image) {
 
 double Completeness::error() const { return std::abs(sum - difference) / std::max(1.0, std::abs(difference)); }
 
-Maps integrated(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+Maps integrated(Context& ctx, const Model& model, const Tensor& x, const TargetSpec& target,
                 const std::vector<std::string>& labels, const IntegratedOptions& options) {
+  const Network& network = model.network;
   const Shape image = image_shape(network, x);
   const int64_t images = x.dim(0), targets = check_target(network, image, target, labels), item = image.item();
   if (options.steps < 1) throw Error(fmt::format("--steps {} is less than 1", options.steps), "", true);
   check_baseline(options, image);
-  Sampler sampler(ctx, network, image, target, options, options.steps);
+  Sampler sampler(ctx, model, image, target, options, options.steps);
   Maps maps;
   maps.batch = sampler.batch;
   maps.values = allocate_maps({images, targets, image.c, image.h, image.w});

@@ -113,26 +113,28 @@ Places occlusion_places(const OcclusionOptions& options, Shape image) {
   return places;
 }
 
-OcclusionMaps occlusion(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+OcclusionMaps occlusion(Context& ctx, const Model& model, const Tensor& x, const TargetSpec& target,
                         const std::vector<std::string>& labels, const OcclusionOptions& options) {
+  const Network& network = model.network;
   OcclusionMaps maps = empty_maps(network, x, target, labels, options);
   const Shape image = image_shape(network, x);
   const int node = target_node(network, target);
   const auto run = [&](auto&& method) { run_images(method, network, x, target, labels, options, maps); };
   if (options.algorithm == OcclusionOptions::Algorithm::full)
-    run(FullOcclusion(ctx, network, image, node, options, maps.places));
+    run(FullOcclusion(ctx, model, image, node, options, maps.places));
   else
-    run(IncrementalOcclusion(ctx, network, image, node, options, maps.places));
+    run(IncrementalOcclusion(ctx, model, image, node, options, maps.places));
   return maps;
 }
 
-OcclusionMaps occlusion_preview(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+OcclusionMaps occlusion_preview(Context& ctx, const Model& model, const Tensor& x, const TargetSpec& target,
                                 const std::vector<std::string>& labels, const OcclusionOptions& options) {
+  const Network& network = model.network;
   OcclusionMaps maps = empty_maps(network, x, target, labels, options);
   GradientOptions gradient_options;
   static_cast<RunOptions&>(gradient_options) = options;
   gradient_options.batch = 0;  // that of the occlusion counts places
-  const Maps gradients = gradient(ctx, network, x, target, labels, gradient_options);
+  const Maps gradients = gradient(ctx, model, x, target, labels, gradient_options);
   maps.explained = gradients.explained;
   maps.batch = gradients.batch;
   const Shape image = image_shape(network, x);

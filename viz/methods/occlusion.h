@@ -41,11 +41,11 @@ struct OcclusionMaps {
 
 // x: [N,C,H,W]. The target is fixed on the clean image. Both algorithms give the same maps but for rounding, and each
 // the same bits for any batch. progress counts places, over all images.
-OcclusionMaps occlusion(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+OcclusionMaps occlusion(Context& ctx, const Model& model, const Tensor& x, const TargetSpec& target,
                         const std::vector<std::string>& labels, const OcclusionOptions& options = {});
 
 // To first order, from one backward pass: Σ over the mask of gradient · (x − fill). Exact for an affine network.
-OcclusionMaps occlusion_preview(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+OcclusionMaps occlusion_preview(Context& ctx, const Model& model, const Tensor& x, const TargetSpec& target,
                                 const std::vector<std::string>& labels, const OcclusionOptions& options = {});
 
 // Spearman's rank correlation; equal values share their mean rank. NaN where one side is constant.

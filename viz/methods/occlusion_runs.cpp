@@ -30,11 +30,11 @@ int64_t run_size(const OcclusionOptions& options, int64_t useful, size_t one, si
 
 }  // namespace
 
-IncrementalOcclusion::IncrementalOcclusion(Context& ctx, const Network& network, Shape image, int node,
+IncrementalOcclusion::IncrementalOcclusion(Context& ctx, const Model& model, Shape image, int node,
                                            const OcclusionOptions& options, const Places& places)
     : options_(options),
       places_(places),
-      shared_(ctx, network, image, options.precision, node),
+      shared_(ctx, model, image, options.precision, node),
       groups_(group_boxes(shared_, places.boxes, classes_for(places.boxes.size()))) {}
 
 const Tensor& IncrementalOcclusion::set_image(const float* x, const Tensor& filled) {
@@ -77,30 +77,28 @@ std::vector<Box> IncrementalOcclusion::boxes_of(int64_t i) const {
   return boxes;
 }
 
-// Half as many places, again and again, where the device turns out to have less memory.
+// With half as many places, again and again, where the device turns out to have less memory.
 std::unique_ptr<PatchPlan> IncrementalOcclusion::make_plan(const std::vector<Box>& boxes, int64_t& n) {
-  for (;; n = (n + 1) / 2) {
-    try {
-      auto plan = std::make_unique<PatchPlan>(shared_, boxes, n);
-      plan->reserve();
-      return plan;
-    } catch (const OutOfMemory&) {
-      if (n == 1) throw;
-    }
-  }
+  std::unique_ptr<PatchPlan> plan;
+  const auto make = [&] {
+    plan = std::make_unique<PatchPlan>(shared_, boxes, n);
+    return Trial{0, [&] { plan->reserve(); }};
+  };
+  fit(SIZE_MAX, "a place of the mask", make, [&](bool) { return n > 1 && (n = (n + 1) / 2, true); });
+  return plan;
 }
 
-FullOcclusion::FullOcclusion(Context& ctx, const Network& network, Shape image, int node,
+FullOcclusion::FullOcclusion(Context& ctx, const Model& model, Shape image, int node,
                              const OcclusionOptions& options, const Places& places)
     : ctx_(ctx),
       node_(node),
       image_(image),
       places_(places),
       plan_options_{.precision = options.precision, .observe = {node}, .tape = false, .given = {0}},
-      batch(batch_size(ctx, network, image, plan_options_, options,
+      batch(batch_size(ctx, model, image, plan_options_, options,
                        options.batch > 0 ? int64_t(places.boxes.size())
                                          : std::min(int64_t(places.boxes.size()), useful_places(ctx)))),
-      plan_(ctx, network, image.with_n(batch), plan_options_),
+      plan_(ctx, model, image.with_n(batch), plan_options_),
       pixels_(ctx.allocate(bytes())),
       filled_(ctx.allocate(bytes())),
       boxes_(ctx.allocate(size_t(batch) * sizeof(Box))) {}

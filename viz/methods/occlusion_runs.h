@@ -20,7 +20,7 @@ using OccludedValues = std::function<void(std::span<const size_t> at, const Tens
 class IncrementalOcclusion {
  public:
   // All that is given must outlive this.
-  IncrementalOcclusion(Context& ctx, const Network& network, Shape image, int node, const OcclusionOptions& options,
+  IncrementalOcclusion(Context& ctx, const Model& model, Shape image, int node, const OcclusionOptions& options,
                        const Places& places);
 
   // x, filled: [C,H,W]; the target node's value on x.
@@ -49,7 +49,7 @@ class IncrementalOcclusion {
 // A whole forward pass for every place.
 class FullOcclusion {
  public:
-  FullOcclusion(Context& ctx, const Network& network, Shape image, int node, const OcclusionOptions& options,
+  FullOcclusion(Context& ctx, const Model& model, Shape image, int node, const OcclusionOptions& options,
                 const Places& places);
 
   Tensor set_image(const float* x, const Tensor& filled);

@@ -72,19 +72,20 @@ struct Piece {
 // piece. values[node] are the node's units on the polygon that is being walked with.
 class Walk {
  public:
-  Walk(const Network& network, const PlaneBox& box, PlaneMap& map)
-      : network_(network),
-        last_(logit_node(network)),
+  Walk(const Model& model, const PlaneBox& box, PlaneMap& map)
+      : model_(model),
+        network_(model.network),
+        last_(logit_node(network_)),
         map_(map),
-        values_(network.nodes.size()),
+        values_(network_.nodes.size()),
         reach_(1e-9 * std::max(box.right - box.left, box.top - box.bottom)) {
     values_[0] = {{1, 0, 0, std::max(std::fabs(box.left), std::fabs(box.right))},
                   {0, 1, 0, std::max(std::fabs(box.bottom), std::fabs(box.top))}};
-    const std::vector<Shape> shapes = network.shapes(network.input);
+    const List<Shape> shapes = network_.shapes(network_.input);
     for (int node = 0; node <= last_; ++node) {
-      if (!std::holds_alternative<ReLU>(network.nodes[size_t(node)].layer)) continue;
-      const int64_t units = shapes[size_t(node)].c;
-      map.layers.push_back({.name = network.nodes[size_t(node)].name, .units = units});
+      if (!std::holds_alternative<ReLU>(network_.nodes[node].layer)) continue;
+      const int64_t units = shapes[node].c;
+      map.layers.push_back({.name = network_.nodes[node].name, .units = units});
       relus_.push_back(node);
       on_.emplace_back(size_t(units), false);
       not_on_.emplace_back(size_t(units), false);
@@ -121,8 +122,8 @@ class Walk {
   Rows affine(int node) const {
     const Node& n = network_.nodes[size_t(node)];
     return std::visit(overloaded{
-                          [&](const Linear& l) { return linear(l, n, input(node)); },
-                          [&](const BatchNorm2d& l) { return normalized(l, n, input(node)); },
+                          [&](const Linear& l) { return linear(l, node, input(node)); },
+                          [&](const BatchNorm2d& l) { return normalized(l, node, input(node)); },
                           [&](const Add&) {
                             Rows sum = input(node);
                             for (size_t u = 0; u < sum.size(); ++u) add(sum[u], input(node, 1)[u], 1);
@@ -141,23 +142,24 @@ class Walk {
                       n.layer);
   }
 
-  static Rows linear(const Linear& l, const Node& n, const Rows& x) {
+  Rows linear(const Linear& l, int node, const Rows& x) const {
+    const std::span<const float> weight = model_.weights.values(node, "weight"), bias = model_.weights.values(node, "bias");
     Rows y(size_t(l.out_features));
     for (size_t u = 0; u < y.size(); ++u) {
-      const float* weights = n.weight.data() + u * x.size();
-      for (size_t i = 0; i < x.size(); ++i) add(y[u], x[i], double(weights[i]));
-      if (l.has_bias) add(y[u], {0, 0, 1, 1}, double(n.bias[int64_t(u)]));
+      for (size_t i = 0; i < x.size(); ++i) add(y[u], x[i], double(weight[u * x.size() + i]));
+      if (l.has_bias) add(y[u], {0, 0, 1, 1}, double(bias[u]));
     }
     return y;
   }
 
-  static Rows normalized(const BatchNorm2d& l, const Node& n, const Rows& x) {
+  Rows normalized(const BatchNorm2d& l, int node, const Rows& x) const {
+    const auto of = [&](const char* name) { return model_.weights.values(node, name); };
+    const std::span<const float> weight = of("weight"), bias = of("bias"), mean = of("running_mean"), variance = of("running_var");
     Rows y(x.size());
     for (size_t u = 0; u < y.size(); ++u) {
-      const int64_t c = int64_t(u);
-      const double scale = double(n.weight[c]) / std::sqrt(double(n.running_var[c]) + double(l.eps));
+      const double scale = double(weight[u]) / std::sqrt(double(variance[u]) + double(l.eps));
       add(y[u], x[u], scale);
-      add(y[u], {0, 0, 1, 1}, double(n.bias[c]) - scale * double(n.running_mean[c]));
+      add(y[u], {0, 0, 1, 1}, double(bias[u]) - scale * double(mean[u]));
     }
     return y;
   }
@@ -203,6 +205,7 @@ class Walk {
                   "take a smaller network or part of the plane");
   }
 
+  const Model& model_;
   const Network& network_;
   int last_;  // the node that gives the outputs
   PlaneMap& map_;
@@ -245,13 +248,13 @@ double depth(const Polygon& polygon, Point at) {
 
 }  // namespace
 
-PlaneMap plane_map(const Network& network, const PlaneBox& box) {
-  check_network(network);
+PlaneMap plane_map(const Model& model, const PlaneBox& box) {
+  check_network(model.network);
   CHECK(box.left < box.right && box.bottom < box.top && std::isfinite(box.right - box.left + box.top - box.bottom),
         "the box from ({},{}) to ({},{}) is empty", box.left, box.bottom, box.right, box.top);
   PlaneMap map;
   map.box = box;
-  Walk(network, box, map)
+  Walk(model, box, map)
       .run({{box.left, box.bottom}, {box.right, box.bottom}, {box.right, box.top}, {box.left, box.top}});
   return map;
 }

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/network.h"
+#include "engine/model.h"
 #include "viz/pictures/draw.h"
 
 namespace switchback {
@@ -47,7 +47,7 @@ struct PlaneMap {
 // In double precision on the CPU. Takes networks of Linear, (clipped) ReLU, BatchNorm2d, Add, Concat, Flatten and
 // Dropout; a final softmax is left out. Throws naming another layer, where the network has not two inputs or no ReLU,
 // and beyond a million regions.
-PlaneMap plane_map(const Network& network, const PlaneBox& box);
+PlaneMap plane_map(const Model& model, const PlaneBox& box);
 
 // The largest output at a place of the region, the first of equals; of a single output, whether it is positive.
 int64_t class_at(const PlaneRegion& region, Point at);

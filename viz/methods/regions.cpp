@@ -211,11 +211,13 @@ void add_distances(PatternStatistics& s, const std::vector<uint64_t>& of_class, 
 
 std::vector<std::string> smooth_layers(const Network& network, const Plan& plan) {
   std::vector<std::string> names;
-  for (const Tape::Slot& slot : plan.slots())
-    if (slot.kind == Tape::Kind::value) {
-      const Node& node = network.nodes[size_t(slot.node)];
+  for (const Step& step : plan.steps()) {
+    std::vector<Shape> x;
+    for (int value : step.inputs) x.push_back(plan.shapes()[value]);
+    const Node& node = network.nodes[step.node];
+    if (const Keeps kept = keeps(node.layer, x); kept.inputs || kept.output)
       names.push_back(fmt::format("{} ({})", node.name, type_name(node.layer)));
-    }
+  }
   return names;
 }
 
@@ -224,15 +226,16 @@ PlanOptions plan_options(const Network& network, const RunOptions& options) {
 }
 
 // A limit on memory holds for the census's own counts and patterns too: what it leaves to the plan.
-RunOptions without_census(Context& ctx, const Network& network, Shape image, RunOptions options) {
+RunOptions without_census(Context& ctx, const Model& model, Shape image, RunOptions options) {
+  const Network& network = model.network;
   if (options.memory == 0) return options;
   const PlanOptions plan = plan_options(network, options);
   size_t counts = 0, patterns = 0;
-  for (const LayerCensus& l : make_layers(network, Plan(ctx, network, image, plan), 1)) {
+  for (const LayerCensus& l : make_layers(network, Plan(ctx, model, image, plan), 1)) {
     counts += 2 * l.of_class.size() * sizeof(uint32_t);
     patterns += size_t(l.length) * sizeof(uint32_t);
   }
-  const size_t one = run_bytes(ctx, network, image, plan, 1, 1);
+  const size_t one = run_bytes(ctx, model, image, plan, 1);
   if (options.memory < counts + patterns + one)
     throw Error(fmt::format("counting the regions of {} takes {} MiB, {} MiB are allowed", network.name,
                             ((counts + patterns + one) >> 20) + 1, options.memory >> 20),
@@ -244,23 +247,24 @@ RunOptions without_census(Context& ctx, const Network& network, Shape image, Run
 }  // namespace
 
 struct RegionCensus::State {
-  State(Context& ctx, const Network& network, Shape image, int64_t classes, const RunOptions& options, int64_t most)
+  State(Context& ctx, const Model& model, Shape image, int64_t classes, const RunOptions& options, int64_t most)
       : ctx(ctx),
         classes(classes),
-        batch(batch_size(ctx, network, image, plan_options(network, options),
-                         without_census(ctx, network, image, options), most)),
-        plan(ctx, network, image.with_n(batch), plan_options(network, options)),
-        layers(make_layers(network, plan, classes)),
+        batch(batch_size(ctx, model, image, plan_options(model.network, options),
+                         without_census(ctx, model, image, options), most)),
+        plan(ctx, model, image.with_n(batch), plan_options(model.network, options)),
+        layers(make_layers(model.network, plan, classes)),
         inputs(size_t(classes), 0),
-        smooth(smooth_layers(network, plan)) {}
+        smooth(smooth_layers(model.network, plan)) {}
 
   // Patterns of the tape's n inputs, and their hashes.
   void take(int64_t n) {
     std::vector<char> host;
     const auto on_host = [&](const LayerCensus& l) -> const void* {
-      if (!ctx.gpu) return tape.data(l.slot.node);
+      const char* data = tape.data(tape.slot(l.slot.kind, l.slot.node));
+      if (!ctx.gpu) return data;
       host.resize(l.slot.bytes);
-      ctx.copy_out(host.data(), tape.data(l.slot.node), l.slot.bytes);
+      ctx.copy_out(host.data(), data, l.slot.bytes);
       return host.data();
     };
     for (const bool switches : {false, true})  // gates first: they hide switches
@@ -308,10 +312,11 @@ struct RegionCensus::State {
   std::vector<std::string> smooth;
 };
 
-RegionCensus::RegionCensus(Context& ctx, const Network& network, Shape image, int64_t classes,
+RegionCensus::RegionCensus(Context& ctx, const Model& model, Shape image, int64_t classes,
                            const RunOptions& options, int64_t most) {
+  const Network& network = model.network;
   check_image_shape(network, image);
-  state_ = std::make_unique<State>(ctx, network, image, classes, options, most);
+  state_ = std::make_unique<State>(ctx, model, image, classes, options, most);
   if (state_->layers.empty())
     throw Error(fmt::format("{} has neither ReLUs nor max pools, so no linear regions", network.name),
                 "it is one affine map, or smooth");

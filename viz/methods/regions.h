@@ -3,7 +3,7 @@
 // Each such pattern is one convex region; how many of them a data set meets, and how far apart the patterns of its
 // classes are, is the question that Molchanov et al. (sections 2 and 5) raise about under- and overfitting.
 //
-//   RegionCensus census(ctx, network, image, classes, options, most);
+//   RegionCensus census(ctx, model, image, classes, options, most);
 //   while (...) census.add(pixels, labels);   // class by class
 //   RegionReport report = census.report();
 #pragma once
@@ -54,7 +54,7 @@ struct RegionReport {
 class RegionCensus {
  public:
   // `most`: inputs in all. Throws where the network has neither ReLUs nor max pools.
-  RegionCensus(Context& ctx, const Network& network, Shape image, int64_t classes, const RunOptions& options,
+  RegionCensus(Context& ctx, const Model& model, Shape image, int64_t classes, const RunOptions& options,
                int64_t most);
   ~RegionCensus();
   RegionCensus(RegionCensus&&) noexcept;

@@ -21,8 +21,9 @@ void write_moment(SmoothGradOptions::Moment moment, const std::vector<double>& s
 
 }  // namespace
 
-Maps smoothgrad(Context& ctx, const Network& network, const Tensor& x, const TargetSpec& target,
+Maps smoothgrad(Context& ctx, const Model& model, const Tensor& x, const TargetSpec& target,
                 const std::vector<std::string>& labels, const SmoothGradOptions& options) {
+  const Network& network = model.network;
   const Shape image = image_shape(network, x);
   const int64_t images = x.dim(0), targets = check_target(network, image, target, labels);
   if (options.samples < 1) throw Error(fmt::format("--samples {} is less than 1", options.samples), "", true);
@@ -30,7 +31,7 @@ Maps smoothgrad(Context& ctx, const Network& network, const Tensor& x, const Tar
     throw Error(fmt::format("--noise {} is no share of the value range", options.noise), "0.15 is usual", true);
   CHECK(options.images.empty() || int64_t(options.images.size()) == images, "{} image numbers for {} images",
         options.images.size(), images);
-  Sampler sampler(ctx, network, image, target, options, options.samples);
+  Sampler sampler(ctx, model, image, target, options, options.samples);
   Maps maps;
   maps.batch = sampler.batch;
   maps.values = allocate_maps({images, targets, image.c, image.h, image.w});

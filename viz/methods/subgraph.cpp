@@ -49,7 +49,7 @@ struct Connection {
 };
 
 std::vector<Connection> connections(const Network& network, Shape image, int node) {
-  const std::vector<Shape> shapes = network.shapes(image.with_n(1));
+  const List<Shape> shapes = network.shapes(image.with_n(1));
   std::vector<Connection> out;
   int source = 0;
   bool relu = false;
@@ -104,13 +104,14 @@ double linear_edge(const float* weight, Shape in, const float* value, const floa
   return sum * double(gradient[o]);
 }
 
-std::vector<SubgraphEdge> edges_of(const Node& node, const Connection& c, const float* value, const float* gradient) {
+std::vector<SubgraphEdge> edges_of(const Model& model, const Connection& c, const float* value, const float* gradient) {
   std::vector<SubgraphEdge> edges;
-  const auto* conv = std::get_if<Conv2d>(&node.layer);
+  const auto* conv = std::get_if<Conv2d>(&model.network.nodes[c.node].layer);
+  const float* weight = model.weights.values(c.node, "weight").data();
   for (int64_t i = 0; i < c.in.c; ++i)
     for (int64_t o = 0; o < c.out.c; ++o) {
-      const double sum = conv ? conv_edge(*conv, node.weight.data(), c.in, value, c.out, gradient, i, o)
-                              : linear_edge(node.weight.data(), c.in, value, gradient, i, o);
+      const double sum = conv ? conv_edge(*conv, weight, c.in, value, c.out, gradient, i, o)
+                              : linear_edge(weight, c.in, value, gradient, i, o);
       if (sum != 0) edges.push_back({i, o, sum});
     }
   return edges;
@@ -131,13 +132,14 @@ SubgraphLayer layer_of(const std::string& name, Shape s, const float* values, bo
 
 }  // namespace
 
-Subgraph active_subgraph(Context& ctx, const Network& network, Shape image, const float* x, const Unit& unit) {
+Subgraph active_subgraph(Context& ctx, const Model& model, Shape image, const float* x, const Unit& unit) {
+  const Network& network = model.network;
   const std::vector<Connection> all = connections(network, image, unit.node);
   PlanOptions options;
   options.observe = {0, unit.node};
   for (const Connection& c : all) options.observe.insert(options.observe.end(), {c.node, c.source});
   options.given = {0};
-  Plan plan(ctx, network, image.with_n(1), options);
+  Plan plan(ctx, model, image.with_n(1), options);
   Tape tape;
   plan.write(x, 1);
   plan.forward(&tape);
@@ -147,14 +149,17 @@ Subgraph active_subgraph(Context& ctx, const Network& network, Shape image, cons
   for (const Connection& c : all) values.push_back(plan.read(c.source));
   const Tensor target = plan.read(unit.node);
   graph.value = score_of(unit, Score::logit, target);
+  Wanted wanted;
+  for (const Connection& c : all) wanted.nodes.push_back(c.node);
+  Backward backward(plan, unit.node, wanted, 1);
+  one_hot(ctx, backward.seed(1), {{unit.channel, unit.row, unit.col}});
+  backward.run(tape);
   for (size_t k = 0; k < all.size(); ++k) {
     const Connection& c = all[k];
     Tensor gradient({1, c.out.c, c.out.h, c.out.w});
-    Backward backward(plan, unit.node, c.node, 1);
-    one_hot(ctx, backward.seed(1), {{unit.channel, unit.row, unit.col}});
-    read_nchw(ctx, backward.run(tape, kGradient), gradient.data());
+    read_nchw(ctx, backward.gradient(c.node), gradient.data());
     graph.layers.push_back(layer_of(network.nodes[size_t(c.source)].name, c.in, values[k].data(), c.relu_before));
-    graph.edges.push_back(edges_of(network.nodes[size_t(c.node)], c, values[k].data(), gradient.data()));
+    graph.edges.push_back(edges_of(model, c, values[k].data(), gradient.data()));
     for (const SubgraphEdge& e : graph.edges.back()) graph.layers.back().vertices[size_t(e.from)].contribution += e.contribution;
   }
   const Shape last = all.back().out;

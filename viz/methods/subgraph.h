@@ -41,7 +41,7 @@ struct Subgraph {
 
 // x: [C,H,W]. For chains of convolutions, linear layers, max pools and ReLUs with at most a few thousand connections
 // between channels; throws (usage) for other networks, naming the layer, and for larger ones.
-Subgraph active_subgraph(Context& ctx, const Network& network, Shape image, const float* x, const Unit& unit);
+Subgraph active_subgraph(Context& ctx, const Model& model, Shape image, const float* x, const Unit& unit);
 
 Image subgraph_picture(const Subgraph& graph, const std::string& title);
 

@@ -1,0 +1,97 @@
+// How the passes of engine/run call a layer.
+#pragma once
+
+#include "engine/layers/layers.h"
+#include "engine/run/packed.h"
+#include "kernels/epilogue/epilogue.h"
+#include "kernels/frozen/frozen.h"
+#include "kernels/patch/patch.h"
+#include "kernels/pointwise/pointwise.h"
+
+namespace switchback {
+
+// One step of a forward pass: y = end(layer(x)).
+struct ForwardCall {
+  Context& ctx;
+  std::span<const ConstView> x;  // of a Concat, null data where a part of y was written in place
+  View y;
+  const Epilogue& end;           // what is fused behind the op
+  uint32_t* gates = nullptr;     // where the layer's own gates go (Keeps::gates), or null
+  void* switches = nullptr;      // likewise
+  StepWeights weights;
+};
+
+// The gradient of one input: dx = end(layer^T(dy)). Item p of dy belongs to item p / end.seeds_per_item of the tape.
+struct BackwardCall {
+  Context& ctx;
+  ConstView dy;
+  View dx;
+  int input;                        // which of the inputs dx belongs to
+  const BackwardEpilogue& end;
+  std::span<const ConstView> x;     // with the tape's n: values where the layer keeps them, else null data with their shapes
+  ConstView y;                      // likewise
+  const uint32_t* gates = nullptr;  // as the layer keeps them
+  const void* switches = nullptr;
+  StepWeights weights;
+};
+
+// A forward pass that obeys the tape of one item instead of deciding: the affine map that the network is around that item
+// (Molchanov et al., "Etalon images", algorithm 1). Without biases: its linear part.
+struct FrozenCall {
+  Context& ctx;
+  std::span<const ConstView> x;
+  View y;
+  bool biases;
+  const uint32_t *gates = nullptr, *above = nullptr;  // planes of the layer's gates (kernels/types.h)
+  const void* switches = nullptr;
+  StepWeights weights;
+  int64_t items() const { return y.shape.n; }  // that share the tape's one
+  ForwardCall forward() const { return {ctx, x, y, kNothing, nullptr, nullptr, weights}; }
+
+ private:
+  static constexpr Epilogue kNothing = {};
+};
+
+// Rows and columns of a patch (kernels/patch/patch.h).
+struct PatchSize {
+  int64_t h = 0, w = 0;
+  bool operator==(const PatchSize&) const = default;
+};
+// Patches that a layer needs besides its output's: where those of the output (or of the first input) lie, or where a
+// convolution with this stride and padding reads for them.
+struct PatchScratch {
+  int64_t channels = 0;
+  PatchSize size;
+  bool at_input = false;
+  int64_t stride_h = 1, stride_w = 1, pad_top = 0, pad_left = 0;
+};
+
+// How the output changes where the inputs do: y = layer(x + Δ) − layer(x), on patches, without what is fused behind it.
+struct ChangeCall {
+  Context& ctx;
+  std::span<const Change> x;
+  View y;
+  const Origin* places;                              // of y
+  ConstView clean;                                   // the output without any change, [1,C,H,W]
+  std::span<const View> scratch;                     // as Home::scratch asked
+  std::span<const ConstView> read;                   // the same, to read
+  std::span<const Origin* const> scratch_places;
+  StepWeights weights;
+  ForwardCall forward() const { return {ctx, read, y, kNothing, nullptr, nullptr, weights}; }  // on the scratch patches
+
+ private:
+  static constexpr Epilogue kNothing = {};
+};
+
+void forward(const Layer& layer, const ForwardCall& call);
+void backward(const Layer& layer, const BackwardCall& call);
+void frozen(const Layer& layer, const FrozenCall& call);
+std::vector<PatchScratch> scratch(const Layer& layer, Shapes inputs, PatchSize x, PatchSize y);
+void change(const Layer& layer, const ChangeCall& call);
+
+// What the layer adds to its op's result, made once; null where that is nothing.
+const StepShift* step_shift(const Layer& layer, const StepWeights& weights, Shapes inputs);
+// What its own gated units add to scale·x in each state; none for slopes, and for layers without gates.
+std::optional<GateConstants> gate_constants(const Layer& layer);
+
+}  // namespace switchback

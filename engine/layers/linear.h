@@ -1,0 +1,63 @@
+// Fully connected layers.
+#pragma once
+
+#include "engine/layers/home.h"
+
+namespace switchback {
+
+inline const LinearWeights& linear_weights(const StepWeights& s, bool bias = true) {
+  return s.packed<LinearWeights>(
+      [&] {
+        const std::span<const float> b = s.parameter("bias");
+        return LinearWeights{s.layer_of<Linear>(s.node), s.parameter("weight").data(), bias && !b.empty() ? b.data() : nullptr};
+      },
+      {bias});
+}
+
+// A linear layer that reads a map [c,h,w] where it lies (NHWC), without the flatten before it: a convolution whose kernel
+// covers the map, since the columns of its weight are in CHW order.
+inline const ConvWeights& map_weights(const StepWeights& s, Shape map) {
+  return s.packed<ConvWeights>(
+      [&] {
+        const auto& l = s.layer_of<Linear>(s.node);
+        const Conv2d conv{.in_channels = map.c, .out_channels = l.out_features, .kernel_h = map.h, .kernel_w = map.w,
+                          .has_bias = l.has_bias};
+        const std::span<const float> bias = s.parameter("bias");
+        return ConvWeights(conv, s.parameter("weight").data(), {bias.begin(), bias.end()});
+      },
+      {map.h, map.w});
+}
+
+template <>
+struct Home<Linear> : KernelShape<Linear>, KeepsNothing, MixesPlaces<Linear> {
+  static std::string_view name(const Linear&) { return "Linear"; }
+  static std::string arguments(const Linear& l) { return fmt::format("{}, {}", l.in_features, l.out_features); }
+  static std::vector<ParameterSpec> parameters(const Linear& l) {
+    return weight_and_bias({l.out_features, l.in_features}, l.has_bias, l.out_features);
+  }
+  static int64_t flops(const Linear& l, Shapes x) { return 2 * x[0].n * l.out_features * l.in_features; }
+  static Facts facts(const Linear&) {
+    return {.affine = true, .takes_relu = true, .multiplies = true, .output = Facts::Output::vector,
+            .pixels_at_a_time = Facts::kWholeBatch};
+  }
+  static void shift(const Linear&, const StepWeights& w, Shapes, StepShift& shift) { set_shift(shift, w.parameter("bias")); }
+  static std::optional<GateConstants> constants(const Linear&) { return std::nullopt; }
+  static void forward(const Linear&, const ForwardCall& c) {
+    const Shape x = c.x[0].shape;
+    if (x.h * x.w > 1)
+      conv2d_forward(c.ctx, map_weights(c.weights, x), c.x[0], c.y, c.end);
+    else
+      linear_forward(c.ctx, linear_weights(c.weights), c.x[0], c.y, c.end);
+  }
+  static void backward(const Linear&, const BackwardCall& c) {
+    if (c.dx.shape.h * c.dx.shape.w > 1)
+      conv2d_backward_data(c.ctx, map_weights(c.weights, c.dx.shape), c.dy, c.dx, c.end);
+    else
+      linear_backward_data(c.ctx, linear_weights(c.weights), c.dy, c.dx, c.end);
+  }
+  static void frozen(const Linear&, const FrozenCall& c) {
+    linear_forward(c.ctx, linear_weights(c.weights, c.biases), c.x[0], c.y);
+  }
+};
+
+}  // namespace switchback

@@ -1,0 +1,201 @@
+// Layers that move values: concatenations, resizes, pads, slices, shuffles, reshapes.
+#pragma once
+
+#include "engine/layers/describe.h"
+#include "engine/layers/home.h"
+
+namespace switchback {
+
+template <>
+struct Home<Input> : NoArguments, NoParameters, AddsNothing, KeepsNothing, OnePlace, NoScratch {
+  static std::string_view name(const Input&) { return "Input"; }
+  static Shape shape(const Input&, Shapes x) { return x.empty() ? Shape{} : x[0]; }
+  static int64_t flops(const Input&, Shapes) { return 0; }
+  static Facts facts(const Input&) { return {.affine = true, .output = Facts::Output::map}; }
+  // It is no step of a plan.
+  static void forward(const Input&, const ForwardCall&) { fail("the input is not computed"); }
+  static void backward(const Input&, const BackwardCall&) { fail("nothing lies before the input"); }
+  static void frozen(const Input&, const FrozenCall&) { fail("the input is not computed"); }
+  static void change(const Input&, const ChangeCall&) { fail("the input is not computed"); }
+};
+
+template <>
+struct Home<Dropout> : OneInput<Dropout>, NoArguments, NoParameters, AddsNothing, KeepsNothing, OnePlace, NoScratch {
+  static std::string_view name(const Dropout&) { return "Dropout"; }
+  static int64_t flops(const Dropout&, Shapes) { return 0; }
+  static Facts facts(const Dropout&) { return {.affine = true, .shares_input = true}; }
+  // Nor is a dropout: its value is its input's.
+  static void forward(const Dropout&, const ForwardCall&) { fail("a dropout is not computed"); }
+  static void backward(const Dropout&, const BackwardCall&) { fail("a dropout is not computed"); }
+  static void frozen(const Dropout&, const FrozenCall&) { fail("a dropout is not computed"); }
+  static void change(const Dropout&, const ChangeCall&) { fail("a dropout is not computed"); }
+};
+
+template <>
+struct Home<Flatten> : NoArguments, NoParameters, AddsNothing, KeepsNothing, FreezesAsIs<Flatten>, MixesPlaces<Flatten> {
+  static std::string_view name(const Flatten&) { return "Flatten"; }
+  static Shape shape(const Flatten& l, Shapes x) {
+    check_count(x, 1, name(l));
+    return {x[0].n, x[0].item(), 1, 1};
+  }
+  static int64_t flops(const Flatten&, Shapes) { return 0; }
+  static Facts facts(const Flatten&) { return {.affine = true, .output = Facts::Output::vector}; }
+  static void forward(const Flatten&, const ForwardCall& c) { flatten_forward(c.ctx, c.x[0], c.y); }
+  static void backward(const Flatten&, const BackwardCall& c) { flatten_backward(c.ctx, c.dy, c.dx, c.end); }
+};
+
+template <>
+struct Home<Concat> : NoArguments, NoParameters, AddsNothing, KeepsNothing, OnePlace, FreezesAsIs<Concat>, NoScratch {
+  static std::string_view name(const Concat&) { return "Concat"; }
+  static Shape shape(const Concat&, Shapes x) {
+    CHECK(x.size() >= 2, "Concat takes two or more inputs, not {}", x.size());
+    Shape all = x[0];
+    for (const Shape& s : x.subspan(1)) {
+      CHECK(s.n == all.n && s.h == all.h && s.w == all.w, "cannot concatenate [{},{},{}] and [{},{},{}]", all.c, all.h, all.w,
+            s.c, s.h, s.w);
+      all.c += s.c;
+    }
+    return all;
+  }
+  static int64_t flops(const Concat&, Shapes) { return 0; }
+  static Facts facts(const Concat&) { return {.affine = true}; }
+  static void forward(const Concat&, const ForwardCall& c) {
+    int64_t channel = 0;
+    for (const ConstView& part : c.x) {
+      if (part.data) concat_forward(c.ctx, part, c.y, channel);
+      channel += part.shape.c;
+    }
+  }
+  static void backward(const Concat&, const BackwardCall& c) {
+    int64_t channel = 0;
+    for (int i = 0; i < c.input; ++i) channel += c.x[size_t(i)].shape.c;
+    concat_backward(c.ctx, c.dy, channel, c.dx, c.end);
+  }
+  static void change(const Concat&, const ChangeCall& c) {
+    int64_t channel = 0;
+    for (const Change& part : c.x) {
+      gather_changes(c.ctx, part, c.places, c.y, channel);
+      channel += part.clean.shape.c;
+    }
+  }
+};
+
+// Outputs that are weighted sums of a few inputs at fixed places (kernels/move/resample.h).
+template <typename L>
+const Resampling& resampling(const L& l, const StepWeights& s, Shape x) {
+  return s.packed<Resampling>([&] { return Resampling(l, x.with_n(1)); }, {x.c, x.h, x.w});
+}
+template <typename L>
+struct ResampleHome : KernelShape<L>, NoParameters, KeepsNothing, NoPadding, NoScratch {
+  static Reach reach(const L& l, Shapes x, bool vertical) {
+    const auto all = std::make_shared<const Resampling>(l, x[0].with_n(1));
+    const Resampling::Tables& back = all->backward();
+    return {.kind = Reach::Kind::table, .back = {all, vertical ? &back.rows : &back.columns}};
+  }
+  static int64_t flops(const L&, Shapes) { return 0; }
+  static std::optional<GateConstants> constants(const L&) { return std::nullopt; }
+  static void forward(const L& l, const ForwardCall& c) {
+    resample_forward(c.ctx, resampling(l, c.weights, c.x[0].shape), c.x[0], c.y);
+  }
+  static void backward(const L& l, const BackwardCall& c) {
+    resample_backward(c.ctx, resampling(l, c.weights, c.dx.shape), c.dy, c.dx, c.end);
+  }
+  static void change(const L& l, const ChangeCall& c) {
+    resample_changes(c.ctx, resampling(l, c.weights, c.x[0].clean.shape), c.x[0], c.places, c.y);
+  }
+};
+struct NoShift {
+  static void shift(const auto&, const StepWeights&, Shapes, StepShift&) {}
+};
+
+template <>
+struct Home<Resize> : ResampleHome<Resize>, NoShift, FreezesAsIs<Resize> {
+  static std::string_view name(const Resize&) { return "Upsample"; }
+  static std::string arguments(const Resize& l) {
+    constexpr const char* kPlaces[] = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric",
+                                       "tf_half_pixel_for_nn"};
+    const std::string to = l.out_h > 0 && l.out_w > 0 ? "to " + size2(l.out_h, l.out_w)
+                                                      : fmt::format("by {}x{}", l.scale_h, l.scale_w);
+    return fmt::format("{}, {}, {}", to, l.mode == Resize::Mode::nearest ? "nearest" : "bilinear",
+                       kPlaces[int(l.coordinates)]);
+  }
+  static int64_t flops(const Resize& l, Shapes x) {
+    return l.mode == Resize::Mode::bilinear ? 8 * shape(l, x).count() : 0;
+  }
+  static Facts facts(const Resize&) { return {.affine = true, .output = Facts::Output::map}; }
+};
+
+template <>
+struct Home<Pad> : ResampleHome<Pad> {
+  static std::string_view name(const Pad& l) {
+    if (l.mode == Pad::Mode::reflect) return "ReflectionPad2d";
+    if (l.mode == Pad::Mode::edge) return "ReplicationPad2d";
+    return l.value == 0.f ? "ZeroPad2d" : "ConstantPad2d";
+  }
+  static std::string arguments(const Pad& l) {
+    std::string text = fmt::format("left {} right {} top {} bottom {}", l.left, l.right, l.top, l.bottom);
+    if (l.front != 0 || l.back != 0) text += fmt::format(" front {} back {}", l.front, l.back);
+    return l.value == 0.f ? text : text + fmt::format(", value {}", l.value);
+  }
+  static Facts facts(const Pad&) { return {.affine = true, .output = Facts::Output::map}; }
+  static void shift(const Pad& l, const StepWeights& w, Shapes x, StepShift& shift) {  // what it makes of zeros
+    if (l.mode != Pad::Mode::constant || l.value == 0) return;
+    Context host;
+    const Resampling& tables = resampling(l, w, x[0]);
+    const std::vector<float> zeros(size_t(x[0].item()), 0.f);
+    shift.shape = tables.out();
+    shift.array.values.resize(size_t(shift.shape.item()));
+    resample_forward(host, tables, {zeros.data(), x[0].with_n(1), DType::f32},
+                     {shift.array.values.data(), shift.shape, DType::f32});
+  }
+  static void frozen(Pad l, const FrozenCall& c) {
+    if (c.biases || l.value == 0) return forward(l, c.forward());
+    l.value = 0;
+    const Shape x = c.x[0].shape.with_n(1);
+    const Resampling& zeros = c.weights.packed<Resampling>([&] { return Resampling(l, x); }, {x.c, x.h, x.w, 0});
+    resample_forward(c.ctx, zeros, c.x[0], c.y);
+  }
+};
+
+template <>
+struct Home<Slice> : ResampleHome<Slice>, NoShift, FreezesAsIs<Slice> {
+  static std::string_view name(const Slice&) { return "Slice"; }
+  static std::string arguments(const Slice& l) {
+    const auto range = [](const SliceRange& r) {
+      const bool open = r.end == std::numeric_limits<int64_t>::max();
+      return fmt::format("{}:{}{}", r.begin == 0 ? "" : fmt::format("{}", r.begin), open ? "" : fmt::format("{}", r.end),
+                         r.step == 1 ? "" : fmt::format(":{}", r.step));
+    };
+    return fmt::format("{}, {}, {}", range(l.c), range(l.h), range(l.w));
+  }
+  static Facts facts(const Slice&) { return {.affine = true}; }
+};
+
+template <>
+struct Home<ChannelShuffle> : ResampleHome<ChannelShuffle>, NoShift, FreezesAsIs<ChannelShuffle> {
+  static std::string_view name(const ChannelShuffle&) { return "ChannelShuffle"; }
+  static std::string arguments(const ChannelShuffle& l) { return fmt::format("{}", l.groups); }
+  static Facts facts(const ChannelShuffle&) { return {.affine = true, .output = Facts::Output::map}; }
+};
+
+// Layers that move an item's elements as NCHW has them (kernels/move/rearrange.h).
+template <typename L>
+struct RearrangeHome : KernelShape<L>, NoParameters, AddsNothing, KeepsNothing, FreezesAsIs<L>, MixesPlaces<L> {
+  static int64_t flops(const L&, Shapes) { return 0; }
+  static Facts facts(const L&) { return {.affine = true, .output = Facts::Output::map}; }
+  static void forward(const L& l, const ForwardCall& c) { rearrange_forward(c.ctx, {l, c.x[0].shape}, c.x[0], c.y); }
+  static void backward(const L& l, const BackwardCall& c) { rearrange_backward(c.ctx, {l, c.dx.shape}, c.dy, c.dx, c.end); }
+};
+
+template <>
+struct Home<Reshape> : RearrangeHome<Reshape> {
+  static std::string_view name(const Reshape&) { return "Reshape"; }
+  static std::string arguments(const Reshape& l) { return fmt::format("{}, {}, {}", l.c, l.h, l.w); }
+};
+template <>
+struct Home<Permute> : RearrangeHome<Permute> {
+  static std::string_view name(const Permute&) { return "Permute"; }
+  static std::string arguments(const Permute& l) { return fmt::format("0, {}", fmt::join(l.axes, ", ")); }
+};
+
+}  // namespace switchback
