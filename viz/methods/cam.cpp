@@ -187,13 +187,13 @@ struct GradientMaps {
   std::optional<Backward> guided;   // to the input
 
   // d score / d value of the node where `backward` ends, [images · targets, C, h, w]. values: of the logits.
-  Tensor gradients(Backward& backward, const Tape& tape, ReluRule rule, Score score, const Tensor& values,
+  Tensor gradients(Backward& backward, const Tape& tape, ReluRule rule, Scoring scoring, const Tensor& values,
                    const Cut& cut) const {
     std::vector<Unit> units;
     for (int64_t i = cut.first; i < cut.first + cut.images; ++i)
       for (int64_t t = cut.t; t < cut.t + cut.targets; ++t) units.push_back(cams.explained[size_t(i)].units[size_t(t)]);
     Context& ctx = plan.context();
-    write_seeds(ctx, units, score, values, cut.targets, backward.seed(cut.images * cut.targets));
+    write_seeds(ctx, units, scoring, values, cut.targets, backward.seed(cut.images * cut.targets));
     const ConstView g = backward.run(tape, rule, cut.targets);
     Tensor host({g.shape.n, g.shape.c, g.shape.h, g.shape.w});
     read_nchw(ctx, g, host.data());
@@ -201,10 +201,10 @@ struct GradientMaps {
   }
 
   // activations: of each layer, [images,C,h,w].
-  void run(const Tape& tape, Score score, const Tensor& values, const std::vector<Tensor>& activations,
+  void run(const Tape& tape, Scoring scoring, const Tensor& values, const std::vector<Tensor>& activations,
            const Cut& cut) {
     for (size_t l = 0; l < cams.layers.size(); ++l) {
-      const Tensor g = gradients(backwards[l], tape, kGradient, score, values, cut);
+      const Tensor g = gradients(backwards[l], tape, kGradient, scoring, values, cut);
       const Shape s = plan.shapes()[size_t(cams.layers[l])].with_n(1);
       Tensor& maps = cams.maps[l];
       for (int64_t i = 0; i < cut.images; ++i)
@@ -213,7 +213,7 @@ struct GradientMaps {
                        g.data() + (i * cut.targets + k) * s.item(), s,
                        maps.data() + ((cut.first + i) * maps.dim(1) + cut.t + k) * s.h * s.w);
     }
-    if (guided) multiply_guided(gradients(*guided, tape, kGuided, score, values, cut), cut);
+    if (guided) multiply_guided(gradients(*guided, tape, kGuided, scoring, values, cut), cut);
   }
 
   void multiply_guided(const Tensor& g, const Cut& cut) {
@@ -297,7 +297,7 @@ Cams class_activation_maps(Context& ctx, const Network& network, const Tensor& x
     for (int64_t i = 0; i < n; ++i) cams.explained.push_back(explain(network, target, batch_item(values, i), labels));
     if (exact) exact_maps(network, head, activations[0], first, cams);
     for (int64_t t = 0; t < targets && !exact; t += seeds)
-      gradients->run(tape, target.score, values, activations, {first, n, t, std::min(seeds, targets - t)});
+      gradients->run(tape, scoring_of(network, target), values, activations, {first, n, t, std::min(seeds, targets - t)});
     if (options.progress) options.progress(first + n, images);
   }
   return cams;

@@ -54,7 +54,7 @@ bool NodeDump::shares_gradient(int node) const {
   return false;
 }
 
-void NodeDump::gradients(const Unit& unit, Score score, const Tensor& values, const std::vector<int>& nodes,
+void NodeDump::gradients(const Unit& unit, Scoring scoring, const Tensor& values, const std::vector<int>& nodes,
                          const Sink& sink) {
   Context& ctx = plan_.context();
   const std::vector<int> next = next_bottlenecks(plan_.network(), unit.node);
@@ -74,7 +74,7 @@ void NodeDump::gradients(const Unit& unit, Score score, const Tensor& values, co
     const size_t start = size_t(next[size_t(node)]);
     Backward backward(plan_, int(start), node, 1);
     if (node == unit.node)
-      write_seeds(ctx, {&unit, 1}, score, values, 1, backward.seed(1));
+      write_seeds(ctx, {&unit, 1}, scoring, values, 1, backward.seed(1));
     else
       write_nchw(ctx, gradient[start].data(), backward.seed(1));
     Tensor& own = gradient[size_t(node)] = Tensor(plan_.dims(node));
