@@ -67,12 +67,13 @@ class Reader {
     const std::vector<bool> needed = find_needed(output);
     check_operators(needed);
     const std::string input = find_input(needed);
-    OnnxGraph graph(std::filesystem::path(path_).stem().string(), input_shape(input));
-    start(graph, input, output, needed);
+    const Shape shape = input_shape(input);
+    OnnxGraph graph(std::filesystem::path(path_).stem().string(), shape, batch_);
+    start(graph, input, needed);
     for (int i = 0; i < proto_.node_size(); ++i)
       if (needed[size_t(i)] && i != dropped_) convert(graph, i);
-    finish(graph, output);
-    return {graph.network(), graph.weights(), std::move(graph.warnings)};
+    Network network = finish(graph, output);
+    return {std::move(network), graph.weights(), std::move(graph.warnings)};
   }
 
  private:
@@ -83,11 +84,11 @@ class Reader {
   std::string find_input(const std::vector<bool>& needed) const;
   Shape input_shape(const std::string& input);
   void drop_layout_change(const std::string& input, Dims& dims);
-  void start(OnnxGraph& graph, const std::string& input, const std::string& output, const std::vector<bool>& needed);
+  void start(OnnxGraph& graph, const std::string& input, const std::vector<bool>& needed);
   void load_constants(OnnxGraph& graph, const OnnxNode& node);
   void drop_constants(OnnxGraph& graph, const OnnxNode& node);
   void convert(OnnxGraph& graph, int i);
-  void finish(OnnxGraph& graph, const std::string& output);
+  Network finish(OnnxGraph& graph, const std::string& output);
 
   std::string path_;
   OnnxOptions options_;
@@ -97,7 +98,8 @@ class Reader {
   std::string folder_;
   std::map<std::string, onnx::TensorProto*> initializers_;
   std::map<std::string, int> makers_;  // of each tensor the node
-  int64_t batch_ = 0;    // that the file fixes; 0: open
+  std::map<std::string, int> reads_;   // of each tensor, by nodes that are needed
+  int64_t batch_ = 0;    // that the file fixes, or kOpenBatch
   Dims input_dims_;      // with a batch of 1
   int dropped_ = -1;  // the Transpose from NHWC at the very beginning
 };
@@ -109,7 +111,7 @@ void Reader::index() {
       throw Error(fmt::format("{}: two initialisers are called '{}'", path_, printable(tensor.name())));
   for (int i = 0; i < proto_.node_size(); ++i)
     for (const std::string& tensor : proto_.node(i).output())
-      if (!tensor.empty() && !makers_.emplace(tensor, i).second)
+      if (!tensor.empty() && (!makers_.emplace(tensor, i).second || initializers_.contains(tensor)))
         throw Error(fmt::format("{}: two nodes make the tensor '{}'", path_, printable(tensor)));
 }
 
@@ -211,7 +213,7 @@ Shape Reader::input_shape(const std::string& input) {
   if (dims.size() != 4 && dims.size() != 2)
     throw Error(fmt::format("{}: the input '{}' has {} dimensions", path_, printable(input), dims.size()),
                 "[N,C,H,W] and [N,C] are supported");
-  batch_ = dims[0];
+  batch_ = dims[0] > 0 ? dims[0] : kOpenBatch;
   dims[0] = 1;
   for (size_t i = 2; i < dims.size(); ++i)
     if (dims[i] == 0) dims[i] = options_.size[i - 2];
@@ -224,15 +226,10 @@ Shape Reader::input_shape(const std::string& input) {
   return shape_of(dims);
 }
 
-void Reader::start(OnnxGraph& graph, const std::string& input, const std::string& output,
-                   const std::vector<bool>& needed) {
-  graph.batch = batch_;
-  graph.output = output;
-  std::map<std::string, int> readers{{output, 1}};
+void Reader::start(OnnxGraph& graph, const std::string& input, const std::vector<bool>& needed) {
   for (int i = 0; i < proto_.node_size(); ++i)
     if (needed[size_t(i)])
-      for (const std::string& tensor : proto_.node(i).input()) ++readers[tensor];
-  graph.set_readers(std::move(readers));
+      for (const std::string& tensor : proto_.node(i).input()) ++reads_[tensor];
   graph.set(dropped_ >= 0 ? proto_.node(dropped_).output(0) : input, OnnxValue{nullptr, 0, input_dims_});
 }
 
@@ -250,7 +247,7 @@ void Reader::load_constants(OnnxGraph& graph, const OnnxNode& node) {
 void Reader::drop_constants(OnnxGraph& graph, const OnnxNode& node) {
   for (int k = 0; k < node.inputs(); ++k) {
     const auto found = initializers_.find(node.input(k));
-    if (found == initializers_.end() || !graph.only_reader(node.input(k))) continue;
+    if (found == initializers_.end() || reads_[node.input(k)] > 1) continue;
     graph.forget(node.input(k));
     found->second->Clear();
   }
@@ -269,12 +266,15 @@ void Reader::convert(OnnxGraph& graph, int i) {
   }
 }
 
-void Reader::finish(OnnxGraph& graph, const std::string& output) {
+Network Reader::finish(OnnxGraph& graph, const std::string& output) {
   const OnnxValue value = graph.value(output);
-  Network& network = graph.network();
-  if (value.constant || value.node == 0)
-    throw Error(fmt::format("{}: its output '{}' does not depend on any layer", path_, printable(output)));
-  CHECK(value.node == network.output(), "{}: its output '{}' is not its last layer", path_, printable(output));
+  try {
+    Network network = graph.finish(value.constant ? 0 : value.node);
+    CHECK(network.output() > 0, "its output '{}' does not depend on any layer", printable(output));
+    return network;
+  } catch (const Error& e) {
+    throw Error(fmt::format("{}: {}", path_, e.what()), e.hint);
+  }
 }
 
 }  // namespace

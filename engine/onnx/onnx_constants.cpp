@@ -172,13 +172,28 @@ OnnxConstant converted(OnnxConstant x, bool to_whole) {
 
 OnnxConstant combined(BinaryFunction function, const OnnxConstant& a, const OnnxConstant& b) {
   CHECK(a.whole == b.whole, "whole numbers combined with others");
-  CHECK(a.dims == b.dims || a.count() == 1 || b.count() == 1, "constants of {} and {} combined", to_string(a.dims),
-        to_string(b.dims));
-  const bool like_a = a.count() != 1 || (b.count() == 1 && a.dims.size() >= b.dims.size());
-  OnnxConstant y{.dims = like_a ? a.dims : b.dims, .whole = a.whole, .floats = {}, .ints = {}};
-  const int64_t n = like_a ? a.count() : b.count();
-  for (int64_t i = 0; i < n; ++i) {
-    const size_t ia = a.count() == 1 ? 0 : size_t(i), ib = b.count() == 1 ? 0 : size_t(i);
+  const size_t rank = std::max(a.dims.size(), b.dims.size());
+  const auto dim = [&](const OnnxConstant& c, size_t axis) {
+    return axis + c.dims.size() < rank ? 1 : c.dims[axis + c.dims.size() - rank];
+  };
+  OnnxConstant y{.dims = Dims(rank), .whole = a.whole, .floats = {}, .ints = {}};
+  double elements = 1;
+  for (size_t i = 0; i < rank; ++i) {
+    CHECK(dim(a, i) == dim(b, i) || dim(a, i) == 1 || dim(b, i) == 1, "constants of {} and {} combined",
+          to_string(a.dims), to_string(b.dims));
+    y.dims[i] = dim(a, i) == 1 ? dim(b, i) : dim(a, i);
+    elements *= double(y.dims[i]);
+  }
+  if (elements > double(std::max(a.count(), b.count()))) check_size(elements);
+  for (int64_t i = 0; i < int64_t(elements); ++i) {
+    size_t ia = 0, ib = 0;
+    int64_t rest = i, of_a = 1, of_b = 1;
+    for (size_t k = rank; k-- > 0; rest /= y.dims[k]) {
+      const int64_t place = rest % y.dims[k];
+      if (dim(a, k) > 1) ia += size_t(place * of_a);
+      if (dim(b, k) > 1) ib += size_t(place * of_b);
+      of_a *= dim(a, k), of_b *= dim(b, k);
+    }
     if (y.whole)
       y.ints.push_back(combine(function, a.ints[ia], b.ints[ib]));
     else

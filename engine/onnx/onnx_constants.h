@@ -27,7 +27,7 @@ OnnxConstant transposed(const OnnxConstant& x, const std::vector<int64_t>& permu
 OnnxConstant concatenated(const std::vector<const OnnxConstant*>& parts, int64_t axis);
 OnnxConstant filled(const OnnxConstant& value, const std::vector<int64_t>& dims);
 OnnxConstant converted(OnnxConstant x, bool to_whole);
-// Of equal dimensions, or with one of a single element.
+// Broadcast by ONNX's rules.
 OnnxConstant combined(BinaryFunction function, const OnnxConstant& a, const OnnxConstant& b);
 
 // The dimensions that a Reshape of `from` to `to` gives: 0 keeps one (unless `zero_is_zero`), -1 is what the others leave.

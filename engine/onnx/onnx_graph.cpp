@@ -1,6 +1,10 @@
 #include "engine/onnx/onnx_graph.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
+
+#include "engine/files/files.h"
 
 namespace switchback {
 namespace {
@@ -72,9 +76,35 @@ float OnnxGraph::scalar(const OnnxNode& n, int input, const std::string& what) c
   return c.as_floats()[0];
 }
 
-bool OnnxGraph::only_reader(const std::string& tensor) const {
-  const auto found = readers_.find(tensor);
-  return found != readers_.end() && found->second == 1;
+Dims padded(const Dims& dims, size_t rank) {
+  Dims out(rank - std::min(rank, dims.size()), 1);
+  out.insert(out.end(), dims.begin(), dims.end());
+  return out;
+}
+
+std::string OnnxGraph::text(const Dims& dims) const {
+  std::string text = to_string(dims);
+  return batch == 1 || dims.empty() ? text : "[N" + text.substr(2);
+}
+
+OnnxConstant OnnxGraph::beside(const Dims& dims, const OnnxConstant& constant) const {
+  CHECK(constant.dims.size() <= dims.size(), "a constant of {} with an input of {}", to_string(constant.dims), text(dims));
+  OnnxConstant c = constant;
+  c.dims = padded(c.dims, dims.size());
+  if (c.dims[0] == batch && batch > 1) {
+    const int64_t item = c.count() / batch;
+    const auto repeats = [&](const auto& values) {
+      return std::equal(values.begin() + std::min<int64_t>(item, int64_t(values.size())), values.end(), values.begin());
+    };
+    CHECK(repeats(c.floats) && repeats(c.ints), "a constant of {} with an input of {}: it differs with the place in the "
+          "batch; only what is the same for all images is supported", to_string(constant.dims), text(dims));
+    (c.whole ? c.ints.resize(size_t(item)) : c.floats.resize(size_t(item)));
+    c.dims[0] = 1;
+  }
+  for (size_t i = 0; i < dims.size(); ++i)
+    CHECK(c.dims[i] == 1 || c.dims[i] == dims[i], "a constant of {} with an input of {}", to_string(constant.dims),
+          text(dims));
+  return c;
 }
 
 int OnnxGraph::node(const OnnxNode& n, int input) {
@@ -145,6 +175,104 @@ Weights OnnxGraph::weights() const {
     std::ranges::copy(found->second, all.edit(p).begin());
   }
   return all;
+}
+
+// ---- the end of reading
+
+std::vector<int> OnnxGraph::count_readers(int output) const {
+  std::vector<int> readers(network_.nodes.size(), 0);
+  readers[size_t(output)] = 1;
+  for (int i = output; i >= 0; --i)
+    if (readers[size_t(i)] > 0)
+      for (int input : network_.nodes[i].inputs) ++readers[size_t(input)];
+  return readers;
+}
+
+namespace {
+
+bool groups(const Layer& layer) { return std::holds_alternative<Flatten>(layer) || std::holds_alternative<Reshape>(layer); }
+
+}  // namespace
+
+void OnnxGraph::check_log_softmaxes(int output, const std::vector<int>& readers) {
+  int last = output;
+  while (groups(network_.nodes[last].layer)) last = network_.nodes[last].inputs[0];
+  for (const auto& [node, name] : log_softmaxes_) {
+    CHECK(node == last || readers[size_t(node)] == 0, "node '{}' (LogSoftmax): inside a network it is not supported",
+          printable(name));
+    if (node == last)
+      warnings.push_back(fmt::format("the final LogSoftmax '{}' is left out: the outputs are its inputs, the logits",
+                                     printable(name)));
+  }
+}
+
+// The node that takes over what `node` computes; `node` itself where it stays.
+int OnnxGraph::folded(int node, const std::vector<int>& readers) {
+  const Node& n = network_.nodes[node];
+  if (log_softmaxes_.contains(node)) return n.inputs[0];
+  if (const auto* constant = std::get_if<BinaryConstant>(&n.layer); constant && constant->function == BinaryFunction::add) {
+    const int x = n.inputs[0];
+    const Shape s = constant->shape;
+    if (readers[size_t(x)] != 1 || s.h != 1 || s.w != 1 || s.c != shape(x).c) return node;
+    Node& from = layer(x);
+    auto* conv = std::get_if<Conv2d>(&from.layer);
+    auto* full = std::get_if<Linear>(&from.layer);
+    bool* has_bias = conv ? &conv->has_bias : full ? &full->has_bias : nullptr;
+    if (!has_bias || *has_bias) return node;
+    *has_bias = true;
+    parameter(x, "bias", constant->values, {s.c});
+    return x;
+  }
+  if (const auto* product = std::get_if<Binary>(&n.layer); product && product->function == BinaryFunction::mul)
+    for (size_t side : {0, 1}) {  // x·sigmoid(x) and x·hardsigmoid(x)
+      const int gate = n.inputs[side], x = n.inputs[1 - side];
+      Node& from = layer(gate);
+      if (readers[size_t(gate)] != 1 || from.inputs != std::vector<int>{x}) continue;
+      const auto* smooth = std::get_if<Smooth>(&from.layer);
+      const auto* hard = std::get_if<Hardsigmoid>(&from.layer);
+      if (smooth && smooth->function == SmoothFunction::sigmoid) return from.layer = Smooth{SmoothFunction::silu}, gate;
+      if (hard && std::abs(hard->alpha - 1.f / 6) < 1e-6f && hard->beta == 0.5f)
+        return from.layer = Smooth{SmoothFunction::hardswish}, gate;
+    }
+  return node;
+}
+
+void OnnxGraph::keep_needed(int output) {
+  const std::vector<int> readers = count_readers(output);
+  List<int> place(readers.size(), -1);
+  Network kept(network_.name, network_.input);
+  std::vector<Shape> shapes{shapes_[0]};
+  place[0] = 0;
+  for (size_t i = 1; i < readers.size(); ++i) {
+    if (readers[i] == 0) continue;
+    Node node = network_.nodes[int64_t(i)];
+    for (int& input : node.inputs) input = place[input];
+    place[int64_t(i)] = int(shapes.size());
+    kept.nodes.push_back(std::move(node));
+    shapes.push_back(shapes_[i]);
+  }
+  std::map<std::pair<int, std::string>, std::vector<float>> parameters;
+  for (auto& [of, values] : parameters_)
+    if (place[of.first] >= 0) parameters[{place[of.first], of.second}] = std::move(values);
+  network_ = std::move(kept);
+  shapes_ = std::move(shapes);
+  parameters_ = std::move(parameters);
+}
+
+Network OnnxGraph::finish(int output) {
+  std::vector<int> readers = count_readers(output);
+  check_log_softmaxes(output, readers);
+  std::vector<int> now(readers.size());  // of each node the one that holds its value
+  std::iota(now.begin(), now.end(), 0);
+  for (int i = 0; i <= output; ++i) {
+    if (readers[size_t(i)] == 0) continue;
+    for (int& input : layer(i).inputs) input = now[size_t(input)];
+    const int holder = now[size_t(i)] = folded(i, readers);
+    if (holder == i) continue;
+    readers[size_t(holder)] += readers[size_t(i)] - 1;
+  }
+  keep_needed(now[size_t(output)]);
+  return network_;
 }
 
 }  // namespace switchback

@@ -24,9 +24,13 @@ struct OnnxValue {
   Dims dims;
 };
 
+// What an open batch counts in computations of sizes. Known by its value: no product or sum of sizes gives this prime.
+inline constexpr int64_t kOpenBatch = 1'000'003;
+
 class OnnxGraph {
  public:
-  OnnxGraph(const std::string& name, Shape input) : network_(name, input), shapes_{input} {}
+  // batch: that the file fixes, or kOpenBatch.
+  OnnxGraph(const std::string& name, Shape input, int64_t batch) : batch(batch), network_(name, input), shapes_{input} {}
 
   // ---- tensors
   void set(const std::string& tensor, OnnxValue value) { values_[tensor] = std::move(value); }
@@ -43,9 +47,10 @@ class OnnxGraph {
   const OnnxConstant& constant(const OnnxNode& n, int input, const std::string& what) const;
   std::vector<int64_t> ints(const OnnxNode& n, int input, const std::string& what) const;
   float scalar(const OnnxNode& n, int input, const std::string& what) const;
-  // Who reads a tensor; the graph's output counts as read once more.
-  void set_readers(std::map<std::string, int> readers) { readers_ = std::move(readers); }
-  bool only_reader(const std::string& tensor) const;
+  // A constant that meets data of `dims`, broadcast by ONNX's rules: what every item of a batch sees of it, padded to
+  // [1,…]. Throws where items would see different parts, or it does not fit.
+  OnnxConstant beside(const Dims& dims, const OnnxConstant& constant) const;
+  std::string text(const Dims& dims) const;  // of data: with an N where the batch is more than one image
 
   // ---- layers
   // The node that holds input `input` of n in the grouping that its dims say (see shape_of), made where there is none.
@@ -61,24 +66,36 @@ class OnnxGraph {
   Shape shape(int node) const { return shapes_[size_t(node)]; }
   void parameter(int node, const std::string& which, std::vector<float> values, const Dims& dims);
 
-  Network& network() { return network_; }
-  Weights weights() const;  // once the network is whole
+  // A LogSoftmax can only be the end, where it is left out.
+  void set_log_softmax(const OnnxNode& n, int node) { log_softmaxes_[node] = n.name(); }
+
+  // The end of reading: the network's output is `output`. Nodes that it does not depend on go. Only now it is known who
+  // reads a node, under all names that it has in the file, and pairs of nodes become one: a layer and its bias, a value
+  // and its sigmoid.
+  Network finish(int output);
+  Weights weights() const;  // of the network that finish gave
+
   std::vector<std::string> warnings;
-  int64_t batch = 0;        // that the file fixes; 0: none
-  std::string output;       // the tensor that the network ends with
+  const int64_t batch;
 
  private:
   std::string unique(const std::string& name);
+  std::vector<int> count_readers(int output) const;  // of every node; 0 where the output does not depend on it
+  void check_log_softmaxes(int output, const std::vector<int>& readers);
+  int folded(int node, const std::vector<int>& readers);
+  void keep_needed(int output);
   Network network_;
   std::vector<Shape> shapes_;  // of every node
   std::map<std::pair<int, std::string>, std::vector<float>> parameters_;
   std::set<std::string> names_ = {"x"};
   std::map<std::string, OnnxValue> values_;
-  std::map<std::string, int> readers_;
+  std::map<int, std::string> log_softmaxes_;
 };
 
 // [1,c,h,w], [1,c,h] and [1,c] as shapes; throws for others.
 Shape shape_of(const Dims& dims);
+// Ones in front, as ONNX broadcasts.
+Dims padded(const Dims& dims, size_t rank);
 
 // Attributes and inputs that are sizes: inside [least, most], so that sums of them cannot overflow.
 inline constexpr int64_t kMostOnnxSize = 1 << 20;

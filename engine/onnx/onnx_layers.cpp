@@ -146,11 +146,11 @@ void gemm(OnnxGraph& g, const OnnxNode& n) {
   const OnnxConstant weight = linear_weight(g.constant(n, 1, "weights"), n.integer("transB", 0) != 0, alpha);
   const int node = linear(g, n, weight, n.has_input(2));
   if (!n.has_input(2)) return;
-  std::vector<float> bias = g.constant(n, 2, "bias").as_floats();
-  const size_t out = size_t(weight.dims[0]);
-  if (bias.size() == 1) bias.assign(out, bias[0]);
+  const int64_t out = weight.dims[0];
+  std::vector<float> bias = g.beside({1, out}, g.constant(n, 2, "bias")).as_floats();
+  if (bias.size() == 1) bias.assign(size_t(out), bias[0]);
   for (float& v : bias) v *= beta;
-  g.parameter(node, "bias", bias, {int64_t(out)});
+  g.parameter(node, "bias", bias, {out});
 }
 
 void matmul(OnnxGraph& g, const OnnxNode& n) {
@@ -266,102 +266,58 @@ void prelu(OnnxGraph& g, const OnnxNode& n) {
   g.parameter(g.make(n, PReLU{count}, {g.node(n, 0)}), "weight", slope.as_floats(), {count});
 }
 
-void softmax(OnnxGraph& g, const OnnxNode& n) {
-  const Dims& x = g.value(n, 0).dims;
+int softmax_of_channels(OnnxGraph& g, const OnnxNode& n) {
+  const Dims x = g.value(n, 0).dims;
   const int64_t axis = onnx_axis(n.integer("axis", n.opset() < 13 ? 1 : -1), x.size());
   int64_t behind = 1;
   for (size_t i = 2; i < x.size(); ++i) behind *= x[i];
   // Before opset 13 all axes from `axis` on counted as one.
   CHECK(axis == 1 && (n.opset() >= 13 || behind == 1), "over axis {} of {}; only channels are supported", axis,
         to_string(x));
-  g.make(n, Softmax{}, {g.node(n, 0)});
+  return g.make(n, Softmax{}, {g.node(n, 0)});
 }
 
-void log_softmax(OnnxGraph& g, const OnnxNode& n) {
-  CHECK(n.output(0) == g.output, "inside a network it is not supported");
-  n.ignore({"axis"});
-  g.warnings.push_back(fmt::format("the final LogSoftmax '{}' is left out: the outputs are its inputs, the logits", n.name()));
-  g.set(n, g.value(n, 0));
-}
+void softmax(OnnxGraph& g, const OnnxNode& n) { softmax_of_channels(g, n); }
+void log_softmax(OnnxGraph& g, const OnnxNode& n) { g.set_log_softmax(n, softmax_of_channels(g, n)); }
 
 // ---- arithmetic
 
-// x·sigmoid(x) and x·hardsigmoid(x) are one layer where nobody else reads the sigmoid.
-bool make_gated(OnnxGraph& g, const OnnxNode& n, int gate_input) {
-  const OnnxValue gate = g.value(n, gate_input), x = g.value(n, 1 - gate_input);
-  if (gate.constant || x.constant || gate.node == 0 || !g.only_reader(n.input(gate_input))) return false;
-  Node& node = g.layer(gate.node);
-  if (node.inputs != std::vector<int>{x.node} || gate.dims != x.dims) return false;
-  if (const auto* smooth = std::get_if<Smooth>(&node.layer); smooth && smooth->function == SmoothFunction::sigmoid) {
-    node.layer = Smooth{SmoothFunction::silu};
-  } else if (const auto* hard = std::get_if<Hardsigmoid>(&node.layer);
-             hard && std::abs(hard->alpha - 1.f / 6) < 1e-6f && hard->beta == 0.5f) {
-    node.layer = Smooth{SmoothFunction::hardswish};
-  } else {
-    return false;
-  }
-  g.set(n, gate);
-  return true;
-}
-
-// A constant of one number for each channel, added to what a layer without a bias made for this one reader, is its bias.
-bool make_bias(OnnxGraph& g, const OnnxNode& n, int x_input, const OnnxConstant& constant, const Dims& dims) {
-  const OnnxValue x = g.value(n, x_input);
-  if (!g.only_reader(n.input(x_input)) || x.dims.size() < 2) return false;
-  const Shape s = shape_of(dims);
-  if (s.h != 1 || s.w != 1 || s.c != x.dims[1] || x.node == 0) return false;
-  Node& node = g.layer(x.node);
-  const Shape made = g.shape(x.node);
-  if (made.c != s.c || made != shape_of(x.dims)) return false;
-  if (auto* conv = std::get_if<Conv2d>(&node.layer); conv && !conv->has_bias) {
-    conv->has_bias = true;
-  } else if (auto* full = std::get_if<Linear>(&node.layer); full && !full->has_bias) {
-    full->has_bias = true;
-  } else {
-    return false;
-  }
-  g.parameter(x.node, "bias", constant.as_floats(), {s.c});
-  g.set(n, x);
-  return true;
-}
-
-Dims padded(const Dims& dims, size_t rank) {
-  Dims out(rank - dims.size(), 1);
-  out.insert(out.end(), dims.begin(), dims.end());
-  return out;
-}
+// Of two ranks, the batch of the one meets another axis of the other.
+constexpr const char* kMixes = "their last axes are lined up, which mixes the images of a batch";
 
 void with_constant(OnnxGraph& g, const OnnxNode& n, BinaryFunction function, int x_input) {
   const OnnxValue x = g.value(n, x_input);
-  const OnnxConstant& constant = *g.value(n, 1 - x_input).constant;
+  const OnnxConstant& given = *g.value(n, 1 - x_input).constant;
   const bool reversed = x_input == 1;
+  const size_t rank = std::max(x.dims.size(), given.dims.size());
+  CHECK(x.dims.size() == rank || g.batch == 1, "inputs of {} and {}: {}", g.text(x.dims), to_string(given.dims), kMixes);
+  const OnnxConstant constant = g.beside(padded(x.dims, rank), given);
   if (constant.count() == 1) {
     const int made = g.add(n, by_scalar(function, constant.as_floats()[0], reversed), {x.node});
-    return g.set(n, OnnxValue{nullptr, made, x.dims});
+    return g.set(n, OnnxValue{nullptr, made, padded(x.dims, rank)});
   }
-  CHECK(constant.dims.size() <= x.dims.size(), "a constant of {} with an input of {}", to_string(constant.dims),
-        to_string(x.dims));
-  const Dims dims = padded(constant.dims, x.dims.size());
-  for (size_t i = 0; i < dims.size(); ++i)
-    CHECK(dims[i] == 1 || dims[i] == x.dims[i], "a constant of {} with an input of {}", to_string(constant.dims),
-          to_string(x.dims));
-  if (function == BinaryFunction::add && make_bias(g, n, x_input, constant, dims)) return;
-  const BinaryConstant layer{function, constant.as_floats(), shape_of(dims), reversed};
-  const int made = g.add(n, layer, {g.node(n, x_input)});
-  g.set(n, OnnxValue{nullptr, made, x.dims});
+  const BinaryConstant layer{function, constant.as_floats(), shape_of(constant.dims), reversed};
+  const int made = g.add(n, layer, {g.node_shaped(n, x, padded(x.dims, rank))});
+  g.set(n, OnnxValue{nullptr, made, padded(x.dims, rank)});
 }
 
 void binary(OnnxGraph& g, const OnnxNode& n, BinaryFunction function) {
-  const OnnxValue &a = g.value(n, 0), &b = g.value(n, 1);
+  const OnnxValue a = g.value(n, 0), b = g.value(n, 1);
   if (a.constant && b.constant) return g.set(n, combined(function, *a.constant, *b.constant));
   if (a.constant || b.constant) return with_constant(g, n, function, a.constant ? 1 : 0);
-  if (function == BinaryFunction::mul && (make_gated(g, n, 0) || make_gated(g, n, 1))) return;
+  CHECK(a.dims.size() == b.dims.size() || g.batch == 1, "inputs of {} and {}: {}", g.text(a.dims), g.text(b.dims), kMixes);
+  const bool plain_sum = function == BinaryFunction::add && a.dims == b.dims;
+  const Layer layer = plain_sum ? Layer(Add{}) : Binary{function};
+  if (a.dims == b.dims && g.shape(a.node) == g.shape(b.node)) {  // element by element, however they are grouped
+    const int made = g.add(n, layer, {a.node, b.node});
+    return g.set(n, OnnxValue{nullptr, made, a.dims});
+  }
   const size_t rank = std::max(a.dims.size(), b.dims.size());
-  const Dims a_dims = padded(a.dims, rank), b_dims = padded(b.dims, rank);
-  const int left = a.dims.size() == rank ? g.node(n, 0) : g.node_shaped(n, a, a_dims);
-  const int right = b.dims.size() == rank ? g.node(n, 1) : g.node_shaped(n, b, b_dims);
-  const bool plain_sum = function == BinaryFunction::add && a_dims == b_dims;
-  g.make(n, plain_sum ? Layer(Add{}) : Binary{function}, {left, right}, rank);
+  const auto side = [&](int input, const OnnxValue& v) {
+    return v.dims.size() == rank ? g.node(n, input) : g.node_shaped(n, v, padded(v.dims, rank));
+  };
+  const int left = side(0, a), right = side(1, b);
+  g.make(n, layer, {left, right}, rank);
 }
 
 void add(OnnxGraph& g, const OnnxNode& n) { binary(g, n, BinaryFunction::add); }

@@ -33,6 +33,7 @@ void flatten(OnnxGraph& g, const OnnxNode& n) {
   int64_t axis = n.integer("axis", 1);
   if (axis < 0) axis += int64_t(x.size());
   CHECK(axis >= 0 && axis <= int64_t(x.size()), "axis {} of {}", axis, to_string(x));
+  CHECK(axis > 0 || g.value(n, 0).constant || g.batch == 1, "axis 0: it mixes the images of a batch");
   Dims dims{1, 1};
   for (size_t i = 0; i < x.size(); ++i) dims[int64_t(i) < axis ? 0 : 1] *= x[i];
   set_regrouped(g, n, dims);
@@ -41,8 +42,10 @@ void flatten(OnnxGraph& g, const OnnxNode& n) {
 void reshape(OnnxGraph& g, const OnnxNode& n) {
   const OnnxValue& x = g.value(n, 0);
   std::vector<int64_t> to = n.has_input(1) ? g.ints(n, 1, "shape") : n.integers("shape", {});
-  // A batch that the exporter fixed is as open as any other.
-  if (!x.constant && g.batch > 1 && !to.empty() && to[0] == g.batch) to[0] = 1;
+  if (!x.constant && g.batch > 1 && !to.empty()) {
+    CHECK(to[0] != 1, "a reshape of {} to {}: it mixes the images of a batch", g.text(x.dims), to_string(to));
+    if (to[0] == g.batch) to[0] = 1;  // a batch that the exporter fixed is as open as any other
+  }
   set_regrouped(g, n, onnx_reshape(x.dims, std::move(to), n.integer("allowzero", 0) != 0));
 }
 
@@ -174,11 +177,13 @@ void slice(OnnxGraph& g, const OnnxNode& n) {
   OnnxConstant constant = x.constant ? *x.constant : OnnxConstant{};
   for (size_t i = 0; i < a.axes.size(); ++i) {
     const int64_t axis = onnx_axis(a.axes[i], x.dims.size());
-    const OnnxRange range = onnx_range(a.starts[i], a.ends[i], a.steps[i], x.dims[size_t(axis)]);
+    const bool batch = axis == 0 && !x.constant;
+    const int64_t size = batch ? g.batch : x.dims[size_t(axis)];
+    const OnnxRange range = onnx_range(a.starts[i], a.ends[i], a.steps[i], size);
     if (x.constant) {
       constant = sliced(constant, axis, range);
-    } else if (axis == 0) {
-      CHECK(range.count == 1 && range.begin == 0, "it cuts the batch");
+    } else if (batch) {
+      CHECK(range.count == size && (range.step == 1 || size == 1), "it cuts the batch");
     } else {
       x = cut(g, n, x, axis, range, "");
     }
@@ -319,7 +324,7 @@ void resize(OnnxGraph& g, const OnnxNode& n) {
   if (n.has_input(3)) {
     const std::vector<int64_t> to = g.ints(n, 3, "sizes");
     check_sizes(to, "a size", 1);
-    CHECK(to.size() == 4 && (to[0] == 1 || to[0] == g.batch) && to[1] == x[1],
+    CHECK(to.size() == 4 && to[0] == g.batch && to[1] == x[1],
           "sizes {} of {}: rows and columns can be scaled", to_string(to), to_string(x));
     layer.out_h = to[2], layer.out_w = to[3];
   } else {
@@ -341,11 +346,14 @@ void upsample(OnnxGraph& g, const OnnxNode& n) {  // Resize's ancestor, to opset
 void constant(OnnxGraph& g, const OnnxNode& n) { g.set(n, n.constant()); }
 
 void constant_of_shape(OnnxGraph& g, const OnnxNode& n) {
-  g.set(n, filled(n.constant(), g.ints(n, 0, "dimensions")));
+  std::vector<int64_t> dims = g.ints(n, 0, "dimensions");
+  if (!dims.empty() && dims[0] == kOpenBatch) dims[0] = 1;  // the same for every image
+  g.set(n, filled(n.constant(), dims));
 }
 
 void shape(OnnxGraph& g, const OnnxNode& n) {
-  const Dims& dims = g.value(n, 0).dims;
+  Dims dims = g.value(n, 0).dims;
+  if (!g.value(n, 0).constant) dims[0] = g.batch;
   const int64_t rank = int64_t(dims.size());
   const OnnxRange range = onnx_range(n.integer("start", 0), n.integer("end", rank), 1, rank);
   OnnxConstant sizes{.dims = {range.count}, .whole = true, .floats = {}, .ints = {}};

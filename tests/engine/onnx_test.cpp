@@ -6,8 +6,10 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <regex>
 
 #include "engine/model.h"
+#include "engine/files/npy.h"
 #include "engine/onnx/onnx.h"
 #include "engine/run/plan.h"
 #include "engine/files/safetensors.h"
@@ -87,7 +89,7 @@ SWITCHBACK_ON_ALL_DEVICES(Onnx);
 // One or a few layers each, of at most 200 products a sum: 1e-5 is some dozen roundings of f32.
 TEST_P(Onnx, OperatorsAreTheReferenceEvaluators) {
   const std::vector<std::string> names = golden_names();
-  ASSERT_GE(names.size(), 119u);
+  ASSERT_GE(names.size(), 207u);
   for (const std::string& name : names) {
     SCOPED_TRACE(name);
     const OnnxNetwork model = read_golden(name);
@@ -121,6 +123,154 @@ TEST(OnnxGraphs, PatternsBecomeLayers) {
             (Types{"Input", "Conv2d", "SiLU", "MaxPool2d", "Slice", "Slice", "Conv2d", "Hardswish", "Concat",
                    "ChannelShuffle", "ConvTranspose2d", "ZeroPad2d", "Upsample", "Mean", "Add", "ReLU", "Mean", "Flatten",
                    "Linear", "Softmax"}));
+}
+
+// Under whatever names a value is read: a bias or gate goes into a layer that nobody else reads, and only there.
+TEST(OnnxGraphs, SecondNamesAreSeenThrough) {
+  using Types = std::vector<std::string>;
+  size_t seen = 0;
+  for (const std::string& name : golden_names()) {
+    SCOPED_TRACE(name);
+    if (!name.starts_with("alias_")) continue;
+    ++seen;
+    const Types types = layers_of(read_golden(name).network);
+    const auto count = [&](const char* type) { return std::count(types.begin(), types.end(), type); };
+    EXPECT_EQ(types == (Types{"Input", "Conv2d", "SiLU"}), name.starts_with("alias_folded"));
+    EXPECT_EQ(count("Sigmoid"), name.starts_with("alias_gate"));
+    EXPECT_EQ(count("Hardsigmoid"), name.starts_with("alias_hard_gate"));
+    EXPECT_EQ(count("Flatten") + count("Reshape"), 0);
+  }
+  EXPECT_EQ(seen, 63u);
+  EXPECT_EQ(layers_of(read_golden("alias_only_sizes").network), (Types{"Input", "Conv2d"}));
+  EXPECT_EQ(layers_of(read_golden("alias_early_output").network), (Types{"Input", "Slice"}));
+}
+
+// Networks are read whose images do not depend on each other, for every batch that the file allows.
+TEST(OnnxGraphs, WhatMixesImagesIsRefused) {
+  const std::map<std::string, std::string> says = {
+      {"gemm", "bias|constant of"}, {"constant", "constant of|mixes"}, {"first", "cuts the batch"},
+      {"log_softmax", "inside a network"}};
+  size_t seen = 0;
+  for (const std::string& name : golden().names()) {
+    if (!name.ends_with(".refused")) continue;
+    SCOPED_TRACE(name);
+    ++seen;
+    const auto bytes = golden().bytes(name);
+    const TempFolder folder;
+    const std::string path = folder.put("m.onnx", {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    try {
+      read_onnx(path);
+      ADD_FAILURE() << "it was read";
+    } catch (const Error& e) {
+      const std::string message = e.what();
+      const auto kind = std::find_if(says.begin(), says.end(), [&](const auto& s) { return name.starts_with(s.first); });
+      const std::string wanted = kind == says.end() ? "mixes the images of a batch" : kind->second;
+      EXPECT_TRUE(std::regex_search(message, std::regex(wanted))) << message;
+      EXPECT_NE(message.find("node '"), std::string::npos) << message;
+    }
+  }
+  EXPECT_EQ(seen, 24u);
+}
+
+// How a network ends: where its logits are and what its outputs say.
+TEST(OnnxEnds, AreRecognised) {
+  struct Row {
+    const char *name, *logits;  // the layer of the logits
+    Outputs outputs;
+  };
+  for (const Row& row : {Row{"end_logits", "Linear", Outputs::classes}, Row{"end_softmax", "Linear", Outputs::classes},
+                         Row{"end_softmax_flatten", "AdaptiveAvgPool2d", Outputs::classes},
+                         Row{"end_softmax_reshape", "AdaptiveAvgPool2d", Outputs::classes},
+                         Row{"end_softmax_maps", "Conv2d", Outputs::classes},
+                         Row{"end_labels", "Linear", Outputs::labels},
+                         Row{"end_labels_reshape", "AdaptiveAvgPool2d", Outputs::labels},
+                         Row{"end_label", "Linear", Outputs::labels}, Row{"end_label_squeeze", "Linear", Outputs::labels},
+                         Row{"end_value", "Linear", Outputs::value},
+                         Row{"end_hard", "Hardsigmoid", Outputs::probabilities},
+                         Row{"end_log_softmax", "Linear", Outputs::classes}}) {
+    SCOPED_TRACE(row.name);
+    const Network network = read_golden(row.name).network;
+    EXPECT_EQ(type_name(network.nodes[size_t(logit_node(network))].layer), row.logits);
+    EXPECT_EQ(outputs_of(network, false), row.outputs);
+  }
+  const Network unknown = read_golden("end_unknown").network;
+  EXPECT_EQ(outputs_of(unknown, false), Outputs::classes);
+  EXPECT_EQ(outputs_of(unknown, true), Outputs::probabilities);
+}
+
+// The command's probabilities are the network's own.
+TEST(OnnxEnds, ProbabilitiesAreTheNetworks) {
+  for (const char* name : {"end_softmax", "end_softmax_flatten", "end_softmax_reshape", "end_labels", "end_labels_reshape",
+                           "end_label", "end_label_squeeze", "end_hard", "end_unknown"}) {
+    SCOPED_TRACE(name);
+    const TempFolder folder;
+    const std::string path = put_golden(folder, name), x = folder / "x.npy";
+    write_npy(x, golden().load(fmt::format("{}.x", name)));
+    folder.put(fmt::format("{}.json", name), R"({"resize": "direct", "size": [7, 6], "mean": null, "output_is_probability": true})");
+    const Tensor y = golden().load(fmt::format("{}.y", name));
+    const auto inputs = test::succeed_json({"classify", "--model", path, "--json", "-o", folder / "out", "--save", "npy",
+                                            "--top", "9", x})["inputs"];
+    const int64_t k = y.count() / int64_t(inputs.size());
+    if (outputs_of(read_onnx(path).network, true) == Outputs::labels) {  // a softmax is left out of the array, not a sigmoid
+      EXPECT_LT(largest_difference(read_npy(folder / "out/x.classify.npy").values(), y.values()), 1e-5);
+    }
+    for (size_t i = 0; i < inputs.size(); ++i)
+      for (const auto& top : inputs[i]["top"])
+        EXPECT_NEAR(top["probability"].get<double>(), y[int64_t(i) * k + top["target"].get<int64_t>()], 1e-5);
+    // Its derivative, where there is a direction in which it changes.
+    const auto maps = test::succeed_json({"gradient", "--model", path, "--json", "-o", folder / "out", "--save", "npy",
+                                          "--score", "probability", x});
+    const Tensor g = read_npy(folder / "out/x.gradient.npy");
+    EXPECT_GT(*std::max_element(g.data(), g.data() + g.count()), 0);
+    const auto& first = maps["inputs"][0];
+    EXPECT_NEAR(first["score"].get<double>(), y[first["target"].get<int64_t>()], 1e-5);
+    EXPECT_EQ(first["score"], first["probability"]);
+  }
+}
+
+// One map is no segmentation: a number at every place.
+TEST(OnnxEnds, SingleMaps) {
+  for (const char* name : {"end_value_map", "end_label_map"}) {
+    SCOPED_TRACE(name);
+    const TempFolder folder;
+    const std::string path = put_golden(folder, name), x = folder / "x.npy";
+    write_npy(x, golden().load(fmt::format("{}.x", name)));
+    folder.put(fmt::format("{}.json", name), R"({"resize": "direct", "size": [7, 6]})");
+    const auto first = test::succeed_json({"classify", "--model", path, "--json", "-o", folder / "out", "--save", "png,npy", x})
+        ["inputs"][0];
+    const Tensor y = golden().load(fmt::format("{}.y", name)), saved = read_npy(folder / "out/x.classify.npy");
+    EXPECT_LT(largest_difference(saved.values(), y.values()), 1e-5);
+    const auto item = y.values().subspan(0, size_t(y.count() / y.dim(0)));
+    EXPECT_NEAR(first["max"].get<double>(), *std::max_element(item.begin(), item.end()), 1e-4);
+    EXPECT_FALSE(first.contains("share"));
+    const auto shown = test::succeed({"classify", "--model", path, "-o", folder / "out", x}).out;
+    EXPECT_EQ(shown.find('%'), std::string::npos) << shown;
+  }
+}
+
+TEST(OnnxEnds, ValuesHaveNoProbability) {
+  const TempFolder folder;
+  const std::string path = put_golden(folder, "end_value"), x = folder / "x.npy";
+  write_npy(x, golden().load("end_value.x"));
+  folder.put("end_value.json", R"({"resize": "direct", "size": [7, 6]})");
+  const auto document = test::succeed_json({"classify", "--model", path, "--json", "-o", folder / "out", x});
+  EXPECT_EQ(document["outputs"], "value");
+  EXPECT_TRUE(document["inputs"][0]["probability"].is_null());
+  EXPECT_NEAR(document["inputs"][0]["score"].get<double>(), golden().load("end_value.y")[0], 1e-5);
+  const auto shown = test::succeed({"classify", "--model", path, "-o", folder / "out", x}).out;
+  EXPECT_NE(shown.find("value "), std::string::npos) << shown;
+  EXPECT_EQ(shown.find('%'), std::string::npos) << shown;
+  const auto gradient = test::succeed({"gradient", "--model", path, "-o", folder / "out", x}).out;
+  EXPECT_NE(gradient.find(", value "), std::string::npos) << gradient;
+  for (const char* score : {"probability", "nll"})
+    for (const char* command : {"gradient", "occlusion", "cam", "dump"}) {
+      std::vector<std::string> arguments = {command, "--model", path, "-o", folder / "no", "--score", score, x};
+      if (command == std::string("dump")) arguments.push_back("--backward");
+      if (command == std::string("occlusion")) arguments.insert(arguments.end(), {"--mask", "3"});
+      const auto run = test::run_switchback(arguments);
+      EXPECT_EQ(run.code, 2) << run.line;
+      EXPECT_NE(run.err.find("gives one value"), std::string::npos) << run.err;
+    }
 }
 
 TEST(OnnxGraphs, NamesInputsAndWarnings) {

@@ -4,7 +4,7 @@
     tests/golden/make_onnx.py        writes onnx.safetensors beside itself; needs onnx, numpy, torch and safetensors
 
 Of each case NAME: NAME.model (the file's bytes), NAME.x and NAME.y (float32). The evaluator is given the same weights
-and x as doubles."""
+and x as doubles. Of models that must be refused only NAME.refused (the file's bytes)."""
 
 import io
 from pathlib import Path
@@ -91,6 +91,13 @@ def case(name, shape, build, opset=13, x=None, y=None):
     if y is None:
         y = ReferenceEvaluator(doubled(model)).run(None, {"x": x.astype(np.float64)})[0]
     keep(name, model, x, y)
+
+
+def refused(name, shape, build, opset=13):
+    """A batch of None is open."""
+    graph = Graph()
+    output = build(graph)
+    found[f"{name}.refused"] = np.frombuffer(graph.model(list(shape), opset, output).SerializeToString(), np.uint8).copy()
 
 
 def one(name, shape, op, *inputs, opset=13, **attributes):
@@ -314,11 +321,160 @@ def exported():
         keep(f"exported_{opset}", onnx.load_from_string(file.getvalue()), x.numpy(), y)
 
 
+# What gives a value [N,4,7,6] a second name.
+ALIASES = {
+    "identity": lambda g, t: g.node("Identity", t),
+    "dropout": lambda g, t: g.node("Dropout", t),
+    "cast": lambda g, t: g.node("Cast", t, to=TensorProto.FLOAT),
+    "reshape": lambda g, t: g.node("Reshape", t, ints(0, 4, 7, 6)),
+    "reshaped_twice": lambda g, t: g.node("Reshape", g.node("Reshape", t, ints(0, 28, 6)), ints(-1, 4, 7, 6)),
+    "slice": lambda g, t: g.node("Slice", t, ints(0), ints(2**31 - 1), ints(2)),
+    "transpose": lambda g, t: g.node("Transpose", t, perm=[0, 1, 2, 3]),
+    "squeeze": lambda g, t: g.node("Squeeze", g.node("Unsqueeze", t, ints(1)), ints(1)),
+    "split": lambda g, t: g.node("Split", t, ints(4), axis=1),
+    "gather": lambda g, t: g.node("Gather", t, ints(0, 1, 2, 3), axis=1),
+    "concat": lambda g, t: g.node("Concat", t, axis=1),
+    "twice": lambda g, t: g.node("Identity", g.node("Dropout", t)),
+}
+
+
+def aliases():
+    """Layers whose value is read under two names: neither bias nor gate may go into them."""
+    for name, alias in ALIASES.items():
+        def bias(g):
+            a = g.node("Conv", "x", data(4, 4, 1, 1))
+            return g.node("Concat", g.node("Add", alias(g, a), data(4, 1, 1)), g.node("Relu", a), axis=1)
+        case(f"alias_bias_{name}", MAP, bias)
+
+        def other(g):  # the other reader has the second name
+            a = g.node("Conv", "x", data(4, 4, 1, 1))
+            read = g.node("Relu", alias(g, a))
+            return g.node("Concat", g.node("Add", a, data(4, 1, 1)), read, axis=1)
+        case(f"alias_other_{name}", MAP, other)
+
+        def gate(g, op="Sigmoid", **attributes):
+            a = g.node("Tanh", "x")
+            s = g.node(op, a, **attributes)
+            return g.node("Add", g.node("Mul", a, alias(g, s)), s)
+        case(f"alias_gate_{name}", MAP, gate)
+        case(f"alias_hard_gate_{name}", MAP, lambda g: gate(g, "HardSigmoid", alpha=1 / 6, beta=0.5))
+
+        def folded(g):  # nobody else reads it: now it may
+            a = g.node("Conv", "x", data(4, 4, 1, 1))
+            b = g.node("Add", alias(g, a), data(4, 1, 1))
+            return g.node("Mul", alias(g, b), g.node("Sigmoid", b))
+        case(f"alias_folded_{name}", MAP, folded)
+
+    def linear(g):
+        a = g.node("MatMul", "x", data(8, 4))
+        return g.node("Concat", g.node("Add", g.node("Flatten", a), data(4)), g.node("Tanh", a), axis=1)
+    case("alias_bias_linear", (3, 8), linear)
+
+    def only_sizes(g):  # who wants the shape alone is no reader
+        a = g.node("Conv", "x", data(4, 4, 1, 1))
+        return g.node("Reshape", g.node("Add", a, data(4, 1, 1)), g.node("Shape", g.node("Relu", a)))
+    case("alias_only_sizes", MAP, only_sizes)
+
+    def early(g):  # the output is not the last layer
+        g.node("Split", "x", outputs=["a", "b"], axis=1)
+        return g.node("Identity", "a")
+    case("alias_early_output", MAP, early)
+
+
+def fixed(name, shape, build):
+    """As case, with the batch fixed."""
+    graph = Graph()
+    output = build(graph)
+    model, x = graph.model(list(shape), 13, output), data(*shape)
+    keep(name, model, x, ReferenceEvaluator(doubled(model)).run(None, {"x": x.astype(np.float64)})[0])
+
+
+def broadcasts():
+    def gemm(*dims):
+        return lambda g: g.node("Gemm", "x", data(8, 5), data(*dims))
+    case("gemm_one_bias", (5, 8), gemm(1, 1))
+    case("gemm_bias_5", (5, 8), gemm(5))
+    refused("gemm_bias_column", (5, 8), gemm(5, 1))
+    refused("gemm_bias_matrix", (5, 8), gemm(5, 5))
+    refused("gemm_bias_column_open", (None, 8), gemm(5, 1))
+    refused("gemm_bias_rank", (5, 8), gemm(1, 1, 5))
+
+    def ranks(op):
+        return lambda g: g.node(op, g.node("ReduceMean", "x", axes=[2, 3], keepdims=0), g.node("Relu", "x"))
+    for op in ("Add", "Sub", "Mul", "Div"):
+        for batch in (4, None):
+            refused(f"{op.lower()}_ranks_{batch or 'open'}", (batch, 4, 4, 4), ranks(op))
+    refused("add_rank_3", (4, 4, 4, 4),
+            lambda g: g.node("Add", g.node("Relu", "x"), g.node("ReduceSum", "x", ints(1), keepdims=0)))
+
+    def with_constant(*dims):
+        return lambda g: g.node("Mul", g.node("Relu", "x"), data(*dims))
+    refused("constant_of_batch", (3, 8), with_constant(3, 1))
+    refused("constant_of_batch_maps", MAP, with_constant(2, 4, 1, 1))
+    refused("constant_of_rank", (3, 8), with_constant(1, 1, 1, 1))
+    refused("constant_of_batch_open", (None, 8), with_constant(3, 8))
+    for batch in (4, None):
+        name = batch or "open"
+        refused(f"first_of_batch_{name}", (batch, 8),
+                lambda g: g.node("Sub", "x", g.node("Slice", "x", ints(0), ints(1), ints(0))))
+        refused(f"flatten_batch_{name}", (batch, 4, 7, 6), lambda g: g.node("Relu", g.node("Flatten", "x", axis=0)))
+        refused(f"reshape_batch_{name}", (batch, 8), lambda g: g.node("Relu", g.node("Reshape", "x", ints(1, -1, 8))))
+
+    fixed("fixed_same_constant", (3, 8), lambda g: g.node("Add", g.node("Relu", "x"), np.repeat(data(1, 8), 3, axis=0)))
+    fixed("fixed_same_bias", (5, 8), lambda g: g.node("Gemm", "x", data(8, 5), np.repeat(data(1, 5), 5, axis=0)))
+    fixed("fixed_ranks_1", (1, 4, 4, 4), ranks("Mul"))
+    fixed("fixed_reshape", MAP, lambda g: g.node("Relu", g.node("Reshape", "x", ints(2, -1))))
+
+    def whole_batch(g):
+        batch = g.node("Slice", g.node("Shape", "x"), ints(0), ints(1))
+        return g.node("Relu", g.node("Slice", "x", ints(0), batch, ints(0)))
+    fixed("fixed_slice", (3, 8), whole_batch)
+    case("open_slice", (3, 8), whole_batch)
+    case("open_constant_of_shape", MAP, lambda g: g.node("Add", "x", g.node("ConstantOfShape", g.node("Shape", "x"),
+         value=numpy_helper.from_array(np.array([1.5], np.float32)))))
+    case("constants_combined", MAP, lambda g: g.node("Conv", "x", g.node("Div", g.node("Mul", data(5, 4, 3, 3),
+         data(5, 1, 1, 1)), g.node("Add", np.abs(data(4, 1, 3)) + 1, np.float32(0.5)))))
+
+
+def endings():
+    def logits(g, classes=5):
+        return g.node("Gemm", g.node("Flatten", g.node("GlobalAveragePool", g.node("Conv", "x", data(6, 4, 3, 3)))),
+                      data(6, classes, scale=4), data(classes))
+
+    def pooled(g):
+        return g.node("GlobalAveragePool", g.node("Conv", "x", data(5, 4, 3, 3, scale=4)))
+    case("end_logits", MAP, logits)
+    case("end_softmax", MAP, lambda g: g.node("Softmax", logits(g), axis=1))
+    case("end_softmax_flatten", MAP, lambda g: g.node("Flatten", g.node("Softmax", pooled(g), axis=1)))
+    case("end_softmax_reshape", MAP, lambda g: g.node("Identity", g.node("Reshape", g.node("Softmax", pooled(g), axis=1),
+         ints(0, -1))))
+    case("end_softmax_maps", MAP, lambda g: g.node("Reshape", g.node("Softmax", g.node("Conv", "x", data(5, 4, 3, 3)),
+         axis=1), ints(0, 5, 20)))
+    case("end_labels", MAP, lambda g: g.node("Sigmoid", logits(g)))
+    case("end_labels_reshape", MAP, lambda g: g.node("Dropout", g.node("Reshape", g.node("Sigmoid", pooled(g)), ints(0, 5))))
+    case("end_label", MAP, lambda g: g.node("Sigmoid", logits(g, 1)))
+    case("end_label_squeeze", MAP, lambda g: g.node("Squeeze", g.node("Sigmoid", logits(g, 1)), ints(1)))
+    case("end_value", MAP, lambda g: logits(g, 1))
+    case("end_value_map", MAP, lambda g: g.node("Conv", "x", data(1, 4, 3, 3)))
+    case("end_label_map", MAP, lambda g: g.node("Sigmoid", g.node("Conv", "x", data(1, 4, 3, 3))))
+    case("end_hard", MAP, lambda g: g.node("HardSigmoid", logits(g)))
+
+    def put_together(g):  # only the preprocessing can tell that these are probabilities
+        e = g.node("Sigmoid", logits(g))
+        return g.node("Div", e, g.node("ReduceSum", e, ints(1)))
+    case("end_unknown", MAP, put_together)
+    weight, bias, x = data(8, 5), data(5), data(3, 8)
+    case("end_log_softmax", (3, 8), lambda g: g.node("Identity", g.node("Reshape", g.node("LogSoftmax", g.node(
+         "Gemm", "x", weight, bias), axis=1), ints(-1, 5))), x=x, y=x.astype(np.float64) @ weight + bias)
+    refused("log_softmax_inside", (None, 8), lambda g: g.node("Relu", g.node("LogSoftmax", "x", axis=1)))
+
+
 def main():
-    for cases in (convolutions, features, pools, activations, arithmetic, movements, resizes, nhwc, exported):
+    for cases in (convolutions, features, pools, activations, arithmetic, movements, resizes, nhwc, exported, aliases,
+                  broadcasts, endings):
         cases()
     save_file(found, HERE / "onnx.safetensors")
-    print(len(found) // 3, "cases", sum(v.nbytes for v in found.values()), "bytes")
+    print(sum(name.endswith(".model") for name in found), "cases", sum(v.nbytes for v in found.values()), "bytes")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,14 @@ void expect_common_fields(const json& d, const std::string& command) {
   EXPECT_NEAR(s["load"].get<double>() + s["run"].get<double>(), s["total"].get<double>(), 1e-6);
 }
 
+// Linux carries the largest memory of who starts a program over to it; this is the program's own.
+TEST(Cli, PeakMemoryIsItsOwn) {
+  TempFolder folder;
+  std::vector<char> large(size_t(700) << 20, 1);
+  const json document = succeed_json({"classify", "--model", "lenet", "--json", "-o", folder / "out", digit(3)});
+  EXPECT_LT(document["peak_memory_bytes"].get<size_t>(), large.size() / 2);
+}
+
 TEST(Cli, ClassifyReadsTheSampleDigits) {
   TempFolder folder;
   std::vector<std::string> arguments = {"classify", "--model", "lenet",        "--json", "--save",

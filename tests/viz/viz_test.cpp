@@ -133,6 +133,29 @@ TEST(VizTarget, SeedsAreDerivativesOfTheScore) {
   }
 }
 
+// Of labels and of probabilities as they are: only the unit's own value counts.
+TEST(VizTarget, SeedsOfOtherOutputs) {
+  Tensor values = wave({1, 5});
+  for (float& v : values.values()) v = 0.5f + v / 4;
+  for (const Outputs outputs : {Outputs::labels, Outputs::probabilities})
+    for (const Score score : {Score::probability, Score::nll}) {
+      const Unit unit{0, 2};
+      const std::vector<float> seed = seed_values(unit, {score, outputs}, values);
+      for (int64_t c = 0; c < 5; ++c) {
+        Tensor up = values.clone(), down = values.clone();
+        up[c] += 1e-2f, down[c] -= 1e-2f;
+        const double d = (score_of(unit, {score, outputs}, up) - score_of(unit, {score, outputs}, down)) /
+                         (double(up[c]) - double(down[c]));
+        EXPECT_NEAR(seed[size_t(c)], d, 1e-3) << int(score) << " " << c;
+        EXPECT_EQ(seed[size_t(c)] != 0, c == 2);
+      }
+    }
+  Tensor far({1, 1});
+  far[0] = -1000;  // where the probability underflows its logarithm does not
+  EXPECT_DOUBLE_EQ(score_of({0, 0}, {Score::nll, Outputs::labels}, far), 1000);
+  EXPECT_EQ(seed_values({0, 0}, {Score::nll, Outputs::labels}, far)[0], -1);
+}
+
 class VizGradient : public OnDevice {};
 SWITCHBACK_ON_ALL_DEVICES(VizGradient);
 

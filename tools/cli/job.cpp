@@ -59,7 +59,9 @@ Job::Job(const char* command, const Options& options)
          .batch = parse_batch(options.batch),
          .memory = parse_memory(options.memory),
          .progress = {}};
-  target = {options.target, options.layer, parse_score(options.score)};
+  const bool told = model.preprocess.output_is_probability;
+  target = {options.target, options.layer, parse_score(options.score), told};
+  outputs = outputs_of(model.network, told);
   if (!options.save_weights.empty()) save_weights(model.network, model.weights, options.save_weights);
   load_seconds = seconds();
   bar.start();
@@ -83,7 +85,7 @@ Json Job::class_json(int64_t c) const {
 Json Job::header() const {
   Json header = {{"command", command}, {"model", options.model},         {"weights", model.source},
                  {"device", device_name(ctx)}, {"precision", options.precision}, {"seed", parse_seed(options.seed)},
-                 {"version", kVersion}};
+                 {"version", kVersion}, {"outputs", name_of(outputs)}};
   if (!options.gemm_table.empty()) header["gemm_table"] = options.gemm_table;
   return header;
 }

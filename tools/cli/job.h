@@ -25,6 +25,7 @@ struct Job {
   Model model;
   RunOptions run;
   TargetSpec target;
+  Outputs outputs = Outputs::classes;  // of the model
   ProgressBar bar;
   double load_seconds = 0;
 

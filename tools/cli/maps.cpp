@@ -87,7 +87,7 @@ std::string summary_line(const Results& r, const Chunk::Part& part, int64_t i) {
   const Explained& explained = r.maps.explained[size_t(part.first + i)];
   std::string line = fmt::format("  {:<28} {}", item_name(*part.file, i), caption(r.job, explained, 0));
   if (explained.units.size() > 1) line += fmt::format(" and {} more targets", explained.units.size() - 1);
-  if (!std::isnan(explained.scores[0])) line += fmt::format(", {} {:.4g}", r.job.options.score, explained.scores[0]);
+  if (!std::isnan(explained.scores[0])) line += fmt::format(", {} {:.4g}", score_word(r.job.model.network, r.job.target), explained.scores[0]);
   if (!explained.completeness.empty())
     line += fmt::format(", completeness error {:.1e}", explained.completeness[0].error());
   return line;
@@ -139,7 +139,8 @@ void print_summary(const Job& job, const MapMethod& method, const std::vector<st
 std::string unit_name(const Job& job, const Unit& unit) {
   if (job.options.layer.empty()) {
     const std::string name = job.class_name(unit.channel), number = std::to_string(unit.channel);
-    return name.empty() || name == number ? fmt::format("class {}", unit.channel)
+    const bool class_like = job.outputs == Outputs::classes || job.outputs == Outputs::labels;
+    return name.empty() || name == number ? fmt::format("{} {}", class_like ? "class" : "output", unit.channel)
                                           : fmt::format("{} {}", unit.channel, name);
   }
   std::string name = fmt::format("{}:{}", job.model.network.nodes[size_t(unit.node)].name, unit.channel);

@@ -1,6 +1,5 @@
 #include "tools/cli/output.h"
 
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 
 #include "engine/files/npy.h"
 #include "tools/cli/progress.h"
@@ -85,9 +85,11 @@ Image arrange(std::vector<Panel> panels, const std::string& title) {
 }
 
 size_t peak_memory_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return size_t(usage.ru_maxrss) << 10;
+  // Not getrusage's maximum: that survives exec, so it can be that of a large process which started this one.
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("VmHWM:")) return size_t(std::stoull(line.substr(6))) << 10;
+  return 0;
 }
 
 namespace {

@@ -6,6 +6,7 @@
 #include <limits>
 #include <memory>
 #include <numeric>
+#include <tuple>
 
 #include "engine/files/npy.h"
 #include "tools/commands/commands.h"
@@ -24,12 +25,12 @@ struct ClassifyOptions : Options {
 
 struct Ranking {
   std::vector<int64_t> order;  // classes, most probable first
-  std::vector<double> probability;
+  std::vector<double> probability;  // NaN where the output is a value
 };
 
-Ranking rank(std::span<const float> logits, int64_t top) {
+Ranking rank(std::span<const float> logits, Outputs outputs, int64_t top) {
   Ranking r;
-  r.probability = softmax(logits);
+  r.probability = probabilities(logits, outputs);
   r.order.resize(logits.size());
   std::iota(r.order.begin(), r.order.end(), 0);
   std::stable_sort(r.order.begin(), r.order.end(),
@@ -48,7 +49,7 @@ Json entry_json(const Job& job, const Chunk::Part& part, int64_t i, std::span<co
     return Json{{"target", c},
                 {"class", job.class_json(c)},
                 {"score", logits[size_t(c)]},
-                {"probability", r.probability[size_t(c)]}};
+                {"probability", r.probability[size_t(c)]}};  // NaN becomes null
   };
   Json entry = {{"path", part.file->path}, {"index", i}};
   entry.update(of(r.order[0]));
@@ -57,21 +58,27 @@ Json entry_json(const Job& job, const Chunk::Part& part, int64_t i, std::span<co
   return entry;
 }
 
-Image chart(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, const Ranking& r) {
+Image chart(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, std::span<const float> logits,
+            const Ranking& r) {
+  const bool percent = job.outputs != Outputs::value;
   std::vector<std::string> names;
   std::vector<float> values;
   for (int64_t c : r.order) {
     names.push_back(shown_name(job, c));
-    values.push_back(float(r.probability[size_t(c)]));
+    values.push_back(percent ? float(r.probability[size_t(c)]) : logits[size_t(c)]);
   }
   const Image pictures[] = {thumbnail(input_picture(chunk.x, part.first + i, job.model, part.file->array), 224, 448),
-                            bar_chart(names, values, {.title = item_name(*part.file, i)})};
+                            bar_chart(names, values, {.title = item_name(*part.file, i), .percent = percent})};
   return side_by_side(pictures);
 }
 
-std::string summary_line(const Job& job, const Chunk::Part& part, int64_t i, const Ranking& r) {
+std::string summary_line(const Job& job, const Chunk::Part& part, int64_t i, std::span<const float> logits,
+                         const Ranking& r) {
   std::string line = fmt::format("  {:<28}", item_name(*part.file, i));
-  for (int64_t c : r.order) line += fmt::format("  {} {:.1f} %", shown_name(job, c), 100 * r.probability[size_t(c)]);
+  for (int64_t c : r.order)
+    line += job.outputs == Outputs::value
+                ? fmt::format("  {} {:.6g}", job.class_name(c).empty() ? "value" : job.class_name(c), logits[size_t(c)])
+                : fmt::format("  {} {:.1f} %", shown_name(job, c), 100 * r.probability[size_t(c)]);
   return line;
 }
 
@@ -118,26 +125,62 @@ std::string map_line(const Job& job, const Chunk::Part& part, int64_t i, const L
   return line;
 }
 
+// ---- outputs that are one map: no class, a number at every place
+
+struct PlaceValues {
+  std::vector<float> map;  // [h,w]; of a sigmoid the probabilities
+  double mean = 0;
+  float least = 0, most = 0;
+};
+
+PlaceValues place_values(const Job& job, std::span<const float> scores) {
+  PlaceValues v{{scores.begin(), scores.end()}};
+  if (job.outputs == Outputs::labels) std::ranges::copy(probabilities(scores, job.outputs), v.map.begin());
+  v.mean = std::accumulate(v.map.begin(), v.map.end(), 0.0) / double(v.map.size());
+  std::tie(v.least, v.most) = std::pair(std::ranges::min(v.map), std::ranges::max(v.map));
+  return v;
+}
+
+Answer place_answer(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, const Tensor& all,
+                    std::span<const float> scores) {
+  const PlaceValues v = place_values(job, scores);
+  const bool percent = job.outputs == Outputs::labels || job.outputs == Outputs::probabilities;
+  const std::string name = job.class_name(0).empty() ? percent ? "probability" : "value" : job.class_name(0);
+  return {{{"path", part.file->path}, {"index", i}, {"target", 0}, {"class", job.class_json(0)}, {"mean", v.mean},
+           {"min", v.least}, {"max", v.most}},
+          fmt::format("  {:<28}  {} {:.4g} on average, {:.4g} to {:.4g}", item_name(*part.file, i), name, v.mean, v.least,
+                      v.most),
+          [&, i, v] {
+            const Image photo = input_picture(chunk.x, part.first + i, job.model, part.file->array);
+            const Image both[] = {photo, overlay(photo, v.map.data(), int(all.dim(2)), int(all.dim(3)),
+                                                 ColorMap::viridis, 0.6f, {v.least, v.most})};
+            return side_by_side(both);
+          }};
+}
+
 // ---- all items of a file
 
 Answer answer_for(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, const Tensor& all) {
   const int64_t item = all.count() / all.dim(0);
   const std::span<const float> scores = all.values().subspan(size_t((part.first + i) * item), size_t(item));
+  if (all.dims().size() == 4 && all.dim(1) == 1) return place_answer(job, chunk, part, i, all, scores);
   if (all.dims().size() == 4) {
     LabelMap map = label_map(scores.data(), int(all.dim(1)), int(all.dim(2)), int(all.dim(3)));
     return {map_json(job, part, i, map), map_line(job, part, i, map),
             [&, i, map = std::move(map)] { return segmentation(job, chunk, part, i, map); }};
   }
-  Ranking r = rank(scores, job.options.top);
-  return {entry_json(job, part, i, scores, r), summary_line(job, part, i, r),
-          [&, i, r = std::move(r)] { return chart(job, chunk, part, i, r); }};
+  Ranking r = rank(scores, job.outputs, job.options.top);
+  return {entry_json(job, part, i, scores, r), summary_line(job, part, i, scores, r),
+          [&, i, scores, r = std::move(r)] { return chart(job, chunk, part, i, scores, r); }};
 }
 
-Json save_scores(const Chunk::Part& part, const Tensor& all, Output& output) {
+Json save_scores(const Job& job, const Chunk::Part& part, const Tensor& all, Output& output) {
   Dims dims = all.dims();
   dims[0] = part.count;
   Tensor own(dims);
   std::copy_n(all.data() + part.first * (all.count() / all.dim(0)), own.count(), own.data());
+  if (job.outputs == Outputs::labels)  // a sigmoid belongs to the network's output, unlike a softmax
+    std::ranges::copy(probabilities(own.values(), job.outputs), own.data());
   const std::vector<std::string> axes{"N", "K", "H", "W"};
   return output.add_npy(part.file->stem + ".classify.npy", own, {axes.begin(), axes.begin() + int64_t(dims.size())});
 }
@@ -145,7 +188,7 @@ Json save_scores(const Chunk::Part& part, const Tensor& all, Output& output) {
 void classify_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const Tensor& all, Output& output,
                    Classified& result) {
   Json files = Json::array();
-  if (output.npy()) files.push_back(save_scores(part, all, output));
+  if (output.npy()) files.push_back(save_scores(job, part, all, output));
   std::vector<Panel> panels;
   std::vector<Json> entries;
   for (int64_t i = 0; i < part.count; ++i) {

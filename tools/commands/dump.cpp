@@ -67,7 +67,7 @@ struct Dumper {
     if (!flags.backward) return {};
     const Tensor values = run.value(target_node(network(), job.target));
     Explained explained = explain(network(), job.target, values, job.model.labels);
-    run.gradients(explained.units[0], job.target.score, values, nodes,
+    run.gradients(explained.units[0], scoring_of(network(), job.target), values, nodes,
                   [&](int node, const Tensor& g) { archive.write(name(node) + ".grad", g); });
     return explained;
   }

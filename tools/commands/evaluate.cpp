@@ -34,14 +34,14 @@ struct Evaluation {
   std::vector<Case> worst;         // the largest losses first
 };
 
-void judge(std::span<const float> logits, int64_t label, Evaluation& sum, size_t keep) {
+void judge(std::span<const float> logits, Outputs outputs, int64_t label, Evaluation& sum, size_t keep) {
   Tensor values({1, int64_t(logits.size())});
   std::copy(logits.begin(), logits.end(), values.data());
   Case c;
   c.label = label;
   c.predicted = std::max_element(logits.begin(), logits.end()) - logits.begin();
-  c.probability = softmax(logits)[size_t(c.predicted)];
-  c.loss = score_of({0, label}, Score::nll, values);
+  c.probability = probabilities(logits, outputs)[size_t(c.predicted)];
+  c.loss = score_of({0, label}, {Score::nll, outputs}, values);
   c.index = sum.images++;
   // Rank of the true class: those above it, ties counted as the first maximum would fall.
   int64_t above = 0;
@@ -75,12 +75,12 @@ Evaluation evaluate(Job& job, const Dataset& data, const std::vector<int64_t>& c
     pixels.resize(size_t(n * image.item()));
     for (int64_t i = 0; i < n; ++i) load_item(data, first + i, job.model, pixels.data() + i * image.item());
     const Tensor values = forward.run(pixels.data(), n);
-    CHECK(values.dims().size() == 2, "{} gives maps of shape {}, not classes", job.options.model,
+    CHECK(values.count() == n * outputs, "{} gives maps of shape {}, not classes", job.options.model,
           to_string(values.dims()));
     for (float v : values.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", job.options.model);
     for (int64_t i = 0; i < n; ++i)
-      judge(values.values().subspan(size_t(i * outputs), size_t(outputs)), classes[size_t(data.label(first + i))], sum,
-            size_t(job.options.top));
+      judge(values.values().subspan(size_t(i * outputs), size_t(outputs)), job.outputs,
+            classes[size_t(data.label(first + i))], sum, size_t(job.options.top));
     job.bar.update(first + n, images, "images");
   }
   std::stable_sort(sum.worst.begin(), sum.worst.end(), [](const Case& a, const Case& b) { return a.loss > b.loss; });
@@ -160,6 +160,9 @@ void run_evaluate(const EvaluateOptions& o) {
                 "an idx file, a CIFAR mosaic, or a folder with one sub-folder a class", true);
   if (o.saves("npy")) throw Error("evaluate saves no arrays", "--save png draws the worst cases", true);
   Job job("evaluate", o);
+  if (job.outputs == Outputs::value)
+    throw Error(fmt::format("evaluate is about classes, but {} gives one value", job.model_name()),
+                "`switchback classify` shows it");
   const std::string& path = o.inputs[0];
   const Dataset data = open_dataset(path);
   const int64_t images =

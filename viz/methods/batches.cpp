@@ -56,11 +56,13 @@ Explained explain(const Network& network, const TargetSpec& target, const Tensor
                   const std::vector<std::string>& labels) {
   Explained out;
   out.units = resolve_target(network, target, values, labels);
-  const bool classes = values.dims().size() == 2 && target_node(network, target) == logit_node(network);
-  const std::vector<double> p = classes ? softmax(values.values()) : std::vector<double>();
+  const Scoring scoring = scoring_of(network, target);
+  const bool vector = values.count() == values.dim(0) * values.dim(1);
+  const bool answer = vector && target_node(network, target) == logit_node(network);
+  const std::vector<double> p = answer ? probabilities(values.values(), scoring.outputs) : std::vector<double>();
   for (const Unit& unit : out.units) {
-    out.scores.push_back(score_of(unit, target.score, values));
-    out.probabilities.push_back(classes ? p[size_t(unit.channel)] : std::numeric_limits<double>::quiet_NaN());
+    out.scores.push_back(score_of(unit, scoring, values));
+    out.probabilities.push_back(answer ? p[size_t(unit.channel)] : std::numeric_limits<double>::quiet_NaN());
   }
   return out;
 }
@@ -69,7 +71,7 @@ Sampler::Sampler(Context& ctx, const Model& model, Shape image, const TargetSpec
                  int64_t samples)
     : ctx(ctx),
       node(target_node(model.network, target)),
-      score(target.score),
+      scoring(scoring_of(model.network, target)),
       batch(batch_size(ctx, model, image, {.precision = options.precision, .observe = {node}}, options, samples)),
       plan(ctx, model, image.with_n(batch), {.precision = options.precision, .observe = {node}}),
       backward(plan, node, {.nodes = {0}}, batch),
@@ -99,9 +101,9 @@ void Sampler::accumulate(const std::vector<Unit>& units, ReluRule rule, int64_t 
   const auto step = [&](int64_t first, int64_t n) {
     write(by_counter ? 0 : first, plan.input(n));
     plan.forward(&tape);
-    const Tensor values = score == Score::logit ? Tensor() : plan.read(node);
+    const Tensor values = scoring.score == Score::logit ? Tensor() : plan.read(node);
     for (size_t t = 0; t < units.size(); ++t) {
-      write_seeds(ctx, std::vector<Unit>(size_t(n), units[t]), score, values, 1, backward.seed(n));
+      write_seeds(ctx, std::vector<Unit>(size_t(n), units[t]), scoring, values, 1, backward.seed(n));
       const ConstView g = backward.run(tape, {.rule = rule});
       accumulate_moments(ctx, g, sums.as<double>() + t * item, square.empty() ? nullptr : squares.as<double>() + t * item);
     }
@@ -110,7 +112,7 @@ void Sampler::accumulate(const std::vector<Unit>& units, ReluRule rule, int64_t 
   Recording recording;
   for (int64_t first = 0; first < samples; first += batch) {
     const int64_t n = std::min(batch, samples - first);
-    if (by_counter && score == Score::logit && n == batch)
+    if (by_counter && scoring.score == Score::logit && n == batch)
       recording.run(ctx, [&] { step(first, n); });
     else
       step(first, n);

@@ -36,7 +36,7 @@ struct Sampler {
           int64_t samples);
   Context& ctx;
   int node;  // whose units are explained
-  Score score;
+  Scoring scoring;
   int64_t batch;
   Plan plan;
   Backward backward;

@@ -185,13 +185,13 @@ struct GradientMaps {
   std::optional<Backward> guided;  // to the input
 
   // Takes the gradient of the score back, [images · targets] seeds. values: of the logits.
-  void take_back(Backward& backward, const Tape& tape, ReluRule rule, Score score, const Tensor& values,
+  void take_back(Backward& backward, const Tape& tape, ReluRule rule, Scoring scoring, const Tensor& values,
                  const Cut& cut) const {
     std::vector<Unit> units;
     for (int64_t i = cut.first; i < cut.first + cut.images; ++i)
       for (int64_t t = cut.t; t < cut.t + cut.targets; ++t) units.push_back(cams.explained[size_t(i)].units[size_t(t)]);
     Context& ctx = plan.context();
-    write_seeds(ctx, units, score, values, cut.targets, backward.seed(cut.images * cut.targets));
+    write_seeds(ctx, units, scoring, values, cut.targets, backward.seed(cut.images * cut.targets));
     backward.run(tape, {.rule = rule, .seeds_per_item = cut.targets});
   }
   // d score / d value of a node, [images · targets, C, h, w].
@@ -203,9 +203,9 @@ struct GradientMaps {
   }
 
   // activations: of each layer, [images,C,h,w].
-  void run(const Tape& tape, Score score, const Tensor& values, const std::vector<Tensor>& activations,
+  void run(const Tape& tape, Scoring scoring, const Tensor& values, const std::vector<Tensor>& activations,
            const Cut& cut) {
-    take_back(backward, tape, kGradient, score, values, cut);
+    take_back(backward, tape, kGradient, scoring, values, cut);
     for (size_t l = 0; l < cams.layers.size(); ++l) {
       const Tensor g = read(backward, cams.layers[l]);
       const Shape s = plan.shapes()[cams.layers[l]].with_n(1);
@@ -217,7 +217,7 @@ struct GradientMaps {
                        maps.data() + ((cut.first + i) * maps.dim(1) + cut.t + k) * s.h * s.w);
     }
     if (!guided) return;
-    take_back(*guided, tape, kGuided, score, values, cut);
+    take_back(*guided, tape, kGuided, scoring, values, cut);
     multiply_guided(read(*guided, 0), cut);
   }
 
@@ -303,7 +303,7 @@ Cams class_activation_maps(Context& ctx, const Model& model, const Tensor& x, co
     for (int64_t i = 0; i < n; ++i) cams.explained.push_back(explain(network, target, batch_item(values, i), labels));
     if (exact) exact_maps(model.weights, head, activations[0], first, cams);
     for (int64_t t = 0; t < targets && !exact; t += seeds)
-      gradients->run(tape, target.score, values, activations, {first, n, t, std::min(seeds, targets - t)});
+      gradients->run(tape, scoring_of(network, target), values, activations, {first, n, t, std::min(seeds, targets - t)});
     if (options.progress) options.progress(first + n, images);
   }
   return cams;

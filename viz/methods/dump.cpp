@@ -35,7 +35,7 @@ bool NodeDump::shares_gradient(int node) const {
   return false;
 }
 
-void NodeDump::gradients(const Unit& unit, Score score, const Tensor& values, const std::vector<int>& nodes,
+void NodeDump::gradients(const Unit& unit, Scoring scoring, const Tensor& values, const std::vector<int>& nodes,
                          const Sink& sink) {
   Context& ctx = plan_.context();
   Wanted wanted;
@@ -44,7 +44,7 @@ void NodeDump::gradients(const Unit& unit, Score score, const Tensor& values, co
   std::ranges::sort(wanted.nodes, std::greater());
   if (wanted.nodes.empty()) return;
   Backward backward(plan_, unit.node, wanted, 1);
-  write_seeds(ctx, {&unit, 1}, score, values, 1, backward.seed(1));
+  write_seeds(ctx, {&unit, 1}, scoring, values, 1, backward.seed(1));
   backward.run(tape_);
   for (int node : wanted.nodes) {
     Tensor gradient(plan_.dims(node));

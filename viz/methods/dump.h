@@ -21,7 +21,7 @@ class NodeDump {
   void forward(const float* image);                          // NCHW
   Tensor value(int node) const { return plan_.read(node); }
   // Of the unit's score, for each of `nodes` that it depends on, the last first. values: of the unit's node.
-  void gradients(const Unit& unit, Score score, const Tensor& values, const std::vector<int>& nodes, const Sink& sink);
+  void gradients(const Unit& unit, Scoring scoring, const Tensor& values, const std::vector<int>& nodes, const Sink& sink);
   // A dropout whose input others read too: both are one piece of memory, whose gradient is the sum over all readers.
   // Such a node has no gradient of its own here, and gradients() leaves it out.
   bool shares_gradient(int node) const;

@@ -64,7 +64,7 @@ Maps gradient(Context& ctx, const Model& model, const Tensor& x, const TargetSpe
       std::vector<Unit> units;
       for (int64_t i = 0; i < n; ++i)
         for (int64_t k = 0; k < seeds; ++k) units.push_back(maps.explained[size_t(first + i)].units[size_t(t + k)]);
-      write_seeds(ctx, units, target.score, values, seeds, backward.seed(n * seeds));
+      write_seeds(ctx, units, scoring_of(network, target), values, seeds, backward.seed(n * seeds));
       const ConstView g = backward.run(tape, {.rule = options.rule, .seeds_per_item = seeds});
       for (int64_t i = 0; i < n; ++i)
         read_nchw(ctx, items(g, i * seeds, seeds), maps.values.data() + ((first + i) * targets + t) * image.item());

@@ -72,7 +72,7 @@ Maps integrated(Context& ctx, const Model& model, const Tensor& x, const TargetS
     for (int64_t t = 0; t < targets; ++t) {
       Completeness complete;
       complete.difference =
-          explained.scores[size_t(t)] - score_of(explained.units[size_t(t)], target.score, at_baseline);
+          explained.scores[size_t(t)] - score_of(explained.units[size_t(t)], scoring_of(network, target), at_baseline);
       float* map = maps.values.data() + (i * targets + t) * item;
       for (int64_t e = 0; e < item; ++e) {
         const double v =

@@ -27,8 +27,8 @@ std::vector<int64_t> starts(const char* axis, int64_t size, int64_t mask, int64_
 // Writes score(x) − score(x occluded) of every unit for one run of places.
 class Scores {
  public:
-  Scores(const Explained& explained, Score score, int64_t places, float* map)
-      : explained_(explained), score_(score), places_(places), map_(map) {}
+  Scores(const Explained& explained, Scoring scoring, int64_t places, float* map)
+      : explained_(explained), scoring_(scoring), places_(places), map_(map) {}
 
   // values: of the target node, one item for each of `at`.
   void write(const Tensor& values, std::span<const size_t> at) {
@@ -36,13 +36,13 @@ class Scores {
       const Tensor item = batch_item(values, int64_t(i));
       for (size_t t = 0; t < explained_.units.size(); ++t)
         map_[int64_t(t) * places_ + int64_t(at[i])] =
-            float(explained_.scores[t] - score_of(explained_.units[t], score_, item));
+            float(explained_.scores[t] - score_of(explained_.units[t], scoring_, item));
     }
   }
 
  private:
   const Explained& explained_;
-  Score score_;
+  Scoring scoring_;
   int64_t places_;
   float* map_;
 };
@@ -63,7 +63,7 @@ void run_images(Method& method, const Network& network, const Tensor& x, const T
     const float* pixels = x.data() + i * image.item();
     maps.explained.push_back(
         explain(network, target, method.set_image(pixels, baseline(options.fill, pixels, image)), labels));
-    Scores scores(maps.explained.back(), target.score, places, maps.values.data() + i * maps.values.dim(1) * places);
+    Scores scores(maps.explained.back(), scoring_of(network, target), places, maps.values.data() + i * maps.values.dim(1) * places);
     int64_t done = i * places;
     method.run([&](std::span<const size_t> at, const Tensor& values) {
       scores.write(values, at);

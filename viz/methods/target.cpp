@@ -187,10 +187,74 @@ double unit_value(const Unit& unit, const Tensor& values, Shape s) {
 
 }  // namespace
 
-int logit_node(const Network& network) {
+namespace {
+
+bool is_softmax(const Layer& layer) { return std::holds_alternative<Softmax>(layer); }
+bool is_sigmoid(const Layer& layer) {
+  const auto* smooth = std::get_if<Smooth>(&layer);
+  return smooth && smooth->function == SmoothFunction::sigmoid;
+}
+
+// The last node that changes an element, and whether its channels are the output's.
+struct End {
+  const Node* node;
+  bool same_channels;
+};
+
+End end_of(const Network& network) {
+  const auto changes_nothing = [](const Layer& layer) {
+    return std::holds_alternative<Flatten>(layer) || std::holds_alternative<Reshape>(layer) ||
+           std::holds_alternative<Dropout>(layer);
+  };
   int node = network.output();
-  if (std::holds_alternative<Softmax>(network.nodes[size_t(node)].layer)) node = network.nodes[size_t(node)].inputs[0];
-  return node;
+  while (changes_nothing(network.nodes[size_t(node)].layer)) node = network.nodes[size_t(node)].inputs[0];
+  bool same = node == network.output();
+  if (!same) {
+    const std::vector<Shape> shapes = network.shapes(network.input);
+    same = shapes[size_t(node)].c == shapes.back().c;
+  }
+  return {&network.nodes[size_t(node)], same};
+}
+
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+}  // namespace
+
+int logit_node(const Network& network) {
+  const End end = end_of(network);
+  const bool seen_through = end.same_channels && (is_softmax(end.node->layer) || is_sigmoid(end.node->layer));
+  return seen_through ? end.node->inputs[0] : network.output();
+}
+
+Outputs outputs_of(const Network& network, bool output_is_probability) {
+  const End end = end_of(network);
+  const Layer& last = end.node->layer;
+  if (end.same_channels && is_softmax(last)) return Outputs::classes;
+  if (end.same_channels && is_sigmoid(last)) return Outputs::labels;
+  if (output_is_probability || is_softmax(last) || is_sigmoid(last) || std::holds_alternative<Hardsigmoid>(last))
+    return Outputs::probabilities;
+  return network.shapes(network.input).back().c == 1 ? Outputs::value : Outputs::classes;
+}
+
+std::string_view name_of(Outputs outputs) {
+  switch (outputs) {
+    case Outputs::classes: return "classes";
+    case Outputs::labels: return "labels";
+    case Outputs::value: return "value";
+    case Outputs::probabilities: return "probabilities";
+  }
+  return "";
+}
+
+Scoring scoring_of(const Network& network, const TargetSpec& spec) {
+  return {spec.score, outputs_of(network, spec.output_is_probability)};
+}
+
+std::string_view score_word(const Network& network, const TargetSpec& spec) {
+  if (spec.score != Score::logit) return spec.score == Score::nll ? "nll" : "probability";
+  if (!spec.layer.empty()) return "value";
+  const Outputs outputs = outputs_of(network, spec.output_is_probability);
+  return outputs == Outputs::value ? "value" : outputs == Outputs::probabilities ? "output" : "logit";
 }
 
 int target_node(const Network& network, const TargetSpec& spec) {
@@ -209,6 +273,11 @@ int64_t check_target(const Network& network, Shape input, const TargetSpec& spec
       usage(fmt::format("--score probability and nll need a vector of outputs; {} gives {}x{} maps", network.name,
                         shape.h, shape.w),
             "use --score logit");
+    if (outputs_of(network, spec.output_is_probability) == Outputs::value)
+      usage(fmt::format("--score probability and nll need probabilities; {} gives one value and ends without a sigmoid",
+                        network.name),
+            "use --score logit, which explains the value itself; where it is a probability all the same, say "
+            "\"output_is_probability\": true in --preprocess FILE.json");
   }
   if (!spec.layer.empty()) {
     if (spec.target != "max")
@@ -275,29 +344,50 @@ std::vector<double> softmax(std::span<const float> logits) {
   return p;
 }
 
-double score_of(const Unit& unit, Score score, const Tensor& values) {
-  const Shape s = item_shape(values);
-  if (score == Score::logit) return unit_value(unit, values, s);
-  const std::vector<double> p = softmax(values.values());
-  if (score == Score::probability) return p[size_t(unit.channel)];
+std::vector<double> probabilities(std::span<const float> values, Outputs outputs) {
+  if (outputs == Outputs::classes) return softmax(values);
+  std::vector<double> p(values.begin(), values.end());
+  for (double& v : p)
+    v = outputs == Outputs::labels ? sigmoid(v) : outputs == Outputs::value ? std::nan("") : v;
+  return p;
+}
+
+double score_of(const Unit& unit, Scoring scoring, const Tensor& values) {
+  if (scoring.score == Score::logit) return unit_value(unit, values, item_shape(values));
+  if (scoring.score == Score::probability)
+    return probabilities(values.values(), scoring.outputs)[size_t(unit.channel)];
+  const double value = values[unit.channel];
+  if (scoring.outputs == Outputs::labels)  // −log σ(v) = log(1 + e^−v)
+    return std::max(-value, 0.0) + std::log1p(std::exp(-std::abs(value)));
+  if (scoring.outputs != Outputs::classes) return -std::log(value);
   // −log p = log Σ exp(v − m) − (v_t − m), which stays finite where p underflows.
   const double most = *std::max_element(values.data(), values.data() + values.count());
   double sum = 0;
   for (float v : values.values()) sum += std::exp(double(v) - most);
-  return std::log(sum) - (double(values[unit.channel]) - most);
+  return std::log(sum) - (value - most);
 }
 
-std::vector<float> seed_values(const Unit& unit, Score score, const Tensor& values) {
+std::vector<float> seed_values(const Unit& unit, Scoring scoring, const Tensor& values) {
   const Shape s = item_shape(values);
   std::vector<float> seed(size_t(s.item()), 0.f);
-  if (score == Score::logit) {
+  if (scoring.score == Score::logit) {
     for (int64_t i = 0; i < s.h * s.w; ++i)
       if (unit.row < 0 || i == unit.row * s.w + unit.col) seed[size_t(unit.channel * s.h * s.w + i)] = 1;
     return seed;
   }
   CHECK(s.h * s.w == 1, "probability and nll need a vector of outputs, not {}x{} maps", s.h, s.w);
+  const bool nll = scoring.score == Score::nll;
+  const double value = values[unit.channel];
+  if (scoring.outputs != Outputs::classes) {
+    float& own = seed[size_t(unit.channel)];
+    if (scoring.outputs == Outputs::labels)
+      own = float(nll ? -sigmoid(-value) : sigmoid(value) * sigmoid(-value));
+    else
+      own = float(nll ? -1 / value : 1);
+    return seed;
+  }
   const std::vector<double> p = softmax(values.values());
-  const double target = p[size_t(unit.channel)], scale = score == Score::probability ? target : -1;
+  const double scale = nll ? -1 : p[size_t(unit.channel)];
   for (int64_t c = 0; c < s.c; ++c) {
     // 1 − p_t as the sum of the others: no cancellation where p_t is nearly 1.
     double delta_minus_p = -p[size_t(c)];
@@ -311,10 +401,10 @@ std::vector<float> seed_values(const Unit& unit, Score score, const Tensor& valu
   return seed;
 }
 
-void write_seeds(Context& ctx, std::span<const Unit> units, Score score, const Tensor& values, int64_t seeds_per_item,
+void write_seeds(Context& ctx, std::span<const Unit> units, Scoring scoring, const Tensor& values, int64_t seeds_per_item,
                  View seed) {
   CHECK(int64_t(units.size()) == seed.shape.n, "{} units for {} seeds", units.size(), seed.shape.n);
-  if (score == Score::logit) {
+  if (scoring.score == Score::logit) {
     std::vector<SeedUnit> seeds;
     for (const Unit& unit : units) seeds.push_back({unit.channel, unit.row, unit.col});
     one_hot(ctx, seed, seeds);
@@ -322,7 +412,7 @@ void write_seeds(Context& ctx, std::span<const Unit> units, Score score, const T
   }
   std::vector<float> all;  // [n, C], which is NHWC and NCHW alike
   for (size_t p = 0; p < units.size(); ++p) {
-    const std::vector<float> one = seed_values(units[p], score, batch_item(values, int64_t(p) / seeds_per_item));
+    const std::vector<float> one = seed_values(units[p], scoring, batch_item(values, int64_t(p) / seeds_per_item));
     all.insert(all.end(), one.begin(), one.end());
   }
   write_nchw(ctx, all.data(), seed);

@@ -13,6 +13,21 @@ namespace switchback {
 
 enum class Score { logit, probability, nll };
 
+// What a network's outputs are, by how it ends.
+enum class Outputs {
+  classes,        // one of them holds: probabilities are a softmax, the network's own or one put behind its logits
+  labels,         // each holds or not by itself: probabilities are a sigmoid, the network's own
+  value,          // one number without a probability
+  probabilities,  // probabilities as they are, made by no layer that is known as such
+};
+
+// A score with what it needs to know of the outputs.
+struct Scoring {
+  Score score = Score::logit;
+  Outputs outputs = Outputs::classes;
+  Scoring(Score score, Outputs outputs = Outputs::classes) : score(score), outputs(outputs) {}
+};
+
 // A unit of node `node`: channel `channel` at (row, col), or with row = -1 the sum of the channel over its positions.
 struct Unit {
   int node = 0;
@@ -25,12 +40,18 @@ struct TargetSpec {
   std::string target = "max";  // max | all | C[,C…] | a label (of the output's classes)
   std::string layer;           // "" or NAME[:CHANNEL|max|all[:ROW,COL|max|all]]; NAME alone means NAME:max
   Score score = Score::logit;
+  bool output_is_probability = false;  // told by a file's preprocessing: no softmax belongs behind the outputs
 };
 
-// The output before a final softmax: where logits are read and explained.
+// The output before a final softmax or sigmoid (and what changes no element behind it): where logits are read and
+// explained.
 int logit_node(const Network& network);
-// The node whose units are meant: the output before a final softmax, or the layer of the spec. Throws (usage) naming
-// the nearest layer.
+Outputs outputs_of(const Network& network, bool output_is_probability);
+std::string_view name_of(Outputs outputs);  // "classes", …
+Scoring scoring_of(const Network& network, const TargetSpec& spec);
+// What people call a score: "logit" of classes and labels, "value", "output", "probability", "nll".
+std::string_view score_word(const Network& network, const TargetSpec& spec);
+// The node whose units are meant: logit_node, or the layer of the spec. Throws (usage) naming the nearest layer.
 int target_node(const Network& network, const TargetSpec& spec);
 // Before the first image is run: how many units each image will have. Throws (usage) on classes, labels and positions
 // that do not exist, naming the nearest label or the valid range.
@@ -43,16 +64,16 @@ bool targets_places(const Network& network, const TargetSpec& spec);
 std::vector<Unit> resolve_target(const Network& network, const TargetSpec& spec, const Tensor& values,
                                  const std::vector<std::string>& labels);
 
-// The score: value of the unit (or the sum over its positions), its softmax probability, or −log of it. `values`: of
-// one item, [1,C,H,W] or [1,C]; probability and nll need a vector of outputs.
-double score_of(const Unit& unit, Score score, const Tensor& values);
-// d score / d values for one unit, NCHW: for logit a one-hot (or a channel of ones), for probability p_t (δ − p), for
-// nll p − δ.
-std::vector<float> seed_values(const Unit& unit, Score score, const Tensor& values);
+// The score: value of the unit (or the sum over its positions), its probability, or −log of it. `values`: of one item,
+// [1,C,H,W] or [1,C]; probability and nll need a vector of outputs.
+double score_of(const Unit& unit, Scoring scoring, const Tensor& values);
+// d score / d values for one unit, NCHW: for logit a one-hot (or a channel of ones); of classes for probability
+// p_t (δ − p), for nll p − δ; of labels p_t (1 − p_t) and p_t − 1 in place t.
+std::vector<float> seed_values(const Unit& unit, Scoring scoring, const Tensor& values);
 
 // Writes the seeds of n = seed.shape.n backward passes: pass p explains units[p] with the values of item
 // p / seeds_per_item of `values` ([n,C], as Plan::read gives them; not looked at for the logit score).
-void write_seeds(Context& ctx, std::span<const Unit> units, Score score, const Tensor& values, int64_t seeds_per_item,
+void write_seeds(Context& ctx, std::span<const Unit> units, Scoring scoring, const Tensor& values, int64_t seeds_per_item,
                  View seed);
 
 // A copy of item i of a batch, [1,…].
@@ -60,5 +81,7 @@ Tensor batch_item(const Tensor& batch, int64_t i);
 
 // Softmax over one item's values, in double.
 std::vector<double> softmax(std::span<const float> logits);
+// Of each of one item's outputs the probability; NaN where there is none.
+std::vector<double> probabilities(std::span<const float> values, Outputs outputs);
 
 }  // namespace switchback
