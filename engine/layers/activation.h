@@ -109,6 +109,8 @@ struct Home<Smooth> : OneInput<Smooth>, NoArguments, NoParameters, AddsNothing, 
       case SmoothFunction::tanh: return "Tanh";
       case SmoothFunction::hardswish: return "Hardswish";
       case SmoothFunction::silu: return "SiLU";
+      case SmoothFunction::gelu: return "GELU";
+      case SmoothFunction::gelu_tanh: return "GELU(tanh)";
     }
     return "";
   }

@@ -110,12 +110,40 @@ __device__ __forceinline__ float sigmoid_slope(float x) {
   return z / (sum * sum);
 }
 
+// e^(-x²/2), Φ(x) and Φ'(x) as activation.cpp has them.
+__device__ __forceinline__ float bell(float x) {
+  const float squared = x * x, e = expf(-0.5f * squared);
+  return e == 0.f ? e : fmaf(e, -0.5f * fmaf(x, x, -squared), e);
+}
+__device__ __forceinline__ float normal_distribution(float x) {
+  constexpr float kFit[] = {-0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f, -0.18628806f,
+                            0.09678418f,  0.37409196f, 1.00002368f,  -1.26551223f};
+  const float t = 1.f / fmaf(0.5f * 0.70710678118654752f, fabsf(x), 1.f);
+  float p = 0.17087277f;
+#pragma unroll
+  for (const float c : kFit) p = fmaf(p, t, c);
+  const float below = 0.5f * t * (expf(p) * bell(x));
+  return x < 0.f ? below : 1.f - below;
+}
+__device__ __forceinline__ float normal_density(float x) { return 0.39894228040143268f * bell(x); }
+// x·s where s vanishes faster than x grows: 0 at -∞, not NaN.
+__device__ __forceinline__ float times_share(float x, float share) { return share == 0.f ? 0.f : x * share; }
+
+constexpr float kGeluScale = 1.5957691216057308f, kGeluCube = 0.044715f;  // 2·√(2/π)
+__device__ __forceinline__ float gelu_tanh_argument(float x) { return kGeluScale * x * fmaf(x * x, kGeluCube, 1.f); }
+__device__ __forceinline__ float gelu_tanh_slope(float x) {
+  const float u = gelu_tanh_argument(x), inner = kGeluScale * fmaf(x * x, 3 * kGeluCube, 1.f);
+  return sigmoid_of(u) + times_share(x * inner, sigmoid_slope(u));
+}
+
 template <SmoothFunction F>
 __device__ __forceinline__ float value_of(float x) {
   if constexpr (F == SmoothFunction::sigmoid) return sigmoid_of(x);
   if constexpr (F == SmoothFunction::tanh) return tanhf(x);
   if constexpr (F == SmoothFunction::hardswish) return x * fminf(fmaxf(x + 3.f, 0.f), 6.f) / 6.f;
   if constexpr (F == SmoothFunction::silu) return x * sigmoid_of(x);
+  if constexpr (F == SmoothFunction::gelu) return times_share(x, normal_distribution(x));
+  if constexpr (F == SmoothFunction::gelu_tanh) return times_share(x, sigmoid_of(gelu_tanh_argument(x)));
 }
 template <SmoothFunction F>
 __device__ __forceinline__ float derivative_of(float x) {
@@ -123,6 +151,8 @@ __device__ __forceinline__ float derivative_of(float x) {
   if constexpr (F == SmoothFunction::tanh) return 4.f * sigmoid_slope(x + x);
   if constexpr (F == SmoothFunction::hardswish) return x <= -3.f ? 0.f : x >= 3.f ? 1.f : x / 3.f + 0.5f;
   if constexpr (F == SmoothFunction::silu) return fmaf(x, sigmoid_slope(x), sigmoid_of(x));
+  if constexpr (F == SmoothFunction::gelu) return normal_distribution(x) + times_share(x, normal_density(x));
+  if constexpr (F == SmoothFunction::gelu_tanh) return gelu_tanh_slope(x);
 }
 
 template <typename T, int V, SmoothFunction F>
@@ -158,6 +188,8 @@ void by_function(SmoothFunction function, const F& f) {
     case tanh: return f(std::integral_constant<SmoothFunction, tanh>());
     case hardswish: return f(std::integral_constant<SmoothFunction, hardswish>());
     case silu: return f(std::integral_constant<SmoothFunction, silu>());
+    case gelu: return f(std::integral_constant<SmoothFunction, gelu>());
+    case gelu_tanh: return f(std::integral_constant<SmoothFunction, gelu_tanh>());
   }
 }
 

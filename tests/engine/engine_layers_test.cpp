@@ -258,6 +258,7 @@ TEST(Layers, DescribedAsInPyTorch) {
       {clip_layer(0, 6), "ReLU6()"},
       {clip_layer(0, std::numeric_limits<float>::infinity()), "ReLU()"},
       {Smooth{silu}, "SiLU()"},
+      {Smooth{gelu}, "GELU()"},
       {Smooth{hardswish}, "Hardswish()"},
       {Binary{div}, "Div()"},
       {by_scalar(sub, 1.5f, true), "Sub(1.5, x)"},

@@ -164,6 +164,14 @@ def movement_cases(cases):
                     lambda x: x.sum(3, keepdim=True))
 
 
+def gelu_cases(cases):
+    for name, approximate in (("gelu", "none"), ("gelu_tanh", "tanh")):
+        x = (cases.data((2, 5, 4, 3)) * 3).float().double().requires_grad_()
+        y = F.gelu(x, approximate=approximate)
+        dy, dx = cases.differentiate(y, x, False)
+        cases.add(name, "smooth", dict(function=name), x=x, y=y, dy=dy, dx=dx)
+
+
 def golden_layers():
     """(tensors, list of cases)."""
     cases = Cases(2018)
@@ -174,4 +182,5 @@ def golden_layers():
     activation_cases(cases)
     binary_cases(cases)
     movement_cases(cases)
+    gelu_cases(cases)
     return cases.tensors, cases.list

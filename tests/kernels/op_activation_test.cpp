@@ -149,7 +149,7 @@ void check_ramp_table(OpRun& run, const Case& c, DType dtype) {
 // --- smooth functions
 
 constexpr SmoothFunction kFunctions[] = {SmoothFunction::sigmoid, SmoothFunction::tanh, SmoothFunction::hardswish,
-                                         SmoothFunction::silu};
+                                         SmoothFunction::silu, SmoothFunction::gelu, SmoothFunction::gelu_tanh};
 // Exponentials are good to 3 units in the last place; a sum, a square and quotients follow.
 constexpr double kSmoothSteps = 16;
 

@@ -137,7 +137,8 @@ void run_conv_transpose(OpRun& run, const Golden& g) {
 void run_smooth(OpRun& run, const Golden& g) {
   using F = SmoothFunction;
   const F function = named<F>(
-      g, "function", {{"sigmoid", F::sigmoid}, {"tanh", F::tanh}, {"hardswish", F::hardswish}, {"silu", F::silu}});
+      g, "function", {{"sigmoid", F::sigmoid}, {"tanh", F::tanh}, {"hardswish", F::hardswish}, {"silu", F::silu},
+                        {"gelu", F::gelu}, {"gelu_tanh", F::gelu_tanh}});
   const Nchw x = g.map("x"), dy = g.map("dy");
   const Activation in = run.input(x, kF32), y = run.output(x.shape, kF32), dx = run.output(x.shape, kF32);
   switchback::smooth_forward(run.ctx, {function}, in, y);

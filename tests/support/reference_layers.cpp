@@ -230,6 +230,9 @@ size_t kept_index(const Shape& s, size_t i, int64_t seeds) {
 }
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+double normal_distribution(double x) { return 0.5 * std::erfc(-x / std::sqrt(2.0)); }
+const double kGelu = std::sqrt(2 / std::acos(-1.0));
+double gelu_argument(double x) { return 2 * kGelu * (x + 0.044715 * x * x * x); }
 
 double value_of(SmoothFunction f, double x) {
   switch (f) {
@@ -241,8 +244,19 @@ double value_of(SmoothFunction f, double x) {
       return std::isnan(x) ? x : x * std::min(std::max(x + 3, 0.0), 6.0) / 6;
     case SmoothFunction::silu:
       return x * sigmoid(x);
+    case SmoothFunction::gelu:
+      return std::isinf(x) ? std::max(x, 0.0) : x * normal_distribution(x);
+    case SmoothFunction::gelu_tanh:
+      return std::isinf(x) ? std::max(x, 0.0) : x * sigmoid(gelu_argument(x));
   }
   return 0;
+}
+
+// gelu_tanh's argument u of a sigmoid is rounded, which moves the value by up to |x·u·σ'(u)| a rounding.
+double argument_terms(SmoothFunction f, double x) {
+  if (f != SmoothFunction::gelu_tanh || std::isinf(x)) return 0;
+  const double u = gelu_argument(x), e = std::exp(-std::abs(u));
+  return std::abs(x * u) * e / ((1 + e) * (1 + e));
 }
 
 // The derivative, and by how much its parts are larger than their sum.
@@ -264,6 +278,19 @@ double derivative_of(SmoothFunction f, double x, double& parts) {
       value = s + x * slope;
       parts = s + std::abs(x * slope);
       break;
+    case SmoothFunction::gelu: {
+      const double share = normal_distribution(x), change = x * std::exp(-x * x / 2) / std::sqrt(2 * std::acos(-1.0));
+      value = share + change;
+      parts = share + std::abs(change);
+      break;
+    }
+    case SmoothFunction::gelu_tanh: {
+      const double u = gelu_argument(x), share = sigmoid(u), d = std::exp(-std::abs(u)), bend = d / ((1 + d) * (1 + d));
+      const double inner = x * 2 * kGelu * (1 + 3 * 0.044715 * x * x);
+      value = share + inner * bend;
+      parts = share + std::abs(inner * bend) + std::abs(u) * bend * (1 + std::abs(inner));  // u is rounded
+      break;
+    }
   }
   return value;
 }
@@ -319,7 +346,7 @@ Ref smooth_forward(SmoothFunction function, const Nchw& x) {
   Ref y(x.shape);
   for (size_t i = 0; i < x.v.size(); ++i) {
     y.value.v[i] = value_of(function, x.v[i]);
-    y.terms.v[i] = std::abs(y.value.v[i]);
+    y.terms.v[i] = std::abs(y.value.v[i]) + argument_terms(function, x.v[i]);
   }
   return y;
 }

@@ -227,6 +227,7 @@ const std::vector<PatchedLayer>& patched_layers() {
       {"tanh", one(Smooth{SmoothFunction::tanh})},
       {"hardswish", one(Smooth{SmoothFunction::hardswish})},
       {"silu", one(Smooth{SmoothFunction::silu})},
+      {"gelu", one(Smooth{SmoothFunction::gelu})},
       {"relu_then_silu", two(ReLU{}, Smooth{SmoothFunction::silu})},
       {"lrn", one(LocalResponseNorm{})},
       {"softmax", one(Softmax{})},
