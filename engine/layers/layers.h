@@ -36,6 +36,14 @@ struct BatchNorm2d {
   float eps = 1e-5f;
   bool operator==(const BatchNorm2d&) const = default;
 };
+// torch.nn.LayerNorm: over the axes whose sizes are given, which are the last ones of [C,H,W], or the channels of every place
+// alone.
+struct LayerNorm {
+  int64_t c = 0, h = 0, w = 0;
+  float eps = 1e-5f;
+  bool has_weight = true, has_bias = true;
+  bool operator==(const LayerNorm&) const = default;
+};
 struct Softmax {
   bool operator==(const Softmax&) const = default;
 };
@@ -67,7 +75,7 @@ struct BinaryConstant {
 using Layer = std::variant<Input, Conv2d, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, ReLU, BatchNorm2d,
                            LocalResponseNorm, Softmax, Dropout, Flatten, Add, Concat, ConvTranspose2d, GlobalMaxPool,
                            LeakyReLU, PReLU, Clip, Hardsigmoid, Smooth, Binary, BinaryConstant, Reduce, Resize, Pad, Slice,
-                           ChannelShuffle, Reshape, Permute>;
+                           ChannelShuffle, Reshape, Permute, LayerNorm>;
 
 // min(max(x, min), max): a ReLU where min is 0, since it then is a rectifier and its rule counts, else a Clip.
 Layer clip_layer(float min, float max);

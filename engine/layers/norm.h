@@ -1,7 +1,8 @@
-// Batch norm, local response norm.
+// Batch norm, local response norm, layer norm.
 #pragma once
 
 #include "engine/layers/home.h"
+#include "kernels/normalize/set_norm.h"
 
 namespace switchback {
 
@@ -75,6 +76,80 @@ struct Home<LocalResponseNorm> : OneInput<LocalResponseNorm>, NoParameters, Adds
   static void forward(const LocalResponseNorm& l, const ForwardCall& c) { lrn_forward(c.ctx, l, c.x[0], c.y); }
   static void backward(const LocalResponseNorm& l, const BackwardCall& c) {
     lrn_backward(c.ctx, l, c.dy, c.x[0], c.dx, c.end);
+  }
+};
+
+// A norm's weight or bias where kernels can read it; null where there is none. With places > 1 they are turned from CHW
+// order to NHWC.
+inline const float* norm_parameter(const StepWeights& s, Context& ctx, const char* name, int64_t places, int which) {
+  const std::span<const float> values = s.parameter(name);
+  if (values.empty()) return nullptr;
+  return s.packed<DeviceArray>(
+              [&] {
+                std::vector<float> turned(values.size());
+                const size_t channels = values.size() / size_t(places);
+                for (size_t c = 0; c < channels; ++c)
+                  for (size_t p = 0; p < size_t(places); ++p) turned[p * channels + c] = values[c * size_t(places) + p];
+                return DeviceArray(std::move(turned));
+              },
+              {which})
+      .on(ctx);
+}
+
+template <>
+struct Home<LayerNorm> : AddsNothing, KeepsInputs, NoPadding, NotAffine<LayerNorm> {
+  static std::string_view name(const LayerNorm&) { return "LayerNorm"; }
+  static std::string arguments(const LayerNorm& l) { return fmt::format("{}", fmt::join(sizes(l), ", ")); }
+  static Shape shape(const LayerNorm& l, Shapes x) {
+    check_count(x, 1, name(l));
+    const bool last = l.w > 0 && (l.h > 0 || l.c == 0), channels = l.c > 0 && l.h == 0 && l.w == 0;
+    CHECK(last || channels, "a layer norm is over the last axes, or over channels alone, not over [{},{},{}]", l.c, l.h, l.w);
+    const auto fits = [](int64_t size, int64_t has) { return size == 0 || size == has; };
+    CHECK(fits(l.c, x[0].c) && fits(l.h, x[0].h) && fits(l.w, x[0].w), "a layer norm of [{}] on an input of [{},{},{}]",
+          arguments(l), x[0].c, x[0].h, x[0].w);
+    return x[0];
+  }
+  static std::vector<ParameterSpec> parameters(const LayerNorm& l) {
+    std::vector<ParameterSpec> p;
+    if (l.has_weight) p.push_back({"weight", sizes(l), 0.25f, 1.f});
+    if (l.has_bias) p.push_back({"bias", sizes(l), 0.1f});
+    return p;
+  }
+  static int64_t flops(const LayerNorm&, Shapes x) { return 8 * x[0].count(); }
+  static Facts facts(const LayerNorm&) { return {}; }
+  static Reach reach(const LayerNorm& l, Shapes, bool) {
+    if (!at_one_place(l)) return {};
+    return {.kind = Reach::Kind::same};
+  }
+  static void forward(const LayerNorm& l, const ForwardCall& c) {
+    set_norm_forward(c.ctx, sets(l), affine(l, c.ctx, c.weights), c.x[0], c.y);
+  }
+  static void backward(const LayerNorm& l, const BackwardCall& c) {
+    set_norm_backward(c.ctx, sets(l), affine(l, c.ctx, c.weights), c.dy, c.x[0], c.dx, c.end);
+  }
+  static std::vector<PatchScratch> scratch(const LayerNorm& l, Shapes x, PatchSize, PatchSize y) {
+    return ScratchForInputs::scratch(l, x, {}, y);
+  }
+  static void change(const LayerNorm& l, const ChangeCall& c) {
+    CHECK(at_one_place(l), "{} mixes places", name(l));
+    ChangesByValues<LayerNorm>::change(l, c);
+  }
+
+ private:
+  static bool at_one_place(const LayerNorm& l) { return l.h == 0 && l.w == 0; }
+  static Dims sizes(const LayerNorm& l) {
+    Dims all;
+    for (const int64_t size : {l.c, l.h, l.w})
+      if (size > 0) all.push_back(size);
+    return all;
+  }
+  static NormSets sets(const LayerNorm& l) {
+    return {std::max<int64_t>(l.c, 1), std::max<int64_t>(l.h, 1) * std::max<int64_t>(l.w, 1), l.eps};
+  }
+  static NormAffine affine(const LayerNorm& l, Context& ctx, const StepWeights& s) {
+    const int64_t places = l.c > 0 ? sets(l).places : 1;
+    return {norm_parameter(s, ctx, "weight", places, 0), norm_parameter(s, ctx, "bias", places, 1),
+            at_one_place(l) ? 0 : std::max<int64_t>(l.c, 1), l.c > 0};
   }
 };
 

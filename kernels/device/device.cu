@@ -299,6 +299,8 @@ const DeviceOps* ops() {
       .lrn_backward = lrn_backward,
       .softmax_forward = softmax_forward,
       .softmax_backward = softmax_backward,
+      .set_norm_forward = set_norm_forward,
+      .set_norm_backward = set_norm_backward,
       .slope_forward = slope_forward,
       .slope_backward = slope_backward,
       .ramp_forward = ramp_forward,

@@ -20,6 +20,7 @@
 #include "kernels/pool/pool.h"
 #include "kernels/move/rearrange.h"
 #include "kernels/normalize/reduce.h"
+#include "kernels/normalize/set_norm.h"
 #include "kernels/move/resample.h"
 #include "kernels/patch/patch.h"
 
@@ -85,6 +86,8 @@ struct DeviceOps {
   decltype(&switchback::lrn_backward) lrn_backward;
   decltype(&switchback::softmax_forward) softmax_forward;
   decltype(&switchback::softmax_backward) softmax_backward;
+  decltype(&switchback::set_norm_forward) set_norm_forward;
+  decltype(&switchback::set_norm_backward) set_norm_backward;
   decltype(&switchback::slope_forward) slope_forward;
   decltype(&switchback::slope_backward) slope_backward;
   decltype(&switchback::ramp_forward) ramp_forward;

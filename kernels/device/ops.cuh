@@ -45,6 +45,10 @@ void lrn_forward(Context&, const LocalResponseNorm&, ConstView x, View y);
 void lrn_backward(Context&, const LocalResponseNorm&, ConstView dy, ConstView x, View dx, const BackwardEpilogue&);
 void softmax_forward(Context&, ConstView x, View y);
 void softmax_backward(Context&, ConstView dy, ConstView y, View dx, const BackwardEpilogue&);
+// set_norm.cu
+void set_norm_forward(Context&, const NormSets&, const NormAffine&, ConstView x, View y);
+void set_norm_backward(Context&, const NormSets&, const NormAffine&, ConstView dy, ConstView x, View dx,
+                       const BackwardEpilogue&);
 // activation.cu
 void slope_forward(Context&, const Slopes&, ConstView x, View y, uint32_t* gates);
 void slope_backward(Context&, const Slopes&, ConstView dy, const uint32_t* gates, ReluRule, View dx,

@@ -172,6 +172,29 @@ def gelu_cases(cases):
         cases.add(name, "smooth", dict(function=name), x=x, y=y, dy=dy, dx=dx)
 
 
+def set_norm(cases, name, shape, channels, places, by_place, by_channel, call, affine_shape):
+    w = cases.data(affine_shape) if affine_shape else None
+    b = cases.data(affine_shape) if affine_shape else None
+    x = cases.data(shape).requires_grad_()
+    y = call(x, w, b)
+    dy, dx = cases.differentiate(y, x, False)
+    tensors = {} if w is None else {k: (v.permute(1, 2, 0) if v.dim() == 3 else v).reshape(-1) for k, v in dict(w=w, b=b).items()}
+    cases.add(name, "set_norm", dict(channels=channels, places=places, by_place=by_place, by_channel=by_channel, eps=exact(1e-5)),
+              x=x, y=y, dy=dy, dx=dx, **tensors)
+
+
+def set_norm_cases(cases):
+    eps = exact(1e-5)
+    over_channels = lambda x, w, b: F.layer_norm(x.permute(0, 2, 3, 1), w.shape, w, b, eps).permute(0, 3, 1, 2)  # noqa: E731
+    over_last = lambda x, w, b: F.layer_norm(x, w.shape, w, b, eps)  # noqa: E731
+    set_norm(cases, "layer_norm_channels", (2, 40, 2, 3), 40, 1, 0, 1, over_channels, (40,))
+    set_norm(cases, "layer_norm_w", (2, 5, 3, 7), 1, 7, 1, 0, over_last, (7,))
+    set_norm(cases, "layer_norm_hw", (2, 5, 3, 4), 1, 12, 1, 0, over_last, (3, 4))
+    set_norm(cases, "layer_norm_chw", (2, 6, 3, 4), 6, 12, 6, 1, over_last, (6, 3, 4))
+    set_norm(cases, "group_norm", (2, 12, 3, 4), 4, 12, 0, 1, lambda x, w, b: F.group_norm(x, 3, w, b, eps), (12,))
+    set_norm(cases, "instance_norm", (2, 9, 4, 3), 1, 12, 0, 1, lambda x, w, b: F.instance_norm(x, eps=eps), None)
+
+
 def golden_layers():
     """(tensors, list of cases)."""
     cases = Cases(2018)
@@ -183,4 +206,5 @@ def golden_layers():
     binary_cases(cases)
     movement_cases(cases)
     gelu_cases(cases)
+    set_norm_cases(cases)
     return cases.tensors, cases.list

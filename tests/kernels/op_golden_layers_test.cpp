@@ -147,6 +147,23 @@ void run_smooth(OpRun& run, const Golden& g) {
   expect_golden("dx", dx.read(), g.map("dx"), smooth_backward(function, dy, x, 1), false, 16);
 }
 
+void run_set_norm(OpRun& run, const Golden& g) {
+  const Nchw x = g.map("x"), dy = g.map("dy");
+  const NormSets sets{g.integer("channels"), g.integer("places"), g.real("eps")};
+  NormCase norm{sets, {}, {}, g.integer("by_place"), g.integer("by_channel")};
+  NormAffine affine{nullptr, nullptr, norm.by_place, norm.by_channel};
+  if (g.has("w")) {
+    const std::vector<float> w = g.values("w"), b = g.values("b");
+    norm.weight.assign(w.begin(), w.end()), norm.bias.assign(b.begin(), b.end());
+    affine.weight = run.input_of(w).as<float>(), affine.bias = run.input_of(b).as<float>();
+  }
+  const Activation in = run.input(x, kF32), y = run.output(x.shape, kF32), dx = run.output(x.shape, kF32);
+  switchback::set_norm_forward(run.ctx, sets, affine, in, y);
+  switchback::set_norm_backward(run.ctx, sets, affine, run.input(dy, kF32), in, dx);
+  expect_golden("y", y.read(), g.map("y"), set_norm_forward(norm, x), false, 8);
+  expect_golden("dx", dx.read(), g.map("dx"), set_norm_backward(norm, dy, x, 1), false, 16);
+}
+
 void run_slope(OpRun& run, const Golden& g) {
   const Nchw x = g.map("x"), dy = g.map("dy");
   const std::vector<float> w = g.has("w") ? g.values("w") : std::vector<float>{g.real("slope")};
@@ -201,6 +218,7 @@ const std::map<std::string, GoldenRunner>& runners() {
       {"reduce", run_reduce},
       {"conv_transpose2d", run_conv_transpose},
       {"smooth", run_smooth},
+      {"set_norm", run_set_norm},
       {"slope", run_slope},
       {"ramp", run_ramp},
       {"binary", run_binary},

@@ -1,4 +1,5 @@
-// Local response normalisation and softmax: the references by finite differences, the kernels by the references.
+// Local response normalisation, softmax and norms over sets: the references by finite differences, the kernels by the
+// references.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -6,7 +7,9 @@
 
 #include "kernels/check.h"
 #include "kernels/normalize/normalize.h"
+#include "kernels/normalize/set_norm.h"
 #include "tests/support/epilogue_check.h"
+#include "tests/support/reference_layers.h"
 
 namespace switchback::test {
 namespace {
@@ -36,6 +39,34 @@ constexpr SoftmaxCase kSoftmaxCases[] = {
     {"c10", {2, 10, 1, 1}, 1}, {"c1000", {2, 1000, 1, 1}, 8},    {"pixels", {2, 5, 3, 4}, 4},
     {"c1", {2, 1, 2, 2}, 1},   {"c33_pixels", {2, 33, 2, 2}, 3}, {"large_logits", {2, 17, 1, 1}, 200},
 };
+
+struct SetNormCase {
+  const char* name;
+  NormSets sets;
+  bool weight, bias;
+  int64_t by_place, by_channel;
+  Shape x;
+};
+constexpr SetNormCase kSetNormCases[] = {
+    {"layer_norm_of_channels", {96, 1}, true, true, 0, 1, {2, 96, 2, 3}},
+    {"layer_norm_of_vectors", {33, 1, 1e-6f}, true, false, 0, 1, {4, 33, 1, 1}},
+    {"layer_norm_of_columns", {1, 5}, true, true, 1, 0, {2, 7, 3, 5}},
+    {"layer_norm_of_maps", {1, 12}, true, true, 1, 0, {2, 40, 3, 4}},
+    {"layer_norm_of_items", {9, 12, 0.1f}, true, true, 9, 1, {2, 9, 3, 4}},
+    {"group_norm", {16, 20}, true, true, 0, 1, {2, 64, 4, 5}},
+    {"group_norm_of_three", {3, 30}, true, true, 0, 1, {4, 12, 5, 6}},
+    {"group_norm_of_all", {6, 16}, false, false, 0, 1, {2, 6, 4, 4}},
+    {"instance_norm", {1, 35}, false, false, 0, 1, {2, 35, 5, 7}},
+    {"large_sets", {32, 144}, true, true, 0, 1, {2, 32, 12, 12}},
+};
+NormCase reference_of(OpRun& run, const SetNormCase& c) {
+  const int64_t places = c.by_place > 0 ? c.sets.places : 1, channels = c.by_channel > 0 ? c.x.c : 1;
+  const auto values = [&](bool there) {
+    const std::vector<float> v = there ? run.reals(places * channels, DType::f32) : std::vector<float>();
+    return std::vector<double>(v.begin(), v.end());
+  };
+  return {c.sets, values(c.weight), values(c.bias), c.by_place, c.by_channel};
+}
 
 // Powers are good to a few units in the last place; the denominator is a sum of `size` squares raised to beta + 1.
 double lrn_steps(const LocalResponseNorm& lrn) { return (double(lrn.size) + 4) * (double(lrn.beta) + 1) + 8; }
@@ -88,6 +119,30 @@ void check_softmax(OpRun& run, const SoftmaxCase& c, DType dtype) {
   }
 }
 
+void check_set_norm(OpRun& run, const SetNormCase& c, DType dtype) {
+  const NormCase norm = reference_of(run, c);
+  const auto on_device = [&](const std::vector<double>& v) -> Guarded& {
+    return run.input_of(std::vector<float>(v.begin(), v.end()));
+  };
+  const Guarded &weight = on_device(norm.weight), &bias = on_device(norm.bias);
+  const NormAffine affine{c.weight ? weight.as<float>() : nullptr, c.bias ? bias.as<float>() : nullptr, c.by_place,
+                          c.by_channel};
+  const Nchw x = run.reals(c.x, dtype);
+  const Activation in = run.input(x, dtype), out = run.output(c.x, dtype);
+  switchback::set_norm_forward(run.ctx, c.sets, affine, in, out);
+  const Ref y = set_norm_forward(norm, x);
+  constexpr double kSteps = 8;  // sums are in double
+  EXPECT_EQ(compare(out.read(), y.value, tolerance(y, kSteps, dtype), Zeros::many_allowed), "");
+  for (const int64_t seeds : {1, 3}) {
+    const Nchw dy = run.reals(c.x.with_n(c.x.n * seeds), dtype);
+    const Activation dy_in = run.input(dy, dtype);
+    check_backward(run, set_norm_backward(norm, dy, x, seeds), within(dtype, 2 * kSteps), seeds,
+                   [&](View dx, const BackwardEpilogue& e) {
+                     switchback::set_norm_backward(run.ctx, c.sets, affine, dy_in, in, dx, e);
+                   });
+  }
+}
+
 // Central differences of the double references: the derivative formulas are right, not merely agreed upon.
 void expect_gradient(const Nchw& x, const Nchw& dy, const Nchw& dx, const std::function<Nchw(const Nchw&)>& forward) {
   constexpr double kStep = 1e-5;
@@ -120,6 +175,17 @@ TEST(FiniteDifferences, Softmax) {
   }
 }
 
+TEST(FiniteDifferences, SetNorms) {
+  for (const SetNormCase& c : kSetNormCases) {
+    if (c.x.item() > 120) continue;
+    OpRun run(devices().front(), c.name);
+    const NormCase norm = reference_of(run, c);
+    const Nchw x = run.reals(c.x.with_n(1), DType::f32), dy = run.reals(c.x.with_n(1), DType::f32);
+    expect_gradient(x, dy, set_norm_backward(norm, dy, x, 1).value,
+                    [&](const Nchw& v) { return set_norm_forward(norm, v).value; });
+  }
+}
+
 }  // namespace
 
 void register_normalize_tests() {
@@ -133,6 +199,7 @@ void register_normalize_tests() {
   };
   add("Op/Lrn", kLrnCases, check_lrn);
   add("Op/Softmax", kSoftmaxCases, check_softmax);
+  add("Op/SetNorm", kSetNormCases, check_set_norm);
 }
 
 }  // namespace switchback::test

@@ -419,4 +419,69 @@ Ref binary_backward(BinaryFunction f, int operand, const Nchw& dy, const Nchw& a
   return dx;
 }
 
+namespace {
+
+// The set that element (c, h, w) of an item belongs to, and its affine index.
+struct SetPlace {
+  int64_t set, affine;
+};
+SetPlace set_place(const NormCase& norm, Shape s, size_t i) {
+  const int64_t at = int64_t(i) % s.item(), c = at / (s.h * s.w), place = at % (s.h * s.w);
+  const NormSets& n = norm.sets;
+  return {place / n.places * (s.c / n.channels) + c / n.channels, place % n.places * norm.by_place + c * norm.by_channel};
+}
+double factor(const std::vector<double>& values, int64_t at, double otherwise) {
+  return values.empty() ? otherwise : values[size_t(at)];
+}
+// mean over the set of element i's item of f(j) for its elements j.
+template <typename F>
+double set_mean(const NormCase& norm, Shape s, size_t i, F f) {
+  const size_t first = i / size_t(s.item()) * size_t(s.item());
+  const int64_t set = set_place(norm, s, i).set;
+  double sum = 0, count = 0;
+  for (size_t j = first; j < first + size_t(s.item()); ++j)
+    if (set_place(norm, s, j).set == set) sum += f(j), count += 1;
+  return sum / count;
+}
+struct Normed {
+  double along, r, terms;  // x̂ and what its rounding errors are judged by
+};
+Normed normed(const NormCase& norm, const Nchw& x, size_t i) {
+  const double mean = set_mean(norm, x.shape, i, [&](size_t j) { return x.v[j]; });
+  const double variance = set_mean(norm, x.shape, i, [&](size_t j) { return (x.v[j] - mean) * (x.v[j] - mean); });
+  const double r = 1 / std::sqrt(variance + double(norm.sets.eps));
+  return {(x.v[i] - mean) * r, r, (std::abs(x.v[i]) + std::abs(mean)) * r};
+}
+
+}  // namespace
+
+Ref set_norm_forward(const NormCase& norm, const Nchw& x) {
+  Ref y(x.shape);
+  for (size_t i = 0; i < x.v.size(); ++i) {
+    const Normed n = normed(norm, x, i);
+    const int64_t at = set_place(norm, x.shape, i).affine;
+    const double w = factor(norm.weight, at, 1), b = factor(norm.bias, at, 0);
+    y.value.v[i] = n.along * w + b;
+    y.terms.v[i] = n.terms * std::abs(w) + std::abs(b);
+  }
+  return y;
+}
+
+Ref set_norm_backward(const NormCase& norm, const Nchw& dy, const Nchw& x, int64_t seeds) {
+  Ref dx(dy.shape);
+  std::vector<Normed> kept;
+  for (size_t i = 0; i < x.v.size(); ++i) kept.push_back(normed(norm, x, i));
+  const auto of = [&](size_t i) { return kept[kept_index(dy.shape, i, seeds)]; };
+  const auto pull = [&](size_t i) { return dy.v[i] * factor(norm.weight, set_place(norm, dy.shape, i).affine, 1); };
+  for (size_t i = 0; i < dy.v.size(); ++i) {
+    const Normed n = of(i);
+    const auto mean = [&](auto f) { return set_mean(norm, dy.shape, i, f); };
+    const double all = mean(pull), along = mean([&](size_t j) { return pull(j) * of(j).along; });
+    dx.value.v[i] = n.r * (pull(i) - all - n.along * along);
+    dx.terms.v[i] = n.r * (std::abs(pull(i)) + mean([&](size_t j) { return std::abs(pull(j)); }) +
+                           n.terms * mean([&](size_t j) { return std::abs(pull(j)) * of(j).terms; }));
+  }
+  return dx;
+}
+
 }  // namespace switchback::test

@@ -9,6 +9,7 @@
 #include "kernels/conv/conv_transpose.h"
 #include "kernels/move/rearrange.h"
 #include "kernels/normalize/reduce.h"
+#include "kernels/normalize/set_norm.h"
 #include "kernels/move/resample.h"
 #include "tests/support/reference.h"
 
@@ -49,6 +50,15 @@ struct RampValue {
 };
 RampValue ramp_forward(double scale, double shift, double min, double max, const Nchw& x);
 Ref ramp_backward(double scale, const Nchw& dy, const Gates& gates, int64_t seeds);
+// Norms over sets of values. weight, bias: of channel c at place p of its set at index p·by_place + c·by_channel; empty: 1, 0.
+struct NormCase {
+  NormSets sets;
+  std::vector<double> weight, bias;
+  int64_t by_place = 0, by_channel = 1;
+};
+Ref set_norm_forward(const NormCase& norm, const Nchw& x);
+Ref set_norm_backward(const NormCase& norm, const Nchw& dy, const Nchw& x, int64_t seeds);
+
 Ref smooth_forward(SmoothFunction function, const Nchw& x);
 Ref smooth_backward(SmoothFunction function, const Nchw& dy, const Nchw& x, int64_t seeds);
 
