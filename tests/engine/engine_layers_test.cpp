@@ -162,6 +162,37 @@ TEST_P(EngineLayers, GradientsAreNumericDerivatives) {
   }
 }
 
+Net norms() {
+  Net net("norms", {1, 3, 5, 4});
+  net.add("stem", conv2d(3, 8, 3, 1, 1));
+  net.add("channels", LayerNorm{.c = 8});
+  net.add("gelu", Smooth{gelu});
+  net.add("conv", conv2d(8, 12, 1));
+  net.add("columns", LayerNorm{.w = 4});
+  net.add("gelu_tanh", Smooth{gelu_tanh});
+  net.add("item", LayerNorm{.c = 12, .h = 5, .w = 4});
+  net.add("flatten", Flatten{});
+  net.add("fc", Linear{240, 6});
+  net.add("vector", LayerNorm{.c = 6, .has_bias = false});
+  net.weights = random_weights(net, 8);
+  return net;
+}
+
+TEST_P(EngineLayers, NormsAreTheReferences) {
+  const Net net = norms();
+  const test::Nchw x = image(net.input.with_n(2)), one = image(net.input);
+  const std::vector<test::Nchw> want = test::evaluate(net, x);
+  const Pass all(ctx, net, x, all_nodes(net));
+  for (int node = 0; node < net.nodes.count(); ++node)
+    EXPECT_LT(distance(read(all.plan, node), want[size_t(node)]), kNear) << net.nodes[node].name;
+  Pass pass(ctx, net, one, {});
+  const test::Nchw numeric = test::numeric_gradient(net, one, net.output(), 2);
+  for (const ReluRule rule : {kGradient, kDeconv, kGuided})  // they are no rectifiers
+    EXPECT_LT(distance(pass.gradient(net.output(), 2, rule), numeric), kNear);
+  const Dims dims = pass.plan.dims(net.output());
+  EXPECT_EQ(dims, (Dims{1, 6}));
+}
+
 TEST_P(EngineLayers, FusedIsUnfused) {
   const test::Net net = busy_layers();
   const test::Nchw x = image(kInput.with_n(2));

@@ -14,6 +14,10 @@ struct Values {
     const std::span<const float> v = weights.values(node, name);
     return {v.begin(), v.end()};
   }
+  std::vector<double> wide(const char* name) const {
+    const std::vector<float> v = (*this)[name];
+    return {v.begin(), v.end()};
+  }
 };
 
 Nchw with_shape(Nchw x, Shape shape) {
@@ -35,6 +39,14 @@ Nchw batch_norm(const BatchNorm2d& l, const Values& of, Nchw x) {
     x.v[i] = (x.v[i] - double(mean[c])) / deviation * double(weight[c]) + double(bias[c]);
   }
   return x;
+}
+
+// By places in CHW order, as the parameters are.
+NormCase layer_norm(const LayerNorm& l, const Values& of) {
+  const int64_t places = std::max<int64_t>(l.h, 1) * std::max<int64_t>(l.w, 1);
+  NormCase norm{{std::max<int64_t>(l.c, 1), places, l.eps}, of.wide("weight"), of.wide("bias")};
+  norm.by_place = l.h + l.w > 0, norm.by_channel = l.c == 0 ? 0 : l.h + l.w > 0 ? places : 1;
+  return norm;
 }
 
 Nchw concatenated(const std::vector<const Nchw*>& inputs) {
@@ -82,6 +94,7 @@ Nchw value_of(const Layer& layer, const Values& of, const std::vector<const Nchw
           [&](const ReLU& l) { return each(x, [&](double v) { return v < 0 ? 0 : v > l.clip ? double(l.clip) : v; }); },
           [&](const BatchNorm2d& l) { return batch_norm(l, of, x); },
           [&](const LocalResponseNorm& l) { return lrn_forward(l, x).value; },
+          [&](const LayerNorm& l) { return set_norm_forward(layer_norm(l, of), x).value; },
           [&](const Softmax&) { return softmax_forward(x).value; },
           [&](const Flatten&) { return with_shape(x, {x.shape.n, x.shape.item(), 1, 1}); },
           [&](const Add&) { return binary_forward(BinaryFunction::add, x, *inputs[1]).value; },
