@@ -44,6 +44,13 @@ struct LayerNorm {
   bool has_weight = true, has_bias = true;
   bool operator==(const LayerNorm&) const = default;
 };
+// torch.nn.GroupNorm: over the channels of a group and all places. InstanceNorm2d has a group for each channel.
+struct GroupNorm {
+  int64_t groups = 1, channels = 0;
+  float eps = 1e-5f;
+  bool affine = true;
+  bool operator==(const GroupNorm&) const = default;
+};
 struct Softmax {
   bool operator==(const Softmax&) const = default;
 };
@@ -75,7 +82,7 @@ struct BinaryConstant {
 using Layer = std::variant<Input, Conv2d, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, ReLU, BatchNorm2d,
                            LocalResponseNorm, Softmax, Dropout, Flatten, Add, Concat, ConvTranspose2d, GlobalMaxPool,
                            LeakyReLU, PReLU, Clip, Hardsigmoid, Smooth, Binary, BinaryConstant, Reduce, Resize, Pad, Slice,
-                           ChannelShuffle, Reshape, Permute, LayerNorm>;
+                           ChannelShuffle, Reshape, Permute, LayerNorm, GroupNorm>;
 
 // min(max(x, min), max): a ReLU where min is 0, since it then is a rectifier and its rule counts, else a Clip.
 Layer clip_layer(float min, float max);

@@ -1,4 +1,4 @@
-// Batch norm, local response norm, layer norm.
+// Batch norm, local response norm, layer norm, group and instance norm.
 #pragma once
 
 #include "engine/layers/home.h"
@@ -150,6 +150,38 @@ struct Home<LayerNorm> : AddsNothing, KeepsInputs, NoPadding, NotAffine<LayerNor
     const int64_t places = l.c > 0 ? sets(l).places : 1;
     return {norm_parameter(s, ctx, "weight", places, 0), norm_parameter(s, ctx, "bias", places, 1),
             at_one_place(l) ? 0 : std::max<int64_t>(l.c, 1), l.c > 0};
+  }
+};
+
+template <>
+struct Home<GroupNorm> : AddsNothing, KeepsInputs, MixesPlaces<GroupNorm>, NotAffine<GroupNorm> {
+  static std::string_view name(const GroupNorm& l) { return l.groups == l.channels ? "InstanceNorm2d" : "GroupNorm"; }
+  static std::string arguments(const GroupNorm& l) {
+    return l.groups == l.channels ? fmt::format("{}", l.channels) : fmt::format("{}, {}", l.groups, l.channels);
+  }
+  static Shape shape(const GroupNorm& l, Shapes x) {
+    check_count(x, 1, name(l));
+    CHECK(l.groups > 0 && l.channels % l.groups == 0, "{} channels do not divide into {} groups", l.channels, l.groups);
+    CHECK(l.channels == x[0].c, "a norm of {} channels on an input of {}", l.channels, x[0].c);
+    return x[0];
+  }
+  static std::vector<ParameterSpec> parameters(const GroupNorm& l) {
+    if (!l.affine) return {};
+    return {{"weight", {l.channels}, 0.25f, 1.f}, {"bias", {l.channels}, 0.1f}};
+  }
+  static int64_t flops(const GroupNorm&, Shapes x) { return 8 * x[0].count(); }
+  static Facts facts(const GroupNorm&) { return {}; }
+  static void forward(const GroupNorm& l, const ForwardCall& c) {
+    set_norm_forward(c.ctx, sets(l, c.y.shape), affine(c.ctx, c.weights), c.x[0], c.y);
+  }
+  static void backward(const GroupNorm& l, const BackwardCall& c) {
+    set_norm_backward(c.ctx, sets(l, c.dx.shape), affine(c.ctx, c.weights), c.dy, c.x[0], c.dx, c.end);
+  }
+
+ private:
+  static NormSets sets(const GroupNorm& l, Shape s) { return {l.channels / l.groups, s.h * s.w, l.eps}; }
+  static NormAffine affine(Context& ctx, const StepWeights& s) {
+    return {norm_parameter(s, ctx, "weight", 1, 0), norm_parameter(s, ctx, "bias", 1, 1)};
   }
 };
 

@@ -170,6 +170,9 @@ Net norms() {
   net.add("conv", conv2d(8, 12, 1));
   net.add("columns", LayerNorm{.w = 4});
   net.add("gelu_tanh", Smooth{gelu_tanh});
+  net.add("groups", GroupNorm{3, 12});
+  net.add("square", Binary{mul}, {net.output(), net.output()});
+  net.add("instance", GroupNorm{12, 12, 1e-5f, false});
   net.add("item", LayerNorm{.c = 12, .h = 5, .w = 4});
   net.add("flatten", Flatten{});
   net.add("fc", Linear{240, 6});
@@ -290,6 +293,9 @@ TEST(Layers, DescribedAsInPyTorch) {
       {clip_layer(0, std::numeric_limits<float>::infinity()), "ReLU()"},
       {Smooth{silu}, "SiLU()"},
       {Smooth{gelu}, "GELU()"},
+      {LayerNorm{.h = 5, .w = 4}, "LayerNorm(5, 4)"},
+      {GroupNorm{3, 12}, "GroupNorm(3, 12)"},
+      {GroupNorm{12, 12}, "InstanceNorm2d(12)"},
       {Smooth{hardswish}, "Hardswish()"},
       {Binary{div}, "Div()"},
       {by_scalar(sub, 1.5f, true), "Sub(1.5, x)"},

@@ -95,6 +95,10 @@ Nchw value_of(const Layer& layer, const Values& of, const std::vector<const Nchw
           [&](const BatchNorm2d& l) { return batch_norm(l, of, x); },
           [&](const LocalResponseNorm& l) { return lrn_forward(l, x).value; },
           [&](const LayerNorm& l) { return set_norm_forward(layer_norm(l, of), x).value; },
+          [&](const GroupNorm& l) {
+            const NormSets sets{l.channels / l.groups, x.shape.h * x.shape.w, l.eps};
+            return set_norm_forward({sets, of.wide("weight"), of.wide("bias")}, x).value;
+          },
           [&](const Softmax&) { return softmax_forward(x).value; },
           [&](const Flatten&) { return with_shape(x, {x.shape.n, x.shape.item(), 1, 1}); },
           [&](const Add&) { return binary_forward(BinaryFunction::add, x, *inputs[1]).value; },

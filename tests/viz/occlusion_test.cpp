@@ -231,6 +231,7 @@ const std::vector<PatchedLayer>& patched_layers() {
       {"relu_then_silu", two(ReLU{}, Smooth{SmoothFunction::silu})},
       {"lrn", one(LocalResponseNorm{})},
       {"layer_norm", one(LayerNorm{.c = 8})},
+      {"group_norm", one(GroupNorm{2, 8})},
       {"softmax", one(Softmax{})},
       {"sum_of_channels", one(Reduce{.c = true, .mean = false})},
       {"mean_of_channels", two(ReLU{}, Reduce{.c = true})},
