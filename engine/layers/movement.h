@@ -152,7 +152,7 @@ struct Home<Pad> : ResampleHome<Pad> {
     if (c.biases || l.value == 0) return forward(l, c.forward());
     l.value = 0;
     const Shape x = c.x[0].shape.with_n(1);
-    const Resampling& zeros = c.weights.packed<Resampling>([&] { return Resampling(l, x); }, {x.c, x.h, x.w, 0});
+    const Resampling& zeros = c.weights.packed<Resampling>([&] { return Resampling(l, x); }, {x.c, x.h, x.w, 1});
     resample_forward(c.ctx, zeros, c.x[0], c.y);
   }
 };

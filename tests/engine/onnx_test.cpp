@@ -470,7 +470,7 @@ TEST(OnnxModels, PreprocessingBesideTheFile) {
   const Model assumed = open_model({path, "", ""}, {});
   ASSERT_EQ(assumed.warnings.size(), 1u);
   EXPECT_NE(assumed.warnings[0].find("head.json"), std::string::npos) << assumed.warnings[0];
-  EXPECT_EQ(assumed.weights, path);
+  EXPECT_EQ(assumed.source, path);
   folder.put("names.txt", "a\nb\nc\n");
   folder.put("head.json", R"({"resize": "direct", "size": [7, 6], "labels": "names.txt"})");
   const Model told = open_model({path, "", ""}, {});
@@ -481,7 +481,7 @@ TEST(OnnxModels, PreprocessingBesideTheFile) {
   folder.put("head.json", R"({"resize": "direct", "size": [7, 6], "output": "elsewhere"})");
   expect_error("no output 'elsewhere'", [&] { open_model({path, "", ""}, {}); });
   const Model random = open_model({path, "random:3", folder.put("p.json", R"({"resize": "direct", "size": [7, 6]})")}, {});
-  EXPECT_EQ(random.weights, "random:3");
+  EXPECT_EQ(random.source, "random:3");
 }
 
 TEST(OnnxModels, WarnsOfWeightsThatAreNotFinite) {
