@@ -12,51 +12,50 @@ namespace switchback::SB_DEVICE {
 
 namespace {
 
-constexpr int64_t kTile = 16;  // a cache line of floats
+// Sizes of an OIHW weight, and how its elements lie when packed.
+struct PackShape {
+  ConvPacking packing;
+  int out, in, group_out, taps;  // in: of a group
+};
 
-// Channels [o, o + os) x [i, i + is) of all taps, [o][i][tap]: read along the rows of OIHW.
-void read_tile(const ConvWeights& weights, int64_t o, int64_t os, int64_t i, int64_t is, float* tile) {
-  const Conv2d& c = weights.conv();
-  for (int64_t a = o; a < o + os; ++a)
-    for (int64_t b = i; b < i + is; ++b)
-      for (int64_t r = 0; r < c.kernel_h; ++r)
-        for (int64_t s = 0; s < c.kernel_w; ++s) *tile++ = weights.weight(a, b, r, s);
+// A thread a packed element, from w [out, in, taps] times scale[out] (null: 1).
+template <typename T>
+__global__ void pack_kernel(PackShape s, int64_t count, const float* w, const float* scale, T* packed) {
+  const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (at >= count) return;
+  int o, i, tap;
+  if (s.packing == ConvPacking::krsc) {  // [out][tap][in]
+    i = int(at % s.in), tap = int(at / s.in % s.taps), o = int(at / s.in / s.taps);
+  } else if (s.packing == ConvPacking::crsk) {  // [group][in][tap][out of the group]
+    const int64_t rest = at / s.group_out / s.taps;
+    tap = int(at / s.group_out % s.taps), i = int(rest % s.in);
+    o = int(rest / s.in) * s.group_out + int(at % s.group_out);
+  } else {  // [tap][in][out]
+    o = int(at % s.out), i = int(at / s.out % s.in), tap = int(at / s.out / s.in);
+  }
+  const float v = w[(int64_t(o) * s.in + i) * s.taps + tap];
+  packed[at] = from_float<T>(scale ? v * scale[o] : v);
 }
 
-// Tile by tile, so that both the OIHW rows and what is written lie close: weights have up to 100 million elements.
+// A host array on the device until the work that reads it is done.
+Memory copied_in(Context& ctx, const float* values, size_t count) {
+  if (count == 0) return {};
+  Memory memory(ctx.gpu, count * sizeof(float));
+  ctx.copy_in(memory.data(), values, memory.size());
+  return memory;
+}
+
 template <typename T>
-std::vector<char> pack(const ConvWeights& weights, ConvPacking packing) {
+void pack(Context& ctx, const ConvWeights& weights, ConvPacking packing, void* packed) {
   const Conv2d& c = weights.conv();
-  const int64_t taps = c.kernel_h * c.kernel_w, group_c = c.in_channels / c.groups, group_k = c.out_channels / c.groups;
-  std::vector<char> bytes(size_t(c.out_channels * taps * group_c) * sizeof(T));
-  T* packed = reinterpret_cast<T*>(bytes.data());
-  const auto place = [&](int64_t o, int64_t i, int64_t tap) {
-    switch (packing) {
-      case ConvPacking::krsc: return (o * taps + tap) * group_c + i;
-      case ConvPacking::crsk: return ((o / group_k * group_c + i) * taps + tap) * group_k + o % group_k;
-      default: return (tap * group_c + i) * c.out_channels + o;
-    }
-  };
-  std::vector<float> tile(size_t(kTile * kTile * taps));
-  for (int64_t o = 0; o < c.out_channels; o += kTile) {
-    const int64_t os = std::min(kTile, c.out_channels - o);
-    for (int64_t i = 0; i < group_c; i += kTile) {
-      const int64_t is = std::min(kTile, group_c - i);
-      read_tile(weights, o, os, i, is, tile.data());
-      const auto write = [&](int64_t a, int64_t b, int64_t tap) {
-        packed[place(o + a, i + b, tap)] = T(tile[size_t((a * is + b) * taps + tap)]);
-      };
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        if (packing == ConvPacking::krsc)
-          for (int64_t a = 0; a < os; ++a)
-            for (int64_t b = 0; b < is; ++b) write(a, b, tap);
-        else
-          for (int64_t b = 0; b < is; ++b)
-            for (int64_t a = 0; a < os; ++a) write(a, b, tap);
-      }
-    }
-  }
-  return bytes;
+  const PackShape s{packing, int(c.out_channels), int(c.in_channels / c.groups), int(c.out_channels / c.groups),
+                    int(c.kernel_h * c.kernel_w)};
+  const int64_t count = int64_t(s.out) * s.in * s.taps;
+  const Memory w = copied_in(ctx, weights.given(), size_t(count));
+  const Memory scale = copied_in(ctx, weights.scale().data(), weights.scale().size());
+  launch(ctx, {"pack", {1, c.out_channels, s.in, s.taps}, dim3(unsigned(ceil_div(count, 256))), dim3(256)}, pack_kernel<T>, s,
+         count, static_cast<const float*>(w.as<float>()), static_cast<const float*>(scale.as<float>()), static_cast<T*>(packed));
+  ctx.synchronize();
 }
 
 }  // namespace
@@ -69,10 +68,10 @@ const void* packed_weights(Context& ctx, const ConvWeights& weights, ConvPacking
       return std::vector<char>(bias, bias + size_t(weights.conv().out_channels) * sizeof(float));
     });
   }
-  return weights.device().get(ctx, int(packing) + 4 * int(dtype), [&] {
-    std::vector<char> bytes;
-    by_type(dtype, [&](auto type) { bytes = pack<decltype(type)>(weights, packing); });
-    return bytes;
+  const Conv2d& c = weights.conv();
+  const size_t bytes = size_t(c.out_channels * c.in_channels / c.groups * c.kernel_h * c.kernel_w) * size_of(dtype);
+  return weights.device().get(ctx, int(packing) + 4 * int(dtype), bytes, [&](void* to) {
+    by_type(dtype, [&](auto type) { pack<decltype(type)>(ctx, weights, packing, to); });
   });
 }
 

@@ -55,6 +55,9 @@ class ConvWeights {
     return scale_.empty() ? w : w * scale_[size_t(o)];
   }
 
+  const float* given() const { return weight_; }               // OIHW, on the host
+  const std::vector<float>& scale() const { return scale_; }  // by output channel, or empty
+
   struct Packed;  // per algorithm and precision; filled at first use
   Packed& packed() const { return *packed_; }
   DeviceCache& device() const { return *device_; }  // packed for GPUs (kernels/conv/conv.cuh)

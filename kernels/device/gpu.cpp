@@ -34,12 +34,23 @@ Memory::~Memory() {
   else std::free(data_);
 }
 
-const void* DeviceCache::get(Context& ctx, int what, const std::function<std::vector<char>()>& make) {
+const void* DeviceCache::find(Context& ctx, int what) const {
   for (const Entry& e : entries_)
     if (e.what == what && e.memory.gpu() == ctx.gpu) return e.memory.data();
+  return nullptr;
+}
+
+const void* DeviceCache::get(Context& ctx, int what, const std::function<std::vector<char>()>& make) {
+  if (const void* found = find(ctx, what)) return found;
   const std::vector<char> bytes = make();
-  entries_.push_back({what, Memory(ctx.gpu, bytes.size())});
-  ctx.copy_in(entries_.back().memory.data(), bytes.data(), bytes.size());
+  return get(ctx, what, bytes.size(), [&](void* to) { ctx.copy_in(to, bytes.data(), bytes.size()); });
+}
+
+const void* DeviceCache::get(Context& ctx, int what, size_t bytes, const std::function<void(void*)>& write) {
+  if (const void* found = find(ctx, what)) return found;
+  Memory memory(ctx.gpu, bytes);
+  write(memory.data());
+  entries_.push_back({what, std::move(memory)});
   return entries_.back().memory.data();
 }
 

@@ -87,12 +87,15 @@ class DeviceCache {
  public:
   // `make` gives the bytes (host) when this GPU has none of them yet.
   const void* get(Context& ctx, int what, const std::function<std::vector<char>()>& make);
+  // `write` writes `bytes` bytes on the device when it has none of them yet.
+  const void* get(Context& ctx, int what, size_t bytes, const std::function<void(void*)>& write);
 
  private:
   struct Entry {
     int what;
     Memory memory;
   };
+  const void* find(Context& ctx, int what) const;  // null where this GPU has none
   std::vector<Entry> entries_;
 };
 

@@ -215,28 +215,26 @@ void backward(Context& ctx, const Layer& layer, ConstView dy, View dx, const Bac
 
 enum class Packing { weight, transposed, bias };  // what lies in a LinearWeights' DeviceCache, the first two by type
 
+// A thread an element of [out, in], or of [in, out] where `transposed`.
 template <typename T>
-std::vector<char> pack(const LinearWeights& weights, bool transposed) {
-  const int64_t in = weights.linear.in_features, out = weights.linear.out_features;
-  std::vector<char> bytes(size_t(in * out) * sizeof(T));
-  T* to = reinterpret_cast<T*>(bytes.data());
-  if (!transposed) {
-    std::transform(weights.weight, weights.weight + in * out, to, [](float v) { return T(v); });
-    return bytes;
-  }
-  constexpr int64_t kBlock = 32;  // rows that are written to in turn: they stay in the cache
-  for (int64_t first = 0; first < in; first += kBlock)
-    for (int64_t o = 0; o < out; ++o)
-      for (int64_t i = first; i < std::min(first + kBlock, in); ++i) to[i * out + o] = T(weights.weight[o * in + i]);
-  return bytes;
+__global__ void pack_kernel(int in, int out, bool transposed, const float* w, T* packed) {
+  const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (at >= int64_t(in) * out) return;
+  packed[at] = from_float<T>(w[transposed ? at % out * in + at / out : at]);
 }
 
 const void* device_weight(Context& ctx, const LinearWeights& weights, DType dtype, bool transposed) {
   const Packing packing = transposed ? Packing::transposed : Packing::weight;
-  return weights.packed->device.get(ctx, int(packing) + 3 * int(dtype), [&] {
-    std::vector<char> bytes;
-    by_type(dtype, [&](auto type) { bytes = pack<decltype(type)>(weights, transposed); });
-    return bytes;
+  const int64_t in = weights.linear.in_features, out = weights.linear.out_features, count = in * out;
+  return weights.packed->device.get(ctx, int(packing) + 3 * int(dtype), size_t(count) * size_of(dtype), [&](void* to) {
+    const Memory w(ctx.gpu, size_t(count) * sizeof(float));
+    ctx.copy_in(w.data(), weights.weight, w.size());
+    by_type(dtype, [&](auto type) {
+      using T = decltype(type);
+      launch(ctx, {"pack", {1, out, in, 1}, dim3(unsigned(ceil_div(count, 256))), dim3(256)}, pack_kernel<T>, int(in),
+             int(out), transposed, static_cast<const float*>(w.as<float>()), static_cast<T*>(to));
+    });
+    ctx.synchronize();
   });
 }
 
