@@ -25,6 +25,7 @@ struct Parameter {
   int64_t offset = 0;     // of its first value
   bool trainable = true;  // running statistics are not
   int64_t count() const { return switchback::count(dims); }
+  bool operator==(const Parameter&) const = default;
 };
 
 class Weights {

@@ -143,7 +143,8 @@ struct Backward::Builder {
 
 Backward::Backward(const Plan& plan, int from, Wanted wanted, int64_t capacity, const BackwardOptions& options)
     : plan_(&plan), from_(plan.holder(from)), wanted_(std::move(wanted)), capacity_(capacity),
-      with_offsets_(options.offsets), field_(options.field ? std::make_unique<Field>(*options.field) : nullptr) {
+      with_offsets_(options.offsets), weights_(options.offsets ? plan.weights() : Weights()),
+      field_(options.field ? std::make_unique<Field>(*options.field) : nullptr) {
   const Network& network = plan.network();
   CHECK(plan.options().tape, "backward needs a plan with a tape");
   CHECK(!wanted_.nodes.empty() || wanted_.parameters, "a backward pass to nothing");
@@ -207,6 +208,8 @@ ConstView Backward::run(const Tape& tape, const BackwardRun& options) {
         "{} seeds on a tape of {} items with {} for each", n_, tape.n, options.seeds_per_item);
   CHECK(!options.offsets || (with_offsets_ && options.rule == kGradient && wanted_.nodes == std::vector<int>{0}),
         "offsets belong to gradients at the input, by a Backward that was made for them");
+  CHECK(!options.offsets || weights_.version() == plan_->weights().version(),
+        "the plan's weights are not those that the offsets were made for");
   CHECK(!wanted_.parameters || options.at_step, "nobody takes the gradients of parameters");
   Context& ctx = plan_->context();
   ctx.tf32 = plan_->tf32();

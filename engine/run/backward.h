@@ -35,7 +35,7 @@ struct BackwardOptions {
 struct BackwardRun {
   ReluRule rule = kGradient;
   int64_t seeds_per_item = 1;  // seed p belongs to item p / seeds_per_item of the tape
-  // On the device, [n], not cleared: <gradient p at the input, input> + offsets[p].sum is the value of seed p's functional,
+  // With the weights that the plan had when this was made. On the device, [n], not cleared: <gradient p at the input, input> + offsets[p].sum is the value of seed p's functional,
   // where the rule is the gradient and all layers are piecewise affine.
   OffsetSum* offsets = nullptr;
   // Called where Wanted::parameters is set, once for each step that has parameters: dy is the gradient at the step's
@@ -72,6 +72,7 @@ class Backward {
   Wanted wanted_;
   int64_t capacity_ = 0, n_ = 0;
   bool with_offsets_ = false;
+  Weights weights_;  // with offsets: that they were made for
   std::unique_ptr<Field> field_;  // null: whole maps
   std::vector<Op> ops_;
   List<size_t> offsets_;  // of gradient buffers

@@ -167,6 +167,11 @@ char* Plan::on_tape(const Tape* tape, Tape::Kind kind, int node) const {
   return tape->data(slot) + size_t(first_) * slot.item_bytes();
 }
 
+void Plan::set_weights(const Weights& weights) {
+  CHECK(weights.list() == weights_.list(), "weights of another network than {}", network_.name);
+  weights_ = weights;
+}
+
 void Plan::reserve(Tape* tape) {
   ctx_->arena.reserve(arena_bytes_);
   if (own_.size() < own_bytes_) own_ = ctx_->allocate(own_bytes_);

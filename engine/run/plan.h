@@ -55,6 +55,8 @@ class Plan {
   ConstView value(int node) const;
   Tensor read(int node) const;         // the same as NCHW f32 [n,c,h,w], or [n,c] after a flatten or linear layer
   Dims dims(int node) const;           // of read(node)
+  // For the runs to come. Throws where they are weights of another network.
+  void set_weights(const Weights& weights);
   void reserve(Tape* tape);            // all memory that forward needs, now rather than at the first forward
 
   Context& context() const { return *ctx_; }

@@ -162,8 +162,8 @@ TEST_P(EngineLayers, GradientsAreNumericDerivatives) {
   }
 }
 
-Net norms() {
-  Net net("norms", {1, 3, 5, 4});
+test::Net norms() {
+  test::Net net("norms", {1, 3, 5, 4});
   net.add("stem", conv2d(3, 8, 3, 1, 1));
   net.add("channels", LayerNorm{.c = 8});
   net.add("gelu", Smooth{gelu});
@@ -182,7 +182,7 @@ Net norms() {
 }
 
 TEST_P(EngineLayers, NormsAreTheReferences) {
-  const Net net = norms();
+  const test::Net net = norms();
   const test::Nchw x = image(net.input.with_n(2)), one = image(net.input);
   const std::vector<test::Nchw> want = test::evaluate(net, x);
   const Pass all(ctx, net, x, all_nodes(net));
