@@ -1,4 +1,4 @@
-// The one exception type and the CHECK macro. Only `main` catches (DESIGN §9).
+// The one exception type and the CHECK macro. Only `main` catches (engine/README.md).
 #pragma once
 
 #ifdef __NVCC__

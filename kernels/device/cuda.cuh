@@ -2,7 +2,7 @@
 // conversions. All inline PTX of the project stands here, in small wrappers; kernels/emulator/emulator.h has the same
 // names for the emulated device. Everything in a .cu file lives in `namespace switchback::SB_DEVICE`.
 //
-// Rules that keep a kernel honest under the emulator (DESIGN.md §4):
+// Rules that keep a kernel honest under the emulator (kernels/README.md):
 //   launch    only through launch(ctx, {op, shape, grid, block, shared}, kernel, args...)
 //   shared    only dynamic, only through Shared<T>(byte offset, count): one region an array, offsets by hand
 //   warps     __syncwarp, __shfl_*_sync, __ballot_sync, __any_sync, __all_sync with the full mask unless stated

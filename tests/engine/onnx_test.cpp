@@ -568,7 +568,7 @@ TEST_P(PublishedModel, IsItsReference) {
     EXPECT_LT(std::abs(maps.explained[0].scores[0] / reference["score"].values[size_t(target)] - 1), 1e-4);
     Tensor g({1, x.dim(1), x.dim(2), x.dim(3)});
     std::copy_n(maps.values.data(), g.count(), g.data());
-    // As a whole: among millions of gates a few fall the other way by rounding (DESIGN.md), and change their few pixels.
+    // As a whole: among millions of gates a few fall the other way by rounding (engine/README.md) and change a few pixels.
     EXPECT_LT(distance(every(4, g, slope.dims), slope.values), 1e-3);
   }
 }

@@ -1,4 +1,4 @@
-// The options that commands share (CLI.md's table), their parsing, and the checks that need no model.
+// The options that commands share (tools/README.md), their parsing, and the checks that need no model.
 #pragma once
 
 #include <cstddef>

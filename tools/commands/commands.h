@@ -1,4 +1,4 @@
-// The subcommands, as one table. To add one: its file tools/cmd_NAME.cpp and its row here; help, the list of commands
+// The subcommands, as one table. To add one: its file tools/commands/NAME.cpp and its row here; help, the list of commands
 // in error messages and parsing follow from the row.
 #pragma once
 

@@ -1,4 +1,4 @@
-// `switchback regions`: what its two forms share, over a data set (cmd_regions.cpp) and over the plane of a network
+// `switchback regions`: what its two forms share, over a data set (regions.cpp) and over the plane of a network
 // with two inputs (regions_plane.cpp).
 #pragma once
 
