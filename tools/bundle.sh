@@ -45,13 +45,11 @@ build_programs() {
   cmake --build $BUILD --parallel "$jobs" --target switchback switchback_tests
 }
 
-# Registers of every kernel, for predicted occupancy. Kept while no kernel is newer.
+# Registers of every kernel, for predicted occupancy (in a lab build some may spill).
 write_resources() {
-  local file=$BUILD/resources.json newer
-  newer=$(find kernels \( -name '*.cu*' -o -name '*.h' \) -newer "$file" -print -quit 2>/dev/null || true)
-  if [ -s "$file" ] && [ -z "$newer" ]; then return 0; fi
+  local file=$BUILD/resources.json
   rm -f "$file"
-  tools/cuda_resources.py --jobs "$jobs" --json "$file" >"$BUILD/resources.txt" || [ -s "$file" ]
+  tools/cuda_resources.py "$BUILD" --json "$file" >"$BUILD/resources.txt" || [ -s "$file" ]
 }
 
 # Shared libraries of a program, all but glibc's.

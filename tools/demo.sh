@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and makes pictures of the sample images under out/. From any folder:
-#   tools/demo.sh
+#   tools/demo.sh            builds for this machine: with GPU code where there is an NVIDIA driver (and nvcc)
+#   tools/demo.sh --cuda     with GPU code in any case
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/setup.sh
@@ -9,13 +10,26 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 switchback=build/switchback
 out=out
 
-if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
-  sed -n '2,3s/^# //p' tools/demo.sh
-  exit 0
-fi
+cuda=OFF
+if gpu_driver_here; then cuda=AUTO; fi
+while [ $# -gt 0 ]; do
+  case $1 in
+    --cuda) cuda=ON ;;
+    -h | --help)
+      sed -n '2,4s/^# //p' tools/demo.sh
+      exit 0
+      ;;
+    *)
+      echo "demo.sh: unknown option $1 (--cuda)" >&2
+      exit 2
+      ;;
+  esac
+  shift
+done
 
 build_all() {
-  configure build -DCMAKE_BUILD_TYPE=Release -DSWITCHBACK_TESTS=OFF
+  if [ $cuda = OFF ]; then echo "no NVIDIA driver here: no GPU code (--cuda builds it)" >"$STEP_NOTE"; fi
+  configure build -DCMAKE_BUILD_TYPE=Release -DSWITCHBACK_TESTS=OFF -DSWITCHBACK_CUDA=$cuda
   build build
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that are missing, and nothing else.
 #
-#   tools/setup.sh [PURPOSE...]       purposes: build (default), test, fuzz, compare
+#   tools/setup.sh [PURPOSE...]       purposes: build (default), test, fuzz, compare, shell
 #   . tools/setup.sh; switchback_setup build test
 #
 # Works as root or with sudo, without questions. Where all packages are there, apt is not touched.
@@ -13,6 +13,8 @@ SWITCHBACK_PACKAGES_build="cmake ninja-build g++ libdnnl-dev libfmt-dev zlib1g-d
 SWITCHBACK_PACKAGES_test="libgtest-dev python3 python3-numpy"
 # shellcheck disable=SC2034  # libFuzzer is part of clang's run-time libraries
 SWITCHBACK_PACKAGES_fuzz="clang libclang-rt-dev"
+# shellcheck disable=SC2034
+SWITCHBACK_PACKAGES_shell="shellcheck"
 # shellcheck disable=SC2034  # PyTorch to compare with, with a BLAS that is worth comparing with
 SWITCHBACK_PACKAGES_compare="python3 python3-numpy python3-torch python3-torchvision libopenblas0-pthread"
 
@@ -92,7 +94,7 @@ switchback_setup() {
   for purpose in "${@:-build}"; do
     list="SWITCHBACK_PACKAGES_$purpose"
     if [ -z "${!list:-}" ]; then
-      switchback_setup_say "error: unknown purpose $purpose (build, test, fuzz or compare)"
+      switchback_setup_say "error: unknown purpose $purpose (build, test, fuzz, compare or shell)"
       return 2
     fi
     read -r -a names <<<"${!list}"

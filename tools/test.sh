@@ -2,6 +2,8 @@
 # Installs what is missing, builds, and runs the tests. From any folder:
 #   tools/test.sh                    the test suite (Release build)
 #   tools/test.sh --all              also sanitizers, warnings, the installed library, PyTorch, fuzzing, CUDA
+#   tools/test.sh --minutes M        a stage that would not fit into what is left of M minutes, by this machine's pace,
+#                                    is skipped; what still runs after a tenth more is stopped
 #   tools/test.sh --build-dir DIR    build there instead of in build/
 # shellcheck disable=SC2317  # the stages are called by name
 set -euo pipefail
@@ -9,38 +11,96 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/setup.sh
 . tools/common.sh
 
+# Seconds on the reference machine: two quiet cores of a Xeon of 2023 (Emerald Rapids, 2.1 GHz). They bound the stages
+# where --minutes is given, and stand in the table at the end: where one stage is off, beside the others, mend its entry.
+STAGE_SECONDS=(
+  ["build"]=400
+  ["tests"]=250
+  ["weights scripts"]=15
+  ["time limits"]=5
+  ["shell scripts"]=10
+  ["installed library"]=20
+  ["AVX2 kernels"]=30
+  ["build with sanitizers"]=350
+  ["tests with sanitizers"]=600
+  ["compare with PyTorch"]=240
+  ["CUDA sources"]=250
+  ["fuzzing"]=180
+)
+
 all=no
 folder=build
-while [ $# -gt 0 ]; do
-  case $1 in
-    --all) all=yes ;;
-    --build-dir)
-      folder=${2:?--build-dir wants a folder}
-      shift
-      ;;
-    -h | --help)
-      sed -n '2,5s/^# //p' tools/test.sh
-      exit 0
-      ;;
-    *)
-      echo "test.sh: unknown option $1 (--all, --build-dir DIR)" >&2
-      exit 2
-      ;;
-  esac
-  shift
-done
-
 passed=0
 failed=0
 skipped=0
 
-# Adds up the results that the shards of one suite left. A shard that died leaves none and counts as one failure.
+usage_error() {
+  echo "test.sh: $1 (--all, --minutes M, --build-dir DIR)" >&2
+  exit 2
+}
+
+read_options() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --all) all=yes ;;
+      --minutes)
+        MINUTES=${2:-}
+        [[ $MINUTES =~ ^[1-9][0-9]*$ ]] || usage_error "--minutes '$MINUTES' is no whole number above 0"
+        shift
+        ;;
+      --build-dir)
+        folder=${2:-}
+        [ -n "$folder" ] || usage_error "--build-dir wants a folder"
+        shift
+        ;;
+      -h | --help)
+        sed -n '2,7s/^# //p' tools/test.sh
+        exit 0
+        ;;
+      *) usage_error "unknown option $1" ;;
+    esac
+    shift
+  done
+}
+
+# skip STAGE WHY: counts a stage that is not begun.
+skip() {
+  say "$1: skipped, $2"
+  add_row "$1" - "skipped: $2"
+  skipped=$((skipped + 1))
+}
+
+# fits STAGE...: whether they fit, one after the other, into what is left; those that don't are skipped.
+fits() {
+  local stage sum=0 left
+  [ -n "$MINUTES" ] || return 0
+  for stage in "$@"; do sum=$((sum + $(expected "$stage"))); done
+  left=$(seconds_left)
+  [ "$sum" -gt "$left" ] || return 0
+  for stage in "$@"; do skip "$stage" "of $MINUTES minutes $((left > 0 ? left : 0)) s are left, this takes about $sum s"; done
+  STEP_RESULT=skipped
+  STEP_TOOK=0
+  return 1
+}
+
+# The pace is what the slower of build and tests says: a build may have found much done, in its folder or in a cache.
+note_pace() {
+  local pace=$((100 * ${STEP_TOOK%.*} / STAGE_SECONDS[$1]))
+  if [ "$pace" -gt "${PACE:-0}" ]; then PACE=$pace; fi
+}
+
+# Adds up the results that the shards of one suite left. A shard that died leaves none and counts as one failure, one
+# that the time limit stopped as skipped.
 count_suite() {
-  local build=$1 code=$2 file ran bad left=0
+  local build=$1 file ran bad left=0
   local -a shards
   mapfile -t shards < <(ctest --test-dir "$build" -N -R '^unit-' | sed -n 's/.*: \(unit-[0-9]*\)$/\1/p')
   for shard in "${shards[@]}"; do
     file=$build/test-results/$shard.json
+    if [ ! -f "$file" ] && [ "$STEP_RESULT" = skipped ]; then
+      skipped=$((skipped + 1))
+      continue
+    fi
     if [ ! -f "$file" ]; then
       echo "$shard ended without a result (crash or time limit)"
       failed=$((failed + 1)) left=$((left + 1))
@@ -52,40 +112,39 @@ count_suite() {
     passed=$((passed + ran - bad)) failed=$((failed + bad)) left=$((left + bad))
     skipped=$((skipped + $(grep -c '"result": "SKIPPED"' "$file" || true)))
   done
-  if [ "$code" -ne 0 ] && [ "$left" -eq 0 ]; then failed=$((failed + 1)); fi # a leak reported at exit, say
-  if [ "$code" -eq 0 ] && [ "${#shards[@]}" -eq 0 ]; then
+  if last_step_failed && [ "$left" -eq 0 ]; then failed=$((failed + 1)); fi # a leak reported at exit, say
+  if [ "$STEP_RESULT" = passed ] && [ "${#shards[@]}" -eq 0 ]; then
     echo "no tests were found in $build"
     failed=$((failed + 1))
   fi
 }
 
-# A check that is one pass or fail.
+# check NAME COMMAND...: a stage that is one pass or fail.
 check() {
-  local before=$STEPS_FAILED
+  fits "$1" || return 0
   step "$@"
-  if [ "$STEPS_FAILED" -ne "$before" ]; then
-    failed=$((failed + 1))
-  elif [[ "$STEP_TABLE" =~ skipped[^$'\n']*$'\n'$ ]]; then
-    skipped=$((skipped + 1))
-  else
-    passed=$((passed + 1))
-  fi
+  case $STEP_RESULT in
+    passed) passed=$((passed + 1)) ;;
+    failed) failed=$((failed + 1)) ;;
+    skipped) skipped=$((skipped + 1)) ;;
+  esac
 }
 
 run_suite() {
   rm -rf "$1/test-results"
-  ctest --test-dir "$1" --parallel 2 --output-on-failure --no-tests=error
+  bounded ctest --test-dir "$1" --parallel 2 --output-on-failure --no-tests=error
 }
 
-# suite NAME BUILD_FOLDER
+# suite NAME BUILD_FOLDER [RUNNER]
 suite() {
-  local before=$STEPS_FAILED
-  step "$1" run_suite "$2"
-  count_suite "$2" $((STEPS_FAILED - before))
+  fits "$1" || return 0
+  step "$1" "${3:-run_suite}" "$2"
+  count_suite "$2"
 }
 
 finish() {
   print_table "result"
+  if [ -n "$PACE" ]; then echo "pace: $PACE % of the reference machine's time"; fi
   printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
   if [ "$failed" -ne 0 ] || [ "$STEPS_FAILED" -ne 0 ]; then exit 1; fi
   exit 0
@@ -94,17 +153,37 @@ finish() {
 release() {
   local werror=OFF
   if [ "$all" = yes ]; then werror=ON; fi
-  configure "$folder" -DCMAKE_BUILD_TYPE=Release -DSWITCHBACK_TESTS=ON -DSWITCHBACK_WERROR="$werror"
+  configure "$folder" -DCMAKE_BUILD_TYPE=Release -DSWITCHBACK_TESTS=ON -DSWITCHBACK_WERROR="$werror" -DSWITCHBACK_CUDA=OFF
 }
 
 # The converter and the downloader of weights.
-weights_scripts() { /usr/bin/python3 tests/weights_test.py --switchback "$folder/switchback"; }
+weights_scripts() { bounded /usr/bin/python3 tests/weights_test.py --switchback "$folder/switchback"; }
+
+# GPU code in the same folder: compiled and linked by nvcc for the GPUs we ship for, without warnings and with the
+# kernels of products in registers; a program that starts, can be installed, and says what it should where no GPU is.
+cuda_sources() {
+  local nvcc
+  nvcc=$(sed -n 's/^SWITCHBACK_NVCC:[A-Z]*=//p' "$folder/CMakeCache.txt")
+  if [ ! -x "$nvcc" ]; then
+    echo "no nvcc here" >"$STEP_NOTE"
+    return 77
+  fi
+  configure "$folder" -DSWITCHBACK_CUDA=ON
+  build "$folder"
+  tools/cuda_resources.py "$folder" --json "$folder/resources.json"
+  "$folder/switchback" info | grep 'CUDA side *on'
+  bounded "$folder/switchback_tests" --gtest_brief=1 --gtest_filter='Cli.InfoAndModels:*CliError.*:*/cuda*'
+  installed_library
+}
 
 # ---- the stages of --all
 
+installed_library() { bounded bash tests/install/run.sh "$folder"; }
+
 # The kernels for processors without AVX-512, on this one.
 avx2_kernels() {
-  SWITCHBACK_CPU=avx2 "$folder/switchback_tests" --gtest_brief=1 --gtest_filter='Op/*:Zoo/*auto:-*/emulated/*:*/cuda/*'
+  SWITCHBACK_CPU=avx2 bounded "$folder/switchback_tests" --gtest_brief=1 \
+    --gtest_filter='Op/*:Zoo/*auto:-*/emulated/*:*/cuda/*'
 }
 
 sanitized() {
@@ -125,89 +204,87 @@ leaks_can_be_checked() {
   return "$code"
 }
 
+run_sanitized_suite() {
+  local leaks=1 skipped_here
+  if ! leaks_can_be_checked; then
+    leaks=0
+    echo "LeakSanitizer cannot work here (ptrace is forbidden): leaks are not checked"
+  fi
+  export ASAN_OPTIONS=detect_leaks=$leaks:strict_string_checks=1:detect_stack_use_after_return=1
+  export UBSAN_OPTIONS=print_stacktrace=1
+  # The emulated GPU takes most of the time here. Launches were repeated in other orders above, and all types, large
+  # grids and deep networks have run; what is watched here is memory, for which `own`, which chooses among all the
+  # kernels, in f32 and bf16 does.
+  export SWITCHBACK_EMULATOR=quick
+  skipped_here='*/emulated/gemm/*:*/emulated/cudnn/*:*/emulated/direct/f16:*/emulated/own/f16:*/emulated/own/tf32'
+  skipped_here+=':*many_tiles/emulated/*:*ManySeedsShareOneTape/*_emulated:Zoo/Slow*_emulated'
+  # The sweep runs all of these kernels, too.
+  skipped_here+=':On/GpuGemm.AllKernelsGiveTheSameBitsIn*/emulated:On/GpuGemm.AllKernels*StridesAndGroups/emulated'
+  skipped_here+=':On/GpuGemm.SweepIsReported/emulated'
+  export GTEST_FILTER="-$skipped_here"
+  run_suite "$1"
+}
+
 compare_torch() {
-  switchback_setup compare
-  /usr/bin/python3 tests/compare_torch.py --install --binary "$folder/switchback"
+  bounded bash tools/setup.sh compare
+  bounded /usr/bin/python3 tests/compare_torch.py --install --binary "$folder/switchback"
 }
 
 shell_scripts() {
+  bounded bash tools/setup.sh shell || true
   if ! command -v shellcheck >/dev/null 2>&1; then
     echo "no shellcheck here" >"$STEP_NOTE"
     return 77
   fi
-  shellcheck -x tools/*.sh tests/install/run.sh tests/fuzz/run.sh .ci/run
+  shellcheck -x tools/*.sh tools/cmake/*.sh tests/install/run.sh tests/fuzz/run.sh tests/tools/time_limit.sh .ci/run
 }
 
-# Compiles every .cu file for the GPUs we ship for, where nvcc is at hand; the kernels of products must not spill.
-cuda_sources() {
-  local nvcc code=0
-  nvcc=$(sed -n 's/^SWITCHBACK_NVCC:[A-Z]*=//p' "$folder/CMakeCache.txt")
-  if [ ! -x "$nvcc" ]; then
-    echo "no nvcc here" >"$STEP_NOTE"
-    return 77
-  fi
-  tools/cuda_resources.py --nvcc "$nvcc" --json "$folder/resources.json" || code=$?
-  if [ "$code" -eq 77 ]; then echo "no .cu files" >"$STEP_NOTE"; fi
-  return "$code"
-}
+time_limits() { bash tests/tools/time_limit.sh; }
 
-fuzzing() {
-  if [ ! -f tests/fuzz/run.sh ]; then
-    echo "no fuzzers" >"$STEP_NOTE"
-    return 77
-  fi
-  bash tests/fuzz/run.sh
-}
+fuzzing() { bounded bash tests/fuzz/run.sh; }
 
 # ----
 
-step "install packages" switchback_setup build test
-if last_step_failed; then
-  failed=$((failed + 1))
-  finish
-fi
-step "configure" release
-if ! last_step_failed; then step "build" build "$folder"; fi
-if last_step_failed; then
-  step_blocked "tests" "no build"
-  failed=$((failed + 1))
-else
-  suite "tests" "$folder"
-  check "weights scripts" weights_scripts
-fi
-built=$([ -x "$folder/switchback_tests" ] && echo yes || echo no)
-
-if [ "$all" = yes ]; then
-  check "shell scripts" shell_scripts
-  if [ "$built" = yes ]; then
-    check "AVX2 kernels" avx2_kernels
-    check "installed library" bash tests/install/run.sh "$folder"
-    if [ -f tests/compare_torch.py ]; then check "compare with PyTorch" compare_torch; fi
-    check "CUDA sources" cuda_sources
-  fi
-  check "fuzzing" fuzzing
-  step "build with sanitizers" sanitized
+# In order of worth: where the time does not suffice for all, the last ones are left out.
+main() {
+  read_options "$@"
+  step "install packages" switchback_setup build test
   if last_step_failed; then
-    step_blocked "tests with sanitizers" "no build"
     failed=$((failed + 1))
-  else
-    if leaks_can_be_checked; then leaks=1; else
-      leaks=0
-      echo "LeakSanitizer cannot work here (ptrace is forbidden): leaks are not checked"
-    fi
-    export ASAN_OPTIONS=detect_leaks=$leaks:strict_string_checks=1:detect_stack_use_after_return=1
-    export UBSAN_OPTIONS=print_stacktrace=1
-    # The emulated GPU takes most of the time here. Launches were repeated in other orders above, and all types, large
-    # grids and deep networks have run; what is watched here is memory, for which `own`, which chooses among all the
-    # kernels, in f32 and bf16 does.
-    export SWITCHBACK_EMULATOR=quick
-    skipped_here='*/emulated/gemm/*:*/emulated/cudnn/*:*/emulated/direct/f16:*/emulated/own/f16:*/emulated/own/tf32'
-    skipped_here+=':*many_tiles/emulated/*:*ManySeedsShareOneTape/*_emulated:Zoo/Slow*_emulated'
-    # The sweep runs all of these kernels, too.
-    skipped_here+=':On/GpuGemm.AllKernelsGiveTheSameBitsIn*/emulated:On/GpuGemm.AllKernels*StridesAndGroups/emulated'
-    skipped_here+=':On/GpuGemm.SweepIsReported/emulated'
-    export GTEST_FILTER="-$skipped_here"
-    suite "tests with sanitizers" build-asan
+    finish
   fi
-fi
-finish
+  step "configure" release
+  if ! last_step_failed; then
+    step "build" build "$folder"
+    note_pace "build"
+  fi
+  if last_step_failed; then
+    step_blocked "tests" "no build"
+    failed=$((failed + 1))
+    finish
+  fi
+  if gpu_driver_here; then check "CUDA sources" cuda_sources; fi
+  suite "tests" "$folder"
+  note_pace "tests"
+  check "weights scripts" weights_scripts
+  check "time limits" time_limits
+  if [ "$all" = no ]; then finish; fi
+
+  check "shell scripts" shell_scripts
+  check "installed library" installed_library
+  check "AVX2 kernels" avx2_kernels
+  if fits "build with sanitizers" "tests with sanitizers"; then
+    check "build with sanitizers" sanitized
+    case $STEP_RESULT in
+      passed) suite "tests with sanitizers" build-asan run_sanitized_suite ;;
+      failed) step_blocked "tests with sanitizers" "no build" ;;
+      skipped) skip "tests with sanitizers" "no build" ;;
+    esac
+  fi
+  check "compare with PyTorch" compare_torch
+  if ! gpu_driver_here; then check "CUDA sources" cuda_sources; fi
+  check "fuzzing" fuzzing
+  finish
+}
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then main "$@"; fi
