@@ -85,36 +85,42 @@ void load_parameters(Model& model, const ModelSpec& spec, const std::vector<std:
   model.source = file;
 }
 
-bool is_onnx(std::string_view name) { return name.ends_with(".onnx"); }
-
 // Where nobody says how images become a file's input: as for most published networks of its channels.
-Preprocess assumed_preprocess(const Network& network) {
+Preprocess assumed_preprocess(const Network& network, bool whole_pixels) {
   Preprocess p = network.input.c == 1 ? lenet_preprocess() : imagenet_preprocess();
   if (network.input.c == 1) p.mean = {0}, p.std = {1};
+  if (whole_pixels) p.scale = 1, p.mean = {}, p.std = {};
   p.size = {int(network.input.h), int(network.input.w)};
   p.resize_to = std::min(network.input.h, network.input.w) * 8 / 7;  // 256 for 224
   return p;
 }
 
-Model open_onnx(const ModelSpec& spec) {
+Model open_onnx(const ModelSpec& spec, std::vector<std::string>* outputs = nullptr) {
   const std::string beside = fs::path(spec.name).replace_extension(".json").string();
   const std::string file = !spec.preprocess.empty() ? spec.preprocess : is_file(beside) ? beside : "";
   Model model;
   OnnxOptions options;
   if (!file.empty()) {
     model.preprocess = load_preprocess(file);
-    options = {model.preprocess.output, {model.preprocess.size[0], model.preprocess.size[1]}};
+    options.output = model.preprocess.output;
+    options.size = {model.preprocess.size[0], model.preprocess.size[1]};
   }
+  const auto& [channels, height, width] = spec.open_sizes;
+  options.channels = channels;
+  if (height > 0) options.size = {height, width};
   OnnxNetwork read = read_onnx(spec.name, options);
   model.network = std::move(read.network);
   model.weights = std::move(read.weights);
   model.source = spec.name;
   model.warnings = std::move(read.warnings);
+  if (outputs) *outputs = std::move(read.outputs);
   if (file.empty()) {
-    model.preprocess = assumed_preprocess(model.network);
+    model.preprocess = assumed_preprocess(model.network, read.whole_pixels);
     model.warnings.push_back(fmt::format("no {} says how images become the input of {}: {} is assumed (.npy inputs are "
                                          "used as they are)", beside, spec.name,
-                                         model.network.input.c == 1 ? "x/255" : "ImageNet's preprocessing"));
+                                         read.whole_pixels            ? "0 to 255"
+                                         : model.network.input.c == 1 ? "x/255"
+                                                                      : "ImageNet's preprocessing"));
   }
   return model;
 }
@@ -181,6 +187,13 @@ std::vector<std::string> own_labels(const std::string& model, const std::vector<
 
 }  // namespace
 
+bool is_onnx(std::string_view name) {
+  std::string extension = fs::path(name).extension().string();
+  for (char& c : extension)
+    if (c >= 'A' && c <= 'Z') c = char(c - 'A' + 'a');
+  return extension == ".onnx";
+}
+
 std::vector<std::string> weight_folders() {
   const auto variable = [](const char* name) {
     const char* value = std::getenv(name);
@@ -214,8 +227,8 @@ std::vector<InstalledWeights> installed_weights(std::string_view model, const st
   return out;
 }
 
-Network open_network(std::string_view name) {
-  if (is_onnx(name)) return open_onnx({std::string(name), "", ""}).network;
+Network open_network(std::string_view name, std::vector<std::string>* outputs) {
+  if (is_onnx(name)) return open_onnx({std::string(name), "", "", {}}, outputs).network;
   std::vector<std::string> names;
   for (const ZooEntry& entry : zoo()) {
     if (base_name(name) == entry.name) return make_network(name);

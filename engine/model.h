@@ -1,6 +1,7 @@
 // A model ready to run: a network with its weights, how images become its input, and what its outputs are called.
 #pragma once
 
+#include <array>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,7 +24,11 @@ struct Model {
 // `--model`, `--weights` and `--preprocess` as the user wrote them; empty = the model's own.
 struct ModelSpec {
   std::string name, weights, preprocess;
+  // Channels, height and width of the input where an ONNX file leaves them open; 0: not known either.
+  std::array<int64_t, 3> open_sizes = {};
 };
+
+bool is_onnx(std::string_view name);  // a file's: .onnx, in whatever case
 
 // Where weights and labels are looked for, in this order: $SWITCHBACK_WEIGHTS; the user's own folder,
 // $XDG_DATA_HOME/switchback/weights (by default ~/.local/share/switchback/weights); share/switchback/weights of the
@@ -40,7 +45,7 @@ std::vector<InstalledWeights> installed_weights(std::string_view model, const st
 // random ones are never taken unasked. A name that ends with .onnx is a file (engine/onnx/onnx.h), NAME.json beside it its
 // preprocessing.
 Model open_model(const ModelSpec& spec, const std::vector<std::string>& folders = weight_folders());
-// The architecture alone, its parameters not set (`info`, `models`).
-Network open_network(std::string_view name);
+// The architecture alone, its parameters not set (`info`, `models`). outputs: of an ONNX file, all that it has.
+Network open_network(std::string_view name, std::vector<std::string>* outputs = nullptr);
 
 }  // namespace switchback

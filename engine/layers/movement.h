@@ -113,7 +113,7 @@ struct Home<Resize> : ResampleHome<Resize>, NoShift, FreezesAsIs<Resize> {
   static std::string_view name(const Resize&) { return "Upsample"; }
   static std::string arguments(const Resize& l) {
     constexpr const char* kPlaces[] = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric",
-                                       "tf_half_pixel_for_nn"};
+                                       "tf_half_pixel_for_nn", "half_pixel_symmetric"};
     const std::string to = l.out_h > 0 && l.out_w > 0 ? "to " + size2(l.out_h, l.out_w)
                                                       : fmt::format("by {}x{}", l.scale_h, l.scale_w);
     return fmt::format("{}, {}, {}", to, l.mode == Resize::Mode::nearest ? "nearest" : "bilinear",

@@ -13,7 +13,7 @@
 namespace switchback {
 namespace {
 
-constexpr int64_t kFirstOpset = 7, kLastOpset = 20;
+constexpr int64_t kFirstOpset = 7, kLastOpset = 28;
 
 OnnxOperator find_operator(const std::string& name) {
   for (const OnnxOperators* table : {&onnx_layers(), &onnx_movements()})
@@ -67,13 +67,19 @@ class Reader {
     const std::vector<bool> needed = find_needed(output);
     check_operators(needed);
     const std::string input = find_input(needed);
-    const Shape shape = input_shape(input);
+    count_reads(needed);
+    const Shape shape = input_shape(input, needed);
     OnnxGraph graph(std::filesystem::path(path_).stem().string(), shape, batch_);
-    start(graph, input, needed);
+    graph.set(input, OnnxValue{nullptr, 0, input_dims_});
     for (int i = 0; i < proto_.node_size(); ++i)
-      if (needed[size_t(i)] && i != dropped_) convert(graph, i);
+      if (needed[size_t(i)]) convert(graph, i);
     Network network = finish(graph, output);
-    return {std::move(network), graph.weights(), std::move(graph.warnings)};
+    std::vector<std::string> outputs;
+    for (const auto& each : proto_.output()) outputs.push_back(each.name());
+    if (outputs.size() > 1 && options_.output.empty())
+      graph.warnings.push_back(fmt::format("{} has the outputs {}: the first is read (\"output\": NAME in "
+                                           "--preprocess FILE.json chooses another)", path_, listed(outputs)));
+    return {std::move(network), graph.weights(), std::move(graph.warnings), std::move(outputs), whole_};
   }
 
  private:
@@ -82,12 +88,15 @@ class Reader {
   std::vector<bool> find_needed(const std::string& output) const;
   void check_operators(const std::vector<bool>& needed) const;
   std::string find_input(const std::vector<bool>& needed) const;
-  Shape input_shape(const std::string& input);
-  void drop_layout_change(const std::string& input, Dims& dims);
-  void start(OnnxGraph& graph, const std::string& input, const std::vector<bool>& needed);
+  int64_t channels_of_weights(const std::string& input) const;
+  void count_reads(const std::vector<bool>& needed);
+  Shape input_shape(const std::string& input, const std::vector<bool>& needed);
+  void drop_layout_change(const std::string& input, const std::vector<bool>& needed, Dims& dims);
+  void check_made(const std::string& tensor) const;
   void load_constants(OnnxGraph& graph, const OnnxNode& node);
   void drop_constants(OnnxGraph& graph, const OnnxNode& node);
   void convert(OnnxGraph& graph, int i);
+  void warn_of_channels_last(OnnxGraph& graph, const Network& network) const;
   Network finish(OnnxGraph& graph, const std::string& output);
 
   std::string path_;
@@ -102,6 +111,7 @@ class Reader {
   int64_t batch_ = 0;    // that the file fixes, or kOpenBatch
   Dims input_dims_;      // with a batch of 1
   int dropped_ = -1;  // the Transpose from NHWC at the very beginning
+  bool whole_ = false;  // the input is of whole numbers
 };
 
 void Reader::index() {
@@ -186,51 +196,91 @@ std::string Reader::find_input(const std::vector<bool>& needed) const {
 }
 
 // Images as TensorFlow has them: where all that happens to the input is a turn from NHWC to NCHW, that is left out.
-void Reader::drop_layout_change(const std::string& input, Dims& dims) {
-  int reader = -1, readers = 0;
-  for (int i = 0; i < proto_.node_size(); ++i)
-    for (const std::string& tensor : proto_.node(i).input())
-      if (tensor == input) reader = i, ++readers;
-  if (readers != 1 || dims.size() != 4) return;
-  const OnnxNode node(proto_.node(reader), opset_, folder_);
-  if (node.op() != "Transpose" || node.integers("perm", {}) != std::vector<int64_t>{0, 3, 1, 2}) return;
-  dropped_ = reader;
-  dims = {dims[0], dims[3], dims[1], dims[2]};
+void Reader::drop_layout_change(const std::string& input, const std::vector<bool>& needed, Dims& dims) {
+  std::string tensor = input;  // and further names of it
+  for (int i = 0; i < proto_.node_size() && dims.size() == 4; ++i) {
+    const auto& read = proto_.node(i).input();
+    if (!needed[size_t(i)] || std::find(read.begin(), read.end(), tensor) == read.end()) continue;
+    if (reads_[tensor] != 1) return;
+    const OnnxNode node(proto_.node(i), opset_, folder_);
+    if (node.op() == "Transpose" && node.integers("perm", {}) == std::vector<int64_t>{0, 3, 1, 2}) {
+      dropped_ = i;
+      dims = {dims[0], dims[3], dims[1], dims[2]};
+      return;
+    }
+    if ((node.op() != "Identity" && node.op() != "Cast") || node.outputs() == 0) return;
+    tensor = node.output(0);
+  }
 }
 
-Shape Reader::input_shape(const std::string& input) {
+// Where a convolution or Gemm reads the input itself: what its weights take. 0: unknown.
+int64_t Reader::channels_of_weights(const std::string& input) const {
+  const std::string& read = dropped_ >= 0 ? proto_.node(dropped_).output(0) : input;
+  for (const auto& proto : proto_.node()) {
+    const OnnxNode node(proto, opset_, folder_);
+    if (node.inputs() < 2 || node.input(0) != read) continue;
+    const auto weight = initializers_.find(node.input(1));
+    if (weight == initializers_.end()) continue;
+    const auto& dims = weight->second->dims();
+    if (node.op() == "Conv" && dims.size() == 4)
+      return dims[1] * std::clamp<int64_t>(node.integer("group", 1), 1, kMostOnnxSize);
+    if (node.op() == "ConvTranspose" && dims.size() == 4) return dims[0];
+    if (node.op() == "MatMul" && dims.size() == 2) return dims[0];
+    if (node.op() == "Gemm" && dims.size() == 2) return dims[node.integer("transB", 0) != 0 ? 1 : 0];
+  }
+  return 0;
+}
+
+Shape Reader::input_shape(const std::string& input, const std::vector<bool>& needed) {
   const auto& inputs = proto_.input();
   const auto found = std::find_if(inputs.begin(), inputs.end(), [&](const auto& i) { return i.name() == input; });
   const auto& type = found->type().tensor_type();
   CHECK(found->type().has_tensor_type() && type.has_shape(), "{}: the input '{}' is no tensor of known rank", path_,
         printable(input));
-  if (type.elem_type() != onnx::TensorProto::FLOAT && type.elem_type() != onnx::TensorProto::FLOAT16)
-    throw Error(fmt::format("{}: the input '{}' is no float32", path_, printable(input)),
-                "networks that take floating-point images are supported, quantised ones are not");
+  using Type = onnx::TensorProto;
+  const int element = type.elem_type();
+  whole_ = element == Type::UINT8;
+  if (!whole_ && element != Type::FLOAT && element != Type::FLOAT16 && element != Type::BFLOAT16 && element != Type::DOUBLE)
+    throw Error(fmt::format("{}: the input '{}' is of type {}", path_, printable(input),
+                            Type::DataType_IsValid(element) ? Type::DataType_Name(Type::DataType(element)) : "unknown"),
+                "images of FLOAT, FLOAT16, BFLOAT16, DOUBLE and UINT8 are supported");
   Dims dims;
   for (const auto& d : type.shape().dim()) dims.push_back(d.dim_value() > 0 ? d.dim_value() : 0);  // 0: open
-  drop_layout_change(input, dims);
+  drop_layout_change(input, needed, dims);
   if (dims.size() != 4 && dims.size() != 2)
     throw Error(fmt::format("{}: the input '{}' has {} dimensions", path_, printable(input), dims.size()),
                 "[N,C,H,W] and [N,C] are supported");
   batch_ = dims[0] > 0 ? dims[0] : kOpenBatch;
   dims[0] = 1;
+  if (dims[1] == 0) dims[1] = options_.channels > 0 ? options_.channels : channels_of_weights(input);
+  if (dims[1] == 0)
+    throw Error(fmt::format("{}: the file leaves the number of channels of its input open", path_),
+                "give a .npy array [N,C,H,W], whose sizes are taken, or export it with a fixed number");
   for (size_t i = 2; i < dims.size(); ++i)
     if (dims[i] == 0) dims[i] = options_.size[i - 2];
-  for (size_t i = 1; i < dims.size(); ++i)
+  for (size_t i = 2; i < dims.size(); ++i)
     if (dims[i] == 0)
-      throw Error(fmt::format("{}: the file leaves the size of its input open", path_),
-                  "give --preprocess FILE.json with \"size\": [height, width], or export it with a fixed size");
+      throw Error(fmt::format("{}: the file leaves height and width of its input open", path_),
+                  "give a .npy array, whose size is taken, or --preprocess FILE.json with {\"resize\": \"direct\", "
+                  "\"size\": [HEIGHT, WIDTH]}, or export it with a fixed size");
   check_sizes(dims, "an input with a dimension", 1);
   input_dims_ = dims;
   return shape_of(dims);
 }
 
-void Reader::start(OnnxGraph& graph, const std::string& input, const std::vector<bool>& needed) {
+void Reader::count_reads(const std::vector<bool>& needed) {
   for (int i = 0; i < proto_.node_size(); ++i)
     if (needed[size_t(i)])
       for (const std::string& tensor : proto_.node(i).input()) ++reads_[tensor];
-  graph.set(dropped_ >= 0 ? proto_.node(dropped_).output(0) : input, OnnxValue{nullptr, 0, input_dims_});
+}
+
+// Of outputs that are no more than named, nobody asks.
+void Reader::check_made(const std::string& tensor) const {
+  const auto maker = makers_.find(tensor);
+  if (maker == makers_.end()) return;
+  const OnnxNode node(proto_.node(maker->second), opset_, folder_);
+  throw Error(fmt::format("'{}' is asked for, which is not the first output of node '{}' ({}); only that is supported",
+                          printable(tensor), printable(node.name()), printable(node.op())));
 }
 
 // Initialisers become values when somebody reads them, so that those of other outputs cost nothing.
@@ -238,6 +288,7 @@ void Reader::load_constants(OnnxGraph& graph, const OnnxNode& node) {
   for (int k = 0; k < node.inputs(); ++k) {
     if (!node.has_input(k) || graph.knows(node.input(k))) continue;
     const auto found = initializers_.find(node.input(k));
+    check_made(node.input(k));
     CHECK(found != initializers_.end(), "its input '{}' is not there", printable(node.input(k)));
     graph.set(node.input(k), read_onnx_tensor(*found->second, folder_));
   }
@@ -257,6 +308,7 @@ void Reader::convert(OnnxGraph& graph, int i) {
   const OnnxNode node(proto_.node(i), opset_, folder_);
   try {
     CHECK(node.outputs() > 0, "it has no output");
+    if (i == dropped_) return graph.set(node, graph.value(node, 0));
     load_constants(graph, node);
     find_operator(node.op())(graph, node);
     node.check_all_read();
@@ -266,11 +318,24 @@ void Reader::convert(OnnxGraph& graph, int i) {
   }
 }
 
+// Keras' segmentations: what commands count as channels, axis 1, are then the rows.
+void Reader::warn_of_channels_last(OnnxGraph& graph, const Network& network) const {
+  const auto* turn = std::get_if<Permute>(&network.nodes.back().layer);
+  if (!turn || turn->axes != std::array<int64_t, 3>{2, 3, 1}) return;
+  const Node* before = &network.nodes[size_t(network.nodes.back().inputs[0])];
+  if (std::holds_alternative<Softmax>(before->layer)) before = &network.nodes[size_t(before->inputs[0])];
+  graph.warnings.push_back(fmt::format("the output is [N,H,W,C], so that axis 1, which the commands take for classes, are "
+                                       "its rows: \"output\": \"{}\" in --preprocess FILE.json reads it as [N,C,H,W]",
+                                       printable(before->name)));
+}
+
 Network Reader::finish(OnnxGraph& graph, const std::string& output) {
-  const OnnxValue value = graph.value(output);
   try {
+    if (!graph.knows(output)) check_made(output);
+    const OnnxValue value = graph.value(output);
     Network network = graph.finish(value.constant ? 0 : value.node);
     CHECK(network.output() > 0, "its output '{}' does not depend on any layer", printable(output));
+    warn_of_channels_last(graph, network);
     return network;
   } catch (const Error& e) {
     throw Error(fmt::format("{}: {}", path_, e.what()), e.hint);

@@ -1,4 +1,4 @@
-// Networks from ONNX files (https://onnx.ai, opset 7 to 20), as torch.onnx.export, tf2onnx and others write them.
+// Networks from ONNX files (https://onnx.ai, opset 7 to 28), as torch.onnx.export, tf2onnx and others write them.
 #pragma once
 
 #include <array>
@@ -14,12 +14,15 @@ namespace switchback {
 struct OnnxOptions {
   std::string output;                // the output or node to end at; empty: the graph's first output
   std::array<int64_t, 2> size = {};  // height and width where the file leaves them open; 0: unknown
+  int64_t channels = 0;              // likewise; else they are taken from the weights that the input meets
 };
 
 struct OnnxNetwork {
   Network network;                    // nodes are called as in the file
   Weights weights;
   std::vector<std::string> warnings;  // what a user should know of how it was read
+  std::vector<std::string> outputs;   // all that the graph has
+  bool whole_pixels = false;          // its input is of whole numbers: 0 to 255
 };
 
 // Reads what the output depends on. Dropouts, identities and computations of constants disappear, batch norms stay nodes

@@ -132,14 +132,19 @@ std::string external_path(const std::string& location, const std::string& folder
   bool leaves = location.empty() || relative.is_absolute();
   for (const fs::path& part : relative) leaves |= part == "..";
   const fs::path base = folder.empty() ? fs::path(".") : fs::path(folder), whole = base / relative;
+  bool linked = false;
   if (!leaves) {
     std::error_code no_base, no_file;
     const fs::path root = fs::canonical(base, no_base), real = fs::canonical(whole, no_file);
     if (!no_base && !no_file) {
       const fs::path inside = real.lexically_relative(root);
-      leaves = inside.empty() || *inside.begin() == "..";
+      leaves = linked = inside.empty() || *inside.begin() == "..";
     }
   }
+  if (linked)
+    throw Error(fmt::format("external data '{}' are a link to {}, outside the model's folder", printable(location),
+                            printable(fs::canonical(whole).string())),
+                "copy what the links lead to: cp -L -r FOLDER COPY, and take the model there");
   if (leaves)
     throw Error(fmt::format("external data '{}' are outside the model's folder", printable(location)),
                 "put the file beside the .onnx file");

@@ -223,6 +223,13 @@ int OnnxGraph::folded(int node, const std::vector<int>& readers) {
     parameter(x, "bias", constant->values, {s.c});
     return x;
   }
+  if (const auto* second = std::get_if<Permute>(&n.layer)) {  // there and back
+    const Node& from = layer(n.inputs[0]);
+    const auto* first = std::get_if<Permute>(&from.layer);
+    for (size_t i = 0; first && i < 3; ++i)
+      if (first->axes[size_t(second->axes[i]) - 1] != int64_t(i) + 1) first = nullptr;
+    return first ? from.inputs[0] : node;
+  }
   if (const auto* product = std::get_if<Binary>(&n.layer); product && product->function == BinaryFunction::mul)
     for (size_t side : {0, 1}) {  // x·sigmoid(x) and x·hardsigmoid(x)
       const int gate = n.inputs[side], x = n.inputs[1 - side];

@@ -99,20 +99,23 @@ void convolution(OnnxGraph& g, const OnnxNode& n) {
 }
 
 // The padding that leaves `out` places, which may stand in the file or be as many as the input's times the strides.
-void pad_transposed(Window& w, std::vector<int64_t> out, const std::vector<int64_t>& extra, const Dims& x) {
+// Where the kernel does not reach so far, there are `extra` places behind.
+void pad_transposed(Window& w, std::vector<int64_t> out, std::vector<int64_t>& extra, const Dims& x) {
   if (w.same() && out.empty()) out = {x[2] * w.strides[0], x[3] * w.strides[1]};
   for (size_t axis = 0; axis < out.size(); ++axis) {
     const int64_t in = x[axis + 2];
     const int64_t all = w.strides[axis] * (in - 1) + extra[axis] + (w.kernel[axis] - 1) * w.dilations[axis] + 1 - out[axis];
-    CHECK(all >= 0, "an output of {} places from {}", out[axis], in);
-    set_padding(w, axis, all);
+    extra[axis] += std::max<int64_t>(-all, 0);
+    CHECK(extra[axis] < w.strides[axis], "an output of {} places, {} more than the kernel reaches from {}; less than a "
+          "stride, {}, is supported", out[axis], extra[axis], in, w.strides[axis]);
+    set_padding(w, axis, std::max<int64_t>(all, 0));
   }
 }
 
 void transposed_convolution(OnnxGraph& g, const OnnxNode& n) {
   const OnnxConstant& weight = conv_weights(g, n);
   const Dims x = g.map_dims(n, 0), &w = weight.dims;
-  const std::vector<int64_t> extra = sizes(n, "output_padding", {0, 0}, 0);
+  std::vector<int64_t> extra = sizes(n, "output_padding", {0, 0}, 0);
   Window window = read_window(n, {w[2], w[3]});
   pad_transposed(window, n.has("output_shape") ? sizes(n, "output_shape", {0, 0}, 1) : std::vector<int64_t>{}, extra, x);
   ConvTranspose2d conv = any_convolution<ConvTranspose2d>(n, window, w, x[1]);
@@ -179,7 +182,6 @@ void local_response_norm(OnnxGraph& g, const OnnxNode& n) {
 // ---- pools
 
 void max_pool(OnnxGraph& g, const OnnxNode& n) {
-  CHECK(n.outputs() < 2 || n.output(1).empty(), "its second output, the indices, is not supported");
   n.ignore({"storage_order"});
   MaxPool2d pool = with_window<MaxPool2d>(read_window(n, {0, 0}, g.map_dims(n, 0)));
   pool.ceil_mode = n.integer("ceil_mode", 0) != 0;
@@ -266,19 +268,38 @@ void prelu(OnnxGraph& g, const OnnxNode& n) {
   g.parameter(g.make(n, PReLU{count}, {g.node(n, 0)}), "weight", slope.as_floats(), {count});
 }
 
-int softmax_of_channels(OnnxGraph& g, const OnnxNode& n) {
-  const Dims x = g.value(n, 0).dims;
-  const int64_t axis = onnx_axis(n.integer("axis", n.opset() < 13 ? 1 : -1), x.size());
-  int64_t behind = 1;
-  for (size_t i = 2; i < x.size(); ++i) behind *= x[i];
-  // Before opset 13 all axes from `axis` on counted as one.
-  CHECK(axis == 1 && (n.opset() >= 13 || behind == 1), "over axis {} of {}; only channels are supported", axis,
-        to_string(x));
-  return g.make(n, Softmax{}, {g.node(n, 0)});
+// Returns the Softmax; where it is over other axes than the channels, they are turned to its place and back.
+int any_softmax(OnnxGraph& g, const OnnxNode& n) {
+  const OnnxValue x = g.value(n, 0);
+  CHECK(!x.constant, "its input is constant");
+  Dims dims = x.dims;
+  size_t axis = size_t(onnx_axis(n.integer("axis", n.opset() < 13 ? 1 : -1), dims.size()));
+  CHECK(axis > 0, "over the images of a batch");
+  const auto places = [&](size_t from, size_t to) {
+    int64_t product = 1;
+    for (size_t i = from; i < to; ++i) product *= dims[i];
+    return product;
+  };
+  if (n.opset() < 13 && places(axis + 1, dims.size()) > 1)  // all axes from this one on count as one
+    dims = {1, places(1, axis), places(axis, dims.size())}, axis = 2;
+  if (places(1, axis) == 1) dims.erase(dims.begin() + 1, dims.begin() + long(axis)), axis = 1;
+  int node = g.node_shaped(n, x, dims);
+  if (axis == 1) {
+    node = g.add(n, Softmax{}, {node});
+    g.set(n, OnnxValue{nullptr, node, x.dims});
+    return node;
+  }
+  Permute there, back;
+  std::rotate(there.axes.begin(), there.axes.begin() + long(axis) - 1, there.axes.begin() + long(axis));
+  for (size_t i = 0; i < 3; ++i) back.axes[size_t(there.axes[i]) - 1] = int64_t(i) + 1;
+  node = g.add(n, there, {node}, n.name() + ".input");
+  const int softmax = g.add(n, Softmax{}, {node}, n.name() + ".channels");
+  g.set(n, OnnxValue{nullptr, g.add(n, back, {softmax}), x.dims});
+  return softmax;
 }
 
-void softmax(OnnxGraph& g, const OnnxNode& n) { softmax_of_channels(g, n); }
-void log_softmax(OnnxGraph& g, const OnnxNode& n) { g.set_log_softmax(n, softmax_of_channels(g, n)); }
+void softmax(OnnxGraph& g, const OnnxNode& n) { any_softmax(g, n); }
+void log_softmax(OnnxGraph& g, const OnnxNode& n) { g.set_log_softmax(n, any_softmax(g, n)); }
 
 // ---- arithmetic
 

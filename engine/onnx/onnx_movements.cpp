@@ -1,6 +1,7 @@
 // ONNX operators that move elements, cut and join tensors, and compute sizes.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "engine/files/files.h"
 #include "engine/onnx/onnx_constants.h"
@@ -14,7 +15,6 @@ namespace {
 void identity(OnnxGraph& g, const OnnxNode& n) { g.set(n, g.value(n, 0)); }
 
 void dropout(OnnxGraph& g, const OnnxNode& n) {
-  CHECK(n.outputs() < 2 || n.output(1).empty(), "its second output, the mask, is not supported");
   n.ignore({"ratio", "seed", "is_test"});
   if (n.has_input(2)) CHECK(g.scalar(n, 2, "training mode") == 0, "only dropouts at inference are supported");
   identity(g, n);
@@ -42,10 +42,18 @@ void flatten(OnnxGraph& g, const OnnxNode& n) {
 void reshape(OnnxGraph& g, const OnnxNode& n) {
   const OnnxValue& x = g.value(n, 0);
   std::vector<int64_t> to = n.has_input(1) ? g.ints(n, 1, "shape") : n.integers("shape", {});
-  if (!x.constant && g.batch > 1 && !to.empty()) {
-    CHECK(to[0] != 1, "a reshape of {} to {}: it mixes the images of a batch", g.text(x.dims), to_string(to));
-    if (to[0] == g.batch) to[0] = 1;  // a batch that the exporter fixed is as open as any other
+  for (size_t i = 0; i < to.size(); ++i)
+    CHECK(to[i] == 0 || to[i] % kOpenBatch != 0 || (i == 0 && to[0] == kOpenBatch),
+          "a reshape of {} that joins the batch with another axis: it mixes the images of a batch", g.text(x.dims));
+  const bool data = !x.constant && !to.empty();
+  if (data && g.batch > 1 && to[0] == 1) {
+    // An exporter that saw one image may write down its 1 though it leaves the batch open.
+    CHECK(g.batch == kOpenBatch, "a reshape of {} to {}: it mixes the images of a batch", g.text(x.dims), to_string(to));
+    g.warnings.push_back(fmt::format("node '{}' reshapes a batch to [{}]: it was written for one image, and each is read "
+                                     "by itself", printable(n.name()), fmt::join(to, ",")));
   }
+  // A batch that the exporter fixed is as open as any other.
+  if (!to.empty() && (to[0] == kOpenBatch || (data && to[0] == g.batch))) to[0] = 1;
   set_regrouped(g, n, onnx_reshape(x.dims, std::move(to), n.integer("allowzero", 0) != 0));
 }
 
@@ -93,7 +101,13 @@ void transpose(OnnxGraph& g, const OnnxNode& n) {
   if (x.constant) return g.set(n, transposed(*x.constant, axes));
   check_permutation(axes, x.dims.size());
   CHECK(axes[0] == 0, "it moves the batch");
-  if (std::is_sorted(axes.begin(), axes.end())) return g.set(n, x);
+  // Axes of one place can go anywhere.
+  std::vector<int64_t> moved, dims;
+  for (int64_t axis : axes) {
+    dims.push_back(x.dims[size_t(axis)]);
+    if (dims.back() != 1) moved.push_back(axis);
+  }
+  if (std::is_sorted(moved.begin(), moved.end())) return g.regroup(n, x, dims);
   if (axes == std::vector<int64_t>{0, 2, 1, 3, 4}) {  // [groups, channels of each]: a channel shuffle
     const Dims& d = x.dims;
     const int map = g.node_shaped(n, x, {1, d[1] * d[2], d[3], d[4]});
@@ -107,6 +121,83 @@ void transpose(OnnxGraph& g, const OnnxNode& n) {
 
 // ---- cutting and joining
 
+// Of data and constants, along any axis but the batch. A constant is room that its neighbour gets by padding, and then
+// a sum: x + 0 and 0 + constant are exact. Rows and columns take the channels' place while they are joined.
+class Joining {
+ public:
+  Joining(OnnxGraph& g, const OnnxNode& n, int64_t axis) : g_(g), n_(n), axis_(size_t(axis)) {}
+
+  void run() {
+    for (int i = 0; i < n_.inputs(); ++i)
+      if (!g_.is_constant(n_, i)) like_ = g_.value(n_, i).dims;
+    CHECK(axis_ > 0, "it joins the images of a batch");
+    for (int i = 0; i < n_.inputs(); ++i) {
+      const Dims& dims = g_.value(n_, i).dims;
+      bool fits = dims.size() == like_.size();
+      for (size_t k = 1; fits && k < dims.size(); ++k) fits = k == axis_ || dims[k] == like_[k];
+      CHECK(fits, "of {} and {}", to_string(like_), to_string(dims));
+      total_ += dims[axis_];
+      g_.is_constant(n_, i) ? add_constant(i) : add_data(i);
+    }
+    Dims dims = like_;
+    dims[axis_] = total_;
+    const bool summed = !constants_.empty(), turned = axis_ != 1;
+    int made = parts_[0];
+    if (parts_.size() > 1) made = g_.add(n_, Concat{}, parts_, summed || turned ? part_name() : "");
+    const BinaryConstant sum{BinaryFunction::add, summed ? constants() : std::vector<float>(), g_.shape(made)};
+    if (summed) made = g_.add(n_, sum, {made}, turned ? part_name() : "");
+    if (turned) made = g_.add(n_, turn(), {made});
+    g_.set(n_, OnnxValue{nullptr, made, dims});
+  }
+
+ private:
+  std::string part_name() const { return n_.name() + ".part"; }
+  Permute turn() const {  // its own inverse
+    Permute layer;
+    std::swap(layer.axes[0], layer.axes[axis_ - 1]);
+    return layer;
+  }
+
+  void add_data(int i) {
+    int node = g_.node(n_, i);
+    if (axis_ != 1) node = g_.add(n_, turn(), {node}, part_name());
+    if (front_ > 0) node = g_.add(n_, Pad{.front = front_}, {node}, part_name());
+    front_ = 0;
+    parts_.push_back(node);
+  }
+
+  void add_constant(int i) {
+    Dims dims = like_;
+    dims[axis_] = g_.value(n_, i).dims[axis_];
+    OnnxConstant c = converted(g_.beside(dims, *g_.value(n_, i).constant), false);
+    CHECK(c.dims == dims, "of {} and {}", to_string(like_), to_string(c.dims));
+    std::vector<int64_t> axes(dims.size());
+    std::iota(axes.begin(), axes.end(), 0);
+    std::swap(axes[1], axes[axis_]);
+    constants_.emplace_back(total_ - dims[axis_], transposed(c, axes));
+    if (parts_.empty())
+      front_ += dims[axis_];
+    else
+      parts_.back() = g_.add(n_, Pad{.back = dims[axis_]}, {parts_.back()}, part_name());
+  }
+
+  // [total, …], 0 where data stand.
+  std::vector<float> constants() const {
+    const int64_t place = count(like_) / like_[axis_];
+    std::vector<float> all(size_t(total_ * place), 0.f);
+    for (const auto& [first, c] : constants_) std::copy(c.floats.begin(), c.floats.end(), all.begin() + first * place);
+    return all;
+  }
+
+  OnnxGraph& g_;
+  const OnnxNode& n_;
+  size_t axis_;
+  Dims like_;
+  int64_t total_ = 0, front_ = 0;
+  std::vector<int> parts_;
+  std::vector<std::pair<int64_t, OnnxConstant>> constants_;  // with their first places
+};
+
 void concat(OnnxGraph& g, const OnnxNode& n) {
   const int64_t axis = onnx_axis(n.integer("axis", 1), g.value(n, 0).dims.size());
   if (g.all_constant(n)) {
@@ -114,15 +205,8 @@ void concat(OnnxGraph& g, const OnnxNode& n) {
     for (int i = 0; i < n.inputs(); ++i) parts.push_back(g.value(n, i).constant.get());
     return g.set(n, concatenated(parts, axis));
   }
-  CHECK(axis == 1, "along axis {}; only channels are supported", axis);
-  std::vector<int> parts;
-  for (int i = 0; i < n.inputs(); ++i) {
-    CHECK(g.value(n, i).dims.size() == g.value(n, 0).dims.size(), "of {} and {}", to_string(g.value(n, 0).dims),
-          to_string(g.value(n, i).dims));
-    parts.push_back(g.node(n, i));
-  }
-  if (parts.size() == 1) return identity(g, n);
-  g.make(n, Concat{}, parts);
+  if (n.inputs() == 1) return identity(g, n);
+  Joining(g, n, axis).run();
 }
 
 // Of an input-dependent tensor: `range` of its axis `axis`.
@@ -276,12 +360,13 @@ void pad(OnnxGraph& g, const OnnxNode& n) {
 Resize::Coordinates coordinates(const std::string& name) {
   using enum Resize::Coordinates;
   if (name == "half_pixel") return half_pixel;
+  if (name == "half_pixel_symmetric") return half_pixel_symmetric;
   if (name == "pytorch_half_pixel") return pytorch_half_pixel;
   if (name == "align_corners") return align_corners;
   if (name == "asymmetric") return asymmetric;
   CHECK(name == "tf_half_pixel_for_nn",
-        "coordinates {} (supported: half_pixel, pytorch_half_pixel, align_corners, asymmetric, tf_half_pixel_for_nn)",
-        printable(name));
+        "coordinates {} (supported: half_pixel, half_pixel_symmetric, pytorch_half_pixel, align_corners, asymmetric, "
+        "tf_half_pixel_for_nn)", printable(name));
   return tf_half_pixel_for_nn;
 }
 
@@ -306,6 +391,16 @@ void set_scales(Resize& layer, const std::vector<float>& scales) {
   layer.scale_h = scales[2], layer.scale_w = scales[3];
 }
 
+// Opset 18 may name the axes that `given` is about; the others stay as `otherwise` has them.
+template <typename T>
+std::vector<T> for_all_axes(const OnnxNode& n, const std::vector<T>& given, std::vector<T> otherwise) {
+  if (!n.has("axes")) return given;
+  const std::vector<int64_t> axes = n.integers("axes", {});
+  CHECK(given.size() == axes.size(), "{} numbers for {} axes", given.size(), axes.size());
+  for (size_t i = 0; i < axes.size(); ++i) otherwise[size_t(onnx_axis(axes[i], otherwise.size()))] = given[i];
+  return otherwise;
+}
+
 void resize(OnnxGraph& g, const OnnxNode& n) {
   const Dims x = g.map_dims(n, 0);
   Resize layer;
@@ -322,13 +417,16 @@ void resize(OnnxGraph& g, const OnnxNode& n) {
   layer.coordinates = coordinates(n.text("coordinate_transformation_mode", "half_pixel"));
   layer.rounding = rounding(n.text("nearest_mode", "round_prefer_floor"));
   if (n.has_input(3)) {
-    const std::vector<int64_t> to = g.ints(n, 3, "sizes");
+    const std::vector<int64_t> to = for_all_axes(n, g.ints(n, 3, "sizes"), {g.batch, x[1], x[2], x[3]});
+    const std::string policy = n.text("keep_aspect_ratio_policy", "stretch");
+    CHECK(policy == "stretch", "keep_aspect_ratio_policy {} (supported: stretch)", printable(policy));
     check_sizes(to, "a size", 1);
-    CHECK(to.size() == 4 && to[0] == g.batch && to[1] == x[1],
+    CHECK(to.size() == 4 && (to[0] == g.batch || (to[0] == 1 && g.batch == kOpenBatch)) && to[1] == x[1],
           "sizes {} of {}: rows and columns can be scaled", to_string(to), to_string(x));
     layer.out_h = to[2], layer.out_w = to[3];
   } else {
-    set_scales(layer, g.constant(n, 2, "scales").as_floats());
+    n.ignore({"keep_aspect_ratio_policy"});  // of sizes
+    set_scales(layer, for_all_axes<float>(n, g.constant(n, 2, "scales").as_floats(), {1, 1, 1, 1}));
   }
   g.make(n, layer, {g.node(n, 0)});
 }
@@ -351,6 +449,14 @@ void constant_of_shape(OnnxGraph& g, const OnnxNode& n) {
   g.set(n, filled(n.constant(), dims));
 }
 
+void expand(OnnxGraph& g, const OnnxNode& n) {
+  std::vector<int64_t> dims = g.ints(n, 1, "dimensions");
+  const OnnxConstant& x = g.constant(n, 0, "values");
+  if (!dims.empty() && dims[0] == kOpenBatch) dims[0] = 1;
+  OnnxConstant one = converted(OnnxConstant{.dims = {}, .whole = false, .floats = {1}, .ints = {}}, x.whole);
+  g.set(n, combined(BinaryFunction::mul, x, filled(one, dims)));
+}
+
 void shape(OnnxGraph& g, const OnnxNode& n) {
   Dims dims = g.value(n, 0).dims;
   if (!g.value(n, 0).constant) dims[0] = g.batch;
@@ -362,6 +468,7 @@ void shape(OnnxGraph& g, const OnnxNode& n) {
 }
 
 void cast(OnnxGraph& g, const OnnxNode& n) {
+  n.ignore({"saturate", "round_mode"});  // of types with 8 bits
   enum { kFloat = 1, kInt32 = 6, kInt64 = 7, kFloat16 = 10, kDouble = 11, kBfloat16 = 16 };
   const int64_t to = n.integer("to", 0);
   const bool whole = to == kInt32 || to == kInt64;
@@ -377,7 +484,8 @@ void cast(OnnxGraph& g, const OnnxNode& n) {
 const OnnxOperators& onnx_movements() {
   static const OnnxOperators operators = {
       {"Cast", cast}, {"Concat", concat}, {"Constant", constant}, {"ConstantOfShape", constant_of_shape},
-      {"Dropout", dropout}, {"Flatten", flatten}, {"Gather", gather}, {"Identity", identity}, {"Pad", pad},
+      {"Dropout", dropout}, {"Expand", expand}, {"Flatten", flatten}, {"Gather", gather}, {"Identity", identity},
+      {"Pad", pad},
       {"Reshape", reshape}, {"Resize", resize}, {"Shape", shape}, {"Slice", slice}, {"Split", split},
       {"Squeeze", squeeze}, {"Transpose", transpose}, {"Unsqueeze", unsqueeze}, {"Upsample", upsample}};
   return operators;

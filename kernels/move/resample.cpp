@@ -31,6 +31,8 @@ double place_of(const Resize& r, int64_t i, int64_t in, int64_t out, int64_t fix
   switch (r.coordinates) {
     case Resize::Coordinates::half_pixel: return scaled(double(i) + 0.5) - 0.5;
     case Resize::Coordinates::pytorch_half_pixel: return out > 1 ? scaled(double(i) + 0.5) - 0.5 : 0;
+    case Resize::Coordinates::half_pixel_symmetric:
+      return scaled(double(i) + 0.5) - 0.5 + (double(in) - scaled(double(out))) / 2;
     case Resize::Coordinates::align_corners: return out > 1 ? double(i) * double(in - 1) / double(out - 1) : 0;
     case Resize::Coordinates::asymmetric: return scaled(double(i));
     case Resize::Coordinates::tf_half_pixel_for_nn: return scaled(double(i) + 0.5);

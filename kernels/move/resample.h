@@ -19,13 +19,16 @@ namespace switchback {
 // torch.nn.Upsample and ONNX Resize. The place in the input of output i, with s = out / in or the given scale:
 //   half_pixel            (i + 0.5) / s - 0.5    PyTorch's bilinear, align_corners=False; its "nearest-exact"
 //   pytorch_half_pixel    the same, 0 where out is 1
+//   half_pixel_symmetric  the same, moved so that the middles meet where in·s is no whole number
 //   align_corners         i·(in - 1) / (out - 1)
 //   asymmetric            i / s                  PyTorch's nearest (with Rounding::floor)
 //   tf_half_pixel_for_nn  (i + 0.5) / s
 // Places beyond the border are moved to it. The defaults are PyTorch's nearest.
 struct Resize {
   enum class Mode { nearest, bilinear };
-  enum class Coordinates { half_pixel, pytorch_half_pixel, align_corners, asymmetric, tf_half_pixel_for_nn };
+  enum class Coordinates {
+    half_pixel, pytorch_half_pixel, align_corners, asymmetric, tf_half_pixel_for_nn, half_pixel_symmetric
+  };
   enum class Rounding { floor, round_prefer_floor, round_prefer_ceil, ceil };  // of nearest
   Mode mode = Mode::nearest;
   Coordinates coordinates = Coordinates::asymmetric;

@@ -89,7 +89,7 @@ SWITCHBACK_ON_ALL_DEVICES(Onnx);
 // One or a few layers each, of at most 200 products a sum: 1e-5 is some dozen roundings of f32.
 TEST_P(Onnx, OperatorsAreTheReferenceEvaluators) {
   const std::vector<std::string> names = golden_names();
-  ASSERT_GE(names.size(), 207u);
+  ASSERT_GE(names.size(), 248u);
   for (const std::string& name : names) {
     SCOPED_TRACE(name);
     const OnnxNetwork model = read_golden(name);
@@ -118,6 +118,8 @@ TEST(OnnxGraphs, PatternsBecomeLayers) {
   EXPECT_EQ(types("identity_dropout"), (Types{"Input", "ReLU"}));
   EXPECT_EQ(types("clip"), (Types{"Input", "ClippedReLU"}));
   EXPECT_EQ(types("excite_features"), (Types{"Input", "AdaptiveAvgPool2d", "Flatten", "Linear", "Hardsigmoid", "Mul"}));
+  EXPECT_EQ(types("softmax_channels_last"), (Types{"Input", "Conv2d", "Softmax", "Permute"}));
+  EXPECT_EQ(types("transpose_of_ones"), (Types{"Input", "AdaptiveAvgPool2d", "Flatten", "Linear"}));
   EXPECT_EQ(types("reshape_by_sizes"), (Types{"Input", "Flatten", "Linear"}));
   EXPECT_EQ(types("exported_17"),
             (Types{"Input", "Conv2d", "SiLU", "MaxPool2d", "Slice", "Slice", "Conv2d", "Hardswish", "Concat",
@@ -145,11 +147,14 @@ TEST(OnnxGraphs, SecondNamesAreSeenThrough) {
   EXPECT_EQ(layers_of(read_golden("alias_early_output").network), (Types{"Input", "Slice"}));
 }
 
-// Networks are read whose images do not depend on each other, for every batch that the file allows.
-TEST(OnnxGraphs, WhatMixesImagesIsRefused) {
+// Networks are read whose images do not depend on each other, for every batch that the file allows; and what else is not.
+TEST(OnnxGraphs, IsRefusedByName) {
   const std::map<std::string, std::string> says = {
       {"gemm", "bias|constant of"}, {"constant", "constant of|mixes"}, {"first", "cuts the batch"},
-      {"log_softmax", "inside a network"}};
+      {"log_softmax", "inside a network"}, {"concat_batch", "joins the images"}, {"concat_constant", "constant of"},
+      {"softmax_batch", "over the images of a batch"}, {"reads", "not the first output of node"},
+      {"ends_with_indices", "not the first output of node"}, {"resize_not_larger", "supported: stretch"},
+      {"transposed_far", "more than the kernel reaches"}};
   size_t seen = 0;
   for (const std::string& name : golden().names()) {
     if (!name.ends_with(".refused")) continue;
@@ -169,7 +174,7 @@ TEST(OnnxGraphs, WhatMixesImagesIsRefused) {
       EXPECT_NE(message.find("node '"), std::string::npos) << message;
     }
   }
-  EXPECT_EQ(seen, 24u);
+  EXPECT_EQ(seen, 31u);
 }
 
 // How a network ends: where its logits are and what its outputs say.
@@ -206,7 +211,7 @@ TEST(OnnxEnds, ProbabilitiesAreTheNetworks) {
     const TempFolder folder;
     const std::string path = put_golden(folder, name), x = folder / "x.npy";
     write_npy(x, golden().load(fmt::format("{}.x", name)));
-    folder.put(fmt::format("{}.json", name), R"({"resize": "direct", "size": [7, 6], "mean": null, "output_is_probability": true})");
+    folder.put(fmt::format("{}.json", name), R"({"resize": "direct", "size": [7, 6], "output_is_probability": true})");
     const Tensor y = golden().load(fmt::format("{}.y", name));
     const auto inputs = test::succeed_json({"classify", "--model", path, "--json", "-o", folder / "out", "--save", "npy",
                                             "--top", "9", x})["inputs"];
@@ -236,8 +241,9 @@ TEST(OnnxEnds, SingleMaps) {
     const std::string path = put_golden(folder, name), x = folder / "x.npy";
     write_npy(x, golden().load(fmt::format("{}.x", name)));
     folder.put(fmt::format("{}.json", name), R"({"resize": "direct", "size": [7, 6]})");
-    const auto first = test::succeed_json({"classify", "--model", path, "--json", "-o", folder / "out", "--save", "png,npy", x})
-        ["inputs"][0];
+    const auto document =
+        test::succeed_json({"classify", "--model", path, "--json", "-o", folder / "out", "--save", "png,npy", x});
+    const auto first = document["inputs"][0];
     const Tensor y = golden().load(fmt::format("{}.y", name)), saved = read_npy(folder / "out/x.classify.npy");
     EXPECT_LT(largest_difference(saved.values(), y.values()), 1e-5);
     const auto item = y.values().subspan(0, size_t(y.count() / y.dim(0)));
@@ -280,6 +286,10 @@ TEST(OnnxGraphs, NamesInputsAndWarnings) {
   EXPECT_TRUE(silu.warnings.empty());
   EXPECT_EQ(read_golden("nhwc_input").network.input, (Shape{1, 4, 7, 6}));
   EXPECT_EQ(read_golden("gemm").network.input, (Shape{1, 8, 1, 1}));
+  ASSERT_EQ(read_golden("softmax_channels_last").warnings.size(), 1u);
+  EXPECT_NE(read_golden("softmax_channels_last").warnings[0].find("\"output\": \"conv0\""), std::string::npos);
+  ASSERT_EQ(read_golden("reshape_one").warnings.size(), 1u);
+  EXPECT_NE(read_golden("reshape_one").warnings[0].find("written for one image"), std::string::npos);
   ASSERT_EQ(read_golden("log_softmax").warnings.size(), 1u);
   EXPECT_NE(read_golden("log_softmax").warnings[0].find("logits"), std::string::npos);
 }
@@ -361,12 +371,12 @@ TEST(OnnxErrors, Graphs) {
                    node(m, 2)->set_input(0, "second");
                  },
                  true);
-  expect_refused("leaves the size of its input open", "conv", [](auto& m) {
+  expect_refused("leaves height and width of its input open", "conv", [](auto& m) {
     auto* shape = m.mutable_graph()->mutable_input(0)->mutable_type()->mutable_tensor_type()->mutable_shape();
     shape->mutable_dim(2)->set_dim_param("h");
   }, true);
-  expect_refused("is no float32", "conv", [](auto& m) {
-    m.mutable_graph()->mutable_input(0)->mutable_type()->mutable_tensor_type()->set_elem_type(onnx::TensorProto::UINT8);
+  expect_refused("is of type INT64", "conv", [](auto& m) {
+    m.mutable_graph()->mutable_input(0)->mutable_type()->mutable_tensor_type()->set_elem_type(onnx::TensorProto::INT64);
   }, true);
 }
 
@@ -390,8 +400,8 @@ TEST(OnnxErrors, NodesSayWhatIsWrong) {
     m.mutable_graph()->mutable_initializer(0)->set_raw_data(sizes, sizeof sizes);
   });
   expect_refused("depend on the network's input", "conv", [&](auto& m) { first(m)->set_input(1, m.graph().input(0).name()); });
-  expect_refused("along axis 2", "concat", [](auto& m) {
-    attribute(m.mutable_graph()->mutable_node(2), "axis", onnx::AttributeProto::INT)->set_i(2);
+  expect_refused("joins the images of a batch", "concat", [](auto& m) {
+    attribute(m.mutable_graph()->mutable_node(2), "axis", onnx::AttributeProto::INT)->set_i(0);
   });
 }
 
@@ -457,6 +467,7 @@ TEST(OnnxTensors, TypesAndPlaces) {
   const std::string upwards = fmt::format("../{}/w.bin", fs::path(outside).parent_path().filename().string());
   for (const std::string& location : {outside, upwards, std::string("link.bin"), std::string()})
     refused("outside the model's folder", location, "8");
+  refused("a link to", "link.bin", "8");
   refused("No such file", "weights/none.bin", "8");
   refused("which has", "weights/w.bin", "12");
   refused("is no size", "weights/w.bin", "-8");
@@ -495,6 +506,62 @@ TEST(OnnxModels, WarnsOfWeightsThatAreNotFinite) {
   const Model opened = open_model({path, "", ""}, {});
   ASSERT_EQ(opened.warnings.size(), 1u);
   EXPECT_NE(opened.warnings[0].find("2 of the weights"), std::string::npos) << opened.warnings[0];
+}
+
+onnx::TensorShapeProto* input_shape(onnx::ModelProto& model) {
+  return model.mutable_graph()->mutable_input(0)->mutable_type()->mutable_tensor_type()->mutable_shape();
+}
+
+// What the file leaves open: channels come from the weights, sizes from the array that is read.
+TEST(OnnxModels, OpenSizesAreTaken) {
+  onnx::ModelProto model = model_of("conv");
+  for (int i = 0; i < 4; ++i) input_shape(model)->mutable_dim(i)->set_dim_param(fmt::format("d{}", i));
+  const TempFolder folder;
+  const std::string path = folder.put("open.onnx", model.SerializeAsString());
+  EXPECT_EQ(read_onnx(path, {"", {9, 8}}).network.input, (Shape{1, 4, 9, 8}));
+  EXPECT_EQ(read_onnx(path, {"", {9, 8}, 4}).network.input, (Shape{1, 4, 9, 8}));
+  write_npy(folder / "x.npy", golden().load("conv.x"));
+  test::succeed({"classify", "--model", path, "-o", folder / "out", "--save", "npy", folder / "x.npy"});
+  EXPECT_LT(largest_difference(read_npy(folder / "out/x.classify.npy").values(), golden().load("conv.y").values()), 1e-5);
+  model = model_of("relu");
+  input_shape(model)->mutable_dim(1)->set_dim_param("c");
+  expect_error("number of channels of its input open", [&] { read_onnx(folder.put("c.onnx", model.SerializeAsString())); });
+}
+
+TEST(OnnxModels, VectorsAreArraysOfTwoAxes) {
+  const TempFolder folder;
+  const std::string path = put_golden(folder, "gemm"), x = folder / "x.npy";
+  write_npy(x, golden().load("gemm.x"));
+  const auto document =
+      test::succeed_json({"classify", "--model", path, "-o", folder / "out", "--save", "npy", "--json", x});
+  EXPECT_EQ(document["inputs"].size(), 3u);
+  EXPECT_LT(largest_difference(read_npy(folder / "out/x.classify.npy").values(), golden().load("gemm.y").values()), 1e-5);
+  write_npy(folder / "wide.npy", Tensor::zeros({3, 9}));
+  const auto wide = test::run_switchback({"classify", "--model", path, "-o", folder / "out", folder / "wide.npy"});
+  EXPECT_NE(wide.err.find("takes vectors [N,8]"), std::string::npos) << wide.err;
+}
+
+TEST(OnnxModels, CapitalsAndSeveralOutputs) {
+  onnx::ModelProto model = model_of("flatten_gemm");
+  *model.mutable_graph()->add_output() = model.graph().output(0);
+  model.mutable_graph()->mutable_output(1)->set_name("t0");
+  const TempFolder folder;
+  const std::string path = folder.put("HEADS.ONNX", model.SerializeAsString());
+  const OnnxNetwork read = read_onnx(path);
+  EXPECT_EQ(read.outputs, (std::vector<std::string>{"t1", "t0"}));
+  ASSERT_EQ(read.warnings.size(), 1u);
+  EXPECT_NE(read.warnings[0].find("outputs t1, t0"), std::string::npos) << read.warnings[0];
+  EXPECT_TRUE(read_onnx(path, {"t0", {}}).warnings.empty());
+  EXPECT_NE(test::succeed({"info", "--model", path}).out.find("outputs: t1, t0"), std::string::npos);
+  EXPECT_EQ(test::succeed_json({"info", "--model", path, "--json"})["outputs"], (nlohmann::json{"t1", "t0"}));
+}
+
+TEST(OnnxModels, WholePixelsAreTakenAsTheyAre) {
+  const TempFolder folder;
+  const Model model = open_model({put_golden(folder, "input_uint8"), "", ""}, {});
+  EXPECT_EQ(model.preprocess.scale, 1);
+  EXPECT_TRUE(model.preprocess.mean.empty());
+  EXPECT_NE(model.warnings.at(0).find("0 to 255"), std::string::npos) << model.warnings[0];
 }
 
 // The batch that an exporter wrote down does not bind.

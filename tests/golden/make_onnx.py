@@ -273,13 +273,16 @@ def resizes():
 
 def nhwc():
     """TensorFlow's: our input is NCHW all the same."""
-    graph = Graph()
     weight = data(5, 4, 3, 3)
-    y = graph.node("Conv", graph.node("Transpose", "x", perm=[0, 3, 1, 2]), weight)
-    model = graph.model([None, 7, 6, 4], 13, y)
     x = data(*MAP)
-    y = ReferenceEvaluator(doubled(model)).run(None, {"x": x.transpose(0, 2, 3, 1).astype(np.float64)})[0]
-    keep("nhwc_input", model, x, y)
+    for name, alias in (("nhwc_input", lambda g: "x"), ("nhwc_identity", lambda g: g.node("Identity", "x")),
+                        ("nhwc_cast", lambda g: g.node("Cast", g.node("Identity", "x"), to=TensorProto.FLOAT)),
+                        ("nhwc_other_head", lambda g: (g.node("Relu", "x"), "x")[1])):
+        graph = Graph()
+        y = graph.node("Conv", graph.node("Transpose", alias(graph), perm=[0, 3, 1, 2]), weight)
+        model = graph.model([None, 7, 6, 4], 13, y)
+        y = ReferenceEvaluator(doubled(model)).run(None, {"x": x.transpose(0, 2, 3, 1).astype(np.float64)})[0]
+        keep(name, model, x, y)
 
 
 class Shuffle(torch.nn.Module):
@@ -418,7 +421,10 @@ def broadcasts():
         refused(f"first_of_batch_{name}", (batch, 8),
                 lambda g: g.node("Sub", "x", g.node("Slice", "x", ints(0), ints(1), ints(0))))
         refused(f"flatten_batch_{name}", (batch, 4, 7, 6), lambda g: g.node("Relu", g.node("Flatten", "x", axis=0)))
-        refused(f"reshape_batch_{name}", (batch, 8), lambda g: g.node("Relu", g.node("Reshape", "x", ints(1, -1, 8))))
+    refused("reshape_batch", (4, 8), lambda g: g.node("Relu", g.node("Reshape", "x", ints(1, -1, 8))))
+    refused("reshape_joins_batch", (None, 8), lambda g: g.node("Relu", g.node("Reshape", "x", g.node("Concat", g.node(
+            "Mul", g.node("Slice", g.node("Shape", "x"), ints(0), ints(1)), ints(2)), ints(4), axis=0))))
+    case("reshape_one", (1, 4, 7, 6), lambda g: g.node("Relu", g.node("Reshape", "x", ints(1, -1))))
 
     fixed("fixed_same_constant", (3, 8), lambda g: g.node("Add", g.node("Relu", "x"), np.repeat(data(1, 8), 3, axis=0)))
     fixed("fixed_same_bias", (5, 8), lambda g: g.node("Gemm", "x", data(8, 5), np.repeat(data(1, 5), 5, axis=0)))
@@ -469,9 +475,107 @@ def endings():
     refused("log_softmax_inside", (None, 8), lambda g: g.node("Relu", g.node("LogSoftmax", "x", axis=1)))
 
 
+def needless():
+    """What was refused without need."""
+    def resize(mode="linear", **more):
+        return dict(mode=mode, coordinate_transformation_mode="half_pixel", **more)
+    scales = np.array([1, 1, 2, 1.5], np.float32)
+    one("resize_stretch_scales", MAP, "Resize", "", scales, opset=19, **resize(keep_aspect_ratio_policy="stretch",
+        antialias=0, exclude_outside=0, extrapolation_value=0.0, cubic_coeff_a=-0.75, nearest_mode="floor"))
+    one("resize_stretch_sizes", (1, 4, 7, 6), "Resize", "", "", ints(1, 4, 10, 13), opset=18,
+        **resize(keep_aspect_ratio_policy="stretch"))
+    one("resize_axes", MAP, "Resize", "", "", ints(13, 10), opset=19, **resize("nearest", axes=[2, 3]))
+    one("resize_axis", MAP, "Resize", "", np.array([2.5], np.float32), opset=18, **resize(axes=[3]))
+    for mode in ("linear", "nearest"):
+        one(f"resize_symmetric_{mode}", MAP, "Resize", "", np.array([1, 1, 0.6, 2.3], np.float32), opset=19, mode=mode,
+            coordinate_transformation_mode="half_pixel_symmetric")
+    one("resize_symmetric_sizes", (1, 4, 7, 6), "Resize", "", "", ints(1, 4, 10, 13), opset=19, mode="linear",
+        coordinate_transformation_mode="half_pixel_symmetric")
+    refused("resize_not_larger", MAP, lambda g: g.node("Resize", "x", "", "", ints(2, 4, 10, 13), mode="linear",
+            keep_aspect_ratio_policy="not_larger"), 18)
+
+    def second_output(op, **attributes):
+        def build(g):
+            return g.node("Relu", g.node(op, g.node("Conv", "x", data(4, 4, 1, 1)), outputs=["kept", "unread"], **attributes))
+        return build
+    case("dropout_mask_9", MAP, second_output("Dropout", ratio=0.5), 9)
+    case("dropout_mask", MAP, second_output("Dropout"))
+    case("max_pool_indices", MAP, second_output("MaxPool", kernel_shape=[2, 2], strides=[2, 2]), 12)
+    refused("reads_indices", MAP, lambda g: (g.node("MaxPool", "x", outputs=["kept", "read"], kernel_shape=[2, 2]),
+                                             g.node("Relu", "read"))[1])
+    refused("ends_with_indices", MAP, lambda g: (g.node("MaxPool", "x", outputs=["kept", "read"], kernel_shape=[2, 2]),
+                                                 "read")[1])
+
+    def several(g):
+        a = g.node("Relu", g.node("Conv", "x", data(5, 4, 3, 3), data(5), pads=[1, 1, 1, 1]))
+        b = g.node("AveragePool", g.node("MaxPool", a, kernel_shape=[2, 2]), kernel_shape=[2, 2], ceil_mode=1)
+        c = g.node("Transpose", g.node("Pad", g.node("Identity", b), ints(0, 0, 1, 0, 0, 0, 0, 1)), perm=[0, 1, 3, 2])
+        d = g.node("Reshape", g.node("Cast", c, to=TensorProto.FLOAT), ints(0, 5, -1))
+        return g.node("Softmax", g.node("HardSwish", g.node("Flatten", g.node("Unsqueeze", d, ints(1)))))
+    for opset in (21, 22, 23, 24, 25, 26, 27, 28):
+        case(f"opset_{opset}", MAP, several, opset)
+
+    case("concat_constant", (1, 4, 7, 6), lambda g: g.node("Concat", g.node("Relu", "x"), data(1, 2, 7, 6), axis=1))
+    case("concat_constants", (1, 4, 7, 6), lambda g: g.node(
+         "Concat", data(1, 2, 7, 6), data(1, 1, 7, 6), g.node("Relu", "x"),
+         data(1, 3, 7, 6), "x", data(1, 1, 7, 6), axis=1))
+    case("concat_constant_rows", (1, 4, 7, 6), lambda g: g.node("Concat", data(1, 4, 2, 6), "x", g.node("Relu", "x"),
+         data(1, 4, 1, 6), axis=2))
+    case("concat_constant_features", (1, 8), lambda g: g.node("Concat", g.node("Relu", "x"), data(1, 3), axis=-1))
+    fixed("concat_constant_fixed", MAP, lambda g: g.node("Concat", np.repeat(data(1, 2, 7, 6), 2, axis=0), "x", axis=1))
+    refused("concat_constant_of_batch", MAP, lambda g: g.node("Concat", data(2, 2, 7, 6), "x", axis=1))
+    refused("concat_batch", MAP, lambda g: g.node("Concat", "x", g.node("Relu", "x"), axis=0))
+    case("concat_rows", MAP, lambda g: g.node("Concat", "x", g.node("MaxPool", "x", kernel_shape=[2, 1]), axis=2))
+    case("concat_columns", MAP, lambda g: g.node("Concat", g.node("MaxPool", "x", kernel_shape=[1, 2]), "x", axis=-1))
+    case("concat_tokens", MAP, lambda g: g.node("Concat", *[g.node("Reshape", t, ints(0, 4, -1)) for t in (
+         "x", g.node("MaxPool", "x", kernel_shape=[2, 2]))], axis=2))
+
+    def coordinates(g):  # CoordConv with an open batch: constants are expanded to the data's sizes
+        batch = g.node("Slice", g.node("Shape", "x"), ints(0), ints(1))
+        sizes = g.node("Concat", batch, ints(1, 7, 6), axis=0)
+        lines = g.node("Expand", (np.arange(7, dtype=np.float32) / 8)[:, None], sizes)
+        return g.node("Conv", g.node("Concat", "x", lines, axis=1), data(3, 5, 1, 1))
+    case("concat_coordinates", MAP, coordinates)
+
+    def channels_last(g):
+        conv = g.node("Conv", "x", data(5, 4, 3, 3))
+        return g.node("Softmax", g.node("Transpose", conv, perm=[0, 2, 3, 1]), axis=-1)
+    case("softmax_channels_last", MAP, channels_last)
+    one("softmax_columns", MAP, "Softmax", axis=3)
+    one("softmax_rows", MAP, "Softmax", axis=-2)
+    x = data(*MAP)  # the evaluator does not count all axes behind as one
+    for name, axis, joined in (("all", 1, (2, -1)), ("rows", 2, (8, -1))):
+        y = torch.softmax(torch.from_numpy(x).double().reshape(joined), 1).reshape(MAP).numpy()
+        case(f"softmax_11_{name}", MAP, lambda g: g.node("Softmax", "x", axis=axis), 11, x=x, y=y)
+    case("softmax_tokens", MAP, lambda g: g.node("Softmax", g.node("Reshape", "x", ints(0, 4, -1)), axis=-1))
+    refused("softmax_batch", MAP, lambda g: g.node("Softmax", "x", axis=0))
+
+    x, weight, bias = data(*MAP), data(4, 3, 2, 2), data(3)
+    y = torch.nn.functional.conv_transpose2d(torch.from_numpy(x).double(), torch.from_numpy(weight).double(),
+                                             torch.from_numpy(bias).double(), stride=2, output_padding=1)
+    case("transposed_beyond", MAP, lambda g: g.node(
+         "ConvTranspose", "x", weight, bias, strides=[2, 2], output_shape=[15, 13]),
+         x=x, y=y.numpy())
+    refused("transposed_far_beyond", MAP, lambda g: g.node(
+            "ConvTranspose", "x", weight, strides=[2, 2], output_shape=[19, 13]))
+    case("transpose_of_ones", MAP, lambda g: g.node("Gemm", g.node("Flatten", g.node("Transpose", g.node(
+         "GlobalAveragePool", "x"), perm=[0, 2, 3, 1])), data(4, 3)))
+
+    def typed(name, elem, build):
+        graph = Graph()
+        output = build(graph)
+        model, x = graph.model([None, *MAP[1:]], 13, output, elem), np.round(np.abs(data(*MAP)) * 64)
+        kind = helper.tensor_dtype_to_np_dtype(elem)
+        keep(name, model, x, ReferenceEvaluator(model).run(None, {"x": x.astype(kind)})[0].astype(np.float32))
+    weights = data(3, 4, 1, 1)
+    typed("input_double", TensorProto.DOUBLE, lambda g: g.node("Conv", "x", weights.astype(np.float64)))
+    typed("input_uint8", TensorProto.UINT8, lambda g: g.node("Conv", g.node("Div", g.node("Cast", "x", to=TensorProto.FLOAT),
+          np.float32(64)), weights))
+
+
 def main():
     for cases in (convolutions, features, pools, activations, arithmetic, movements, resizes, nhwc, exported, aliases,
-                  broadcasts, endings):
+                  broadcasts, endings, needless):
         cases()
     save_file(found, HERE / "onnx.safetensors")
     print(sum(name.endswith(".model") for name in found), "cases", sum(v.nbytes for v in found.values()), "bytes")

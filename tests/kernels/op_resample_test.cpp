@@ -46,9 +46,11 @@ std::vector<Case> resize_cases() {
       {"bilinear_to_one_aligned", bilinear_to(1, 1, true), {6, 5, 3, 4}, true},
       {"bilinear_same", bilinear_to(4, 3), {6, 5, 4, 3}, true},
   };
-  const char* at_names[] = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_half_pixel_for_nn"};
+  const char* at_names[] = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_half_pixel_for_nn",
+                            "half_pixel_symmetric"};
   const char* rounding_names[] = {"floor", "round_prefer_floor", "round_prefer_ceil", "ceil"};
-  for (const At at : {At::half_pixel, At::pytorch_half_pixel, At::align_corners, At::asymmetric, At::tf_half_pixel_for_nn}) {
+  for (const At at : {At::half_pixel, At::pytorch_half_pixel, At::align_corners, At::asymmetric, At::tf_half_pixel_for_nn,
+                      At::half_pixel_symmetric}) {
     for (const Rounding rounding : {Rounding::floor, Rounding::round_prefer_floor, Rounding::round_prefer_ceil, Rounding::ceil}) {
       const std::string name = fmt::format("{}_{}", at_names[int(at)], rounding_names[int(rounding)]);
       rows.push_back({name + "_up", Resize{.coordinates = at, .rounding = rounding, .out_h = 10, .out_w = 7}, {6, 1, 4, 3}});
@@ -56,6 +58,9 @@ std::vector<Case> resize_cases() {
     }
     rows.push_back({fmt::format("bilinear_{}", at_names[int(at)]),
                     Resize{.mode = Mode::bilinear, .coordinates = at, .out_h = 7, .out_w = 1}, {6, 2, 3, 4}, false});
+    rows.push_back({fmt::format("bilinear_{}_by", at_names[int(at)]),
+                    Resize{.mode = Mode::bilinear, .coordinates = at, .scale_h = 2.3f, .scale_w = 0.6f}, {6, 2, 3, 4},
+                    false});
   }
   return rows;
 }

@@ -37,6 +37,8 @@ double place_in_input(const Resize& r, double i, double in, double out, double s
       return i / scale;
     case Resize::Coordinates::tf_half_pixel_for_nn:
       return (i + 0.5) / scale;
+    case Resize::Coordinates::half_pixel_symmetric:  // as ONNX writes it
+      return in / 2 * (1 - out / (scale * in)) + (i + 0.5) / scale - 0.5;
   }
   return 0;
 }

@@ -57,13 +57,16 @@ void add_file(std::vector<InputFile>& files, std::set<std::string>& stems, const
   const std::string stem = fs::path(path).stem().string();
   std::string unique = stem;
   for (int i = 2; !stems.insert(unique).second; ++i) unique = fmt::format("{}_{}", stem, i);
-  files.push_back({path, unique, lower_extension(path) == ".npy"});
+  files.push_back({path, unique, is_array(path)});
 }
 
 Tensor as_batch(Tensor t) {
   if (t.dims().size() == 4) return t;
   Dims dims = t.dims();
-  dims.insert(dims.begin(), 1);
+  if (dims.size() == 2)
+    dims.insert(dims.end(), {1, 1});  // vectors [N,C]
+  else
+    dims.insert(dims.begin(), 1);
   return std::move(t).reshaped(std::move(dims));
 }
 
@@ -102,19 +105,22 @@ std::vector<InputFile> list_inputs(const std::vector<std::string>& arguments) {
   return files;
 }
 
-bool is_single_input(const std::string& path) { return looks_like_image(path) || lower_extension(path) == ".npy"; }
+bool is_array(const std::string& path) { return lower_extension(path) == ".npy"; }
+bool is_single_input(const std::string& path) { return looks_like_image(path) || is_array(path); }
 
 int64_t count_items(const std::vector<InputFile>& files) {
   int64_t items = 0;
   for (const InputFile& file : files) {
-    const Dims dims = file.array ? npy_dims(file.path, {3, 4}) : Dims{};
-    items += dims.size() == 4 ? dims[0] : 1;
+    const Dims dims = file.array ? npy_dims(file.path, {2, 3, 4}) : Dims{};
+    items += dims.size() == 4 || dims.size() == 2 ? dims[0] : 1;
   }
   return items;
 }
 
 Tensor load_input(const InputFile& file, const Model& model) {
-  Tensor x = file.array ? as_batch(read_npy(file.path, {3, 4})) : preprocess(load_image(file.path), model.preprocess);
+  const Shape taken = model.network.input;
+  const std::vector<int> ranks = taken.h * taken.w == 1 ? std::vector<int>{2, 3, 4} : std::vector<int>{3, 4};
+  Tensor x = file.array ? as_batch(read_npy(file.path, ranks)) : preprocess(load_image(file.path), model.preprocess);
   try {
     image_shape(model.network, x);
   } catch (const Error& e) {
@@ -124,7 +130,7 @@ Tensor load_input(const InputFile& file, const Model& model) {
 }
 
 Tensor load_single(const std::string& path, const Model& model) {
-  Tensor x = load_input({path, "", lower_extension(path) == ".npy"}, model);
+  Tensor x = load_input({path, "", is_array(path)}, model);
   if (x.dim(0) != 1)
     throw Error(fmt::format("{} holds {} images; one is wanted", printable(path), x.dim(0)), "save [C,H,W]");
   return x;

@@ -25,6 +25,7 @@ std::vector<InputFile> list_inputs(const std::vector<std::string>& arguments);
 int64_t count_items(const std::vector<InputFile>& files);
 
 // Whether a path's name is that of an image or an array.
+bool is_array(const std::string& path);  // a .npy file
 bool is_single_input(const std::string& path);
 
 // [N,C,H,W], checked against the model; errors name the file.

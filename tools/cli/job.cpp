@@ -4,7 +4,9 @@
 
 #include <filesystem>
 
+#include "engine/files/npy.h"
 #include "engine/version.h"
+#include "tools/cli/inputs.h"
 
 namespace switchback {
 namespace {
@@ -13,9 +15,18 @@ double since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// An array tells the sizes that a file leaves open.
+std::array<int64_t, 3> array_sizes(const Options& o) {
+  if (o.inputs.empty() || !is_array(o.inputs[0])) return {};
+  const Dims dims = npy_dims(o.inputs[0], {2, 3, 4});
+  if (dims.size() == 2) return {dims[1], 0, 0};
+  return {dims[dims.size() - 3], dims[dims.size() - 2], dims[dims.size() - 1]};
+}
+
 Model open(const Options& o) {
   if (o.model.empty()) throw Error("--model is missing", "`switchback models` lists the built-in ones", true);
-  return open_model({o.model, o.weights, o.preprocess}, all_weight_folders());
+  return open_model({o.model, o.weights, o.preprocess, is_onnx(o.model) ? array_sizes(o) : std::array<int64_t, 3>{}},
+                    all_weight_folders());
 }
 
 }  // namespace
@@ -70,7 +81,7 @@ Job::Job(const char* command, const Options& options)
 double Job::seconds() const { return since(start); }
 
 std::string Job::model_name() const {
-  return options.model.ends_with(".onnx") ? model.network.name : options.model;
+  return is_onnx(options.model) ? model.network.name : options.model;
 }
 
 std::string Job::class_name(int64_t c) const {

@@ -87,7 +87,8 @@ std::string summary_line(const Results& r, const Chunk::Part& part, int64_t i) {
   const Explained& explained = r.maps.explained[size_t(part.first + i)];
   std::string line = fmt::format("  {:<28} {}", item_name(*part.file, i), caption(r.job, explained, 0));
   if (explained.units.size() > 1) line += fmt::format(" and {} more targets", explained.units.size() - 1);
-  if (!std::isnan(explained.scores[0])) line += fmt::format(", {} {:.4g}", score_word(r.job.model.network, r.job.target), explained.scores[0]);
+  if (!std::isnan(explained.scores[0]))
+    line += fmt::format(", {} {:.4g}", score_word(r.job.model.network, r.job.target), explained.scores[0]);
   if (!explained.completeness.empty())
     line += fmt::format(", completeness error {:.1e}", explained.completeness[0].error());
   return line;

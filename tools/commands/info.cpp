@@ -138,7 +138,8 @@ std::string shape_text(Shape s) {
 }
 
 void model_info(const InfoOptions& o) {
-  const Network network = open_network(o.model);
+  std::vector<std::string> outputs;
+  const Network network = open_network(o.model, &outputs);
   const Shape input = input_shape(network, o.size);
   const std::vector<LayerRow> rows = layer_rows(network, input);
   const std::vector<InstalledWeights> weights = installed_weights(o.model, all_weight_folders());
@@ -162,6 +163,7 @@ void model_info(const InfoOptions& o) {
                        {"layers", layers},
                        {"parameters", network.parameter_count()},
                        {"flops", network.flops(input)},
+                       {"outputs", outputs},
                        {"weights", files}});
   }
   print_line(fmt::format("{:<24} {:<14} {:>11} {:>11}  {}", "layer", "output", "parameters", "FLOPs", "what"));
@@ -171,6 +173,9 @@ void model_info(const InfoOptions& o) {
                            r.flops ? human_count(double(r.flops)) : "", r.about));
   print_line(fmt::format("{:<24} {:<14} {:>11} {:>11}", "total", "", human_count(double(network.parameter_count())),
                          human_count(double(network.flops(input)))));
+  if (outputs.size() > 1)
+    print_line(fmt::format("outputs: {}; these are the layers of {} (\"output\": NAME in --preprocess FILE.json chooses)",
+                           fmt::join(outputs, ", "), network.nodes.back().name));
 }
 
 void run_info(const InfoOptions& o) {

@@ -25,7 +25,9 @@ Shape image_shape(const Network& network, const Tensor& x) {
 void check_image_shape(const Network& network, Shape image) {
   if (image.c != network.input.c)
     throw Error(fmt::format("input with {} channels, but {} takes {}", image.c, network.name, network.input.c),
-                fmt::format("{} takes [N,{},{},{}]", network.name, network.input.c, network.input.h, network.input.w));
+                network.input.h * network.input.w == 1
+                    ? fmt::format("{} takes vectors [N,{}]", network.name, network.input.c)
+                    : fmt::format("{} takes [N,{},{},{}]", network.name, network.input.c, network.input.h, network.input.w));
   network.shapes(image);
 }
 

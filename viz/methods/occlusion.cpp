@@ -63,7 +63,8 @@ void run_images(Method& method, const Network& network, const Tensor& x, const T
     const float* pixels = x.data() + i * image.item();
     maps.explained.push_back(
         explain(network, target, method.set_image(pixels, baseline(options.fill, pixels, image)), labels));
-    Scores scores(maps.explained.back(), scoring_of(network, target), places, maps.values.data() + i * maps.values.dim(1) * places);
+    Scores scores(maps.explained.back(), scoring_of(network, target), places,
+                  maps.values.data() + i * maps.values.dim(1) * places);
     int64_t done = i * places;
     method.run([&](std::span<const size_t> at, const Tensor& values) {
       scores.write(values, at);
