@@ -5,9 +5,9 @@
 
 #include <cmath>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "engine/run/plan.h"
+#include "engine/files/json.h"
 #include "engine/files/safetensors.h"
 #include "engine/zoo/zoo.h"
 #include "kernels/noise/noise.h"
@@ -25,7 +25,7 @@ struct Golden {
 
   explicit Golden(const std::string& name)
       : file(std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/" + name + ".safetensors"),
-        about(nlohmann::json::parse(file.metadata().at("golden"))),
+        about(parse_json(file.metadata().at("golden"))),
         network(make_network(about["model"].get<std::string>(),
                              {.divide_channels = about["divide_channels"],
                               .classes = about["classes"],
