@@ -6,9 +6,9 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "engine/files/files.h"
+#include "engine/files/json.h"
 #include "engine/files/labels.h"
 #include "engine/onnx/onnx.h"
 #include "engine/files/safetensors.h"
@@ -29,7 +29,7 @@ bool is_file(const std::string& path) {
 json manifest_entry(const std::string& folder, const std::string& file) {
   const std::string path = folder + "/manifest.json";
   if (!is_file(path)) return json::object();
-  const json manifest = json::parse(read_file(path, 1 << 20), nullptr, false);
+  const json manifest = parse_json(read_file(path, 1 << 20), nullptr, false);
   if (!manifest.is_object() || !manifest.contains("files") || !manifest["files"].is_array()) return json::object();
   for (const json& entry : manifest["files"])
     if (entry.is_object() && entry.contains("file") && entry["file"] == file) return entry;

@@ -3,10 +3,10 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
-#include <nlohmann/json.hpp>
 
 #include "engine/files/files.h"
 #include "engine/files/image.h"
+#include "engine/files/json.h"
 
 namespace switchback {
 namespace {
@@ -305,7 +305,7 @@ Preprocess load_preprocess(const std::string& path) {
       if (depth > 64) throw Error("nested too deeply");
       return true;
     };
-    root = json::parse(text, shallow);
+    root = parse_json(text, shallow);
   } catch (const std::exception& e) {
     throw Error(fmt::format("{}: not valid JSON: {}", path, printable(e.what())), "see --preprocess in the help");
   }

@@ -4,8 +4,9 @@
 #include <bit>
 #include <cstring>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <set>
+
+#include "engine/files/json.h"
 
 namespace switchback {
 namespace {
@@ -56,7 +57,7 @@ json parse_header(const std::string& path, std::string_view text) {
   };
   json header;
   try {
-    header = json::parse(text, check);
+    header = parse_json(text, check);
   } catch (const json::exception& e) {
     if (problem.empty()) problem = printable(e.what());
   }

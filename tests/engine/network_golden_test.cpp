@@ -5,10 +5,10 @@
 
 #include <cmath>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "engine/run/backward.h"
 #include "engine/run/plan.h"
+#include "engine/files/json.h"
 #include "engine/files/safetensors.h"
 #include "engine/zoo/zoo.h"
 #include "kernels/noise/noise.h"
@@ -27,7 +27,7 @@ struct Golden {
 
   explicit Golden(const std::string& name)
       : file(std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/" + name + ".safetensors"),
-        about(nlohmann::json::parse(file.metadata().at("golden"))),
+        about(parse_json(file.metadata().at("golden"))),
         network(make_network(about["model"].get<std::string>(),
                              {.divide_channels = about["divide_channels"],
                               .classes = about["classes"],

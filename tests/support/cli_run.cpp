@@ -15,6 +15,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "engine/files/json.h"
 #include "tests/support/temp_folder.h"
 
 namespace switchback::test {
@@ -74,7 +75,7 @@ int wait_for(pid_t pid) {
 }  // namespace
 
 nlohmann::json Outcome::json() const {
-  nlohmann::json document = nlohmann::json::parse(out, nullptr, false);
+  nlohmann::json document = parse_json(out, nullptr, false);
   EXPECT_FALSE(document.is_discarded()) << "no JSON on stdout of: " << line << "\n" << out << err;
   return document.is_discarded() ? nlohmann::json() : document;
 }

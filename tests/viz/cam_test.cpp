@@ -9,9 +9,9 @@
 #include <cstring>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 
+#include "engine/files/json.h"
 #include "engine/files/npy.h"
 #include "engine/files/safetensors.h"
 #include "engine/zoo/zoo.h"
@@ -100,7 +100,7 @@ class CamGolden : public testing::TestWithParam<GoldenRow> {
   Context ctx{GetParam().device->open()};
   const std::string model = GetParam().model;
   Safetensors maps{kGolden + "cams.safetensors"}, base{kGolden + model + ".safetensors"};
-  json about = json::parse(maps.metadata().at("cams"))[model], facts = json::parse(base.metadata().at("golden"));
+  json about = parse_json(maps.metadata().at("cams"))[model], facts = parse_json(base.metadata().at("golden"));
   Net network = make_network(facts["model"].get<std::string>(),
                                  {.divide_channels = facts["divide_channels"], .classes = facts["classes"]});
   std::string targets = fmt::format("{},{}", about["targets"][0].get<int>(), about["targets"][1].get<int>());
