@@ -208,10 +208,11 @@ void launch_forward(Context& ctx, const ConvSize& z, const T* x, const T* rsck, 
 
 bool direct_fuses_pool(const MaxPool2d& pool, Shape y) {
   const Shape pooled = output_shape(pool, y);
-  return pool.pad_top == 0 && pool.pad_left == 0 && pool.pad_bottom == 0 && pool.pad_right == 0 &&
-         pool.dilation_h == 1 && pool.dilation_w == 1 && pool.stride_h >= pool.kernel_h &&
-         pool.stride_w >= pool.kernel_w && (pooled.h - 1) * pool.stride_h + pool.kernel_h <= y.h &&
-         (pooled.w - 1) * pool.stride_w + pool.kernel_w <= y.w;
+  const auto fits = [](const SlidingAxis& s, int64_t pad_end, int64_t in, int64_t out) {
+    return s.pad == 0 && pad_end == 0 && s.dilation == 1 && s.stride >= s.kernel && s.needed({0, out}).end <= in;
+  };
+  return fits(sliding_rows(pool), pool.pad_bottom, y.h, pooled.h) &&
+         fits(sliding_columns(pool), pool.pad_right, y.w, pooled.w);
 }
 
 void direct_forward(Context& ctx, const ConvWeights& weights, ConstView x, View y, const Epilogue& epilogue) {
