@@ -192,7 +192,7 @@ __device__ __forceinline__ void finish(const ForwardEnd<T>& e, const Spread& spr
       if (e.bias) v[i] += e.bias[spot.channel + i];
       if (e.residual) v[i] += residual[i];
       inside |= uint32_t(relu_limits(e.clip).inside(v[i])) << i;
-      above |= uint32_t(relu_limits(e.clip).above(v[i])) << i;
+      if (e.above) above |= uint32_t(relu_limits(e.clip).above(v[i])) << i;
       v[i] = e.act(v[i]);
     }
     store_channels(e.y + pixel * e.pitch + spot.channel, v);

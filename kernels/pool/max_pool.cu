@@ -15,15 +15,6 @@ struct Axis {
 Axis rows_of(const MaxPool2d& p, Shape x, Shape y) { return {int(x.h), int(y.h), sliding_rows<int>(p)}; }
 Axis columns_of(const MaxPool2d& p, Shape x, Shape y) { return {int(x.w), int(y.w), sliding_columns<int>(p)}; }
 
-// The window of output o starts at input `start` (may be < 0); its `places` lie inside the input.
-struct Window {
-  int start;
-  IntervalOf<int> places;
-};
-__device__ __forceinline__ Window window_of(const Axis& a, int o) {
-  return {a.sliding.start(o), a.sliding.taps(o, {0, a.in})};
-}
-
 // V channels of a Winner (winner.h).
 template <int V>
 struct Winners {
@@ -43,17 +34,19 @@ struct Winners {
   }
 };
 
-// item: the thread's first channel in x's item [h,w,channels]. A complete K x K window is unrolled, so that its loads
-// are in flight together; K = 0: none is.
+// Of output pixel (i, j). item: the thread's first channel in x's item [h,w,channels]. A whole K x K window is unrolled,
+// so that its loads are in flight together; K = 0: none is.
 template <int K, int V, typename T>
-__device__ __forceinline__ Winners<V> find_winner(const T* item, const Axis& rows, const Axis& columns, Window row,
-                                                 Window column, int channels) {
+__device__ __forceinline__ Winners<V> find_winner(const T* item, const Axis& rows, const Axis& columns, int i, int j,
+                                                  int channels) {
+  const int top = rows.sliding.start(i), left = columns.sliding.start(j);
   const auto at = [&](int ky, int kx) {
-    const int h = row.start + ky * rows.sliding.dilation, w = column.start + kx * columns.sliding.dilation;
-    return item + (int64_t(h) * columns.in + w) * channels;
+    const int h = top + ky * rows.sliding.dilation, w = left + kx * columns.sliding.dilation;
+    return item + int64_t(h * columns.in + w) * channels;
   };
   if constexpr (K > 0) {
-    if (row.places.size() == K && column.places.size() == K) {
+    const int bottom = top + (K - 1) * rows.sliding.dilation, right = left + (K - 1) * columns.sliding.dilation;
+    if (top >= 0 && bottom < rows.in && left >= 0 && right < columns.in) {
       Winners<V> winner(0);
 #pragma unroll
       for (int place = 0; place < K * K; ++place) {
@@ -64,10 +57,10 @@ __device__ __forceinline__ Winners<V> find_winner(const T* item, const Axis& row
       return winner;
     }
   }
-  const bool empty = row.places.empty() || column.places.empty();
-  Winners<V> winner(empty ? 0 : row.places.begin * columns.sliding.kernel + column.places.begin);
-  for (int ky = row.places.begin; ky < row.places.end; ++ky) {
-    for (int kx = column.places.begin; kx < column.places.end; ++kx) {
+  const IntervalOf<int> down = rows.sliding.taps(i, {0, rows.in}), across = columns.sliding.taps(j, {0, columns.in});
+  Winners<V> winner(down.empty() || across.empty() ? 0 : down.begin * columns.sliding.kernel + across.begin);
+  for (int ky = down.begin; ky < down.end; ++ky) {
+    for (int kx = across.begin; kx < across.end; ++kx) {
       float v[V];
       load_channels(at(ky, kx), v);
       winner.meet(v, ky * columns.sliding.kernel + kx);
@@ -85,7 +78,7 @@ __global__ void __launch_bounds__(256)
   if (spot.live) {
     const int i = spot.place / columns.out, j = spot.place - i * columns.out;
     const T* item = x + int64_t(spot.item) * rows.in * columns.in * spread.channels + spot.channel;
-    winner = find_winner<K, V>(item, rows, columns, window_of(rows, i), window_of(columns, j), spread.channels);
+    winner = find_winner<K, V>(item, rows, columns, i, j, spread.channels);
     const int64_t pixel = int64_t(spot.item) * spread.places + spot.place;
     if (switches) store_switches(switches + pixel * spread.channels + spot.channel, winner.place);
   }
@@ -171,6 +164,7 @@ bool tiles(const MaxPool2d& p, int64_t k) {
 
 template <typename T, typename Switch, int V>
 void forward(Context& ctx, const MaxPool2d& pool, ConstView x, View y, Switch* switches, const Epilogue& epilogue) {
+  CHECK(x.shape.h * x.shape.w <= INT32_MAX, "max pool: a map of {}x{} has more than 2^31 places", x.shape.h, x.shape.w);
   auto* kernel = forward_kernel<T, Switch, V, 0>;
   if constexpr (sizeof(Switch) == 1) {
     if (pool.kernel_h == 2 && pool.kernel_w == 2) kernel = forward_kernel<T, Switch, V, 2>;
