@@ -12,6 +12,7 @@
 #include "kernels/device/device_ops.h"
 #include "kernels/conv/dnnl.h"
 #include "kernels/conv/winograd.h"
+#include "kernels/sliding.h"
 
 namespace switchback {
 
@@ -32,11 +33,11 @@ Shape output_shape(const Conv2d& c, Shape x) {
         "convolution: kernel {}x{}, stride {}x{}, dilation {}x{} must be positive and padding not negative", c.kernel_h,
         c.kernel_w, c.stride_h, c.stride_w, c.dilation_h, c.dilation_w);
   CHECK(x.c == c.in_channels, "convolution: input has {} channels, weights expect {}", x.c, c.in_channels);
-  const int64_t span_h = c.dilation_h * (c.kernel_h - 1) + 1, span_w = c.dilation_w * (c.kernel_w - 1) + 1;
+  const SlidingAxis rows = sliding_rows(c), columns = sliding_columns(c);
   const int64_t padded_h = x.h + c.pad_top + c.pad_bottom, padded_w = x.w + c.pad_left + c.pad_right;
-  CHECK(span_h <= padded_h && span_w <= padded_w, "convolution: kernel {}x{} exceeds the padded input {}x{}", span_h,
-        span_w, padded_h, padded_w);
-  return {x.n, c.out_channels, (padded_h - span_h) / c.stride_h + 1, (padded_w - span_w) / c.stride_w + 1};
+  CHECK(rows.extent() <= padded_h && columns.extent() <= padded_w,
+        "convolution: kernel {}x{} exceeds the padded input {}x{}", rows.extent(), columns.extent(), padded_h, padded_w);
+  return {x.n, c.out_channels, rows.outputs(x.h, c.pad_bottom), columns.outputs(x.w, c.pad_right)};
 }
 
 // Weights in the layouts that algorithms ask for, made at first use.

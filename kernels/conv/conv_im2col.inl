@@ -7,6 +7,7 @@
 #include "kernels/conv/conv_ends.h"
 #include "kernels/conv/conv_im2col.h"
 #include "kernels/linear/products.h"
+#include "kernels/sliding.h"
 
 namespace switchback {
 namespace {
@@ -78,7 +79,7 @@ void copy_rows(const Im2colProblem& problem, int64_t n, int64_t p, int64_t width
   const Shape x = problem.in.shape;
   const int64_t left = std::min(v.pad_left, width) * x.c, all = width * x.c, middle = std::min(x.w * x.c, all - left);
   for (int64_t r = 0; r < v.kernel_h; ++r, to += all) {
-    const int64_t y = p * v.stride_h + r - v.pad_top;
+    const int64_t y = sliding_rows(v).input(p, r);
     if (y < 0 || y >= x.h) {
       std::memset(to, 0, size_t(all) * sizeof(float));
       continue;
@@ -95,7 +96,7 @@ void run_windows(Context& ctx, const Im2colProblem& problem, const End& end) {
   const Conv2d& v = problem.conv;
   const Shape y = problem.out.shape;
   const int64_t span = v.kernel_w * v.in_channels, depth = v.kernel_h * span, panels = (y.c + kPanel - 1) / kPanel;
-  const int64_t width = (y.w - 1) * v.stride_w + v.kernel_w, size = round_up(v.kernel_h * width * v.in_channels, 16);
+  const int64_t width = sliding_columns(v).needed({0, y.w}).size(), size = round_up(v.kernel_h * width * v.in_channels, 16);
   const int threads = threads_for(ctx, y.pixels() * depth * y.c);
   float* scratch = static_cast<float*>(ctx.scratch.reserve(size_t(threads * size) * sizeof(float)));
   share_out(threads, y.n * y.h, panels, [&](int64_t row, int64_t first, int64_t last) {
@@ -165,7 +166,7 @@ void SWITCHBACK_IM2COL_BACKWARD(Context& ctx, const Im2colProblem& problem) {
   const int64_t row_blocks = (dx.h + kBackwardRows - 1) / kBackwardRows;
   const int threads = threads_for(ctx, dy.pixels() * padded * dy.c);
   // A row of dx with the columns that only padding sees on both sides.
-  const int64_t width = std::max(dx.w + v.pad_left, (dy.w - 1) * v.stride_w + v.kernel_w);
+  const int64_t width = std::max(dx.w + v.pad_left, sliding_columns(v).needed({0, dy.w}).size());
   const int64_t row_size = round_up(width * dx.c, 16);
   // Rows of dy that are multiplied at a time: narrow maps fill a register tile only together.
   const int64_t together = std::clamp<int64_t>(48 / dy.w, 1, dy.h), patch_size = round_up(together * dy.w * padded, 16);
@@ -176,16 +177,14 @@ void SWITCHBACK_IM2COL_BACKWARD(Context& ctx, const Im2colProblem& problem) {
     float *patch = scratch + omp_get_thread_num() * size, *rows = patch + patch_size;
     const int64_t n = item / row_blocks, y0 = item % row_blocks * kBackwardRows, y1 = std::min(dx.h, y0 + kBackwardRows);
     std::memset(rows, 0, size_t((y1 - y0) * row_size) * sizeof(float));
-    // Output rows p whose window p·stride - pad .. + kernel meets [y0, y1).
-    const int64_t first = std::max<int64_t>(0, (y0 + v.pad_top - v.kernel_h + v.stride_h) / v.stride_h);
-    const int64_t last = std::min(dy.h, (y1 - 1 + v.pad_top) / v.stride_h + 1);
-    for (int64_t p = first; p < last; ++p) {
-      if ((p - first) % together == 0)
-        multiply(std::min(together, last - p) * dy.w, padded, dy.c,
+    const Interval seen = sliding_rows(v).through({y0, y1}, dy.h);  // by these rows of outputs
+    for (int64_t p = seen.begin; p < seen.end; ++p) {
+      if ((p - seen.begin) % together == 0)
+        multiply(std::min(together, seen.end - p) * dy.w, padded, dy.c,
                  problem.in.as<float>() + (n * dy.h + p) * dy.w * dy.c, problem.packed, patch);
-      const float* row_patch = patch + (p - first) % together * dy.w * padded;
+      const float* row_patch = patch + (p - seen.begin) % together * dy.w * padded;
       for (int64_t r = 0; r < v.kernel_h; ++r) {
-        const int64_t y = p * v.stride_h + r - v.pad_top;
+        const int64_t y = sliding_rows(v).input(p, r);
         if (y >= y0 && y < y1)
           add_patches(row_patch + r * span, padded, span, dy.w, v.stride_w * dx.c, rows + kBackwardRows * row_size,
                       rows + (y - y0) * row_size);

@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include "kernels/check.h"
+#include "kernels/sliding.h"
 
 namespace switchback {
 
@@ -44,7 +45,7 @@ struct Padding {
 // Padding of the forward convolution that is this one's backward-data (stride 1 only), or nothing if it is negative.
 std::vector<Padding> flipped_padding(const Conv2d& c, Shape x, Shape y) {
   if (c.stride_h != 1 || c.stride_w != 1) return {};
-  const int64_t reach_h = c.dilation_h * (c.kernel_h - 1), reach_w = c.dilation_w * (c.kernel_w - 1);
+  const int64_t reach_h = sliding_rows(c).extent() - 1, reach_w = sliding_columns(c).extent() - 1;
   const int64_t top = reach_h - c.pad_top, left = reach_w - c.pad_left;
   const int64_t bottom = x.h - y.h + reach_h - top, right = x.w - y.w + reach_w - left;
   if (top < 0 || left < 0 || bottom < 0 || right < 0) return {};
