@@ -50,4 +50,8 @@ void apply_epilogue(Context& ctx, View y, const Epilogue& epilogue, int64_t firs
 // dx = rule(gates, dx + other) in place, likewise.
 void apply_epilogue(Context& ctx, View dx, const BackwardEpilogue& epilogue, int64_t first, int64_t last);
 
+// The same from f32 sums of these items [first, last) instead of what y or dx holds: they are rounded once.
+void store_sums(Context& ctx, const float* sums, View y, const Epilogue& epilogue, int64_t first, int64_t last);
+void store_sums(Context& ctx, const float* sums, View dx, const BackwardEpilogue& epilogue, int64_t first, int64_t last);
+
 }  // namespace switchback

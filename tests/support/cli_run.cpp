@@ -9,8 +9,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -94,6 +96,15 @@ Outcome run_switchback(const std::vector<std::string>& arguments, const RunLimit
   return outcome;
 }
 
+std::string why_no_terminal() {
+  int terminal = -1, other = -1;
+  if (openpty(&terminal, &other, nullptr, nullptr, nullptr) != 0)
+    return std::string("no pseudo-terminal can be had here: ") + std::strerror(errno);
+  close(terminal);
+  close(other);
+  return "";
+}
+
 Outcome interrupt_switchback(const std::vector<std::string>& arguments, int columns, int signal,
                              const std::function<bool(const std::string&)>& watch) {
   std::vector<std::string> words;
@@ -108,7 +119,7 @@ Outcome interrupt_switchback(const std::vector<std::string>& arguments, int colu
     _exit(127);
   }
   if (pid < 0) {
-    ADD_FAILURE() << "no pseudo-terminal can be had here";
+    ADD_FAILURE() << "no pseudo-terminal: " << std::strerror(errno);
     return outcome;
   }
   bool sent = false;

@@ -32,6 +32,9 @@ std::string digit(int d);                               // a sample digit's pict
 std::string bytes_of(const std::string& path);          // fails where there is no such file
 std::set<std::string> names_in(const std::string& folder);
 
+// Why interrupt_switchback cannot work here (some containers have no pseudo-terminals), or "".
+std::string why_no_terminal();
+
 // Runs it in a terminal of its own, `columns` wide. Once it handles signals, `watch` is given all that the terminal has
 // shown so far, again and again until it returns true or 60 s are over; then `signal` comes: SIGINT by typing Ctrl-C.
 // `out` holds what was shown.

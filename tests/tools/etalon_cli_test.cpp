@@ -165,6 +165,7 @@ TEST(CliEtalon, OfACifarMosaic) {
 
 // 3000 digits, of which some are done when the signal comes.
 TEST(CliEtalon, ResumesWhatWasInterrupted) {
+  if (const std::string why = why_no_terminal(); !why.empty()) GTEST_SKIP() << why;
   TempFolder folder;
   write_npy(folder / "x.npy", digits(3000));
   const auto arguments = [&](const std::string& out, std::vector<std::string> more) {

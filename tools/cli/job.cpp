@@ -2,11 +2,13 @@
 
 #include <omp.h>
 
+#include <cstdlib>
 #include <filesystem>
 
 #include "engine/files/npy.h"
 #include "engine/version.h"
 #include "tools/cli/inputs.h"
+#include "tools/cli/processors.h"
 
 namespace switchback {
 namespace {
@@ -44,8 +46,12 @@ void set_up(Context& ctx, const Options& o) {
   ctx.conv = parse_conv(o.conv, ctx.gpu != nullptr);
   ctx.graphs = o.graphs == "on";
   if (!o.gemm_table.empty()) load_gemm_table(ctx, o.gemm_table);
-  if (o.threads.empty()) return;
-  ctx.threads = int(parse_whole("--threads", o.threads, 1, 4096));
+  const int usable = usable_processors();
+  ctx.threads = o.threads.empty() ? omp_get_max_threads() : int(parse_whole("--threads", o.threads, 1, 4096));
+  if (o.threads.empty() && !std::getenv("OMP_NUM_THREADS")) ctx.threads = std::min(ctx.threads, usable);
+  if (!o.threads.empty() && ctx.threads > usable)
+    warn(fmt::format("--threads {}, but only {} processor{} may be used: more threads wait for each other", ctx.threads, usable,
+                     usable == 1 ? "" : "s"));
   omp_set_num_threads(ctx.threads);
 }
 

@@ -259,7 +259,7 @@ std::function<void()> setup_bench(CLI::App& app) {
       ->type_name("forward|gradient|jacobian|smoothgrad|integrated|occlusion|etalon");
   app.add_option("--op", o->op, "or one op")->type_name("conv|linear|maxpool");
   app.add_option("--shape", o->shape,
-                 "of the op: conv N,C,H,W,K,kernel[,stride[,padding]]; linear N,in,out; maxpool "
+                 "of the op: conv N,C,H,W,K,kernel[,stride[,padding[,dilation[,groups]]]]; linear N,in,out; maxpool "
                  "N,C,H,W,kernel[,stride[,padding]]")
       ->type_name("LIST");
   app.add_option("--shapes", o->shapes, "or a file of them, one a line, 'backward' behind it or not: prints JSON lines")
