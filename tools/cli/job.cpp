@@ -83,7 +83,7 @@ Json Job::class_json(int64_t c) const {
 Json Job::header() const {
   Json header = {{"command", command}, {"model", options.model},         {"weights", model.weights},
                  {"device", device_name(ctx)}, {"precision", options.precision}, {"seed", parse_seed(options.seed)},
-                 {"version", kVersion}};
+                 {"version", kVersion}, {"channel_order", name_of(model.preprocess.order)}};
   if (!options.gemm_table.empty()) header["gemm_table"] = options.gemm_table;
   return header;
 }
