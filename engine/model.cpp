@@ -129,7 +129,7 @@ Model open_onnx(const ModelSpec& spec, std::vector<std::string>* outputs = nullp
 Preprocess caffe_preprocess() {
   Preprocess p;
   p.size = {227, 227};
-  p.order = Preprocess::Order::bgr;
+  p.order = ChannelOrder::bgr;
   p.mean = {104.00698793, 116.66876762, 122.67891434};
   return p;
 }

@@ -338,11 +338,11 @@ TEST(Preprocessing, OrdersAndGrey) {
   how.scale = 2;
   how.mean = {1, 2, 3};
   how.std = {1, 2, 4};
-  how.order = Preprocess::Order::bgr;
+  how.order = ChannelOrder::bgr;
   const Tensor bgr = preprocess(image, how);
   const float want[] = {59, 119, 19, 49, 4.25f, 19.25f};
   for (int i = 0; i < 6; ++i) EXPECT_EQ(bgr[i], want[i]) << i;
-  how.order = Preprocess::Order::grey;
+  how.order = ChannelOrder::grey;
   how.mean = how.std = {};
   const Tensor grey = preprocess(image, how);
   EXPECT_EQ(grey.dims(), (Dims{1, 1, 1, 2}));
@@ -366,7 +366,7 @@ TEST(Preprocessing, FromJson) {
   EXPECT_EQ(a.resize, Preprocess::Resize::shorter_side_then_center_crop);
   EXPECT_EQ(a.resize_to, 146);
   EXPECT_EQ(a.size, (std::array<int, 2>{128, 130}));
-  EXPECT_EQ(a.order, Preprocess::Order::bgr);
+  EXPECT_EQ(a.order, ChannelOrder::bgr);
   EXPECT_EQ(a.scale, 0.5);
   EXPECT_EQ(a.mean, (std::vector<double>{1, 2.5, 3}));
   EXPECT_EQ(a.std, (std::vector<double>{1, 1, -4}));
@@ -376,7 +376,7 @@ TEST(Preprocessing, FromJson) {
   const Preprocess b =
       load_preprocess(t.put("b.json", R"({"resize":"direct","size":[28,28],"mode":"L","labels":null})"));
   EXPECT_EQ(b.resize, Preprocess::Resize::direct);
-  EXPECT_EQ(b.order, Preprocess::Order::grey);
+  EXPECT_EQ(b.order, ChannelOrder::grey);
   EXPECT_EQ(b.scale, 1);
   EXPECT_EQ(b.labels, "");
   EXPECT_FALSE(b.output_is_probability);

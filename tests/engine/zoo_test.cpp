@@ -139,7 +139,7 @@ TEST(Zoo, InputsAreAsTheModelsWantThem) {
   EXPECT_EQ(tiny.mean, imagenet_preprocess().mean);
   const Preprocess caffe = open_model({"caffenet", "random:1", ""}, {}).preprocess;
   EXPECT_EQ(caffe.size, (std::array{227, 227}));
-  EXPECT_EQ(caffe.order, Preprocess::Order::bgr);
+  EXPECT_EQ(caffe.order, ChannelOrder::bgr);
   EXPECT_EQ(caffe.scale, 1);
 }
 

@@ -11,6 +11,7 @@
 #include "engine/files/npy.h"
 #include "engine/files/safetensors.h"
 #include "tests/support/temp_folder.h"
+#include "viz/pictures/render.h"
 
 namespace switchback::test {
 namespace {
@@ -250,6 +251,29 @@ TEST(Cli, HiddenUnits) {
   const json strongest = run("layer2.0.conv1:5:max");
   EXPECT_GE(strongest["score"].get<double>(), unit["score"].get<double>());
   EXPECT_EQ(run("layer2.0.conv1:all")["target"].size(), 128u);
+}
+
+TEST(Cli, PicturesFollowTheChannelOrder) {
+  TempFolder folder;
+  write_npy(folder / "x.npy", wave({3, 64, 64}));
+  for (const auto& [name, order] : {std::pair{"RGB", ChannelOrder::rgb}, {"BGR", ChannelOrder::bgr}}) {
+    const std::string how = folder.put(std::string(name) + ".json",
+                                       R"({"resize": "direct", "size": [64, 64], "channel_order": ")" + std::string(name) + "\"}");
+    const std::vector<std::string> model = {"--model", "resnet18", "--weights", "random:0", "--preprocess", how};
+    const auto run = [&](std::vector<std::string> arguments) {
+      arguments.insert(arguments.end(), model.begin(), model.end());
+      const json d = succeed_json(arguments);
+      EXPECT_EQ(d["channel_order"], name);
+      return d["inputs"][0]["files"];
+    };
+    const json files = run({"gradient", "--rule", "guided", "--save", "png,npy", "--json", "-o", folder / name, folder / "x.npy"});
+    const Tensor map = read_npy(files[1]["path"]);  // in the network's order, whatever that is
+    const Image picture = enlarge_to_at_least(signed_rgb(map.data(), 3, 64, 64, order), 224);
+    EXPECT_TRUE(load_image(files[0]["path"]) == picture) << name;
+    run({"filters", "--json", "-o", folder / name});
+  }
+  EXPECT_FALSE(load_image(folder / "RGB/resnet18.filters.png") ==
+               load_image(folder / "BGR/resnet18.filters.png"));
 }
 
 TEST(Cli, FiltersAndActivations) {

@@ -175,7 +175,7 @@ Image input_picture(const Tensor& x, int64_t item, const Model& model, bool arra
   for (int64_t c = 0; c < shown; ++c) {
     const size_t k = size_t(c);
     const double mean = k < how.mean.size() ? how.mean[k] : 0, std = k < how.std.size() ? how.std[k] : 1;
-    const int64_t to = known && how.order == Preprocess::Order::bgr ? shown - 1 - c : c;
+    const int64_t to = shown == 3 ? channel_of(int(c), how.order) : c;
     for (int64_t i = 0; i < h * w; ++i) {
       const double v = values[c * h * w + i];
       out.pixels[size_t(i * shown + to)] = known ? byte((v * std + mean) / how.scale) : byte(255 * (v - *lo) / span);

@@ -47,7 +47,8 @@ void for_each_chunk(const std::vector<InputFile>& files, const Model& model,
 // Images of another form that hold no class: the baseline of integrated gradients.
 Tensor load_single(const std::string& path, const Model& model);
 
-// What the network saw of one item, as a picture: images with their normalisation undone, arrays stretched to 0..255.
+// What the network saw of one item, as a picture in its own colours: images with their normalisation undone, arrays
+// stretched to 0..255.
 Image input_picture(const Tensor& x, int64_t item, const Model& model, bool array);
 
 // An item's name in labels and summaries: "chelsea.png" or "batch.npy[3]".

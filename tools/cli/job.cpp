@@ -102,7 +102,8 @@ Json Job::class_json(int64_t c) const {
 Json Job::header() const {
   Json header = {{"command", command}, {"model", options.model},         {"weights", model.source},
                  {"device", device_name(ctx)}, {"precision", options.precision}, {"seed", parse_seed(options.seed)},
-                 {"version", kVersion}, {"outputs", name_of(outputs)}};
+                 {"version", kVersion}, {"channel_order", name_of(model.preprocess.order)},
+                 {"outputs", name_of(outputs)}};
   if (!options.gemm_table.empty()) header["gemm_table"] = options.gemm_table;
   return header;
 }

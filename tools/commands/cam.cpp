@@ -111,7 +111,8 @@ void run_cam(const CamFlags& o) {
     return Maps{std::move(values), std::move(cams.explained), cams.batch};
   };
   method.picture = [&](const MapView& view) {
-    if (guided) return signed_rgb(view.values, int(view.dims[0]), int(view.dims[1]), int(view.dims[2]));
+    if (guided)
+      return signed_rgb(view.values, int(view.dims[0]), int(view.dims[1]), int(view.dims[2]), job.model.preprocess.order);
     if (several) return layers_picture(view, layers);
     const int h = int(view.dims[0]), w = int(view.dims[1]);
     if (from_zero) return heat_from_zero(view.photo, view.values, h, w);

@@ -22,8 +22,8 @@ class EtalonFigure {
     std::vector<std::vector<float>> maps;
   };
 
-  // columns: etalons of each input; product: maps are W ⊙ x, votes for and against.
-  EtalonFigure(Shape image, int64_t columns, bool product);
+  // order: of the image's channels; columns: etalons of each input; product: maps are W ⊙ x, votes for and against.
+  EtalonFigure(Shape image, ChannelOrder order, int64_t columns, bool product);
   bool full() const { return rows_.size() == kMostRows; }
   bool empty() const { return rows_.empty(); }
   int64_t columns() const { return columns_; }  // that are shown
@@ -36,8 +36,9 @@ class EtalonFigure {
   Image picture(const std::vector<float>& map, float limit) const;
   float limit() const;  // of the colour scale: ±
   Shape image_;
+  ChannelOrder order_;
   int64_t columns_;
-  bool product_, flat_;  // flat: one value a pixel is shown, the sum over channels
+  bool flat_;  // flat: one value a pixel is shown, the sum over channels
   std::vector<Row> rows_;
 };
 

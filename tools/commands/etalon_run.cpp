@@ -183,7 +183,7 @@ void EtalonRun::start(const std::shared_ptr<Source>& pointer) {
   if (!s.dataset) s.x = load_input(s.file, job_.model);
   plan_for(s.dataset ? Shape{1, how.channels(), how.size[0], how.size[1]} : Shape{1, s.x.dim(1), s.x.dim(2), s.x.dim(3)});
   s.biases = allocate_maps({s.count, etalons_->units()});
-  s.figure.emplace(image_, etalons_->units(), flags_.product);
+  s.figure.emplace(image_, job_.model.preprocess.order, etalons_->units(), flags_.product);
   if (output_.npy()) open_files(s);
   if (!s.resumable) return;
   const std::vector<Json> notes = s.resumable->notes();
@@ -208,7 +208,7 @@ void EtalonRun::plan_for(Shape image) {
   batch_ = std::max(batch_, etalons_->batch());
   seeds_ = std::max(seeds_, etalons_->seeds());
   x_.resize(size_t(etalons_->batch() * image.item()));
-  if (sources_.size() > 1 && !sheet_) sheet_.emplace(image, etalons_->units(), flags_.product);
+  if (sources_.size() > 1 && !sheet_) sheet_.emplace(image, job_.model.preprocess.order, etalons_->units(), flags_.product);
 }
 
 void EtalonRun::open_files(Source& s) {

@@ -26,6 +26,7 @@ void run_filters(const FilterOptions& o) {
   FilterGridOptions options;
   options.filters = narrow(parse_list("--filters", o.filters, weights.dim(0)));
   options.channels = narrow(parse_list("--channels", o.channels, weights.dim(1)));
+  options.order = job.model.preprocess.order;
   options.shared_scale = o.shared_scale;
   options.color_map = color_map_by_name(o.color);
   options.grid.title = fmt::format("filters of {} in {}, {}", layer, job.model_name(), to_string(weights.dims()));

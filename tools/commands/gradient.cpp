@@ -33,10 +33,10 @@ void add_rule(CLI::App& app, MapOptions& o) {
 }
 
 // Signed maps as RGB around grey, others as their absolute sum over channels.
-std::function<Image(const MapView&)> picture_of_maps(bool is_signed) {
-  return [is_signed](const MapView& map) {
+std::function<Image(const MapView&)> picture_of_maps(const Job& job, bool is_signed) {
+  return [order = job.model.preprocess.order, is_signed](const MapView& map) {
     const int c = int(map.dims[0]), h = int(map.dims[1]), w = int(map.dims[2]);
-    return is_signed ? signed_rgb(map.values, c, h, w) : saliency_picture(map.values, c, h, w);
+    return is_signed ? signed_rgb(map.values, c, h, w, order) : saliency_picture(map.values, c, h, w);
   };
 }
 
@@ -47,7 +47,7 @@ void run_gradient(const MapOptions& o) {
   Job job("gradient", o);
   MapMethod method;
   method.suffix = o.rule;
-  method.picture = picture_of_maps(!(rule == kGradient));
+  method.picture = picture_of_maps(job, !(rule == kGradient));
   method.one_chunk = !o.save_tape.empty() || !o.load_tape.empty();
   method.details = {{"rule", o.rule}, {"times_input", o.times_input}};
   method.run = [&](const Tensor& x, const std::vector<uint32_t>&, const Progress& progress) {
@@ -74,7 +74,7 @@ void run_smoothgrad(const MapOptions& o) {
   MapMethod method;
   method.suffix = o.rule == "gradient" ? "smoothgrad" : "smoothgrad-" + o.rule;
   method.noun = "samples";
-  method.picture = picture_of_maps(!(rule == kGradient) && moment == SmoothGradOptions::Moment::mean);
+  method.picture = picture_of_maps(job, !(rule == kGradient) && moment == SmoothGradOptions::Moment::mean);
   method.details = {{"rule", o.rule}, {"samples", o.samples}, {"noise", o.noise}, {"moment", o.moment}};
   method.run = [&](const Tensor& x, const std::vector<uint32_t>& index, const Progress& progress) {
     SmoothGradOptions options{job.run, rule, o.samples, o.noise, parse_seed(o.seed), moment, index};
@@ -95,7 +95,7 @@ void run_integrated(const MapOptions& o) {
   MapMethod method;
   method.suffix = "integrated";
   method.noun = "steps";
-  method.picture = picture_of_maps(false);
+  method.picture = picture_of_maps(job, false);
   method.details = {{"steps", o.steps}, {"baseline", o.baseline}};
   method.run = [&](const Tensor& x, const std::vector<uint32_t>&, const Progress& progress) {
     IntegratedOptions options{job.run, kGradient, o.steps, baseline, given.empty() ? Tensor() : given.clone()};

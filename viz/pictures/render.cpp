@@ -73,7 +73,7 @@ Image saliency_picture(const float* chw, int c, int h, int w, double clip_percen
   return heatmap(saliency_map(chw, c, h, w, clip_percentile).data(), h, w, ColorMap::grey, {0, 1});
 }
 
-Image signed_rgb(const float* chw, int c, int h, int w, double clip_percentile) {
+Image signed_rgb(const float* chw, int c, int h, int w, ChannelOrder order, double clip_percentile) {
   check_map(chw, c, h, w);
   const size_t plane = size_t(h) * w;
   if (c != 1 && c != 3) {
@@ -83,10 +83,10 @@ Image signed_rgb(const float* chw, int c, int h, int w, double clip_percentile) 
     }
     return heatmap(mean.data(), h, w, ColorMap::seismic, symmetric_range(mean, clip_percentile));
   }
-  return signed_rgb_in(chw, c, h, w, symmetric_range({chw, plane * size_t(c)}, clip_percentile));
+  return signed_rgb_in(chw, c, h, w, order, symmetric_range({chw, plane * size_t(c)}, clip_percentile));
 }
 
-Image signed_rgb_in(const float* chw, int c, int h, int w, Range range) {
+Image signed_rgb_in(const float* chw, int c, int h, int w, ChannelOrder order, Range range) {
   check_map(chw, c, h, w);
   CHECK(c == 1 || c == 3, "signed RGB pictures have 1 or 3 channels, not {}", c);
   const size_t plane = size_t(h) * w;
@@ -94,10 +94,10 @@ Image signed_rgb_in(const float* chw, int c, int h, int w, Range range) {
   for (size_t i = 0; i < plane; i++) {
     Rgb rgb;
     bool finite = true;
-    for (int channel = 0; channel < 3; channel++) {
-      const float t = unit_position(chw[(c == 1 ? 0 : channel) * plane + i], range, 0.5f);
+    for (int k = 0; k < 3; k++) {
+      const float t = unit_position(chw[(c == 1 ? 0 : channel_of(k, order)) * plane + i], range, 0.5f);
       finite = finite && !std::isnan(t);
-      rgb[channel] = finite ? to_byte(t * 255) : 0;
+      rgb[k] = finite ? to_byte(t * 255) : 0;
     }
     set_pixel(out, i, finite ? rgb : kNonFiniteColor);
   }
