@@ -13,8 +13,8 @@
 #include "engine/version.h"
 #include "kernels/check.h"
 #include "tools/commands/commands.h"
-#include "tools/cli/output.h"
 #include "tools/cli/progress.h"
+#include "tools/cli/report.h"
 
 namespace switchback {
 namespace {

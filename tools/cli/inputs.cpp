@@ -57,7 +57,7 @@ void add_file(std::vector<InputFile>& files, std::set<std::string>& stems, const
   const std::string stem = fs::path(path).stem().string();
   std::string unique = stem;
   for (int i = 2; !stems.insert(unique).second; ++i) unique = fmt::format("{}_{}", stem, i);
-  files.push_back({path, unique, lower_extension(path) == ".npy"});
+  files.push_back({path, unique, lower_extension(path) == ".npy", int64_t(files.size())});
 }
 
 Tensor as_batch(Tensor t) {
@@ -88,7 +88,7 @@ uint8_t byte(double v) { return uint8_t(std::lround(std::clamp(v, 0.0, 255.0)));
 std::vector<InputFile> list_inputs(const std::vector<std::string>& arguments) {
   if (arguments.empty()) throw Error("no INPUT given", "name an image, a folder of images or a .npy file", true);
   std::vector<InputFile> files;
-  std::set<std::string> stems = {"contact_sheet"};  // kept for the sheet of all inputs
+  std::set<std::string> stems = {kContactSheet};
   for (const std::string& argument : arguments) {
     std::error_code error;
     const fs::file_status status = fs::status(argument, error);
@@ -124,7 +124,7 @@ Tensor load_input(const InputFile& file, const Model& model) {
 }
 
 Tensor load_single(const std::string& path, const Model& model) {
-  Tensor x = load_input({path, "", lower_extension(path) == ".npy"}, model);
+  Tensor x = load_input({.path = path, .stem = "", .array = lower_extension(path) == ".npy"}, model);
   if (x.dim(0) != 1)
     throw Error(fmt::format("{} holds {} images; one is wanted", printable(path), x.dim(0)), "save [C,H,W]");
   return x;

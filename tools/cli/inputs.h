@@ -15,7 +15,9 @@ struct InputFile {
   std::string path;
   std::string stem;    // of result files, unique within the run: equal ones get _2, _3
   bool array = false;  // .npy: used as it is, N items; else an image: one item
+  int64_t index = 0;   // in the run
 };
+inline constexpr const char* kContactSheet = "contact_sheet";  // the stem of the sheet of all inputs
 
 // Directories give their images in the order of their names (other files are skipped with a warning). Throws on what
 // does not exist, on an empty directory and (usage) on an empty list.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <future>
 #include <memory>
 #include <string>
 
@@ -10,6 +11,7 @@
 #include "tools/cli/options.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress.h"
+#include "tools/cli/report.h"
 #include "viz/methods/gradient.h"
 
 namespace switchback {
@@ -26,17 +28,24 @@ struct Job {
   RunOptions run;
   TargetSpec target;
   ProgressBar bar;
+  std::string precision;  // of the arithmetic, as reports call it
   double load_seconds = 0;
 
   double seconds() const;                   // since the start
   std::string model_name() const;           // as the user called it; of an ONNX file its name without folders
   std::string class_name(int64_t c) const;  // "" where there is no label
   Json class_json(int64_t c) const;         // null where there is no label
-  // The fields of every JSON document up to `version`, and those behind `inputs`.
+  // The fields of every JSON document before `inputs`, and the last ones.
   Json header() const;
   void add_footer(Json& document) const;
+  // What results carry with them: the header, the command line, and the weights' checksum.
+  Json provenance() const;
   std::string summary_title(const std::string& what) const;  // "gradient of vgg19 (weights …), fp32 on the CPU"
   std::string summary_times(int64_t items, const char* noun) const;
+
+ private:
+  // Of the weights' file, null where there is none; it is read beside the work.
+  std::shared_future<Json> weights_sha256_;
 };
 
 // Weights folders, the source tree's for a command that runs in its build folder included.

@@ -49,20 +49,24 @@ Json save_array(const Results& r, const Chunk::Part& part, Output& output) {
   axes.insert(axes.end(), r.method.axes.begin(), r.method.axes.end());
   Tensor array(dims);
   std::memcpy(array.data(), r.map(part.first, 0), size_t(array.count()) * sizeof(float));
-  return output.add_npy(fmt::format("{}.{}.npy", part.file->stem, r.method.suffix), array, axes);
+  return output.add_npy(*part.file, array, axes);
 }
 
 Json save_picture(const Results& r, const Chunk::Part& part, Output& output) {
   std::vector<Panel> panels;
+  Json units = Json::array(), colors = Json::array();  // of each panel
   for (int64_t i = 0; i < part.count && panels.size() <= kMostGridPanels; ++i)
     for (int64_t t = 0; t < r.targets() && panels.size() <= kMostGridPanels; ++t) {
       const Explained& explained = r.maps.explained[size_t(part.first + i)];
       const std::string number = part.count > 1 ? fmt::format("[{}] ", i) : "";
       const MapView map{r.map(part.first + i, t), r.map_dims(), r.photo(part, part.first + i)};
-      panels.push_back({r.method.picture(map), number + caption(r.job, explained, size_t(t))});
+      DrawnMap drawn = r.method.picture(map);
+      panels.push_back({std::move(drawn.image), number + caption(r.job, explained, size_t(t))});
+      units.push_back(unit_name(r.job, explained.units[size_t(t)]));
+      colors.push_back(std::move(drawn.colors));
     }
-  const std::string title = fmt::format("{} of {}", r.method.suffix, part.file->stem);
-  return output.add_png(fmt::format("{}.{}.png", part.file->stem, r.method.suffix), arrange(std::move(panels), title));
+  const std::string title = fmt::format("{} of {}", r.method.name, part.file->stem);
+  return output.add_png(*part.file, arrange(std::move(panels), title), {{"units", units}, {"colors", colors}});
 }
 
 void add_sheet_panels(const Results& r, const Chunk::Part& part, Output& output) {
@@ -70,7 +74,7 @@ void add_sheet_panels(const Results& r, const Chunk::Part& part, Output& output)
     const int64_t item = part.first + i;
     const MapView map{r.map(item, 0), r.map_dims(), r.photo(part, item)};
     const auto& picture = r.method.sheet_picture ? r.method.sheet_picture : r.method.picture;
-    const Image pictures[] = {thumbnail(map.photo, 112, 224), thumbnail(picture(map), 112, 224)};
+    const Image pictures[] = {thumbnail(map.photo, 112, 224), thumbnail(picture(map).image, 112, 224)};
     output.add_panel(side_by_side(pictures, 4), fmt::format("{}\n{}", item_name(*part.file, i),
                                                             caption(r.job, r.maps.explained[size_t(item)], 0)));
   }
@@ -86,8 +90,10 @@ Json completeness_json(const Explained& explained) {
 std::string summary_line(const Results& r, const Chunk::Part& part, int64_t i) {
   const Explained& explained = r.maps.explained[size_t(part.first + i)];
   std::string line = fmt::format("  {:<28} {}", item_name(*part.file, i), caption(r.job, explained, 0));
-  if (explained.units.size() > 1) line += fmt::format(" and {} more targets", explained.units.size() - 1);
-  if (!std::isnan(explained.scores[0])) line += fmt::format(", {} {:.4g}", r.job.options.score, explained.scores[0]);
+  if (explained.units.size() > 1)
+    line += fmt::format(" and {}", counted(int64_t(explained.units.size()) - 1, "more target"));
+  if (!std::isnan(explained.scores[0]))
+    line += fmt::format(", {} {:.4g}", word_of(kScores, r.job.options.score), explained.scores[0]);
   if (!explained.completeness.empty())
     line += fmt::format(", completeness error {:.1e}", explained.completeness[0].error());
   return line;
@@ -95,7 +101,7 @@ std::string summary_line(const Results& r, const Chunk::Part& part, int64_t i) {
 
 // Saves the files of one input and returns its items' entries; `lines` gains what the summary says of them.
 std::vector<Json> finish_input(const Results& r, const Chunk::Part& part, Output& output,
-                               std::vector<std::string>& lines) {
+                               ItemLines& lines) {
   Json files = Json::array();
   if (output.png()) files.push_back(save_picture(r, part, output));
   if (output.npy()) files.push_back(save_array(r, part, output));
@@ -109,7 +115,7 @@ std::vector<Json> finish_input(const Results& r, const Chunk::Part& part, Output
     const std::string more = r.method.finish ? r.method.finish(part.first + i, entry) : "";
     entry["files"] = files;
     entries.push_back(std::move(entry));
-    if (lines.size() <= 100) lines.push_back(summary_line(r, part, i) + more);
+    lines.add(summary_line(r, part, i) + more);
   }
   return entries;
 }
@@ -118,20 +124,6 @@ int64_t chunk_items(const Job& job, const MapMethod& method, Shape image) {
   const int64_t targets = check_target(job.model.network, image, job.target, job.model.labels);
   if (method.one_chunk) return std::numeric_limits<int64_t>::max();
   return std::clamp<int64_t>(kChunkBytes / (targets * image.item() * int64_t(sizeof(float))), 1, kChunkItems);
-}
-
-void print_summary(const Job& job, const MapMethod& method, const std::vector<std::string>& lines, int64_t items,
-                   const std::string& sheet, const Output& output) {
-  constexpr size_t kMostLines = 40;
-  print_line(job.summary_title(method.suffix));
-  for (size_t i = 0; i < std::min(lines.size(), kMostLines); ++i) print_line(lines[i]);
-  if (lines.size() > kMostLines) print_line(fmt::format("  … and {} more", lines.size() - kMostLines));
-  const std::vector<std::string> paths = output.paths();
-  if (paths.size() == 1) print_line("wrote " + paths[0]);
-  if (paths.size() > 1)
-    print_line(fmt::format("wrote {} files into {}{}", paths.size(), job.options.output,
-                           sheet.empty() ? "" : "; all on one sheet: " + sheet));
-  print_line(job.summary_times(items, "image"));
 }
 
 }  // namespace
@@ -172,9 +164,9 @@ void add_explained(Json& entry, const Job& job, const Explained& explained) {
 
 void run_maps(Job& job, const MapMethod& method) {
   const std::vector<InputFile> files = list_inputs(job.options.inputs);
-  Output output(job.options);
-  Json inputs = Json::array();
-  std::vector<std::string> lines;
+  Output output(job, method.command);
+  Report report;
+  ItemLines lines;
   const int64_t all_items = count_items(files);
   int64_t items = 0, batch = 0;
   for_each_chunk(
@@ -192,28 +184,21 @@ void run_maps(Job& job, const MapMethod& method) {
         });
         const Results results{job, method, chunk, maps};
         for (const Chunk::Part& part : chunk.parts)
-          for (Json& entry : finish_input(results, part, output, lines)) inputs.push_back(std::move(entry));
+          for (Json& entry : finish_input(results, part, output, lines)) report.inputs.push_back(std::move(entry));
         items += chunk.x.dim(0);
         batch = std::max(batch, maps.batch);
       });
-  const std::string sheet =
-      output.png() ? output.add_contact_sheet(method.suffix, fmt::format("{} of {}", method.suffix, job.model_name()))
-                   : "";
-  output.commit();
-  job.bar.clear();
-  if (job.options.json) {
-    Json document = job.header();
-    document["inputs"] = std::move(inputs);
-    if (!sheet.empty()) document["contact_sheet"] = sheet;
-    document.update(method.details);
-    document["score_kind"] = job.options.score;
-    document["batch"] = batch;
-    job.add_footer(document);
-    print_json(document);
-  } else if (!job.options.quiet) {
-    lines.resize(std::min<size_t>(lines.size(), size_t(items)));
-    print_summary(job, method, lines, items, sheet, output);
-  }
+  if (output.png()) report.sheet = output.add_contact_sheet(fmt::format("{} of {}", method.name, job.model_name()));
+  report.details = method.details;
+  report.details["score_kind"] = word_of(kScores, job.options.score);
+  report.details["batch"] = batch;
+  report.summary = [&, sheet = report.sheet] {
+    print_line(job.summary_title(method.name));
+    lines.print();
+    print_written(job, output.paths(), sheet);
+    print_line(job.summary_times(items, "image"));
+  };
+  finish_run(job, output, std::move(report));
 }
 
 }  // namespace switchback

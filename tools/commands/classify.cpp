@@ -77,7 +77,7 @@ std::string summary_line(const Job& job, const Chunk::Part& part, int64_t i, con
 
 struct Classified {
   Json inputs = Json::array();
-  std::vector<std::string> lines;
+  ItemLines lines;
   int64_t items = 0;
 };
 
@@ -139,7 +139,7 @@ Json save_scores(const Chunk::Part& part, const Tensor& all, Output& output) {
   Tensor own(dims);
   std::copy_n(all.data() + part.first * (all.count() / all.dim(0)), own.count(), own.data());
   const std::vector<std::string> axes{"N", "K", "H", "W"};
-  return output.add_npy(part.file->stem + ".classify.npy", own, {axes.begin(), axes.begin() + int64_t(dims.size())});
+  return output.add_npy(*part.file, own, {axes.begin(), axes.begin() + int64_t(dims.size())});
 }
 
 void classify_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const Tensor& all, Output& output,
@@ -151,14 +151,14 @@ void classify_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const 
   for (int64_t i = 0; i < part.count; ++i) {
     Answer answer = answer_for(job, chunk, part, i, all);
     entries.push_back(std::move(answer.entry));
-    result.lines.push_back(std::move(answer.line));
+    result.lines.add(std::move(answer.line));
     if (!output.png()) continue;
     const Image picture = answer.picture();
     if (panels.size() < kMostGridPanels) panels.push_back({picture, ""});
     output.add_panel(picture, "");
   }
   if (output.png())
-    files.push_back(output.add_png(part.file->stem + ".classify.png", arrange(std::move(panels), part.file->stem)));
+    files.push_back(output.add_png(*part.file, arrange(std::move(panels), part.file->stem)));
   for (Json& entry : entries) {
     entry["files"] = files;
     result.inputs.push_back(std::move(entry));
@@ -175,7 +175,7 @@ Tensor without_places(Tensor all) {
 void run_classify(const ClassifyOptions& o) {
   Job job("classify", o);
   const std::vector<InputFile> files = list_inputs(o.inputs);
-  Output output(o);
+  Output output(job);
   Classified result;
   const int64_t items = count_items(files);
   // Images whose outputs are held at once: classes are few, maps may be large.
@@ -197,21 +197,16 @@ void run_classify(const ClassifyOptions& o) {
         for (float v : all.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", o.model);
         for (const Chunk::Part& part : chunk.parts) classify_file(job, chunk, part, all, output, result);
       });
-  const std::string sheet = output.png() ? output.add_contact_sheet("classify", "classes by " + job.model_name(), 800) : "";
-  output.commit();
-  job.bar.clear();
-  if (o.json) {
-    Json document = job.header();
-    document["inputs"] = std::move(result.inputs);
-    if (!sheet.empty()) document["contact_sheet"] = sheet;
-    job.add_footer(document);
-    print_json(document);
-  } else if (!o.quiet) {
+  Report report;
+  if (output.png()) report.sheet = output.add_contact_sheet("classes by " + job.model_name(), 800);
+  report.inputs = std::move(result.inputs);
+  report.summary = [&, sheet = report.sheet] {
     print_line(job.summary_title("classify"));
-    for (const std::string& line : result.lines) print_line(line);
-    for (const std::string& path : output.paths()) print_line("wrote " + path);
+    result.lines.print();
+    print_written(job, output.paths(), sheet);
     print_line(job.summary_times(result.items, "image"));
-  }
+  };
+  finish_run(job, output, std::move(report));
 }
 
 }  // namespace
@@ -225,7 +220,7 @@ std::function<void()> setup_classify(CLI::App& app) {
   add_output(app, *o, false);
   add_run(app, *o);
   add_report(app, *o);
-  add_top(app, *o, "classes to show (default 5)");
+  add_top(app, *o, Changes::pictures, "classes to show (default 5)");
   return [o] { run_classify(*o); };
 }
 

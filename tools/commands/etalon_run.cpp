@@ -24,6 +24,7 @@ struct EtalonRun::Source {
   int64_t count = 1;
   Tensor x;  // [N,C,H,W], of files, from start() to finish()
   int64_t done = 0;
+  bool finished = false;  // by an earlier run
   std::unique_ptr<ResumableArray> resumable;
   OutputFile* array = nullptr;  // otherwise
   int64_t array_begin = 0;
@@ -103,8 +104,7 @@ size_t strongest(const EtalonInput& input) {
 EtalonOptions options_of(const Job& job, const EtalonFlags& flags) {
   EtalonOptions options;
   static_cast<RunOptions&>(options) = job.run;
-  check_choice("--algorithm", flags.algorithm, {"single-pass", "coordinate"});
-  if (flags.algorithm == "coordinate") options.algorithm = EtalonAlgorithm::coordinate;
+  options.algorithm = flags.algorithm;
   options.fields = !flags.full_maps;
   options.load_tape = flags.load_tape;
   return options;
@@ -113,8 +113,8 @@ EtalonOptions options_of(const Job& job, const EtalonFlags& flags) {
 }  // namespace
 
 EtalonRun::EtalonRun(Job& job, const EtalonFlags& flags)
-    : job_(job), flags_(flags), options_(options_of(job, flags)), output_(flags),
-      suffix_(flags.product ? "etalon-product" : "etalon") {
+    : job_(job), flags_(flags), options_(options_of(job, flags)), output_(job),
+      name_(flags.product ? "etalon-product" : "etalon") {
   check_piecewise_affine(job.model.network, target_node(job.model.network, job.target));
   if (flags.resume && !output_.npy())
     throw Error("--resume goes on with an array, but none is saved", "add --save npy or --save png,npy", true);
@@ -170,12 +170,13 @@ void EtalonRun::run() {
     for (int64_t i = source->done; i < source->count; ++i) push(source, i);
   }
   flush();
-  const std::string title = fmt::format("{} of {}", suffix_, job_.model_name());
-  if (sheet_ && output_.png()) output_.add_png(fmt::format("contact_sheet.{}.png", suffix_), sheet_->draw(title, headings_));
-  output_.commit();
-  for (const auto& source : sources_)
-    if (source->resumable) source->resumable->finish();
-  report();
+  if (sheet_ && !sheet_->empty() && output_.png())
+    report_.sheet = add_figure({kContactSheet}, *sheet_, fmt::format("{} of {}", name_, job_.model_name()))["path"];
+  finish_all();
+}
+
+Json EtalonRun::add_figure(const ResultOf& of, const EtalonFigure& figure, const std::string& title) {
+  return output_.add_png(of, figure.draw(title, headings_), {{"units", headings_}, {"colors", figure.colors()}});
 }
 
 // Loads the source, and takes over what an earlier run left of it.
@@ -218,14 +219,43 @@ void EtalonRun::open_files(Source& s) {
   std::vector<std::string> axes = {"N", "P", "C", "H", "W"};
   const bool rows = s.many() && s.count > 1;
   if (!rows) dims.erase(dims.begin()), axes.erase(axes.begin());
-  const std::string name = fmt::format("{}.{}.npy", s.stem, suffix_);
-  if (rows) {
-    s.resumable = std::make_unique<ResumableArray>(output_.path(name), dims, job_of(s), flags_.resume);
-    can_be_resumed();
-  } else {
-    s.array = &output_.add_npy(name, dims, s.array_begin);
+  const ResultOf of(s.stem);
+  const Json job = job_of(s), more = {{"job", job}};
+  if (flags_.resume && take_finished(s, output_.path(of, "npy"), job)) return;
+  if (!rows) {
+    s.files.push_back(output_.add_npy(of, dims, axes, more, s.array, s.array_begin));
+    return;
   }
-  s.files.push_back({{"path", output_.path(name)}, {"axes", axes}});
+  s.files.push_back(output_.add_own_npy(of, dims, axes, more, [&s] { s.resumable->finish(); }));
+  s.resumable = std::make_unique<ResumableArray>(s.files.back()["path"], dims, job, flags_.resume);
+  can_be_resumed();
+}
+
+// Whether an earlier run has completed the array: then nothing of it is changed, and what FILE.json says of its inputs is
+// taken over. Throws where it was another run.
+bool EtalonRun::take_finished(Source& s, const std::string& path, const Json& job) {
+  namespace fs = std::filesystem;
+  if (!fs::exists(path) || fs::exists(path + ".partial")) return false;
+  const std::string beside = Output::description_path(path);
+  constexpr int64_t kMostBytes = int64_t(1) << 31;
+  Json about = fs::exists(beside) ? Json::parse(read_file(beside, kMostBytes), nullptr, false) : Json();
+  Json before;
+  if (about.is_object() && about.contains("files") && about.contains("inputs"))
+    for (const Json& file : about["files"])
+      if (file.contains("job")) before = file["job"];
+  const char* hint = "leave out --resume to replace it, or choose another folder with --output DIR";
+  if (before.is_null()) throw Error(fmt::format("{} is there, and nothing beside it says which run made it", printable(path)), hint);
+  if (before != job)
+    throw Error(fmt::format("{} was made by another run: it differs in {}", printable(path), differences(before, job)), hint);
+  s.finished = true;
+  s.done = s.count;
+  items_done_ += s.count, items_resumed_ += s.count;
+  for (Json& input : about["inputs"]) {
+    input["files"] = about["files"];
+    report_.inputs.push_back(std::move(input));
+  }
+  lines_.add(fmt::format("  {} is finished; nothing was changed", path));
+  return true;
 }
 
 // What an array that is continued must agree in.
@@ -249,10 +279,10 @@ Json EtalonRun::job_of(const Source& s) const {
           {"image", {image_.c, image_.h, image_.w}},
           {"target", job_.target.target},
           {"layer", job_.target.layer},
-          {"algorithm", flags_.algorithm},
+          {"algorithm", word_of(kEtalonAlgorithms, flags_.algorithm)},
           {"full_maps", flags_.full_maps},
           {"product", flags_.product},
-          {"precision", job_.options.precision},
+          {"precision", job_.precision},
           {"conv", job_.options.conv},
           {"device", job_.ctx.device_name()}};
 }
@@ -361,12 +391,11 @@ void EtalonRun::add_entry(Source& s, int64_t index, const EtalonInput& result) {
   entry["votes_against"] = of_units(result, [](const EtalonCheck& c) { return c.votes_against; });
   entry["residual"] = of_units(result, [](const EtalonCheck& c) { return c.residual(); });
   entry["residual_relative"] = of_units(result, [](const EtalonCheck& c) { return c.relative(); });
-  s.entries.push_back(inputs_.size());
-  if (job_.options.json) inputs_.push_back(std::move(entry));
-  if (lines_.size() > 100) return;
+  s.entries.push_back(report_.inputs.size());
+  if (job_.options.json || output_.npy()) report_.inputs.push_back(std::move(entry));
   const size_t p = strongest(result);
   const EtalonCheck& c = result.checks[p];
-  lines_.push_back(fmt::format("  {:<24} {:<18} {:.5g} = {:.5g} for {:+.5g} against {:+.5g} bias, residual {:.1e}",
+  lines_.add(fmt::format("  {:<24} {:<18} {:.5g} = {:.5g} for {:+.5g} against {:+.5g} bias, residual {:.1e}",
                                s.name(index), unit_name(job_, result.explained.units[p]), c.score, c.votes_for,
                                c.votes_against, c.bias, c.residual()));
 }
@@ -374,18 +403,17 @@ void EtalonRun::add_entry(Source& s, int64_t index, const EtalonInput& result) {
 void EtalonRun::finish(Source& s) {
   if (s.array) s.array->finish();
   if (output_.npy()) {
-    const std::string name = fmt::format("{}.{}-bias.npy", s.stem, suffix_);
     const bool rows = s.many() && s.count > 1;
     std::vector<std::string> axes = {"N", "P"};
     if (!rows) axes.erase(axes.begin());
     Tensor biases = std::move(s.biases);
-    s.files.push_back(output_.add_npy(name, rows ? std::move(biases) : std::move(biases).reshaped({etalons_->units()}), axes));
+    if (!rows) biases = std::move(biases).reshaped({etalons_->units()});
+    s.files.push_back(output_.add_npy({s.stem, "bias"}, biases, axes));
   }
   if (output_.png() && !s.figure->empty())
-    s.files.push_back(output_.add_png(fmt::format("{}.{}.png", s.stem, suffix_),
-                                      s.figure->draw(fmt::format("{} of {}", suffix_, s.stem), headings_)));
+    s.files.push_back(add_figure({s.stem}, *s.figure, fmt::format("{} of {}", name_, s.stem)));
   for (size_t entry : s.entries)
-    if (entry < inputs_.size()) inputs_[entry]["files"] = s.files;
+    if (entry < report_.inputs.size()) report_.inputs[entry]["files"] = s.files;
   s.figure.reset();
   s.x = Tensor();
 }
@@ -400,55 +428,44 @@ void EtalonRun::draw_subgraph(Source& s, int64_t index, const EtalonInput& resul
     std::memcpy(x.data(), s.x.data() + index * image_.item(), x.size() * sizeof(float));
   const Unit unit = result.explained.units[strongest(result)];
   const Subgraph graph = active_subgraph(job_.ctx, job_.model.network, image_, x.data(), unit);
-  s.files.push_back(output_.add_png(fmt::format("{}.etalon-subgraph.png", s.stem),
+  s.files.push_back(output_.add_png({s.stem, "subgraph"},
                                     subgraph_picture(graph, fmt::format("{}: the active subgraph that makes up the {:.4g} of {}",
                                                                         s.name(index), graph.value, unit_name(job_, unit)))));
 }
 
-void EtalonRun::report() {
+void EtalonRun::finish_all() {
   job_.bar.clear();
   if (worst_.above > 0)
     warn(fmt::format("{} of {} etalons miss <W, x> + b = score by more than {:.0e} of their terms: at worst {:.1e} ({}){}",
                      worst_.above, items_ * etalons_->units(), EtalonCheck::kTolerance, worst_.relative, worst_.where,
                      !flags_.load_tape.empty()            ? "; the tape that was loaded is not this input's"
-                     : job_.options.precision != "fp32" ? "; --precision fp32 rounds less"
+                     : job_.options.precision != Precision::fp32 ? "; --precision fp32 rounds less"
                                                           : ""));
-  if (!job_.options.json) {
-    if (!job_.options.quiet) print_summary();
-    return;
-  }
-  Json document = job_.header();
-  document["inputs"] = std::move(inputs_);
-  if (sheet_ && output_.png()) document["contact_sheet"] = output_.path(fmt::format("contact_sheet.{}.png", suffix_));
-  document["algorithm"] = flags_.algorithm;
-  document["product"] = flags_.product;
-  document["units"] = etalons_->units();
-  document["residual"] = worst_.residual;
-  document["residual_relative"] = worst_.relative;
-  document["residual_tolerance"] = EtalonCheck::kTolerance;
-  document["resumed_inputs"] = items_resumed_;
-  document["batch"] = batch_;
-  document["units_per_pass"] = seeds_;
-  job_.add_footer(document);
-  print_json(document);
+  Json& details = report_.details;
+  details["algorithm"] = word_of(kEtalonAlgorithms, flags_.algorithm);
+  details["product"] = flags_.product;
+  details["units"] = etalons_->units();
+  details["residual"] = worst_.residual;
+  details["residual_relative"] = worst_.relative;
+  details["residual_tolerance"] = EtalonCheck::kTolerance;
+  details["resumed_inputs"] = items_resumed_;
+  details["batch"] = batch_;
+  details["units_per_pass"] = seeds_;
+  report_.summary = [this] { print_summary(); };
+  finish_run(job_, output_, std::move(report_));
 }
 
 void EtalonRun::print_summary() const {
-  constexpr size_t kMostLines = 40;
-  print_line(job_.summary_title(suffix_));
+  const int64_t etalons = items_ * etalons_->units();
+  print_line(job_.summary_title(name_));
   if (items_resumed_ > 0) print_line(fmt::format("  {} of {} inputs were done before", items_resumed_, items_));
-  for (size_t i = 0; i < std::min({lines_.size(), kMostLines, size_t(items_)}); ++i) print_line(lines_[i]);
-  if (items_ > int64_t(kMostLines)) print_line(fmt::format("  … and {} more", items_ - int64_t(kMostLines)));
-  print_line(fmt::format("{} etalon{}: <W, x> + b = score up to {:.1e} ({:.1e} of the terms' sizes)",
-                         items_ * etalons_->units(), items_ * etalons_->units() == 1 ? "" : "s", worst_.residual,
-                         worst_.relative));
+  lines_.print();
+  print_line(fmt::format("{}: <W, x> + b = score up to {:.1e} ({:.1e} of the terms' sizes)", counted(etalons, "etalon"),
+                         worst_.residual, worst_.relative));
   std::vector<std::string> paths = output_.paths();
   for (const auto& source : sources_)
     if (source->resumable) paths.push_back(source->resumable->path());
-  if (paths.size() <= 4)
-    for (const std::string& path : paths) print_line("wrote " + path);
-  else
-    print_line(fmt::format("wrote {} files into {}", paths.size(), job_.options.output));
+  print_written(job_, paths);
   print_line(job_.summary_times(items_, "input"));
 }
 
