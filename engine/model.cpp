@@ -106,6 +106,7 @@ Model open_onnx(const ModelSpec& spec) {
   }
   OnnxNetwork read = read_onnx(spec.name, options);
   model.network = std::move(read.network);
+  model.network.name = spec.name;  // so that hints name the file as the user did
   model.warnings = std::move(read.warnings);
   if (file.empty()) {
     model.preprocess = assumed_preprocess(model.network);

@@ -182,7 +182,7 @@ std::string why_stb_failed() {
   if (text == "outofmem" || text == "too large") return "its data unfold to more than the picture";
   if (text == "outofdata" || text == "not enough pixels" || text == "read past buffer") return kCutOff;
   if (text == "unknown image type") return "unknown format";
-  return fmt::format("damaged: {}", text);
+  return std::string(text);
 }
 
 // ---- EXIF (CIPA DC-008): a TIFF header, then a first list of 12-byte entries

@@ -144,7 +144,7 @@ Work samples_work(Job& job, const BenchOptions& o) {
 
 std::vector<float> bench_images(const Job& job, Shape& image, int64_t images) {
   if (job.options.inputs.empty()) return random_values(images * image.item(), 7);
-  const Tensor x = load_input(list_inputs(job.options.inputs)[0], job.model);
+  const Tensor x = load_file(job.options.inputs[0], job);
   image = {1, x.dim(1), x.dim(2), x.dim(3)};
   std::vector<float> out;
   for (int64_t i = 0; i < images; ++i) {

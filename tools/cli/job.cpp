@@ -93,16 +93,21 @@ Job::Job(const char* command, const Options& options)
          .progress = {}};
   target = {options.target, options.layer, options.score};
   if (!options.save_weights.empty()) save_weights(model.network, options.save_weights);
-  if (options.saves("png") || options.saves("npy"))
-    weights_sha256_ = std::async(std::launch::async, sha256_json, model.weights).share();
+  if (!options.save_input.empty()) input_recorder.emplace(options.save_input);
   load_seconds = seconds();
   bar.start();
+}
+
+void Job::fail(const std::string& input, const std::string& why) {
+  bar.clear();
+  warn(fmt::format("left out: {}", why));
+  failed.emplace_back(input, why);
 }
 
 double Job::seconds() const { return since(start); }
 
 std::string Job::model_name() const {
-  return options.model.ends_with(".onnx") ? model.network.name : options.model;
+  return options.model.ends_with(".onnx") ? std::filesystem::path(options.model).stem().string() : options.model;
 }
 
 std::string Job::class_name(int64_t c) const {
@@ -121,6 +126,8 @@ Json Job::header() const {
   if (!options.gemm_table.empty()) header["gemm_table"] = options.gemm_table;
   return header;
 }
+
+void Job::sum_weights() { weights_sha256_ = std::async(std::launch::async, sha256_json, model.weights).share(); }
 
 Json Job::provenance() const {
   Json all = {{"command_line", command_line()}};

@@ -32,6 +32,13 @@ struct Results {
     for (int64_t d : map_dims()) size *= d;
     return maps.values.data() + (item * targets() + t) * size;
   }
+  // The map over whose positions a score is the sum; 1x1 where it is that of one unit.
+  Shape summed(const Explained& explained) const {
+    const Unit& unit = explained.units[0];
+    if (unit.row >= 0) return {1, 1, 1, 1};
+    const Shape image{1, chunk.x.dim(1), chunk.x.dim(2), chunk.x.dim(3)};
+    return job.model.network.shapes(image)[size_t(unit.node)];
+  }
   Image photo(const Chunk::Part& part, int64_t item) const {
     return input_picture(chunk.x, item, job.model, part.file->array);
   }
@@ -94,6 +101,8 @@ std::string summary_line(const Results& r, const Chunk::Part& part, int64_t i) {
     line += fmt::format(" and {}", counted(int64_t(explained.units.size()) - 1, "more target"));
   if (!std::isnan(explained.scores[0]))
     line += fmt::format(", {} {:.4g}", word_of(kScores, r.job.options.score), explained.scores[0]);
+  if (const Shape sum = r.summed(explained); sum.h * sum.w > 1)
+    line += fmt::format(" (the sum over {}x{} positions)", sum.h, sum.w);
   if (!explained.completeness.empty())
     line += fmt::format(", completeness error {:.1e}", explained.completeness[0].error());
   return line;
@@ -109,8 +118,9 @@ std::vector<Json> finish_input(const Results& r, const Chunk::Part& part, Output
   std::vector<Json> entries;
   for (int64_t i = 0; i < part.count; ++i) {
     const Explained& explained = r.maps.explained[size_t(part.first + i)];
-    Json entry = {{"path", part.file->path}, {"index", i}};
+    Json entry = item_json(*part.file, i);
     add_explained(entry, r.job, explained);
+    if (const Shape sum = r.summed(explained); sum.h * sum.w > 1) entry["summed_positions"] = {sum.h, sum.w};
     if (!explained.completeness.empty()) entry["completeness"] = completeness_json(explained);
     const std::string more = r.method.finish ? r.method.finish(part.first + i, entry) : "";
     entry["files"] = files;
@@ -163,21 +173,21 @@ void add_explained(Json& entry, const Job& job, const Explained& explained) {
 }
 
 void run_maps(Job& job, const MapMethod& method) {
-  const std::vector<InputFile> files = list_inputs(job.options.inputs);
   Output output(job, method.command);
+  Inputs inputs(job, output);
   Report report;
   ItemLines lines;
-  const int64_t all_items = count_items(files);
+  const int64_t all_items = inputs.count();
   int64_t items = 0, batch = 0;
-  for_each_chunk(
-      files, job.model, [&](Shape image) { return chunk_items(job, method, image); },
+  inputs.for_each_chunk(
+      [&](Shape image) { return chunk_items(job, method, image); },
       [&](const Chunk& chunk) {
-        if (method.one_chunk && chunk.parts.size() != files.size())
+        if (method.one_chunk && int64_t(chunk.parts.size()) != inputs.readable())
           throw Error("a tape file holds one batch, so all inputs must have one shape", "give them in several runs",
                       true);
         std::vector<uint32_t> index;
         for (const Chunk::Part& part : chunk.parts)
-          for (int64_t i = 0; i < part.count; ++i) index.push_back(uint32_t(i));
+          for (int64_t i = 0; i < part.count; ++i) index.push_back(uint32_t(item_number(*part.file, i)));
         const Maps maps = method.run(chunk.x, index, [&](int64_t done, int64_t total) {
           const int64_t each = total / chunk.x.dim(0);  // samples, steps or positions of one image
           job.bar.update(items * each + done, all_items * each, method.noun);

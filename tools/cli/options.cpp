@@ -114,7 +114,15 @@ bool Options::saves(std::string_view kind) const {
   return false;
 }
 
-void add_inputs(CLI::App& app, Options& o, const char* about) { app.add_option("INPUT", o.inputs, about); }
+void add_inputs(CLI::App& app, Options& o, const char* about) {
+  app.add_option("INPUT", o.inputs, about);
+  add_switch(app, o, "--exif", o.exif, Changes::values,
+             "turn image files as their EXIF orientation says (else it is ignored, as by PIL)");
+  add_switch(app, o, "--strict", o.strict, Changes::nothing,
+             "stop at the first input that cannot be read, with nothing written; else it is left out and told of at the end");
+  add_setting(app, o, "--save-input", o.save_input, Changes::nothing,
+              "write what the network sees of all inputs, [N,C,H,W]", "FILE.npy");
+}
 
 void add_model(CLI::App& app, Options& o) {
   app.add_option("--model", o.model,

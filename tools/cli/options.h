@@ -50,6 +50,8 @@ inline constexpr Choice<bool> kOnOff[] = {{"on", true}, {"off", false}};
 
 struct Options {
   std::vector<std::string> inputs;
+  std::string save_input;
+  bool exif = false, strict = false;
   // model
   std::string model, weights, save_weights, preprocess;
   // target
@@ -112,7 +114,7 @@ CLI::Option* add_choice(CLI::App& app, Options& o, const char* flag, const Choic
 }
 
 // Each adds its group of options to a command's parser.
-void add_inputs(CLI::App& app, Options& o, const char* about);
+void add_inputs(CLI::App& app, Options& o, const char* about);  // and how they are read
 void add_model(CLI::App& app, Options& o);
 void add_target(CLI::App& app, Options& o, bool hidden_units = true);  // target, score; layer where hidden units can be
 void add_folder(CLI::App& app, Options& o);  // output, name

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <map>
 
 #include "engine/files/npy.h"
 #include "engine/version.h"
@@ -22,21 +23,26 @@ Output::Output(Job& job, std::string command)
   if (access(folder_.c_str(), W_OK | X_OK) != 0)
     throw Error(fmt::format("cannot write into {}: {}", printable(folder_), std::strerror(errno)),
                 "choose another folder with --output DIR");
+  job.sum_weights();
 }
 
 std::string Output::path(const ResultOf& of, std::string_view ending) const {
-  const Options& o = job_.options;
-  std::vector<Setting> settings = o.settings();
+  std::vector<Setting> settings = job_.options.settings();
   for (Setting& s : settings)
     if (s.option == "layer" && !of.layer.empty()) s.given = of.layer;
+  const auto given = [&](std::string_view option) -> std::string {
+    for (const Setting& s : settings)
+      if (s.option == option) return name_part(s.given);
+    return "";
+  };
   const NameFields fields{.stem = of.stem,
                           .command = command_,
                           .options = name_suffix(settings, ending == "png"),
                           .model = name_part(job_.model_name()),
-                          .layer = name_part(of.layer.empty() ? o.layer : of.layer),
-                          .target = name_part(o.target),
+                          .layer = given("layer"),
+                          .target = given("target"),
                           .index = of.index};
-  return fmt::format("{}{}{}{}{}.{}", folder_, folder_.ends_with('/') ? "" : "/", name_by_template(o.name, fields),
+  return fmt::format("{}{}{}{}{}.{}", folder_, folder_.ends_with('/') ? "" : "/", name_by_template(job_.options.name, fields),
                      of.part.empty() ? "" : "-", of.part, ending);
 }
 
@@ -110,16 +116,18 @@ OutputFile& Output::add_npz(const ResultOf& of, std::string& path) {
 
 // Of the document's inputs each file gets those whose results lie in it.
 void Output::commit(const Json& document) {
+  std::map<std::string, std::set<size_t>> inputs;  // by the file that describes their results
+  for (size_t i = 0; i < document["inputs"].size(); ++i)
+    for (const Json& file : document["inputs"][i].value("files", Json::array()))
+      inputs[description_path(file["path"])].insert(i);
   for (const auto& [file, beside] : described_) {
     Json about = job_.provenance();
     for (const auto& [key, value] : document.items())
       if (key != "inputs" && key != "contact_sheet") about[key] = value;
     about["files"] = beside;
     about["inputs"] = Json::array();
-    for (const Json& input : document["inputs"]) {
-      const auto lies_here = [&](const Json& f) { return description_path(f["path"]) == file; };
-      if (!input.contains("files") || std::none_of(input["files"].begin(), input["files"].end(), lies_here)) continue;
-      about["inputs"].push_back(input);
+    for (size_t i : inputs[file]) {
+      about["inputs"].push_back(document["inputs"][i]);
       about["inputs"].back().erase("files");
     }
     files_.add(file, about.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");

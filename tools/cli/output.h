@@ -46,6 +46,7 @@ class Output {
   // The same for an array whose values come piece by piece (OutputFile::write_at, behind `begin` bytes of header).
   Json add_npy(const ResultOf& of, const Dims& dims, const std::vector<std::string>& axes, const Json& more,
                OutputFile*& file, int64_t& begin);
+  OutputFile& add_file(const std::string& path) { return files_.add(path); }  // elsewhere, by the name that is given
   OutputFile& add_npz(const ResultOf& of, std::string& path);  // the caller writes the archive
   // An array that the caller writes itself, and completes in `finish` once the other files are there. `more`: beside its
   // entry in FILE.json.

@@ -23,6 +23,7 @@ void ItemLines::print() const {
 Json document_of(const Job& job, const Report& report) {
   Json document = job.header();
   document["inputs"] = report.inputs;
+  for (const auto& [path, why] : job.failed) document["failed"].push_back({{"path", path}, {"error", why}});
   if (!report.sheet.empty()) document["contact_sheet"] = report.sheet;
   document.update(report.details);
   return document;
@@ -31,6 +32,7 @@ Json document_of(const Job& job, const Report& report) {
 void finish_run(Job& job, Output& output, Report report) {
   Json document = document_of(job, report);
   report.inputs = nullptr;  // they are in the document
+  if (job.input_recorder) job.input_recorder->finish();
   output.commit(document);
   job.bar.clear();
   if (job.options.json) {
@@ -39,6 +41,11 @@ void finish_run(Job& job, Output& output, Report report) {
   } else if (!job.options.quiet) {
     report.summary();
   }
+  if (job.failed.empty()) return;
+  std::vector<std::string> paths;
+  for (const auto& [path, why] : job.failed) paths.push_back(printable(path));
+  throw Error(fmt::format("{} could not be read: {}", counted(int64_t(paths.size()), "input"), fmt::join(paths, ", ")),
+              "the others are done; --strict stops at the first one");
 }
 
 void print_written(const Job& job, const std::vector<std::string>& paths, const std::string& sheet) {

@@ -141,12 +141,11 @@ void finish_file(const Job& job, const ActivationOptions& o, const Chunk& chunk,
     files.push_back(
         output.add_png(*part.file, panels.size() == 1 ? panels[0].picture : arrange(std::move(panels), part.file->stem),
                        {{"layer", layer}, {"colors", colors}}));
-  for (int64_t i = 0; i < part.count; ++i)
-    results.inputs.push_back({{"path", part.file->path},
-                              {"index", i},
-                              {"layer", layer},
-                              {"channels", strongest_json(o, values, part.first + i)},
-                              {"files", files}});
+  for (int64_t i = 0; i < part.count; ++i) {
+    results.inputs.push_back(item_json(*part.file, i));
+    results.inputs.back().update(
+        Json{{"layer", layer}, {"channels", strongest_json(o, values, part.first + i)}, {"files", files}});
+  }
   results.items += part.count;
 }
 
@@ -157,16 +156,16 @@ void run_activations(const ActivationOptions& o) {
   const Network& network = job.model.network;
   const int node = o.layer.empty() ? first_conv(network) : network.find(o.layer);
   const std::string& layer = network.nodes[size_t(node)].name;
-  const std::vector<InputFile> files = list_inputs(o.inputs);
   Output output(job);
+  Inputs inputs(job, output);
   Results results;
   Json shape;
-  const int64_t items = count_items(files);
+  const int64_t items = inputs.count();
   const auto most = [&](Shape image) {
     const int64_t bytes = network.shapes(image)[size_t(node)].item() * int64_t(sizeof(float));
     return std::clamp<int64_t>((256 << 20) / bytes, 1, 64);
   };
-  for_each_chunk(files, job.model, most, [&](const Chunk& chunk) {
+  inputs.for_each_chunk(most, [&](const Chunk& chunk) {
     const Tensor values = activations(job.ctx, network, chunk.x, node, job.run);
     shape = Dims(values.dims().begin() + 1, values.dims().end());
     for (const Chunk::Part& part : chunk.parts) finish_file(job, o, chunk, part, layer, values, output, results);
@@ -188,7 +187,7 @@ void run_activations(const ActivationOptions& o) {
 
 std::function<void()> setup_activations(CLI::App& app) {
   auto o = std::make_shared<ActivationOptions>();
-  add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]");
+  add_inputs(app, *o, kInputs);
   add_setting(app, *o, "--layer", o->layer, Changes::kind, "whose values to show (default: the first convolution)", "NAME");
   add_setting(app, *o, "--channels", o->channels, Changes::pictures,
               "which of them, for example 0-15,20 (default: up to 64)", "LIST");

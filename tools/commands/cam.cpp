@@ -139,7 +139,7 @@ void run_cam(const CamFlags& o) {
 
 std::function<void()> setup_cam(CLI::App& app) {
   auto o = std::make_shared<CamFlags>();
-  add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]");
+  add_inputs(app, *o, kInputs);
   add_choice(app, *o, "--method", kMethods, o->method, Changes::kind,
              "cam: exact, for networks that end in global average pooling and a linear layer, or in pooled maps of the "
              "classes; the others: any network; auto: cam where it can be, else gradcam");

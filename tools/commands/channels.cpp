@@ -251,11 +251,11 @@ void finish_file(const Job& job, const Selection& view, const Chunk& chunk, cons
                                            one ? thumbnails(view, job, chunk, part) : std::vector<Image>())));
   }
   if (output.npy()) save_arrays(view, means, part, output, files);
-  for (int64_t i = 0; i < part.count; ++i)
-    results.inputs.push_back({{"path", part.file->path},
-                              {"index", i},
-                              {"layers", layers_json(view, average_of(means, part.first + i, 1))},
-                              {"files", files}});
+  for (int64_t i = 0; i < part.count; ++i) {
+    results.inputs.push_back(item_json(*part.file, i));
+    results.inputs.back()["layers"] = layers_json(view, average_of(means, part.first + i, 1));
+    results.inputs.back()["files"] = files;
+  }
   results.items += part.count;
 }
 
@@ -291,10 +291,10 @@ Report report_of(const Job& job, const Selection& view, Results& results, const 
 void run_channels(const ChannelsOptions& o) {
   Job job("channels", o);
   Selection view = open_view(job, o);
-  const std::vector<InputFile> files = list_inputs(o.inputs);
   Output output(job);
+  Inputs inputs(job, output);
   Results results;
-  const int64_t items = count_items(files);
+  const int64_t items = inputs.count();
   view.options.progress = [&](int64_t done, int64_t) {
     job.bar.update(results.items * view.copies() + done, items * view.copies(), "images");
   };
@@ -302,13 +302,13 @@ void run_channels(const ChannelsOptions& o) {
     check_boxes(view.options.boxes, image);
     return 64;
   };
-  for_each_chunk(files, job.model, most, [&](const Chunk& chunk) {
+  inputs.for_each_chunk(most, [&](const Chunk& chunk) {
     const Means means = channel_means(job.ctx, job.model.network, chunk.x, view.nodes, view.options);
     add_to_sums(means, results);
     for (const Chunk::Part& part : chunk.parts) finish_file(job, view, chunk, part, means, output, results);
   });
   Report report = report_of(job, view, results, output);
-  if (output.png() && files.size() > 1)
+  if (output.png() && inputs.files().size() > 1)
     report.sheet = output.add_png({kContactSheet}, picture(view, results.average(), results.items, {}))["path"];
   finish_run(job, output, std::move(report));
 }
@@ -318,7 +318,7 @@ void run_channels(const ChannelsOptions& o) {
 std::function<void()> setup_channels(CLI::App& app) {
   auto o = std::make_shared<ChannelsOptions>();
   o->top = 10;
-  add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]; several are averaged");
+  add_inputs(app, *o, fmt::format("{}; several are averaged", kInputs).c_str());
   add_setting(app, *o, "--layer", o->layers, Changes::kind,
               "whose channels, several with commas or repeated; a convolution's values are those before its batch norm and "
               "ReLU: for those after it name the ReLU",

@@ -3,11 +3,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <functional>
-#include <limits>
 #include <memory>
 #include <numeric>
 
-#include "engine/files/npy.h"
 #include "tools/commands/commands.h"
 #include "tools/cli/inputs.h"
 #include "tools/cli/job.h"
@@ -17,10 +15,6 @@
 
 namespace switchback {
 namespace {
-
-struct ClassifyOptions : Options {
-  std::string save_input;
-};
 
 struct Ranking {
   std::vector<int64_t> order;  // classes, most probable first
@@ -50,7 +44,7 @@ Json entry_json(const Job& job, const Chunk::Part& part, int64_t i, std::span<co
                 {"score", logits[size_t(c)]},
                 {"probability", r.probability[size_t(c)]}};
   };
-  Json entry = {{"path", part.file->path}, {"index", i}};
+  Json entry = item_json(*part.file, i);
   entry.update(of(r.order[0]));
   entry["top"] = Json::array();
   for (int64_t c : r.order) entry["top"].push_back(of(c));
@@ -94,7 +88,7 @@ Json map_json(const Job& job, const Chunk::Part& part, int64_t i, const LabelMap
   const auto of = [&](const LabelMap::Share& s) {
     return Json{{"target", s.label}, {"class", job.class_json(s.label)}, {"share", s.share}};
   };
-  Json entry = {{"path", part.file->path}, {"index", i}};
+  Json entry = item_json(*part.file, i);
   entry.update(of(map.shares[0]));
   entry["top"] = Json::array();
   for (size_t k = 0; k < std::min(map.shares.size(), size_t(job.options.top)); ++k)
@@ -172,25 +166,20 @@ Tensor without_places(Tensor all) {
   return std::move(all).reshaped({all.dim(0), all.dim(1)});
 }
 
-void run_classify(const ClassifyOptions& o) {
+void run_classify(const Options& o) {
   Job job("classify", o);
-  const std::vector<InputFile> files = list_inputs(o.inputs);
   Output output(job);
+  Inputs inputs(job, output);
   Classified result;
-  const int64_t items = count_items(files);
+  const int64_t items = inputs.count();
   // Images whose outputs are held at once: classes are few, maps may be large.
   const auto most = [&](Shape image) {
-    if (!o.save_input.empty()) return std::numeric_limits<int64_t>::max();
     const int64_t item = job.model.network.shapes(image.with_n(1)).back().item();
     return std::clamp<int64_t>((1 << 26) / item, 1, 256);
   };
-  for_each_chunk(
-      files, job.model, most,
+  inputs.for_each_chunk(
+      most,
       [&](const Chunk& chunk) {
-        if (!o.save_input.empty()) {
-          CHECK(chunk.parts.size() == files.size(), "--save-input writes one array, but the inputs differ in shape");
-          write_npy(o.save_input, chunk.x);
-        }
         RunOptions options = job.run;
         options.progress = [&](int64_t n, int64_t) { job.bar.update(result.items + n, items, "images"); };
         const Tensor all = without_places(logits(job.ctx, job.model.network, chunk.x, options));
@@ -212,11 +201,9 @@ void run_classify(const ClassifyOptions& o) {
 }  // namespace
 
 std::function<void()> setup_classify(CLI::App& app) {
-  auto o = std::make_shared<ClassifyOptions>();
-  add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]");
+  auto o = std::make_shared<Options>();
+  add_inputs(app, *o, kInputs);
   add_model(app, *o);
-  app.add_option("--save-input", o->save_input, "write what the network sees of the inputs, [N,C,H,W]")
-      ->type_name("FILE.npy");
   add_output(app, *o, false);
   add_run(app, *o);
   add_report(app, *o);

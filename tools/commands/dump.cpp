@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <numeric>
+#include <optional>
 
 #include "engine/files/npz.h"
 #include "tools/commands/commands.h"
@@ -52,8 +53,9 @@ struct Dumper {
   const DumpFlags& flags;
   std::vector<int> nodes;  // in topological order
   Output& output;
+  Inputs& inputs;
   int64_t all_items = 0, items = 0;
-  Json inputs = Json::array();
+  Json entries = Json::array();
   std::vector<std::string> lines = {};  // of the summary
 
   const Network& network() const { return job.model.network; }
@@ -72,7 +74,9 @@ struct Dumper {
   }
 
   void dump_file(const InputFile& file) {
-    const Tensor x = load_input(file, job.model);
+    const std::optional<Tensor> loaded = inputs.load(file);
+    if (!loaded) return;
+    const Tensor& x = *loaded;
     const Shape image = image_shape(network(), x);
     const int64_t targets = check_target(network(), image, job.target, job.model.labels);
     if (targets != 1)
@@ -88,9 +92,9 @@ struct Dumper {
     }
     archive.finish();
     for (int64_t i = 0; i < x.dim(0); ++i) {
-      inputs.push_back({{"path", file.path}, {"index", i}});
-      if (flags.backward) add_explained(inputs.back(), job, explained[size_t(i)]);
-      inputs.back()["files"] = {{{"path", path}, {"axes", nullptr}, {"arrays", archive.arrays}}};
+      entries.push_back(item_json(file, i));
+      if (flags.backward) add_explained(entries.back(), job, explained[size_t(i)]);
+      entries.back()["files"] = {{{"path", path}, {"axes", nullptr}, {"arrays", archive.arrays}}};
     }
     lines.push_back(fmt::format("wrote {} ({})", path, counted(int64_t(archive.arrays.size()), "array")));
   }
@@ -103,7 +107,7 @@ struct Dumper {
 
   void finish() {
     Report report;
-    report.inputs = std::move(inputs);
+    report.inputs = std::move(entries);
     report.details = {{"backward", flags.backward}};
     if (flags.backward) report.details["score_kind"] = word_of(kScores, flags.score);
     report.summary = [&] {
@@ -126,10 +130,11 @@ void run_dump(const DumpFlags& o) {
     nodes.resize(job.model.network.nodes.size());
     std::iota(nodes.begin(), nodes.end(), 0);
   }
-  const std::vector<InputFile> files = list_inputs(o.inputs);
   Output output(job);
-  Dumper dumper{.job = job, .flags = o, .nodes = std::move(nodes), .output = output, .all_items = count_items(files)};
-  for (const InputFile& file : files) dumper.dump_file(file);
+  Inputs inputs(job, output);
+  Dumper dumper{.job = job, .flags = o, .nodes = std::move(nodes), .output = output, .inputs = inputs,
+                .all_items = inputs.count()};
+  for (const InputFile& file : inputs.files()) dumper.dump_file(file);
   dumper.finish();
 }
 
@@ -137,7 +142,7 @@ void run_dump(const DumpFlags& o) {
 
 std::function<void()> setup_dump(CLI::App& app) {
   auto o = std::make_shared<DumpFlags>();
-  add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]");
+  add_inputs(app, *o, kInputs);
   o->save = "npy";
   add_switch(app, *o, "--backward", o->backward, Changes::values,
              "also NODE.grad: the gradient of the target's score with respect to NODE");

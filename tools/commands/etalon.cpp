@@ -25,9 +25,7 @@ void run_etalon(const EtalonFlags& flags) {
 std::function<void()> setup_etalon(CLI::App& app) {
   auto o = std::make_shared<EtalonFlags>();
   o->target = "";  // all or max, by the number of outputs
-  add_inputs(app, *o,
-             "images, folders of images, .npy arrays [N,C,H,W]; or data sets: an idx file, a CIFAR mosaic, a folder with "
-             "one sub-folder a class");
+  add_inputs(app, *o, kInputs);
   add_switch(app, *o, "--product", o->product, Changes::values,
              "W ⊙ x instead of W: each pixel's vote for (red) or against (blue) the unit");
   add_target(app, *o);

@@ -18,13 +18,11 @@
 namespace switchback {
 
 struct EtalonRun::Source {
-  std::string path, stem;
   InputFile file;
-  std::optional<Dataset> dataset;
+  const Dataset* dataset;  // the file's
   int64_t count = 1;
   Tensor x;  // [N,C,H,W], of files, from start() to finish()
   int64_t done = 0;
-  bool finished = false;  // by an earlier run
   std::unique_ptr<ResumableArray> resumable;
   OutputFile* array = nullptr;  // otherwise
   int64_t array_begin = 0;
@@ -34,13 +32,7 @@ struct EtalonRun::Source {
   std::optional<EtalonFigure> figure;
   std::vector<int> labels_shown;
 
-  bool many() const { return dataset || file.array; }
-  // "a.png", "x.npy[3]", "cat/a.png": without the folders before it.
-  std::string name(int64_t i) const {
-    if (!dataset) return item_name(file, i);
-    const std::filesystem::path at(dataset->path(i));
-    return std::filesystem::is_directory(path) ? at.parent_path().filename() / at.filename() : at.filename();
-  }
+  std::string name(int64_t i) const { return item_name(file, i); }
 };
 
 namespace {
@@ -55,16 +47,6 @@ uint32_t weights_checksum(const Network& network) {
     for (const auto& [spec, tensor] : const_cast<Node&>(node).parameters())
       sum = checksum(sum, tensor->data(), size_t(tensor->count()) * sizeof(float));
   return sum;
-}
-
-// Folders that hold no images themselves, and files that are neither images nor arrays.
-bool is_dataset(const std::string& path) {
-  namespace fs = std::filesystem;
-  std::error_code error;
-  if (!fs::is_directory(path, error)) return fs::is_regular_file(path, error) && !is_single_input(path);
-  for (const auto& entry : fs::directory_iterator(path, error))
-    if (!entry.is_directory(error) && is_single_input(entry.path().string())) return false;
-  return true;
 }
 
 Json note_of(const EtalonInput& input) {
@@ -113,12 +95,12 @@ EtalonOptions options_of(const Job& job, const EtalonFlags& flags) {
 }  // namespace
 
 EtalonRun::EtalonRun(Job& job, const EtalonFlags& flags)
-    : job_(job), flags_(flags), options_(options_of(job, flags)), output_(job),
+    : job_(job), flags_(flags), options_(options_of(job, flags)), output_(job), inputs_(job, output_),
       name_(flags.product ? "etalon-product" : "etalon") {
   check_piecewise_affine(job.model.network, target_node(job.model.network, job.target));
   if (flags.resume && !output_.npy())
     throw Error("--resume goes on with an array, but none is saved", "add --save npy or --save png,npy", true);
-  add_inputs(flags.inputs);
+  add_sources();
   options_.progress = [this](int64_t done, int64_t total) {
     const int64_t units = etalons_->units();
     job_.bar.update(items_done_ * units + done * units / std::max<int64_t>(1, total), items_ * units, "etalons");
@@ -127,41 +109,17 @@ EtalonRun::EtalonRun(Job& job, const EtalonFlags& flags)
 
 EtalonRun::~EtalonRun() = default;
 
-void EtalonRun::add_inputs(const std::vector<std::string>& arguments) {
-  std::vector<std::string> plain;
-  for (const std::string& argument : arguments)
-    if (is_dataset(argument))
-      add_dataset(argument);
-    else
-      plain.push_back(argument);
-  if (!plain.empty() || sources_.empty()) files_ = list_inputs(plain);
-  for (const InputFile& file : files_) {
-    if (is_mosaic(file.path)) {
-      add_dataset(file.path);
-      continue;
-    }
-    auto source = std::make_shared<Source>();
-    source->path = file.path;
-    source->stem = file.stem;
-    source->file = file;
-    source->count = count_items({file});
-    sources_.push_back(std::move(source));
-  }
+void EtalonRun::add_sources() {
   const int64_t limit = flags_.limit.empty() ? std::numeric_limits<int64_t>::max()
                                              : parse_whole("--limit", flags_.limit, 1, int64_t(1) << 40);
-  for (const auto& source : sources_) items_ += source->count = std::min(source->count, limit);
-  for (size_t i = 0; i < sources_.size(); ++i)
-    for (size_t k = 0; k < i; ++k)
-      if (sources_[k]->stem == sources_[i]->stem) sources_[i]->stem += fmt::format("_{}", i + 1);
-}
-
-void EtalonRun::add_dataset(const std::string& path) {
-  auto source = std::make_shared<Source>();
-  source->dataset.emplace(open_dataset(path));
-  source->path = path;
-  source->stem = dataset_stem(path);
-  source->count = source->dataset->size();
-  sources_.push_back(std::move(source));
+  for (const InputFile& file : inputs_.files()) {
+    auto source = std::make_shared<Source>();
+    source->file = file;
+    source->dataset = file.dataset.get();
+    source->count = std::min(limit, Inputs::count_of(file));
+    items_ += source->count;
+    sources_.push_back(std::move(source));
+  }
 }
 
 void EtalonRun::run() {
@@ -183,7 +141,15 @@ Json EtalonRun::add_figure(const ResultOf& of, const EtalonFigure& figure, const
 void EtalonRun::start(const std::shared_ptr<Source>& pointer) {
   Source& s = *pointer;
   const Preprocess& how = job_.model.preprocess;
-  if (!s.dataset) s.x = load_input(s.file, job_.model);
+  if (!s.dataset) {
+    std::optional<Tensor> x = inputs_.load(s.file);
+    if (!x) {
+      items_ -= s.count;
+      s.count = 0;
+      return;
+    }
+    s.x = std::move(*x);
+  }
   plan_for(s.dataset ? Shape{1, how.channels(), how.size[0], how.size[1]} : Shape{1, s.x.dim(1), s.x.dim(2), s.x.dim(3)});
   s.biases = allocate_maps({s.count, etalons_->units()});
   s.figure.emplace(image_, job_.model.preprocess.order, etalons_->units(), flags_.product);
@@ -217,9 +183,9 @@ void EtalonRun::plan_for(Shape image) {
 void EtalonRun::open_files(Source& s) {
   Dims dims{s.count, etalons_->units(), image_.c, image_.h, image_.w};
   std::vector<std::string> axes = {"N", "P", "C", "H", "W"};
-  const bool rows = s.many() && s.count > 1;
+  const bool rows = s.file.many() && s.count > 1;
   if (!rows) dims.erase(dims.begin()), axes.erase(axes.begin());
-  const ResultOf of(s.stem);
+  const ResultOf of(s.file);
   const Json job = job_of(s), more = {{"job", job}};
   if (flags_.resume && take_finished(s, output_.path(of, "npy"), job)) return;
   if (!rows) {
@@ -244,12 +210,13 @@ bool EtalonRun::take_finished(Source& s, const std::string& path, const Json& jo
     for (const Json& file : about["files"])
       if (file.contains("job")) before = file["job"];
   const char* hint = "leave out --resume to replace it, or choose another folder with --output DIR";
-  if (before.is_null()) throw Error(fmt::format("{} is there, and nothing beside it says which run made it", printable(path)), hint);
+  if (before.is_null())
+    throw Error(fmt::format("{} is there, and nothing beside it says which run made it", printable(path)), hint);
   if (before != job)
-    throw Error(fmt::format("{} was made by another run: it differs in {}", printable(path), differences(before, job)), hint);
-  s.finished = true;
+    throw Error(fmt::format("{} was made by another run: it differs in {}", printable(path), differences(before, job)),
+                hint);
   s.done = s.count;
-  items_done_ += s.count, items_resumed_ += s.count;
+  items_done_ += s.count, items_resumed_ += s.count, items_finished_ += s.count;
   for (Json& input : about["inputs"]) {
     input["files"] = about["files"];
     report_.inputs.push_back(std::move(input));
@@ -293,6 +260,7 @@ void EtalonRun::push(const std::shared_ptr<Source>& source, int64_t index) {
     load_item(*source->dataset, index, job_.model, to);
   else
     std::memcpy(to, source->x.data() + index * image_.item(), size_t(image_.item()) * sizeof(float));
+  if (source->dataset && job_.input_recorder) job_.input_recorder->add(output_, to, 1, image_);
   queue_.push_back({source, index});
   if (int64_t(queue_.size()) == etalons_->batch()) flush();
 }
@@ -383,8 +351,7 @@ void EtalonRun::keep_row(Source& s, int64_t index, const EtalonInput& result) {
 }
 
 void EtalonRun::add_entry(Source& s, int64_t index, const EtalonInput& result) {
-  Json entry = {{"path", s.dataset ? s.dataset->path(index) : s.path}, {"index", index}};
-  if (s.dataset) entry["label"] = s.dataset->label(index);
+  Json entry = item_json(s.file, index);
   add_explained(entry, job_, result.explained);
   entry["bias"] = of_units(result, [](const EtalonCheck& c) { return c.bias; });
   entry["votes_for"] = of_units(result, [](const EtalonCheck& c) { return c.votes_for; });
@@ -403,15 +370,15 @@ void EtalonRun::add_entry(Source& s, int64_t index, const EtalonInput& result) {
 void EtalonRun::finish(Source& s) {
   if (s.array) s.array->finish();
   if (output_.npy()) {
-    const bool rows = s.many() && s.count > 1;
+    const bool rows = s.file.many() && s.count > 1;
     std::vector<std::string> axes = {"N", "P"};
     if (!rows) axes.erase(axes.begin());
     Tensor biases = std::move(s.biases);
     if (!rows) biases = std::move(biases).reshaped({etalons_->units()});
-    s.files.push_back(output_.add_npy({s.stem, "bias"}, biases, axes));
+    s.files.push_back(output_.add_npy({s.file, "bias"}, biases, axes));
   }
   if (output_.png() && !s.figure->empty())
-    s.files.push_back(add_figure({s.stem}, *s.figure, fmt::format("{} of {}", name_, s.stem)));
+    s.files.push_back(add_figure({s.file}, *s.figure, fmt::format("{} of {}", name_, s.file.stem)));
   for (size_t entry : s.entries)
     if (entry < report_.inputs.size()) report_.inputs[entry]["files"] = s.files;
   s.figure.reset();
@@ -428,7 +395,7 @@ void EtalonRun::draw_subgraph(Source& s, int64_t index, const EtalonInput& resul
     std::memcpy(x.data(), s.x.data() + index * image_.item(), x.size() * sizeof(float));
   const Unit unit = result.explained.units[strongest(result)];
   const Subgraph graph = active_subgraph(job_.ctx, job_.model.network, image_, x.data(), unit);
-  s.files.push_back(output_.add_png({s.stem, "subgraph"},
+  s.files.push_back(output_.add_png({s.file, "subgraph"},
                                     subgraph_picture(graph, fmt::format("{}: the active subgraph that makes up the {:.4g} of {}",
                                                                         s.name(index), graph.value, unit_name(job_, unit)))));
 }
@@ -456,12 +423,13 @@ void EtalonRun::finish_all() {
 }
 
 void EtalonRun::print_summary() const {
-  const int64_t etalons = items_ * etalons_->units();
+  const int64_t etalons = (items_ - items_finished_) * etalons_->units();
   print_line(job_.summary_title(name_));
   if (items_resumed_ > 0) print_line(fmt::format("  {} of {} inputs were done before", items_resumed_, items_));
   lines_.print();
-  print_line(fmt::format("{}: <W, x> + b = score up to {:.1e} ({:.1e} of the terms' sizes)", counted(etalons, "etalon"),
-                         worst_.residual, worst_.relative));
+  if (etalons > 0)
+    print_line(fmt::format("{}: <W, x> + b = score up to {:.1e} ({:.1e} of the terms' sizes)", counted(etalons, "etalon"),
+                           worst_.residual, worst_.relative));
   std::vector<std::string> paths = output_.paths();
   for (const auto& source : sources_)
     if (source->resumable) paths.push_back(source->resumable->path());

@@ -44,8 +44,7 @@ class EtalonRun {
     int64_t above = 0;  // etalons above the tolerance
   };
 
-  void add_inputs(const std::vector<std::string>& arguments);
-  void add_dataset(const std::string& path);
+  void add_sources();
   void start(const std::shared_ptr<Source>& source);
   void plan_for(Shape image);
   void open_files(Source& source);
@@ -67,9 +66,9 @@ class EtalonRun {
   const EtalonFlags& flags_;
   EtalonOptions options_;
   Output output_;
+  Inputs inputs_;
   std::vector<std::shared_ptr<Source>> sources_;
-  std::vector<InputFile> files_;
-  int64_t items_ = 0, items_done_ = 0, items_resumed_ = 0;
+  int64_t items_ = 0, items_done_ = 0, items_resumed_ = 0, items_finished_ = 0;
   std::string name_;  // of what is drawn, in titles
   Shape image_;
   std::optional<Etalons> etalons_;

@@ -59,7 +59,7 @@ void judge(std::span<const float> logits, int64_t label, Evaluation& sum, size_t
   }
 }
 
-Evaluation evaluate(Job& job, const Dataset& data, const std::vector<int64_t>& classes, int64_t images) {
+Evaluation evaluate(Job& job, Output& output, const Dataset& data, const std::vector<int64_t>& classes, int64_t images) {
   const Network& network = job.model.network;
   const Shape image{1, job.model.preprocess.channels(), job.model.preprocess.size[0], job.model.preprocess.size[1]};
   check_image_shape(network, image);
@@ -74,6 +74,7 @@ Evaluation evaluate(Job& job, const Dataset& data, const std::vector<int64_t>& c
     const int64_t n = std::min(forward.batch(), images - first);
     pixels.resize(size_t(n * image.item()));
     for (int64_t i = 0; i < n; ++i) load_item(data, first + i, job.model, pixels.data() + i * image.item());
+    if (job.input_recorder) job.input_recorder->add(output, pixels.data(), n, image);
     const Tensor values = forward.run(pixels.data(), n);
     CHECK(values.dims().size() == 2, "{} gives maps of shape {}, not classes", job.options.model,
           to_string(values.dims()));
@@ -97,7 +98,7 @@ Json worst_json(const Job& job, const Dataset& data, const Evaluation& e) {
   Json list = Json::array();
   for (const Case& c : e.worst)
     list.push_back({{"path", data.path(c.index)},
-                    {"index", c.index},
+                    {"index", data.number(c.index)},
                     {"true", c.label},
                     {"true_class", job.class_json(c.label)},
                     {"target", c.predicted},
@@ -111,7 +112,7 @@ Image worst_picture(const Job& job, const Dataset& data, const Evaluation& e, co
   std::vector<Panel> panels;
   for (const Case& c : e.worst)
     panels.push_back({enlarge_to_at_least(to_rgb(preprocessed_picture(data.image(c.index), job.model.preprocess)), 112),
-                      fmt::format("#{}: {}\nread as {}, {:.0f} %", c.index, name_of(job, c.label),
+                      fmt::format("#{}: {}\nread as {}, {:.0f} %", data.number(c.index), name_of(job, c.label),
                                   name_of(job, c.predicted), 100 * c.probability)});
   GridOptions options;
   options.title = title;
@@ -161,14 +162,14 @@ void run_evaluate(const EvaluateOptions& o) {
   if (o.saves("npy")) throw Error("evaluate saves no arrays", "--save png draws the worst cases", true);
   Job job("evaluate", o);
   const std::string& path = o.inputs[0];
-  const Dataset data = open_dataset(path);
+  const Dataset data = open_dataset(path, o.exif);
   const int64_t images =
       o.limit.empty() ? data.size() : std::min(data.size(), parse_whole("--limit", o.limit, 1, int64_t(1) << 40));
   const Network& network = job.model.network;
   const std::vector<int64_t> classes =
       class_map(data, job.model, network.shapes(network.input)[size_t(logit_node(network))].c, path);
   Output output(job);
-  const Evaluation e = evaluate(job, data, classes, images);
+  const Evaluation e = evaluate(job, output, data, classes, images);
   Json files = Json::array();
   if (output.png() && !e.worst.empty()) {
     files.push_back(output.add_png(dataset_stem(path),
@@ -192,7 +193,8 @@ void run_evaluate(const EvaluateOptions& o) {
 std::function<void()> setup_evaluate(CLI::App& app) {
   auto o = std::make_shared<EvaluateOptions>();
   o->top = 10;
-  add_inputs(app, *o, "an idx file, a CIFAR mosaic, or a folder with one sub-folder a class");
+  add_inputs(app, *o,
+             "an idx file, a CIFAR mosaic, or a folder with one sub-folder a class; or a part of one, DATASET[FIRST:LAST]");
   add_setting(app, *o, "--limit", o->limit, Changes::values, "only the first N images", "N");
   add_model(app, *o);
   add_output(app, *o, false);

@@ -23,7 +23,7 @@ struct MapOptions : Options {
 
 std::shared_ptr<MapOptions> map_options(CLI::App& app) {
   auto o = std::make_shared<MapOptions>();
-  add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]");
+  add_inputs(app, *o, kInputs);
   return o;
 }
 
@@ -100,7 +100,7 @@ void run_integrated(const MapOptions& o) {
   const Baseline baseline = o.baseline == "0"      ? Baseline::zero
                             : o.baseline == "mean" ? Baseline::mean
                                                    : Baseline::given;
-  const Tensor given = baseline == Baseline::given ? load_single(o.baseline, job.model) : Tensor();
+  const Tensor given = baseline == Baseline::given ? load_single(o.baseline, job) : Tensor();
   MapMethod method;
   method.name = "integrated";
   method.noun = "steps";

@@ -71,6 +71,28 @@ Json details_of(const OcclusionFlags& o, const OcclusionOptions& options, const 
   return details;
 }
 
+// "0.125"; what rounds to zero is never "-0.000".
+std::string rounded(double correlation) {
+  return fmt::format("{:.3f}", std::abs(correlation) < 0.0005 ? 0.0 : correlation);
+}
+
+// The drops of item i, [T,B] or [B] of one target: a field of its entry, and the first ones for the summary.
+std::string add_drops(Json& entry, const Tensor& drops, int64_t i, const std::vector<std::string>& boxes) {
+  constexpr size_t kMostNamed = 4;
+  const int64_t targets = drops.dim(1), count = int64_t(boxes.size());
+  Json list = Json::array();
+  for (int64_t t = 0; t < targets; ++t) {
+    const float* first = drops.data() + (i * targets + t) * count;
+    list.push_back(std::vector<float>(first, first + count));
+  }
+  std::string line = ", drop";
+  for (size_t b = 0; b < std::min(boxes.size(), kMostNamed); ++b)
+    line += fmt::format("{} {:.4g} without {}", b > 0 ? "," : "", list[0][b].get<float>(), boxes[b]);
+  if (boxes.size() > kMostNamed) line += fmt::format(" and {} more", boxes.size() - kMostNamed);
+  entry["drops"] = targets == 1 ? list[0] : list;
+  return line;
+}
+
 void run_occlusion(const OcclusionFlags& o) {
   OcclusionOptions options = occlusion_options(o);
   Job job("occlusion", o);
@@ -83,6 +105,7 @@ void run_occlusion(const OcclusionFlags& o) {
   else
     method.axes = {"rows", "cols"};
   Places places;
+  Tensor drops;  // of the last run, [N,T,1,B], where boxes are given
   std::vector<double> correlations;  // of every item's first target, where the preview is checked
   method.run = [&](const Tensor& x, const std::vector<uint32_t>&, const Progress& progress) {
     options.progress = progress;
@@ -100,6 +123,7 @@ void run_occlusion(const OcclusionFlags& o) {
     }
     places = maps.places;
     method.details = details_of(o, options, maps);
+    if (!options.boxes.empty()) drops = maps.values.clone();
     const Shape image{1, x.dim(1), x.dim(2), x.dim(3)};
     return Maps{o.pixels ? by_pixels(maps, image) : std::move(maps.values), std::move(maps.explained), maps.batch};
   };
@@ -111,9 +135,11 @@ void run_occlusion(const OcclusionFlags& o) {
                          h, w);
   };
   method.finish = [&](int64_t i, Json& entry) -> std::string {
-    if (correlations.empty()) return "";
+    std::string line;
+    if (!drops.empty()) line = add_drops(entry, drops, i, o.boxes);
+    if (correlations.empty()) return line;
     entry["preview_rank_correlation"] = correlations[size_t(i)];
-    return fmt::format(", preview's rank correlation {:.3f}", correlations[size_t(i)]);
+    return line + fmt::format(", preview's rank correlation {}", rounded(correlations[size_t(i)]));
   };
   run_maps(job, method);
 }
@@ -122,7 +148,7 @@ void run_occlusion(const OcclusionFlags& o) {
 
 std::function<void()> setup_occlusion(CLI::App& app) {
   auto o = std::make_shared<OcclusionFlags>();
-  add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]");
+  add_inputs(app, *o, kInputs);
   add_switch(app, *o, "--preview", o->preview, Changes::values,
              "instead of the exact map the first-order one, from a single backward pass");
   add_setting(app, *o, "--mask", o->mask, Changes::values, "the mask, in pixels of the network's input (default 32)",

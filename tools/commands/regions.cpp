@@ -51,7 +51,8 @@ std::vector<int64_t> outputs_of_classes(const Dataset& data, const Model& model,
 }
 
 NetworkRegions count_regions(Job& job, const Model& model, const NetworkSpec& spec, const Dataset& data,
-                             const std::vector<int64_t>& order, const std::function<void(int64_t)>& progress) {
+                             const std::vector<int64_t>& order, Output& output, InputRecorder* record,
+                             const std::function<void(int64_t)>& progress) {
   const Shape image{1, model.preprocess.channels(), model.preprocess.size[0], model.preprocess.size[1]};
   const int64_t images = int64_t(order.size());
   RegionCensus census(job.ctx, model.network, image, int64_t(data.classes.size()), job.run,
@@ -71,6 +72,7 @@ NetworkRegions count_regions(Job& job, const Model& model, const NetworkSpec& sp
       load_item(data, index, model, pixels.data() + i * image.item());
       labels.push_back(data.label(index));
     }
+    if (record) record->add(output, pixels.data(), n, image);
     const Tensor logits = census.add(pixels.data(), labels);
     for (int64_t i = 0; i < n && !classes.empty(); ++i) {
       const float* row = logits.data() + i * outputs.c;
@@ -289,7 +291,7 @@ void run_dataset(const RegionsOptions& o) {
   const std::vector<NetworkSpec> specs = network_specs(o);
   Job job("regions", options_of(o, specs[0]));
   const std::string& path = o.inputs[0];
-  const Dataset data = open_dataset(path);
+  const Dataset data = open_dataset(path, o.exif);
   const int64_t images =
       o.limit.empty() ? data.size() : std::min(data.size(), parse_whole("--limit", o.limit, 1, int64_t(1) << 40));
   const std::vector<int64_t> order = class_order(data, images);
@@ -298,7 +300,9 @@ void run_dataset(const RegionsOptions& o) {
   for (const NetworkSpec& spec : specs) {
     const Model model = networks.empty() ? std::move(job.model) : open_network_of(o, spec);
     const int64_t before = int64_t(networks.size()) * images;
-    networks.push_back(count_regions(job, model, spec, data, order, [&](int64_t done) {
+    // Of several networks the first one's input.
+    InputRecorder* record = networks.empty() && job.input_recorder ? &*job.input_recorder : nullptr;
+    networks.push_back(count_regions(job, model, spec, data, order, output, record, [&](int64_t done) {
       job.bar.update(before + done, int64_t(specs.size()) * images, "images");
     }));
   }

@@ -154,15 +154,17 @@ void run_regions_plane(const RegionsOptions& o) {
   job.model.weights = planes[0].weights;
   Report report;
   report.inputs.push_back({{"path", o.points.empty() ? Json() : Json(o.points)}, {"index", 0}, {"files", files}});
-  report.details = {{"box", {box.left, box.right, box.bottom, box.top}}, {"points", points.size()}, {"networks", Json::array()}};
+  report.details = {{"box", {box.left, box.right, box.bottom, box.top}},
+                    {"points", points.size()},
+                    {"networks", Json::array()}};
   for (const Plane& plane : planes) report.details["networks"].push_back(plane_json(plane, points.size(), labelled));
   report.summary = [&] {
-  print_line(fmt::format("regions of the plane [{:.3g},{:.3g}]x[{:.3g},{:.3g}], {}", box.left, box.right, box.bottom,
-                         box.top,
-                         o.points.empty() ? "no points" : fmt::format("{} points of {}", points.size(), o.points)));
-  for (const Plane& plane : planes) print_plane(plane, points.size(), labelled);
-  print_written(job, output.paths());
-  print_line(job.summary_times(int64_t(planes.size()), "network"));
+    print_line(fmt::format("regions of the plane [{:.3g},{:.3g}]x[{:.3g},{:.3g}], {}", box.left, box.right, box.bottom,
+                           box.top,
+                           o.points.empty() ? "no points" : fmt::format("{} points of {}", points.size(), o.points)));
+    for (const Plane& plane : planes) print_plane(plane, points.size(), labelled);
+    print_written(job, output.paths());
+    print_line(job.summary_times(int64_t(planes.size()), "network"));
   };
   finish_run(job, output, std::move(report));
 }
