@@ -112,6 +112,7 @@ Model open_onnx(const ModelSpec& spec, std::vector<std::string>* outputs = nullp
   model.network = std::move(read.network);
   model.weights = std::move(read.weights);
   model.source = spec.name;
+  model.network.name = spec.name;  // so that hints name the file as the user did
   model.warnings = std::move(read.warnings);
   if (outputs) *outputs = std::move(read.outputs);
   if (file.empty()) {

@@ -21,9 +21,13 @@ struct Image {
 // ---- files (image.cpp)
 inline constexpr int64_t kMostPixels = 100'000'000;
 
-// PNG, JPEG, BMP or binary PGM/PPM, as RGB: alpha is dropped and grey replicated, as by PIL's convert("RGB").
-Image load_image(const std::string& path);
-std::vector<uint8_t> png_bytes(const Image& image);
+// PNG, JPEG, WebP, BMP or binary PGM/PPM, as RGB: alpha is dropped and grey replicated, as by PIL's convert("RGB").
+// `upright`: turned as its EXIF orientation says, as by PIL's ImageOps.exif_transpose; else that is ignored, as by PIL.
+Image load_image(const std::string& path, bool upright = false);
+Image decode_image(const std::string& name, std::string_view file, bool upright = false);  // `name`: in errors
+// texts: keyword and text of tEXt chunks, both ASCII.
+using PngTexts = std::vector<std::pair<std::string, std::string>>;
+std::vector<uint8_t> png_bytes(const Image& image, const PngTexts& texts = {});
 void write_png(const std::string& path, const Image& image);
 
 // ---- preprocessing (preprocess.cpp)

@@ -151,6 +151,13 @@ Outcome succeed(const std::vector<std::string>& arguments) {
 
 nlohmann::json succeed_json(const std::vector<std::string>& arguments) { return succeed(arguments).json(); }
 
+std::string result(const nlohmann::json& document, const std::string& ending, size_t input) {
+  for (const nlohmann::json& file : document["inputs"].at(input)["files"])
+    if (const std::string path = file["path"]; path.ends_with(ending)) return path;
+  ADD_FAILURE() << "no " << ending << " of input " << input;
+  return "";
+}
+
 std::string digit(int d) { return fmt::format("{}/weights/samples/digit_{}.png", SWITCHBACK_SOURCE_DIR, d); }
 
 std::string bytes_of(const std::string& path) {

@@ -105,7 +105,7 @@ Work op_work(Context& ctx, const BenchOptions& o) {
         "conv: N,C,H,W,K,kernel[,stride[,padding[,dilation[,groups]]]]; linear: N,in,out; "
         "maxpool: N,C,H,W,kernel[,stride[,padding]]",
         true);
-  const DType dtype = activation_type(parse_precision(o.precision));
+  const DType dtype = activation_type(o.precision);
   Work work = o.op == "conv"     ? conv_work(ctx, o, dtype)
               : o.op == "linear" ? linear_work(ctx, o, dtype)
                                  : pool_work(ctx, o, dtype);

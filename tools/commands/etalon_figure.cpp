@@ -51,6 +51,8 @@ float EtalonFigure::limit() const {
   return most > 0 ? most : 1;
 }
 
+Json EtalonFigure::colors() const { return colors_json(flat_ ? "seismic" : "signed", {-limit(), limit()}); }
+
 Image EtalonFigure::picture(const std::vector<float>& map, float limit) const {
   const int h = int(image_.h), w = int(image_.w);
   if (flat_) return heatmap(map.data(), h, w, ColorMap::seismic, {-limit, limit});

@@ -7,6 +7,7 @@
 
 #include "engine/files/image.h"
 #include "kernels/types.h"
+#include "tools/cli/output.h"
 
 namespace switchback {
 
@@ -30,6 +31,7 @@ class EtalonFigure {
   // What is kept of one map [C,H,W].
   std::vector<float> kept(const float* map) const;
   void add(Row row) { rows_.push_back(std::move(row)); }
+  Json colors() const;  // what they mean (colors_json)
   Image draw(const std::string& title, const std::vector<std::string>& headings) const;
 
  private:
