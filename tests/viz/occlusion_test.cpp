@@ -231,7 +231,6 @@ const std::vector<PatchedLayer>& patched_layers() {
       {"relu_then_silu", two(ReLU{}, Smooth{SmoothFunction::silu})},
       {"lrn", one(LocalResponseNorm{})},
       {"layer_norm", one(LayerNorm{.c = 8})},
-      {"group_norm", one(GroupNorm{2, 8})},
       {"softmax", one(Softmax{})},
       {"sum_of_channels", one(Reduce{.c = true, .mean = false})},
       {"mean_of_channels", two(ReLU{}, Reduce{.c = true})},
@@ -312,6 +311,18 @@ TEST_P(VizOcclusion, LayersOnPatches) {
     options.boxes = large_boxes(net.input);
     EXPECT_GT(expect_agreement(net, x, {"all", "", Score::logit}, options), 0);
   }
+}
+
+// A group's mean changes every place of it: nothing is left to patches, and the map is the same.
+TEST_P(VizOcclusion, GroupNormsAreOnWholeMaps) {
+  const Net net = network_with({"group_norm", [](Net& to) { to.add("layer", GroupNorm{2, 8}); }});
+  OcclusionOptions options;
+  options.boxes = small_boxes(net.input);
+  if (device.emulated) options.boxes.resize(2);
+  expect_agreement(net, random_input(net, 3), {"all", "", Score::logit}, options);
+  PatchNetwork shared(ctx, net, net.input, Precision::fp32, net.output());
+  const PatchPlan plan(shared, std::vector<Box>{{7, 7, 1, 1}}, 1);
+  EXPECT_NE(plan.describe().find("layer                        all of 16x15"), std::string::npos) << plan.describe();
 }
 
 // No layer in the table, nor one behind it, is computed on whole maps where one pixel changes.
