@@ -393,7 +393,7 @@ void EtalonRun::draw_subgraph(Source& s, int64_t index, const EtalonInput& resul
     std::memcpy(x.data(), s.x.data() + index * image_.item(), x.size() * sizeof(float));
   const Unit unit = result.explained.units[strongest(result)];
   const Subgraph graph = active_subgraph(job_.ctx, job_.model, image_, x.data(), unit);
-  s.files.push_back(output_.add_png({s.stem, "subgraph"},
+  s.files.push_back(output_.add_png({s.file, "subgraph"},
                                     subgraph_picture(graph, fmt::format("{}: the active subgraph that makes up the {:.4g} of {}",
                                                                         s.name(index), graph.value, unit_name(job_, unit)))));
 }
