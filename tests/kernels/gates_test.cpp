@@ -243,7 +243,7 @@ void check_products(OpRun& run, DType dtype) {
     Nchw s = specials({n, 70, 1, 1}, dtype, false);
     for (double& v : s.v) v += 0.0;
     const Activation x = run.input(Nchw(Shape{n, 64, 1, 1}), dtype);
-    const LinearWeights weights{{64, 70}, w.data(), bias.data(), {}};
+    const LinearWeights weights{{64, 70}, w.data(), bias.data()};
     for (const Algorithm& a : algorithms(run)) {
       run.ctx.conv = a.conv;
       check_gates(run, s, dtype, fmt::format("linear layer of {} items by {}", n, a.name),
