@@ -6,9 +6,9 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "engine/files/files.h"
+#include "engine/files/json.h"
 #include "engine/files/labels.h"
 #include "engine/onnx/onnx.h"
 #include "engine/files/safetensors.h"
@@ -29,7 +29,7 @@ bool is_file(const std::string& path) {
 json manifest_entry(const std::string& folder, const std::string& file) {
   const std::string path = folder + "/manifest.json";
   if (!is_file(path)) return json::object();
-  const json manifest = json::parse(read_file(path, 1 << 20), nullptr, false);
+  const json manifest = parse_json(read_file(path, 1 << 20), nullptr, false);
   if (!manifest.is_object() || !manifest.contains("files") || !manifest["files"].is_array()) return json::object();
   for (const json& entry : manifest["files"])
     if (entry.is_object() && entry.contains("file") && entry["file"] == file) return entry;
@@ -112,6 +112,7 @@ Model open_onnx(const ModelSpec& spec, std::vector<std::string>* outputs = nullp
   model.network = std::move(read.network);
   model.weights = std::move(read.weights);
   model.source = spec.name;
+  model.network.name = spec.name;  // so that hints name the file as the user did
   model.warnings = std::move(read.warnings);
   if (outputs) *outputs = std::move(read.outputs);
   if (file.empty()) {
@@ -129,7 +130,7 @@ Model open_onnx(const ModelSpec& spec, std::vector<std::string>* outputs = nullp
 Preprocess caffe_preprocess() {
   Preprocess p;
   p.size = {227, 227};
-  p.order = Preprocess::Order::bgr;
+  p.order = ChannelOrder::bgr;
   p.mean = {104.00698793, 116.66876762, 122.67891434};
   return p;
 }

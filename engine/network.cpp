@@ -19,15 +19,38 @@ int Network::add(std::string node_name, Layer layer, std::vector<int> inputs) {
   return output();
 }
 
+namespace {
+
+// Levenshtein's.
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), 0);
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0]++;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t keep = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, keep});
+    }
+  }
+  return row.back();
+}
+
+}  // namespace
+
 int Network::find(std::string_view node_name) const {
   std::vector<std::string> names;
   for (const Node& node : nodes) {
     if (node.name == node_name) return int(names.size());
     names.push_back(node.name);
   }
-  const std::string hint = names.size() <= 16 ? fmt::format("layers: {}", fmt::join(names, ", "))
-                                              : fmt::format("the nearest is {}; `switchback info --model {}` lists all",
-                                                            nearest(node_name, names), name);
+  const std::string near = nearest(node_name, names);
+  const bool alike = edit_distance(node_name, near) <= std::max<size_t>(2, near.size() / 2);
+  const std::string hint =
+      names.size() <= 16 ? fmt::format("layers: {}", fmt::join(names, ", "))
+                         : fmt::format("{}; `switchback info --model {}` lists all",
+                                       alike ? "the nearest is " + near : fmt::format("for example {}", names[names.size() / 2]),
+                                       name);
   throw Error(fmt::format("{} has no layer '{}'", name, node_name), hint, true);
 }
 
@@ -68,19 +91,11 @@ int64_t Network::flops(Shape in) const {
 
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
   std::string best;
-  size_t best_distance = std::string::npos;
-  for (const std::string& candidate : candidates) {  // Levenshtein
-    std::vector<size_t> row(candidate.size() + 1);
-    std::iota(row.begin(), row.end(), 0);
-    for (size_t i = 1; i <= word.size(); ++i) {
-      size_t diagonal = row[0]++;
-      for (size_t j = 1; j <= candidate.size(); ++j) {
-        const size_t keep = diagonal + (word[i - 1] != candidate[j - 1]);
-        diagonal = row[j];
-        row[j] = std::min({row[j] + 1, row[j - 1] + 1, keep});
-      }
-    }
-    if (row.back() < best_distance) best_distance = row.back(), best = candidate;
+  double least = 2;  // of the distance for each letter: a short word is not near to all others
+  for (const std::string& candidate : candidates) {
+    const double longest = double(std::max<size_t>({word.size(), candidate.size(), 1}));
+    const double distance = double(edit_distance(word, candidate)) / longest;
+    if (distance < least) least = distance, best = candidate;
   }
   return best;
 }

@@ -98,12 +98,12 @@ SB_INLINE F8 expand_gates(uint32_t word, int v) {
   return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(int(word)), bit), bit));
 }
 
-// y = min(max(s, 0), clip), NaN passes; the rules are masks, so that one loop without branches serves every epilogue.
+// A ReLU and its gates (gates.h); the rules are masks, so that one loop without branches serves every epilogue.
 class ForwardRule {
  public:
   explicit ForwardRule(const Epilogue& e)
       : no_relu_(all_ones(!e.relu)),
-        no_clip_(all_ones(!(e.relu && e.clip < kNoClip))),
+        no_clip_(all_ones(!e.relu || e.clip == kNoClip)),
         clip_(_mm256_set1_ps(e.relu ? e.clip : kNoClip)) {}
   SB_INLINE F8 value(F8 s) const {
     const F8 keep = _mm256_or_ps(_mm256_cmp_ps(s, _mm256_setzero_ps(), _CMP_NLE_UQ), no_relu_);
@@ -165,7 +165,7 @@ struct ForwardTarget {
       : y(y.as<T>()),
         residual(static_cast<const T*>(e.residual)),
         inside(e.gates),
-        above(e.gates && e.relu && e.clip < kNoClip ? e.gates + e.gate_plane(y.shape) : nullptr),
+        above(e.gates && e.relu && e.clip != kNoClip ? e.gates + e.gate_plane(y.shape) : nullptr),
         rule(e) {
     CHECK(!e.pitch, "concatenations are not written in place on the CPU");
   }

@@ -1,4 +1,4 @@
-// Plain data shared by every kernel: element types, shapes, views, gate bits and the ReLU rule.
+// Plain data shared by every kernel: element types, shapes and views.
 //
 // Memory layout: activations lie NHWC (channel fastest), whatever their type; `Shape` is logical (n, c, h, w).
 // Weights lie KRSC for convolutions once packed, OI for linear layers. Files and users see NCHW / OIHW.
@@ -7,7 +7,6 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 
 #ifdef __CUDACC__
 #define SB_HOST_DEVICE __host__ __device__
@@ -86,25 +85,5 @@ struct View {
   T* as() const { return static_cast<T*>(data); }
   operator ConstView() const { return {data, shape, dtype}; }
 };
-
-// Gate bits of a ReLU: for every pixel ceil(c/32) words, bit (c % 32) of word c/32 set where the unit is active
-// (0 < s, for a clipped ReLU 0 < s < clip). A clipped ReLU has a second plane of the same size behind the first,
-// set where s >= clip.
-SB_HOST_DEVICE constexpr int64_t gate_words_per_pixel(int64_t channels) { return (channels + 31) / 32; }
-SB_HOST_DEVICE constexpr int64_t gate_words(Shape s) { return s.pixels() * gate_words_per_pixel(s.c); }
-
-// What a ReLU lets through on the way back (Zeiler & Fergus 2014; Springenberg et al. 2015).
-struct ReluRule {
-  bool gate_forward = true;    // multiply with the forward gate [s > 0]
-  bool gate_gradient = false;  // multiply with [g > 0]
-  bool operator==(const ReluRule&) const = default;
-};
-inline constexpr ReluRule kGradient{true, false}, kDeconv{false, true}, kGuided{true, true};
-
-SB_HOST_DEVICE constexpr float apply(ReluRule rule, bool gate, float g) {
-  return (!rule.gate_forward || gate) && (!rule.gate_gradient || g > 0.f) ? g : 0.f;
-}
-
-inline constexpr float kNoClip = std::numeric_limits<float>::infinity();
 
 }  // namespace switchback

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 namespace switchback::test {
+void register_gates_tests();
 void register_conv_tests();
 void register_linear_tests();
 void register_pool_tests();
@@ -21,6 +22,7 @@ void register_resample_tests();
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
+  switchback::test::register_gates_tests();
   switchback::test::register_conv_tests();
   switchback::test::register_linear_tests();
   switchback::test::register_pool_tests();

@@ -41,7 +41,8 @@ pictures() {
   mark=$(mktemp)
   sleep 0.02 # newer files must have a later time stamp
   "$switchback" "$@" --output "$folder"
-  find "$folder" -name '*.png' -newer "$mark" | wc -l | awk -v d="$folder" '{ print $1 " pictures in " d "/" }' >"$STEP_NOTE"
+  find "$folder" -name '*.png' -newer "$mark" | wc -l |
+    awk -v d="$folder" '{ print $1 ($1 == 1 ? " picture" : " pictures") " in " d "/" }' >"$STEP_NOTE"
   rm -f "$mark"
 }
 

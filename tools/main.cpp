@@ -13,8 +13,8 @@
 #include "engine/version.h"
 #include "kernels/check.h"
 #include "tools/commands/commands.h"
-#include "tools/cli/output.h"
 #include "tools/cli/progress.h"
+#include "tools/cli/report.h"
 
 namespace switchback {
 namespace {
@@ -31,8 +31,10 @@ std::string overview() {
       "Usage: switchback COMMAND [OPTIONS] INPUT...\n\nCommands:\n";
   for (const Command& command : kCommands) text += fmt::format("  {:<12} {}\n", command.name, command.about);
   return text +
-         "\n`switchback COMMAND --help` tells a command's options, `switchback --version` the version.\n"
-         "INPUT is an image, a folder of images or a .npy array [N,C,H,W] (used as it is).\n";
+         "\n`switchback help COMMAND` tells a command's options, `switchback --version` the version.\n"
+         "INPUT is an image, a folder of images, - (an image on standard input), a .npy array [N,C,H,W] (used as it is) or\n"
+         "a data set (an idx file, a CIFAR mosaic, a folder with one sub-folder a class) or a part of one: DATASET[INDEX],\n"
+         "DATASET[FIRST:LAST].\n";
 }
 
 std::string version() { return fmt::format("switchback {} ({})", kVersion, kGitCommit); }
@@ -82,6 +84,7 @@ void run(std::vector<std::string> arguments) {
   const std::string command = arguments[0];
   for (const std::string& argument : arguments)
     if (argument == "--version") return print_line(version());
+  if (command == "help" && arguments.size() > 1) return run({arguments[1], "--help"});
   if (command == "--help" || command == "-h" || command == "help") return print_line(overview());
   for (const Command& row : kCommands)
     if (command == row.name) return run_command(row, {arguments.begin() + 1, arguments.end()});

@@ -8,7 +8,7 @@
 # SWITCHBACK_SKIP_SETUP=1 skips it (another distribution, packages from elsewhere).
 
 # shellcheck disable=SC2034  # read by name in switchback_setup
-SWITCHBACK_PACKAGES_build="cmake ninja-build g++ libdnnl-dev libfmt-dev zlib1g-dev nlohmann-json3-dev libcli11-dev libstb-dev libonnx-dev libprotobuf-dev"
+SWITCHBACK_PACKAGES_build="cmake ninja-build g++ libdnnl-dev libfmt-dev zlib1g-dev nlohmann-json3-dev libcli11-dev libstb-dev libwebp-dev libonnx-dev libprotobuf-dev"
 # shellcheck disable=SC2034  # the sanitizers' run-time libraries come with g++; NumPy is for the scripts in weights/
 SWITCHBACK_PACKAGES_test="libgtest-dev python3 python3-numpy"
 # shellcheck disable=SC2034  # libFuzzer is part of clang's run-time libraries

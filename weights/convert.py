@@ -23,7 +23,8 @@ from pathlib import Path
 try:
     import numpy as np
 except ImportError:
-    sys.exit("convert: error: NumPy is not there (install it: apt install python3-numpy, or pip install numpy)")
+    sys.exit(f"{Path(sys.argv[0]).stem}: error: NumPy is not there (install it: apt install python3-numpy, or pip install "
+             "numpy)")
 
 from checkpoints import Entry, open_checkpoint
 from shipping import WEIGHTS, written_beside

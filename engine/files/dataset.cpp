@@ -7,8 +7,10 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 
 #include "engine/files/files.h"
@@ -19,6 +21,7 @@ namespace fs = std::filesystem;
 
 // The readers of the kinds of data set; a struct only to be the data set's friend.
 struct DatasetReader {
+  static Dataset open(const std::string& path);
   static Dataset idx(const std::string& images, const std::string& labels);
   static Dataset mosaic(const std::string& path);
   static Dataset folder(const std::string& path, const std::vector<fs::path>& classes);
@@ -144,7 +147,7 @@ bool is_idx_or_gzip(const std::string& path) {
 bool has_image_name(const fs::path& path) {
   std::string e = path.extension().string();
   std::transform(e.begin(), e.end(), e.begin(), [](unsigned char c) { return char(std::tolower(c)); });
-  static const std::set<std::string> known{".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm"};
+  static const std::set<std::string> known{".png", ".jpg", ".jpeg", ".webp", ".bmp", ".pgm", ".ppm"};
   return known.contains(e);
 }
 
@@ -183,7 +186,7 @@ const std::vector<std::string> kCifarClasses{"airplane", "automobile", "bird",  
 
 Image Dataset::image(int64_t i) const {
   CHECK(i >= 0 && i < size(), "image {} of {}", i, size());
-  if (pixels_.empty()) return load_image(files_.at(size_t(i)));
+  if (pixels_.empty()) return load_image(files_.at(size_t(i)), upright_);
   const size_t bytes = size_t(width_) * size_t(height_) * size_t(channels_);
   Image out{width_, height_, channels_, {}};
   out.pixels.assign(pixels_.begin() + int64_t(size_t(i) * bytes), pixels_.begin() + int64_t(size_t(i + 1) * bytes));
@@ -192,7 +195,7 @@ Image Dataset::image(int64_t i) const {
 
 std::string Dataset::path(int64_t i) const {
   CHECK(i >= 0 && i < size(), "image {} of {}", i, size());
-  return pixels_.empty() ? files_.at(size_t(i)) : fmt::format("{}[{}]", files_.at(0), i);
+  return pixels_.empty() ? files_.at(size_t(i)) : fmt::format("{}[{}]", files_.at(0), number(i));
 }
 
 Dataset DatasetReader::idx(const std::string& images, const std::string& labels) {
@@ -279,12 +282,7 @@ Dataset DatasetReader::folder(const std::string& path, const std::vector<fs::pat
   return out;
 }
 
-bool is_mosaic(const std::string& path) {
-  const auto [prefix, number] = mosaic_name(path);
-  return number >= 0 && is_file(path) && fs::path(path).extension() == ".png" && !mosaic_labels(path, prefix).empty();
-}
-
-Dataset open_dataset(const std::string& path) {
+Dataset DatasetReader::open(const std::string& path) {
   if (!is_folder(path)) {
     (void)file_size(path);  // says what is wrong with a path that is no file
     return is_idx_or_gzip(path) ? DatasetReader::idx(path, labels_of(path)) : DatasetReader::mosaic(path);
@@ -296,6 +294,76 @@ Dataset open_dataset(const std::string& path) {
   std::copy_if(entries.begin(), entries.end(), std::back_inserter(classes), is_folder);
   if (classes.empty()) throw Error(fmt::format("{}: not a data set: no sub-folders in it", path), kKinds);
   return DatasetReader::folder(path, classes);
+}
+
+namespace {
+
+bool is_mosaic(const std::string& path) {
+  const auto [prefix, number] = mosaic_name(path);
+  return number >= 0 && is_file(path) && fs::path(path).extension() == ".png" && !mosaic_labels(path, prefix).empty();
+}
+
+// "PATH[2:7]" as PATH and "2:7". What lies there under the whole name is no part.
+std::pair<std::string, std::optional<std::string>> split_part(const std::string& text) {
+  const size_t open = text.rfind('[');
+  if (!text.ends_with(']') || open == std::string::npos || is_file(text) || is_folder(text)) return {text, {}};
+  return {text.substr(0, open), text.substr(open + 1, text.size() - open - 2)};
+}
+
+// "2:7" of `size` images as 2 and 7, "3" as 3 and 4.
+std::pair<int64_t, int64_t> parse_part(const std::string& path, const std::string& part, int64_t size) {
+  const size_t colon = part.find(':');
+  const auto number = [&](const std::string& text, int64_t otherwise) {
+    return text.empty() && colon != std::string::npos ? otherwise : int64_t(number_of(text));
+  };
+  const int64_t first = number(part.substr(0, colon), 0);
+  const int64_t last = colon == std::string::npos ? first + 1 : number(part.substr(colon + 1), size);
+  if (first < 0 || last < 0 || first >= last || last > size)
+    throw Error(fmt::format("{} has no images [{}]", path, printable(part)),
+                fmt::format("[INDEX] or [FIRST:LAST], LAST not included, of {} images", size), true);
+  return {first, last};
+}
+
+}  // namespace
+
+Dataset Dataset::part(int64_t first, int64_t last) && {
+  first_ += first;
+  labels_ = {labels_.begin() + first, labels_.begin() + last};
+  if (pixels_.empty()) {
+    files_ = {files_.begin() + first, files_.begin() + last};
+  } else {
+    const int64_t bytes = int64_t(width_) * height_ * channels_;
+    pixels_ = {pixels_.begin() + first * bytes, pixels_.begin() + last * bytes};
+  }
+  return std::move(*this);
+}
+
+bool is_dataset(const std::string& text) {
+  const auto [path, part] = split_part(text);
+  if (part) return true;
+  if (!is_folder(path)) return is_file(path) && (is_mosaic(path) || is_idx_or_gzip(path));
+  const std::vector<fs::path> entries = sorted_entries(path);
+  const auto any = [&](const auto& is) { return std::any_of(entries.begin(), entries.end(), is); };
+  if (any([](const fs::path& p) { return is_file(p) && has_image_name(p); })) return false;
+  return any(is_folder) || !idx_images_in(path, entries).empty();
+}
+
+std::string dataset_stem(const std::string& text) {
+  const auto [path, part] = split_part(text);
+  const std::string name = fs::path(path.ends_with('/') ? path.substr(0, path.size() - 1) : path).filename().string();
+  const std::string stem = name.substr(0, name.find('.'));
+  std::string suffix = part ? "@" + *part : "";
+  std::replace(suffix.begin(), suffix.end(), ':', '-');
+  return (stem.empty() ? "dataset" : stem) + suffix;
+}
+
+Dataset open_dataset(const std::string& text, bool upright) {
+  const auto [path, part] = split_part(text);
+  Dataset all = DatasetReader::open(path);
+  all.upright_ = upright;
+  if (!part) return all;
+  const auto [first, last] = parse_part(path, *part, all.size());
+  return std::move(all).part(first, last);
 }
 
 }  // namespace switchback

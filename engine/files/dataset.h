@@ -15,14 +15,18 @@ class Dataset {
   int label(int64_t i) const { return labels_.at(size_t(i)); }
   Image image(int64_t i) const;       // grey for idx files, else RGB
   std::string path(int64_t i) const;  // of the image file, or "FILE[i]" inside a bigger one
+  int64_t number(int64_t i) const { return first_ + i; }  // in the whole data set, where this is a part
   std::vector<std::string> classes;   // names by label; every label is below classes.size()
 
  private:
-  friend Dataset open_dataset(const std::string& path);
+  friend Dataset open_dataset(const std::string& path, bool upright);
   friend struct DatasetReader;
+  Dataset part(int64_t first, int64_t last) &&;
   std::vector<int> labels_;
   std::vector<std::string> files_;  // one an image, or the one file that holds all
   int width_ = 0, height_ = 0, channels_ = 0;
+  int64_t first_ = 0;
+  bool upright_ = false;
   std::vector<uint8_t> pixels_;  // (image, height, width, channels) where one file holds all
 };
 
@@ -33,9 +37,14 @@ class Dataset {
 //    an image of all of PREFIX's files;
 //  - a folder with one sub-folder of images a class: the sorted names are the classes, or, where all names are
 //    numbers, these are the labels.
-Dataset open_dataset(const std::string& path);
+// PATH[INDEX] is one image of it, PATH[FIRST:LAST] those from FIRST on and before LAST (either may be left out).
+// `upright`: image files are turned as their EXIF orientation says.
+Dataset open_dataset(const std::string& path, bool upright = false);
 
-// Whether an image file is a CIFAR mosaic by its name and its labels file: what is an image to most commands.
-bool is_mosaic(const std::string& path);
+// Whether it names a data set or a part of one; a folder with images of its own is none.
+bool is_dataset(const std::string& path);
+
+// "t10k-images-idx3-ubyte" of "../t10k-images-idx3-ubyte.gz", with "@5" or "@0-10" of a part: of result files.
+std::string dataset_stem(const std::string& path);
 
 }  // namespace switchback

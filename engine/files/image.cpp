@@ -1,7 +1,8 @@
-// Decoding and encoding through stb_image and stb_image_write, whose implementations are compiled here and only here.
+// Decoding and encoding through stb_image, stb_image_write and libwebp; stb's implementations are compiled here and only here.
 // stb trusts headers more than we do: sizes, memory and the ends of files are checked around it.
 #include "engine/files/image.h"
 
+#include <webp/decode.h>
 #include <zlib.h>
 
 #include <algorithm>
@@ -56,10 +57,15 @@ unsigned char* deflate_png(unsigned char* data, int bytes, int* out_bytes, int q
 #include <stb/stb_image_write.h>
 
 namespace switchback {
+
+using namespace std::string_view_literals;
+
 namespace {
 
 constexpr int64_t kLargestFile = int64_t(512) << 20;
-constexpr const char* kFormats = "PNG, JPEG, BMP, PGM and PPM are read";
+constexpr const char* kFormats =
+    "PNG, JPEG, WebP, BMP, PGM and PPM are read; others become one by `convert FILE FILE.png` of ImageMagick";
+constexpr std::string_view kPngStart("\x89PNG\r\n\x1a\n", 8);
 
 int64_t little_endian(std::string_view bytes, size_t at, int count) {
   int64_t value = 0;
@@ -140,14 +146,111 @@ Announced look_at_bmp(std::string_view file) {
   return out;
 }
 
+// The chunks of a PNG: calls `see` with the kind and data of each that is whole, until it returns false. Whether the
+// last one, IEND, was met.
+template <typename F>
+bool for_each_png_chunk(std::string_view file, const F& see) {
+  for (size_t at = kPngStart.size(); at + 12 <= file.size();) {
+    const size_t bytes = size_t(big_endian(file, at, 4));
+    if (bytes > file.size() - at - 12) return false;
+    const std::string_view kind = file.substr(at + 4, 4);
+    if (!see(kind, file.substr(at + 8, bytes)) || kind == "IEND") return true;
+    at += bytes + 12;
+  }
+  return false;
+}
+
 Announced look_at(std::string_view file) {
   if (file.substr(0, 2) == "\xff\xd8") return look_at_jpeg(file);
   if (file.substr(0, 2) == "BM") return look_at_bmp(file);
   // stb would also take fill bytes before a JPEG's first marker.
-  if (file.substr(0, 8) != "\x89PNG\r\n\x1a\n") return {-1, -1, "unknown format"};
+  if (!file.starts_with(kPngStart))
+    return {-1, -1, file.starts_with("GIF8")                                  ? "a GIF"
+                    : file.starts_with("II*") || file.starts_with("MM\0*"sv) ? "a TIFF"
+                                                                             : "unknown format"};
   if (file.size() < 24) return {-1, -1, kCutOff};
   if (file.substr(12, 4) != "IHDR") return {-1, -1, "its first chunk is not IHDR"};  // CgBI: Apple's own kind
-  return {big_endian(file, 16, 4), big_endian(file, 20, 4)};
+  const bool whole = for_each_png_chunk(file, [](std::string_view, std::string_view) { return true; });
+  return {big_endian(file, 16, 4), big_endian(file, 20, 4), whole ? nullptr : kCutOff};
+}
+
+// stb's words, which are meant for its own readers.
+std::string why_stb_failed() {
+  const char* reason = stbi_failure_reason();
+  if (!reason) return "damaged";
+  const std::string_view text(reason);
+  if (text == "outofmem" || text == "too large") return "its data unfold to more than the picture";
+  if (text == "outofdata" || text == "not enough pixels" || text == "read past buffer") return kCutOff;
+  if (text == "unknown image type") return "unknown format";
+  return std::string(text);
+}
+
+// ---- EXIF (CIPA DC-008): a TIFF header, then a first list of 12-byte entries
+
+// The orientation, 1 (upright) to 8; 1 where nothing says otherwise.
+int orientation_in(std::string_view exif) {
+  if (exif.starts_with("Exif\0\0"sv)) exif.remove_prefix(6);
+  const bool little = exif.starts_with("II*\0"sv);
+  if (exif.size() < 10 || (!little && !exif.starts_with("MM\0*"sv))) return 1;
+  const auto number = [&](size_t at, int bytes) {
+    return size_t(little ? little_endian(exif, at, bytes) : big_endian(exif, at, bytes));
+  };
+  const size_t list = number(4, 4);
+  if (list > exif.size() - 2) return 1;
+  const size_t entries = std::min(number(list, 2), (exif.size() - list - 2) / 12);
+  constexpr size_t kOrientation = 0x0112, kShort = 3;
+  for (size_t i = 0; i < entries; ++i) {
+    const size_t at = list + 2 + 12 * i;
+    if (number(at, 2) != kOrientation || number(at + 2, 2) != kShort) continue;
+    const size_t value = number(at + 8, 2);
+    return value >= 1 && value <= 8 ? int(value) : 1;
+  }
+  return 1;
+}
+
+// The EXIF block of a JPEG (APP1), PNG (eXIf) or WebP (EXIF); empty where there is none.
+std::string_view exif_of(std::string_view file) {
+  std::string_view found;
+  if (file.starts_with(kPngStart)) {
+    for_each_png_chunk(file, [&](std::string_view kind, std::string_view data) {
+      if (kind == "eXIf") found = data;
+      return kind != "eXIf";
+    });
+  } else if (file.starts_with("RIFF")) {
+    for (size_t at = 12; at + 8 <= file.size() && found.empty();) {
+      const size_t bytes = size_t(little_endian(file, at + 4, 4));
+      if (file.substr(at, 4) == "EXIF") found = file.substr(at + 8, bytes);
+      at += 8 + bytes + bytes % 2;
+    }
+  } else if (file.starts_with("\xff\xd8")) {
+    for (size_t at = 2; at + 4 <= file.size() && file[at] == '\xff' && found.empty();) {
+      const size_t bytes = size_t(big_endian(file, at + 2, 2));
+      if (uint8_t(file[at + 1]) == 0xda || bytes < 2) break;  // the picture itself
+      const std::string_view data = file.substr(at + 4, bytes - 2);
+      if (uint8_t(file[at + 1]) == 0xe1 && data.starts_with("Exif")) found = data;
+      at += 2 + bytes;
+    }
+  }
+  return found;
+}
+
+// Orientation 2: mirrored; 3: upside down; 4: both; 5 to 8: the same with rows and columns exchanged.
+Image turned(const Image& image, int orientation) {
+  if (orientation == 1) return image;
+  const bool exchange = orientation >= 5;
+  const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+  const bool from_below = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  const int width = exchange ? image.height : image.width, height = exchange ? image.width : image.height;
+  Image out{width, height, image.channels, std::vector<uint8_t>(image.pixels.size())};
+  const size_t c = size_t(image.channels);
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x) {
+      const int along = exchange ? y : x, down = exchange ? x : y;  // in the file's picture
+      const int column = from_right ? image.width - 1 - along : along, row = from_below ? image.height - 1 - down : down;
+      std::copy_n(image.pixels.data() + (size_t(row) * size_t(image.width) + size_t(column)) * c, c,
+                  out.pixels.data() + (size_t(y) * size_t(width) + size_t(x)) * c);
+    }
+  return out;
 }
 
 [[noreturn]] void not_an_image(const std::string& path, const std::string& why) {
@@ -206,7 +309,7 @@ Image decode_stb(const std::string& path, std::string_view file) {
   if (announced.problem) not_an_image(path, announced.problem);
   largest_block = size_t(1) << 20;
   const bool known = stbi_info_from_memory(bytes, int(file.size()), &width, &height, &channels);
-  if (!known) not_an_image(path, stbi_failure_reason() ? stbi_failure_reason() : "unknown format");
+  if (!known) not_an_image(path, why_stb_failed());
   check_size(path, width, height, file.size());
 
   largest_block = file.size() * 2 + 16 * size_t(width + 64) * size_t(height + 64);
@@ -215,7 +318,7 @@ Image decode_stb(const std::string& path, std::string_view file) {
   };
   const std::unique_ptr<stbi_uc, Free> pixels(
       stbi_load_from_memory(bytes, int(file.size()), &width, &height, &channels, 0));
-  if (!pixels) not_an_image(path, stbi_failure_reason() ? stbi_failure_reason() : "damaged");
+  if (!pixels) not_an_image(path, why_stb_failed());
   CHECK(channels >= 1 && channels <= 4, "{}: {} channels", path, channels);
   // Alpha (the second of two channels, the fourth of four) is dropped.
   Image out{width, height, channels < 3 ? 1 : 3, {}};
@@ -226,16 +329,47 @@ Image decode_stb(const std::string& path, std::string_view file) {
   return out;
 }
 
-}  // namespace
-
-Image load_image(const std::string& path) {
-  const std::string file = read_file(path, kLargestFile);
-  if (file.empty()) throw Error(fmt::format("{}: the file is empty", path), kFormats);
-  if (file.size() > 2 && file[0] == 'P' && (file[1] == '5' || file[1] == '6')) return to_rgb(decode_pnm(path, file));
-  return to_rgb(decode_stb(path, file));
+Image decode_webp(const std::string& path, std::string_view file) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(file.data());
+  WebPBitstreamFeatures features;
+  const VP8StatusCode found = WebPGetFeatures(bytes, file.size(), &features);
+  if (found == VP8_STATUS_NOT_ENOUGH_DATA) not_an_image(path, kCutOff);
+  if (found != VP8_STATUS_OK) not_an_image(path, "damaged");
+  if (features.has_animation) not_an_image(path, "a WebP animation, not a picture");
+  // One colour all over takes a few bytes, whatever the size: there is no bound by the file's.
+  check_size(path, features.width, features.height, size_t(kMostPixels));
+  Image out{features.width, features.height, 3, {}};
+  out.pixels.resize(size_t(out.width) * size_t(out.height) * 3);
+  if (!WebPDecodeRGBInto(bytes, file.size(), out.pixels.data(), out.pixels.size(), out.width * 3))
+    not_an_image(path, int64_t(file.size()) < little_endian(file, 4, 4) + 8 ? kCutOff : "damaged");
+  return out;
 }
 
-std::vector<uint8_t> png_bytes(const Image& image) {
+// "kind", the data and their checksum, as PNG chunks are.
+void append_png_chunk(std::vector<uint8_t>& out, std::string_view kind, std::string_view data) {
+  const auto number = [&](uint32_t value) {
+    for (int shift = 24; shift >= 0; shift -= 8) out.push_back(uint8_t(value >> shift));
+  };
+  number(uint32_t(data.size()));
+  const size_t begin = out.size();
+  out.insert(out.end(), kind.begin(), kind.end());
+  out.insert(out.end(), data.begin(), data.end());
+  number(uint32_t(crc32_z(0, out.data() + begin, out.size() - begin)));
+}
+
+}  // namespace
+
+Image decode_image(const std::string& name, std::string_view file, bool upright) {
+  if (file.empty()) throw Error(fmt::format("{}: the file is empty", name), kFormats);
+  const bool pnm = file.size() > 2 && file[0] == 'P' && (file[1] == '5' || file[1] == '6');
+  const bool webp = file.starts_with("RIFF") && file.substr(0, 12).ends_with("WEBP");
+  const Image image = to_rgb(pnm ? decode_pnm(name, file) : webp ? decode_webp(name, file) : decode_stb(name, file));
+  return upright ? turned(image, orientation_in(exif_of(file))) : image;
+}
+
+Image load_image(const std::string& path, bool upright) { return decode_image(path, read_file(path, kLargestFile), upright); }
+
+std::vector<uint8_t> png_bytes(const Image& image, const PngTexts& texts) {
   CHECK(image.width > 0 && image.height > 0 && (image.channels == 1 || image.channels == 3) &&
             image.pixels.size() == size_t(image.width) * size_t(image.height) * size_t(image.channels),
         "an image {}x{} with {} channels and {} bytes cannot be saved", image.width, image.height, image.channels,
@@ -250,7 +384,12 @@ std::vector<uint8_t> png_bytes(const Image& image) {
   const int done = stbi_write_png_to_func(append, &out, image.width, image.height, image.channels, image.pixels.data(),
                                           image.width * image.channels);
   CHECK(done && !out.empty(), "out of memory for a PNG of {}x{}", image.width, image.height);
-  return out;
+  if (texts.empty()) return out;
+  constexpr size_t kHeader = 8 + 12 + 13;  // signature and IHDR
+  std::vector<uint8_t> with_texts(out.begin(), out.begin() + kHeader);
+  for (const auto& [key, text] : texts) append_png_chunk(with_texts, "tEXt", key + std::string(1, '\0') + text);
+  with_texts.insert(with_texts.end(), out.begin() + kHeader, out.end());
+  return with_texts;
 }
 
 void write_png(const std::string& path, const Image& image) { write_file_atomically(path, png_bytes(image)); }

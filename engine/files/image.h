@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/tensor.h"
@@ -20,9 +21,13 @@ struct Image {
 // ---- files (image.cpp)
 inline constexpr int64_t kMostPixels = 100'000'000;
 
-// PNG, JPEG, BMP or binary PGM/PPM, as RGB: alpha is dropped and grey replicated, as by PIL's convert("RGB").
-Image load_image(const std::string& path);
-std::vector<uint8_t> png_bytes(const Image& image);
+// PNG, JPEG, WebP, BMP or binary PGM/PPM, as RGB: alpha is dropped and grey replicated, as by PIL's convert("RGB").
+// `upright`: turned as its EXIF orientation says, as by PIL's ImageOps.exif_transpose; else that is ignored, as by PIL.
+Image load_image(const std::string& path, bool upright = false);
+Image decode_image(const std::string& name, std::string_view file, bool upright = false);  // `name`: in errors
+// texts: keyword and text of tEXt chunks, both ASCII.
+using PngTexts = std::vector<std::pair<std::string, std::string>>;
+std::vector<uint8_t> png_bytes(const Image& image, const PngTexts& texts = {});
 void write_png(const std::string& path, const Image& image);
 
 // ---- preprocessing (preprocess.cpp)
@@ -40,20 +45,25 @@ Image resize_bilinear(const Image& image, int64_t width, int64_t height);
 // The same, of which only `part` (inside width x height) is computed.
 Image resize_bilinear(const Image& image, int64_t width, int64_t height, const Crop& part);
 
+// The colours of a network's input channels 0, 1 and 2 (or of its only one).
+enum class ChannelOrder { rgb, bgr, grey };
+std::string_view name_of(ChannelOrder order);  // "RGB", "BGR", "gray", as in --preprocess FILE.json
+// Where red, green or blue (color 0, 1, 2) lies among three channels.
+inline int channel_of(int color, ChannelOrder order) { return order == ChannelOrder::bgr ? 2 - color : color; }
+
 // How images become input: (x * scale - mean) / std with x in 0..255. The fields are those of --preprocess FILE.json.
 struct Preprocess {
   enum class Resize { shorter_side_then_center_crop, direct };
-  enum class Order { rgb, bgr, grey };
   Resize resize = Resize::shorter_side_then_center_crop;
   int64_t resize_to = 256;               // the shorter side; of no effect for `direct`
   std::array<int, 2> size = {224, 224};  // height, width of the input
-  Order order = Order::rgb;              // of the input's channels; `mode` L is order grey
+  ChannelOrder order = ChannelOrder::rgb;  // of the input's channels; `mode` L is order grey
   double scale = 1;
   std::vector<double> mean, std;  // one for each channel, in the input's order; empty = 0 and 1
   std::string labels;             // path of the labels file, or empty
   std::string output;             // name of the output node, or empty
   bool output_is_probability = false;
-  int channels() const { return order == Order::grey ? 1 : 3; }
+  int channels() const { return order == ChannelOrder::grey ? 1 : 3; }
 };
 
 Preprocess load_preprocess(const std::string& path);

@@ -3,16 +3,18 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
-#include <nlohmann/json.hpp>
 
 #include "engine/files/files.h"
 #include "engine/files/image.h"
+#include "engine/files/json.h"
 
 namespace switchback {
 namespace {
 
 using nlohmann::json;
 constexpr int64_t kLargestSide = 1 << 20;
+constexpr std::pair<ChannelOrder, std::string_view> kOrders[] = {
+    {ChannelOrder::rgb, "RGB"}, {ChannelOrder::bgr, "BGR"}, {ChannelOrder::grey, "gray"}};
 
 void check_image(const Image& image) {
   CHECK(image.width > 0 && image.height > 0 && (image.channels == 1 || image.channels == 3) &&
@@ -183,7 +185,7 @@ Preprocess lenet_preprocess() {
   Preprocess p;
   p.resize = Preprocess::Resize::direct;
   p.size = {28, 28};
-  p.order = Preprocess::Order::grey;
+  p.order = ChannelOrder::grey;
   p.scale = 1.0 / 255;
   p.mean = {0.1307};
   p.std = {0.3081};
@@ -191,7 +193,7 @@ Preprocess lenet_preprocess() {
 }
 
 Image preprocessed_picture(const Image& image, const Preprocess& how) {
-  const Image source = how.order == Preprocess::Order::grey ? to_grey(image) : to_rgb(image);
+  const Image source = how.order == ChannelOrder::grey ? to_grey(image) : to_rgb(image);
   const int height = how.size[0], width = how.size[1];
   CHECK(height > 0 && width > 0 && how.resize_to > 0, "preprocessing to {}x{} by way of {}", width, height,
         how.resize_to);
@@ -224,7 +226,7 @@ Tensor preprocess(const Image& image, const Preprocess& how) {
     for (int v = 0; v < 256; ++v)
       values[v] = float((v * how.scale - (how.mean.empty() ? 0 : how.mean[size_t(c)])) /
                         (how.std.empty() ? 1 : how.std[size_t(c)]));
-    const int64_t from = how.order == Preprocess::Order::bgr ? 2 - c : c;
+    const int64_t from = how.channels() == 3 ? channel_of(int(c), how.order) : c;
     for (int64_t i = 0; i < pixels; ++i) out[c * pixels + i] = values[picture.pixels[size_t(i * channels + from)]];
   }
   return out;
@@ -297,6 +299,10 @@ class PreprocessReader {
 
 }  // namespace
 
+std::string_view name_of(ChannelOrder order) {
+  return std::find_if(std::begin(kOrders), std::end(kOrders), [&](const auto& o) { return o.first == order; })->second;
+}
+
 Preprocess load_preprocess(const std::string& path) {
   const std::string text = read_file(path, 1 << 20);
   json root;
@@ -305,7 +311,7 @@ Preprocess load_preprocess(const std::string& path) {
       if (depth > 64) throw Error("nested too deeply");
       return true;
     };
-    root = json::parse(text, shallow);
+    root = parse_json(text, shallow);
   } catch (const std::exception& e) {
     throw Error(fmt::format("{}: not valid JSON: {}", path, printable(e.what())), "see --preprocess in the help");
   }
@@ -318,12 +324,12 @@ Preprocess load_preprocess(const std::string& path) {
   out.size = in.size("size");
   if (!direct) out.resize_to = in.side("resize_to");
   const std::string mode = in.has("mode") ? in.choice("mode", "", {"RGB", "L"}) : "";
-  const std::string order = in.choice("channel_order", mode == "L" ? "gray" : "RGB", {"RGB", "BGR", "gray"});
-  if (!mode.empty() && (mode == "L") != (order == "gray"))
+  std::vector<std::string> orders;
+  for (const auto& [order, name] : kOrders) orders.emplace_back(name);
+  const std::string order = in.choice("channel_order", mode == "L" ? "gray" : "RGB", orders);
+  out.order = kOrders[size_t(std::find(orders.begin(), orders.end(), order) - orders.begin())].first;
+  if (!mode.empty() && (mode == "L") != (out.order == ChannelOrder::grey))
     in.wrong("channel_order", mode == "L" ? "\"gray\" for mode L" : "\"RGB\" or \"BGR\" for mode RGB");
-  out.order = order == "gray"  ? Preprocess::Order::grey
-              : order == "BGR" ? Preprocess::Order::bgr
-                               : Preprocess::Order::rgb;
   out.scale = in.number("scale", 1);
   out.mean = in.numbers("mean", out.channels(), true);
   out.std = in.numbers("std", out.channels(), false);

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <filesystem>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <set>
+
+#include "engine/files/json.h"
 
 namespace switchback {
 namespace {
@@ -56,7 +58,7 @@ json parse_header(const std::string& path, std::string_view text) {
   };
   json header;
   try {
-    header = json::parse(text, check);
+    header = parse_json(text, check);
   } catch (const json::exception& e) {
     if (problem.empty()) problem = printable(e.what());
   }
@@ -100,6 +102,12 @@ Safetensors::Safetensors(const std::string& path) : file_(path) {
   const auto damaged = [&](const std::string& what) {
     throw Error(fmt::format("{}: {}", path, what), "the file is damaged, incomplete, or not a safetensors file");
   };
+  const std::string_view start(reinterpret_cast<const char*>(bytes.data()), std::min<size_t>(bytes.size(), 4));
+  // A zip archive, or a pickle of protocol 2 and later: neither is the length of a header that could be.
+  if (start == "PK\3\4" || (start.size() == 4 && start[0] == '\x80' && start[1] >= 2 && start[1] <= 5))
+    throw Error(fmt::format("{}: a PyTorch or NumPy file, not a safetensors file", path),
+                fmt::format("`python3 weights/convert.py {} {}` makes one of it", path,
+                            std::filesystem::path(path).replace_extension(".safetensors").string()));
   if (bytes.size() < 8) damaged(fmt::format("{} bytes are too few for a safetensors file", bytes.size()));
   uint64_t length;
   std::memcpy(&length, bytes.data(), 8);

@@ -12,6 +12,7 @@
 #include "kernels/device/device_ops.h"
 #include "kernels/conv/dnnl.h"
 #include "kernels/conv/winograd.h"
+#include "kernels/sliding.h"
 
 namespace switchback {
 
@@ -32,16 +33,16 @@ Shape output_shape(const Conv2d& c, Shape x) {
         "convolution: kernel {}x{}, stride {}x{}, dilation {}x{} must be positive and padding not negative", c.kernel_h,
         c.kernel_w, c.stride_h, c.stride_w, c.dilation_h, c.dilation_w);
   CHECK(x.c == c.in_channels, "convolution: input has {} channels, weights expect {}", x.c, c.in_channels);
-  const int64_t span_h = c.dilation_h * (c.kernel_h - 1) + 1, span_w = c.dilation_w * (c.kernel_w - 1) + 1;
+  const SlidingAxis rows = sliding_rows(c), columns = sliding_columns(c);
   const int64_t padded_h = x.h + c.pad_top + c.pad_bottom, padded_w = x.w + c.pad_left + c.pad_right;
-  CHECK(span_h <= padded_h && span_w <= padded_w, "convolution: kernel {}x{} exceeds the padded input {}x{}", span_h,
-        span_w, padded_h, padded_w);
-  return {x.n, c.out_channels, (padded_h - span_h) / c.stride_h + 1, (padded_w - span_w) / c.stride_w + 1};
+  CHECK(rows.extent() <= padded_h && columns.extent() <= padded_w,
+        "convolution: kernel {}x{} exceeds the padded input {}x{}", rows.extent(), columns.extent(), padded_h, padded_w);
+  return {x.n, c.out_channels, rows.outputs(x.h, c.pad_bottom), columns.outputs(x.w, c.pad_right)};
 }
 
 // Weights in the layouts that algorithms ask for, made at first use.
 struct ConvWeights::Packed {
-  std::vector<float> winograd, im2col_forward, im2col_backward;
+  std::vector<float> winograd, im2col[3];
   DnnlWeights dnnl;
 };
 
@@ -62,62 +63,34 @@ ConvWeights ConvWeights::without_bias(const Conv2d& conv) const {
   return same;
 }
 
-// [panels][rows][columns of the panel], value(row, column) and zeros behind the last column.
-template <typename Value>
-static void pack_panels(int64_t rows, int64_t columns, float* packed, const Value& value) {
-  for (int64_t first = 0; first < columns; first += kIm2colPanel) {
-    const int64_t real = std::min(kIm2colPanel, columns - first), width = round_up(real, 16);
-    for (int64_t r = 0; r < rows; ++r, packed += width)
-      for (int64_t j = 0; j < width; ++j) packed[j] = j < real ? value(r, first + j) : 0.f;
-  }
-}
-
-void pack_im2col_forward(const ConvWeights& weights, float* packed) {
-  const Conv2d& c = weights.conv();
-  const int64_t span = c.kernel_w * c.in_channels;
-  pack_panels(c.kernel_h * span, c.out_channels, packed, [&](int64_t row, int64_t o) {
-    return weights.weight(o, row % c.in_channels, row / span, row % span / c.in_channels);
-  });
-}
-
-void pack_im2col_backward(const ConvWeights& weights, float* packed) {
-  const Conv2d& c = weights.conv();
-  if (is_pointwise(c))
-    return pack_panels(c.out_channels, c.in_channels, packed,
-                       [&](int64_t o, int64_t i) { return weights.weight(o, i, 0, 0); });
-  const int64_t columns = round_up(c.kernel_h * c.kernel_w * c.in_channels, 16);
-  std::fill_n(packed, c.out_channels * columns, 0.f);
-  for (int64_t o = 0; o < c.out_channels; ++o, packed += columns)
-    for (int64_t r = 0; r < c.kernel_h; ++r)
-      for (int64_t s = 0; s < c.kernel_w; ++s)
-        for (int64_t i = 0; i < c.in_channels; ++i)
-          packed[(r * c.kernel_w + s) * c.in_channels + i] = weights.weight(o, i, r, s);
-}
-
 namespace {
 
-// The packed weights of one algorithm, made at first use.
-template <typename Pack>
-const float* packed_once(std::vector<float>& packed, int64_t size, const ConvWeights& weights, const Pack& pack) {
-  if (packed.empty()) {
-    packed.resize(size_t(size));
-    pack(weights, packed.data());
-  }
-  return packed.data();
-}
-
-void pack_winograd(const ConvWeights& weights, float* packed) {
+std::vector<float> pack_winograd(const ConvWeights& weights) {
   const Conv2d& c = weights.conv();
   constexpr int64_t B = kWinogradBlock;
+  std::vector<float> packed(size_t(9 * c.in_channels * c.out_channels));
 #pragma omp parallel for schedule(static)
   for (int64_t o = 0; o < c.out_channels; ++o)
     for (int64_t i = 0; i < c.in_channels; ++i) {
-      float* block = packed + ((o / B) * (c.in_channels / B) + i / B) * 9 * B * B + i % B * B + o % B;
+      float* block = packed.data() + ((o / B) * (c.in_channels / B) + i / B) * 9 * B * B + i % B * B + o % B;
       for (int64_t tap = 0; tap < 9; ++tap) block[tap * B * B] = weights.weight(o, i, tap / 3, tap % 3);
     }
+  return packed;
 }
 
-enum class Algorithm { winograd, im2col, direct };
+// The packed weights of one algorithm, made at first use.
+template <typename Pack>
+const float* packed_once(std::vector<float>& packed, const Pack& pack) {
+  if (packed.empty()) packed = pack();
+  return packed.data();
+}
+
+// oneDNN's convolution of x, as it is asked for.
+DnnlConvKey direct_key(const Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward) {
+  return {weights.conv(), x, dtype, backward, !backward && weights.bias() != nullptr, ctx.thread_count()};
+}
+
+enum class Algorithm { winograd, windows, patches, direct };
 
 bool winograd_fits(const Conv2d& c, DType dtype) {
   return dtype == DType::f32 && c.kernel_h == 3 && c.kernel_w == 3 && c.stride_h == 1 && c.stride_w == 1 &&
@@ -125,7 +98,8 @@ bool winograd_fits(const Conv2d& c, DType dtype) {
          c.out_channels % kWinogradBlock == 0 && cpu_features().avx2;
 }
 
-Algorithm choose(const Context& ctx, const Conv2d& c, Shape x, DType dtype) {
+Algorithm choose(Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward) {
+  const Conv2d& c = weights.conv();
   if (ctx.conv == ConvAlgorithm::own || ctx.conv == ConvAlgorithm::gemm || ctx.conv == ConvAlgorithm::vendor)
     throw Error("own, gemm and vendor convolutions are for GPUs",
                 "on the CPU convolutions are auto, direct or winograd", true);
@@ -136,10 +110,13 @@ Algorithm choose(const Context& ctx, const Conv2d& c, Shape x, DType dtype) {
     const bool worth = y.h >= 4 && y.w >= 4 && std::max(c.in_channels, c.out_channels) <= 512;
     if (ctx.conv == ConvAlgorithm::winograd || worth) return Algorithm::winograd;
   }
-  const int64_t weights = c.kernel_h * c.kernel_w * c.in_channels * c.out_channels;
-  const bool few_channels = c.in_channels <= 4 && c.kernel_h * c.kernel_w <= 256, tiny = weights <= 65536 && y.h * y.w <= 256;
-  const bool plain = dtype == DType::f32 && c.groups == 1 && c.dilation_h == 1 && c.dilation_w == 1 && cpu_features().avx2;
-  return plain && (few_channels || tiny || is_pointwise(c)) ? Algorithm::im2col : Algorithm::direct;
+  const int64_t count = c.kernel_h * c.kernel_w * c.in_channels * c.out_channels;
+  const bool few_channels = c.in_channels <= 4 && c.kernel_h * c.kernel_w <= 256, tiny = count <= 65536 && y.h * y.w <= 256;
+  const bool plain = dtype == DType::f32 && c.groups == 1 && c.dilation_h == 1 && c.dilation_w == 1;
+  if (plain && is_pointwise(c)) return Algorithm::windows;
+  if (plain && (few_channels || tiny)) return backward ? Algorithm::patches : Algorithm::windows;
+  const DnnlChoice& direct = dnnl_choice(ctx, direct_key(ctx, weights, x, dtype, backward));
+  return direct.implementation.empty() ? Algorithm::windows : Algorithm::direct;
 }
 
 bool avx512() { return cpu_features().avx512; }
@@ -158,12 +135,12 @@ void run_direct(Context& ctx, const ConvWeights& weights, ConstView in, View out
   if (threads != before) omp_set_num_threads(threads);  // oneDNN asks OpenMP
   const Shape x = backward ? out.shape : in.shape;
   const int64_t step = images_at_a_time(in.shape, out.shape, in.dtype, finish);
-  for (int64_t first = 0; first < x.n; first += step) {
-    const int64_t count = std::min(step, x.n - first);
-    const DnnlConv& conv = dnnl_conv(ctx, {weights.conv(), x.with_n(count), in.dtype, backward,
-                                           !backward && weights.bias() != nullptr, threads});
+  for (int64_t first = 0, count; first < x.n; first += count) {
+    const Shape some = x.with_n(std::min(step, x.n - first));
+    const std::shared_ptr<const DnnlConv> conv = dnnl_conv(ctx, direct_key(ctx, weights, some, in.dtype, backward));
+    count = conv->images;
     const size_t size = size_of(in.dtype);
-    dnnl_conv_run(ctx, conv, weights, packed, in.as<char>() + size_t(first * in.shape.item()) * size,
+    dnnl_conv_run(ctx, *conv, weights, packed, in.as<char>() + size_t(first * in.shape.item()) * size,
                   out.as<char>() + size_t(first * out.shape.item()) * size, backward);
     if (finish) apply_epilogue(ctx, out, epilogue, first, first + count);
   }
@@ -198,9 +175,9 @@ void conv2d_forward(Context& ctx, const ConvWeights& weights, ConstView x, View 
   if (ctx.gpu) return ctx.gpu->ops->conv2d_forward(ctx, weights, x, y, epilogue);
   const Conv2d& c = weights.conv();
   auto& packed = weights.packed();
-  switch (choose(ctx, c, x.shape, x.dtype)) {
+  switch (choose(ctx, weights, x.shape, x.dtype, false)) {
     case Algorithm::winograd: {
-      const float* w = packed_once(packed.winograd, 9 * c.in_channels * c.out_channels, weights, pack_winograd);
+      const float* w = packed_once(packed.winograd, [&] { return pack_winograd(weights); });
       const WinogradProblem problem{.x = x.as<float>(), .n = x.shape.n, .h = x.shape.h, .w = x.shape.w, .c = x.shape.c,
                                     .y = y.as<float>(), .p = y.shape.h, .q = y.shape.w, .k = y.shape.c,
                                     .pad_top = c.pad_top, .pad_left = c.pad_left, .packed = w,
@@ -208,11 +185,10 @@ void conv2d_forward(Context& ctx, const ConvWeights& weights, ConstView x, View 
                                     .forward = &epilogue};
       return avx512() ? winograd_avx512(ctx, problem) : winograd_avx2(ctx, problem);
     }
-    case Algorithm::im2col: {
-      const int64_t size = c.kernel_h * c.kernel_w * c.in_channels * round_up(c.out_channels, 16);
-      const float* w = packed_once(packed.im2col_forward, size, weights, pack_im2col_forward);
-      const Im2colProblem problem{c, w, weights.bias(), x, y, &epilogue};
-      return avx512() ? im2col_forward_avx512(ctx, problem) : im2col_forward_avx2(ctx, problem);
+    case Algorithm::windows:
+    case Algorithm::patches: {
+      const float* w = packed_once(packed.im2col[int(Im2col::forward)], [&] { return pack_im2col(weights, Im2col::forward); });
+      return im2col_forward(ctx, weights, w, x, y, epilogue);
     }
     case Algorithm::direct:
       return run_direct(ctx, weights, x, y, false, epilogue.relu || epilogue.residual, epilogue, packed.dnnl);
@@ -227,9 +203,10 @@ void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy
   if (ctx.gpu) return ctx.gpu->ops->conv2d_backward_data(ctx, weights, dy, dx, epilogue);
   const Conv2d& c = weights.conv();
   auto& packed = weights.packed();
-  switch (choose(ctx, c, dx.shape, dx.dtype)) {
+  const Algorithm algorithm = choose(ctx, weights, dx.shape, dx.dtype, true);
+  switch (algorithm) {
     case Algorithm::winograd: {
-      const float* w = packed_once(packed.winograd, 9 * c.in_channels * c.out_channels, weights, pack_winograd);
+      const float* w = packed_once(packed.winograd, [&] { return pack_winograd(weights); });
       const WinogradProblem problem{.x = dy.as<float>(), .n = dy.shape.n, .h = dy.shape.h, .w = dy.shape.w,
                                     .c = dy.shape.c, .y = dx.as<float>(), .p = dx.shape.h, .q = dx.shape.w,
                                     .k = dx.shape.c, .pad_top = 2 - c.pad_top, .pad_left = 2 - c.pad_left,
@@ -237,11 +214,11 @@ void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy
                                     .backward = &epilogue};
       return avx512() ? winograd_avx512(ctx, problem) : winograd_avx2(ctx, problem);
     }
-    case Algorithm::im2col: {
-      const int64_t size = c.out_channels * round_up(c.kernel_h * c.kernel_w * c.in_channels, 16);
-      const float* w = packed_once(packed.im2col_backward, size, weights, pack_im2col_backward);
-      const Im2colProblem problem{.conv = c, .packed = w, .bias = nullptr, .in = dy, .out = dx, .backward = &epilogue};
-      return avx512() ? im2col_backward_avx512(ctx, problem) : im2col_backward_avx2(ctx, problem);
+    case Algorithm::windows:
+    case Algorithm::patches: {
+      const Im2col way = algorithm == Algorithm::patches ? Im2col::patches : Im2col::backward;
+      const float* w = packed_once(packed.im2col[int(way)], [&] { return pack_im2col(weights, way); });
+      return im2col_backward(ctx, weights, way, w, dy, dx, epilogue);
     }
     case Algorithm::direct:
       return run_direct(ctx, weights, dy, dx, true, epilogue.relu || epilogue.other, epilogue, packed.dnnl);
@@ -250,14 +227,13 @@ void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy
 
 std::string conv2d_algorithm(Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward) {
   if (ctx.gpu) return ctx.gpu->ops->conv2d_algorithm(ctx, weights, x, dtype, backward);
-  switch (choose(ctx, weights.conv(), x, dtype)) {
+  switch (choose(ctx, weights, x, dtype, backward)) {
     case Algorithm::winograd: return "winograd";
-    case Algorithm::im2col: return "im2col";
+    case Algorithm::windows:
+    case Algorithm::patches: return "im2col";
     case Algorithm::direct: break;
   }
-  const DnnlConv& conv = dnnl_conv(ctx, {weights.conv(), x, dtype, backward, !backward && weights.bias() != nullptr,
-                                         ctx.thread_count()});
-  return "direct:" + conv.implementation;
+  return "direct:" + dnnl_conv(ctx, direct_key(ctx, weights, x, dtype, backward))->implementation;
 }
 
 }  // namespace switchback

@@ -80,9 +80,7 @@ ConvSize conv_size(const Conv2d& c, Shape x) {
   CHECK(x.item() <= INT32_MAX && y.item() <= INT32_MAX && x.n <= INT32_MAX,
         "convolution: an image of [{},{},{}] -> [{},{},{}] has more than 2^31 elements", x.c, x.h, x.w, y.c, y.h, y.w);
   return {.n = int(x.n), .h = int(x.h), .w = int(x.w), .c = int(x.c), .p = int(y.h), .q = int(y.w), .k = int(y.c),
-          .kernel_h = int(c.kernel_h), .kernel_w = int(c.kernel_w), .stride_h = int(c.stride_h),
-          .stride_w = int(c.stride_w), .pad_top = int(c.pad_top), .pad_left = int(c.pad_left),
-          .dilation_h = int(c.dilation_h), .dilation_w = int(c.dilation_w), .group_c = int(c.in_channels / c.groups),
+          .rows = sliding_rows<int>(c), .columns = sliding_columns<int>(c), .group_c = int(c.in_channels / c.groups),
           .group_k = int(c.out_channels / c.groups)};
 }
 

@@ -5,6 +5,7 @@
 #include "kernels/conv/conv.h"
 #include "kernels/device/cuda.cuh"
 #include "kernels/epilogue/epilogue.cuh"
+#include "kernels/sliding.h"
 
 namespace switchback::SB_DEVICE {
 
@@ -19,7 +20,7 @@ const void* packed_weights(Context& ctx, const ConvWeights& weights, ConvPacking
 // A convolution at one size of input: y [n,p,q,k] from x [n,h,w,c]. One image's elements count in 32 bits.
 struct ConvSize {
   int n, h, w, c, p, q, k;
-  int kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w;
+  SlidingAxisOf<int> rows, columns;
   int group_c, group_k;  // channels of one group
 };
 ConvSize conv_size(const Conv2d& conv, Shape x);

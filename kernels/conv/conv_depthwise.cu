@@ -75,14 +75,14 @@ __global__ void __launch_bounds__(128) depthwise_backward_kernel(ConvSize z, con
   if (place >= end.places || channel >= z.c || n >= z.n) return;
   const T* item = dy + int64_t(n) * z.p * z.q * z.k + channel * z.group_k;
   float sum = 0.f;
-  for (int r = 0; r < z.kernel_h; ++r) {
-    const int down = h + z.pad_top - r * z.dilation_h, p = down / z.stride_h;
-    if (down < 0 || p >= z.p || p * z.stride_h != down) continue;
-    for (int s = 0; s < z.kernel_w; ++s) {
-      const int right = w + z.pad_left - s * z.dilation_w, q = right / z.stride_w;
-      if (right < 0 || q >= z.q || q * z.stride_w != right) continue;
+  for (int r = 0; r < z.rows.kernel; ++r) {
+    const int p = z.rows.output(h, r, z.p);
+    if (p < 0) continue;
+    for (int s = 0; s < z.columns.kernel; ++s) {
+      const int q = z.columns.output(w, s, z.q);
+      if (q < 0) continue;
       const T* from = item + (p * z.q + q) * z.k;
-      const T* weights = rsck + (r * z.kernel_w + s) * z.k + channel * z.group_k;
+      const T* weights = rsck + (r * z.columns.kernel + s) * z.k + channel * z.group_k;
       for (int m = 0; m < z.group_k; ++m) sum = fmaf(to_float(from[m]), to_float(weights[m]), sum);
     }
   }
@@ -114,7 +114,7 @@ void depthwise_forward(Context& ctx, const ConvWeights& weights, ConstView x, Vi
   const Conv2d& conv = weights.conv();
   if (!slides(conv)) return direct_forward(ctx, weights, x, y, epilogue);  // lanes hold channels there, too
   const ConvSize z = conv_size(conv, x.shape);
-  const Slide slide{z.n, z.h, z.w, z.c, z.p, z.q, z.k, z.pad_top, z.pad_left, z.group_k, false};
+  const Slide slide{z.n, z.h, z.w, z.c, z.p, z.q, z.k, z.rows.pad, z.columns.pad, z.group_k, false};
   const auto* bias = static_cast<const float*>(packed_weights(ctx, weights, ConvPacking::bias, DType::f32));
   by_type(x.dtype, [&](auto type) {
     using T = decltype(type);
@@ -128,8 +128,8 @@ void depthwise_backward(Context& ctx, const ConvWeights& weights, ConstView dy, 
                         const BackwardEpilogue& epilogue) {
   const Conv2d& conv = weights.conv();
   const ConvSize z = conv_size(conv, dx.shape);
-  const Slide slide{z.n, z.p, z.q, z.k, z.h, z.w, z.c, z.kernel_h - 1 - z.pad_top, z.kernel_w - 1 - z.pad_left, 1,
-                    true};
+  const Slide slide{z.n, z.p, z.q, z.k, z.h, z.w, z.c, z.rows.extent() - 1 - z.rows.pad,
+                    z.columns.extent() - 1 - z.columns.pad, 1, true};
   by_type(dy.dtype, [&](auto type) {
     using T = decltype(type);
     const auto* rsck = static_cast<const T*>(packed_weights(ctx, weights, ConvPacking::rsck, dy.dtype));

@@ -4,6 +4,7 @@
 // A warp computes 32 neighbouring channels of a few pixels, a channel a lane: weights are read coalesced and once for
 // all its pixels, inputs are broadcast. f32 sums run over taps, then channels, in one fmaf chain per element.
 #include "kernels/conv/conv.cuh"
+#include "kernels/winner.h"
 
 namespace switchback::SB_DEVICE {
 
@@ -40,16 +41,16 @@ template <int P, typename T>
 __device__ __forceinline__ void correlate(float (&sum)[P], const ConvSize& z, const T* x, const T* rsck, int channel,
                                           const int (&top)[P], const int (&left)[P], bool aligned) {
   const int first_c = channel / z.group_k * z.group_c;
-  for (int r = 0; r < z.kernel_h; ++r) {
-    for (int s = 0; s < z.kernel_w; ++s) {
+  for (int r = 0; r < z.rows.kernel; ++r) {
+    for (int s = 0; s < z.columns.kernel; ++s) {
       const T* from[P];
 #pragma unroll
       for (int i = 0; i < P; ++i) {
-        const int h = top[i] + r * z.dilation_h, w = left[i] + s * z.dilation_w;
+        const int h = top[i] + r * z.rows.dilation, w = left[i] + s * z.columns.dilation;
         const bool inside = h >= 0 && h < z.h && w >= 0 && w < z.w;
         from[i] = inside ? x + (h * z.w + w) * z.c + first_c : nullptr;
       }
-      add_products(sum, from, z.group_c, rsck + int64_t(r * z.kernel_w + s) * z.group_c * z.k + channel, z.k, aligned);
+      add_products(sum, from, z.group_c, rsck + int64_t(r * z.columns.kernel + s) * z.group_c * z.k + channel, z.k, aligned);
     }
   }
 }
@@ -65,8 +66,8 @@ __global__ void __launch_bounds__(128, 4) direct_forward_kernel(ConvSize z, cons
 #pragma unroll
   for (int i = 0; i < P; ++i) {
     const int place = min(first + i, places - 1);
-    top[i] = place / z.q * z.stride_h - z.pad_top;
-    left[i] = place % z.q * z.stride_w - z.pad_left;
+    top[i] = z.rows.start(place / z.q);
+    left[i] = z.columns.start(place % z.q);
   }
   float sum[P] = {};
   correlate(sum, z, x + int64_t(n) * z.h * z.w * z.c, rsck, channel, top, left, aligned);
@@ -103,32 +104,13 @@ PoolEnd<T> pool_end(Shape conv, View y, const float* bias, const Epilogue& e) {
 }
 
 template <typename T>
-__device__ __forceinline__ void write_gates(const ForwardEnd<T>& end, int64_t pixel, int word, bool live, float v) {
-  const bool writer = (threadIdx.x & 31) == 0;
-  const uint32_t inside = __ballot_sync(kFullMask, live && v > 0.f && (v < end.clip || end.clip == kNoClip));
-  if (writer) end.gates[pixel * end.words + word] = inside;
-  if (!end.above) return;
-  const uint32_t above = __ballot_sync(kFullMask, live && v >= end.clip);
-  if (writer) end.above[pixel * end.words + word] = above;
-}
-
-// The maximum so far and its place in the window; NaN wins, ties do not.
-struct Winner {
-  float best = -kNoClip;
-  int place = 0;
-  __device__ __forceinline__ void meet(float v, int at) {
-    if (v > best || v != v) best = v, place = at;
-  }
-};
-
-template <typename T>
 __device__ __forceinline__ void write_winner(const PoolEnd<T>& e, int64_t pixel, int word, bool live,
                                              const Winner& winner) {
   const int64_t at = pixel * e.end.channels + 32 * word + (threadIdx.x & 31);
   const float v = winner.best;
   if (live) {
     e.end.y[pixel * e.end.pitch + 32 * word + (threadIdx.x & 31)] =
-        from_float<T>(e.relu_last && e.end.relu ? relu_of(v, e.end.clip) : v);
+        from_float<T>(e.relu_last ? e.end.act(v) : v);
     if (e.switches && e.wide_switches) static_cast<uint16_t*>(e.switches)[at] = uint16_t(winner.place);
     else if (e.switches) static_cast<uint8_t*>(e.switches)[at] = uint8_t(winner.place);
   }
@@ -155,8 +137,8 @@ __global__ void __launch_bounds__(128, 4) direct_pool_kernel(ConvSize z, const T
 #pragma unroll
     for (int i = 0; i < P; ++i) {
       const int place = min(first + i, height * width - 1);
-      top[i] = (p0 + place / width) * z.stride_h - z.pad_top;
-      left[i] = (q0 + place % width) * z.stride_w - z.pad_left;
+      top[i] = z.rows.start(p0 + place / width);
+      left[i] = z.columns.start(q0 + place % width);
     }
     float sum[P] = {};
     correlate(sum, z, x + int64_t(n) * z.h * z.w * z.c, rsck, channel, top, left, aligned);
@@ -167,7 +149,7 @@ __global__ void __launch_bounds__(128, 4) direct_pool_kernel(ConvSize z, const T
       float v = sum[i] + bias;
       if (!e.relu_last && e.end.gates)
         write_gates(e.end, (int64_t(n) * z.p + p0 + row) * z.q + q0 + column, word, live, v);
-      if (!e.relu_last && e.end.relu) v = relu_of(v, e.end.clip);
+      if (!e.relu_last) v = e.end.act(v);
       if (row < e.kernel_h && column < e.kernel_w)
         winner.meet(to_float(from_float<T>(v)), row * e.kernel_w + column);
     }
@@ -183,20 +165,18 @@ __global__ void __launch_bounds__(128, 4) direct_backward_kernel(ConvSize z, con
   const int unit = warp_unit(), first = unit / end.words * P, n = image();
   const int channel = 32 * (unit % end.words) + int(threadIdx.x & 31);
   if (first >= end.places || channel >= z.c || n >= z.n) return;
-  const int first_k = channel / z.group_c * z.group_k, taps = z.kernel_h * z.kernel_w;
+  const int first_k = channel / z.group_c * z.group_k, taps = z.rows.kernel * z.columns.kernel;
   const T* item = dy + int64_t(n) * z.p * z.q * z.k + first_k;
   float sum[P] = {};
   for (int tap = 0; tap < taps; ++tap) {
-    const int r = tap / z.kernel_w, s = tap % z.kernel_w;
+    const int r = tap / z.columns.kernel, s = tap % z.columns.kernel;
     const T* from[P];
     bool any = false;
 #pragma unroll
     for (int i = 0; i < P; ++i) {
       const int place = min(first + i, end.places - 1);
-      const int down = place / z.w + z.pad_top - r * z.dilation_h, right = place % z.w + z.pad_left - s * z.dilation_w;
-      const int p = down / z.stride_h, q = right / z.stride_w;
-      const bool exists = down >= 0 && p < z.p && p * z.stride_h == down &&  //
-                          right >= 0 && q < z.q && q * z.stride_w == right;
+      const int p = z.rows.output(place / z.w, r, z.p), q = z.columns.output(place % z.w, s, z.q);
+      const bool exists = p >= 0 && q >= 0;
       from[i] = exists ? item + (p * z.q + q) * z.k : nullptr;
       any |= exists;
     }
@@ -228,10 +208,11 @@ void launch_forward(Context& ctx, const ConvSize& z, const T* x, const T* rsck, 
 
 bool direct_fuses_pool(const MaxPool2d& pool, Shape y) {
   const Shape pooled = output_shape(pool, y);
-  return pool.pad_top == 0 && pool.pad_left == 0 && pool.pad_bottom == 0 && pool.pad_right == 0 &&
-         pool.dilation_h == 1 && pool.dilation_w == 1 && pool.stride_h >= pool.kernel_h &&
-         pool.stride_w >= pool.kernel_w && (pooled.h - 1) * pool.stride_h + pool.kernel_h <= y.h &&
-         (pooled.w - 1) * pool.stride_w + pool.kernel_w <= y.w;
+  const auto fits = [](const SlidingAxis& s, int64_t pad_end, int64_t in, int64_t out) {
+    return s.pad == 0 && pad_end == 0 && s.dilation == 1 && s.stride >= s.kernel && s.needed({0, out}).end <= in;
+  };
+  return fits(sliding_rows(pool), pool.pad_bottom, y.h, pooled.h) &&
+         fits(sliding_columns(pool), pool.pad_right, y.w, pooled.w);
 }
 
 void direct_forward(Context& ctx, const ConvWeights& weights, ConstView x, View y, const Epilogue& epilogue) {
@@ -250,7 +231,7 @@ void direct_backward(Context& ctx, const ConvWeights& weights, ConstView dy, Vie
                      const BackwardEpilogue& epilogue) {
   const ConvSize z = conv_size(weights.conv(), dx.shape);
   const int64_t words = gate_words_per_pixel(z.c), places = int64_t(z.h) * z.w;
-  const bool aligned = rows_aligned(dy.data, z.group_k), several = z.stride_h * z.stride_w == 1 && places >= kPixels;
+  const bool aligned = rows_aligned(dy.data, z.group_k), several = z.rows.stride * z.columns.stride == 1 && places >= kPixels;
   by_type(dy.dtype, [&](auto type) {
     using T = decltype(type);
     const auto* krsc = static_cast<const T*>(packed_weights(ctx, weights, ConvPacking::krsc, dy.dtype));

@@ -38,14 +38,14 @@ struct ForwardEnd {
     const uint32_t positive = greater(v, zero());
     if (e.clip == kNoClip) {
       if (e.gates) put_bits(e.gates + gate_pixel * words, k, positive);
-      return max(zero(), v);
+      return above_zero(v);
     }
     if (e.gates) {
-      const uint32_t below = less(v, set1(e.clip));
-      put_bits(e.gates + gate_pixel * words, k, positive & below);
-      put_bits(e.gates + plane + gate_pixel * words, k, positive & ~below);
+      const uint32_t live = (1u << lanes) - 1, above = at_least(v, set1(e.clip)) & live;
+      put_bits(e.gates + gate_pixel * words, k, positive & ~above);
+      put_bits(e.gates + plane + gate_pixel * words, k, above);
     }
-    return min(set1(e.clip), max(zero(), v));
+    return min(set1(e.clip), above_zero(v));
   }
 };
 

@@ -24,29 +24,28 @@ __device__ __forceinline__ void load_slots(float (&v)[4], const Shared<float>& s
 
 // ---------------------------------------------------------------------------------------------------------- forward
 // A block computes 4x16 pixels of 32 or 64 output channels, a row of pixels a warp, a channel (or two) a lane. The
-// input patch waits in shared memory; each of its pixels is one broadcast load for kC·kWords products a lane. Weights
+// tile of inputs waits in shared memory; each of its pixels is one broadcast load for kC·kWords products a lane. Weights
 // come from L1, a coalesced row for 16 products. f32 sums run over taps, then channels, as in conv_direct.cu.
 
 constexpr int kTileRows = 4, kTileColumns = 16;
 
-struct Patch {
+struct InputTile {
   int rows, columns;
 };
-Patch forward_patch(const Conv2d& c) {
-  return {int((kTileRows - 1) * c.stride_h + (c.kernel_h - 1) * c.dilation_h + 1),
-          int((kTileColumns - 1) * c.stride_w + (c.kernel_w - 1) * c.dilation_w + 1)};
+InputTile input_tile(const Conv2d& c) {
+  return {sliding_rows<int>(c).needed({0, kTileRows}).size(), sliding_columns<int>(c).needed({0, kTileColumns}).size()};
 }
 size_t forward_shared(const Conv2d& c) {
-  const Patch patch = forward_patch(c);
-  return size_t(patch.rows) * size_t(patch.columns) * slots(int(c.in_channels)) * sizeof(float);
+  const InputTile tile = input_tile(c);
+  return size_t(tile.rows) * size_t(tile.columns) * slots(int(c.in_channels)) * sizeof(float);
 }
 
 // Pixels from (top, left) on, zeros outside the image.
 template <typename T, int kC>
-__device__ __forceinline__ void stage_patch(const Shared<float>& shared, const Patch& patch, const ConvSize& z,
-                                            const T* image, int top, int left) {
-  for (int i = int(threadIdx.x); i < patch.rows * patch.columns; i += int(blockDim.x)) {
-    const int h = top + i / patch.columns, w = left + i % patch.columns;
+__device__ __forceinline__ void stage_inputs(const Shared<float>& shared, const InputTile& tile, const ConvSize& z,
+                                             const T* image, int top, int left) {
+  for (int i = int(threadIdx.x); i < tile.rows * tile.columns; i += int(blockDim.x)) {
+    const int h = top + i / tile.columns, w = left + i % tile.columns;
     const bool inside = h >= 0 && h < z.h && w >= 0 && w < z.w;
     const T* from = image + (inside ? (h * z.w + w) * z.c : 0);
     float v[4];
@@ -58,9 +57,9 @@ __device__ __forceinline__ void stage_patch(const Shared<float>& shared, const P
 }
 
 template <typename T, int kC, int kWords>
-__global__ void __launch_bounds__(128, 4) first_forward_kernel(ConvSize z, Patch patch, const T* x, const T* rsck,
+__global__ void __launch_bounds__(128, 4) first_forward_kernel(ConvSize z, InputTile input, const T* x, const T* rsck,
                                                                ForwardEnd<T> end) {
-  const Shared<float> shared(0, patch.rows * patch.columns * slots(kC));
+  const Shared<float> shared(0, input.rows * input.columns * slots(kC));
   const int groups = (end.words + kWords - 1) / kWords, tiles_w = (z.q + kTileColumns - 1) / kTileColumns;
   const int first_word = int(blockIdx.x) % groups * kWords, tile = int(blockIdx.x) / groups;
   const int p0 = tile / tiles_w * kTileRows, q0 = tile % tiles_w * kTileColumns;
@@ -70,24 +69,23 @@ __global__ void __launch_bounds__(128, 4) first_forward_kernel(ConvSize z, Patch
 #pragma unroll
   for (int j = 0; j < kWords; ++j) channel[j] = min(32 * (first_word + j) + lane, z.k - 1);
 
-  stage_patch<T, kC>(shared, patch, z, x + int64_t(n) * z.h * z.w * z.c, p0 * z.stride_h - z.pad_top,
-                     q0 * z.stride_w - z.pad_left);
+  stage_inputs<T, kC>(shared, input, z, x + int64_t(n) * z.h * z.w * z.c, z.rows.start(p0), z.columns.start(q0));
   __syncthreads();
   if (p >= z.p) return;
   float sum[kWords][kTileColumns] = {};
-  for (int r = 0; r < z.kernel_h; ++r) {
-    for (int s = 0; s < z.kernel_w; ++s) {
+  for (int r = 0; r < z.rows.kernel; ++r) {
+    for (int s = 0; s < z.columns.kernel; ++s) {
       float weight[kWords][kC];
 #pragma unroll
       for (int j = 0; j < kWords; ++j)
 #pragma unroll
         for (int c = 0; c < kC; ++c)
-          weight[j][c] = c < z.c ? to_float(rsck[((r * z.kernel_w + s) * z.c + c) * z.k + channel[j]]) : 0.f;
-      const int from = (warp * z.stride_h + r * z.dilation_h) * patch.columns + s * z.dilation_w;
+          weight[j][c] = c < z.c ? to_float(rsck[((r * z.columns.kernel + s) * z.c + c) * z.k + channel[j]]) : 0.f;
+      const int from = (warp * z.rows.stride + r * z.rows.dilation) * input.columns + s * z.columns.dilation;
 #pragma unroll
       for (int i = 0; i < kTileColumns; ++i) {
         float v[4];
-        load_slots<kC>(v, shared, from + i * z.stride_w);
+        load_slots<kC>(v, shared, from + i * z.columns.stride);
 #pragma unroll
         for (int j = 0; j < kWords; ++j)
 #pragma unroll
@@ -119,17 +117,12 @@ struct DyTile {
   int row_groups, first_row, first_column, rows, columns;
 };
 
-int floor_div(int64_t a, int64_t b) { return int(a >= 0 ? a / b : -((-a + b - 1) / b)); }
-
 DyTile dy_tile(const Conv2d& c) {
-  const int64_t phases = c.stride_h * c.stride_w;
-  DyTile t;
-  t.row_groups = int(phases <= 2 ? 4 : phases <= 4 ? 2 : 1);
-  t.first_row = -floor_div((c.kernel_h - 1) * c.dilation_h - c.pad_top, c.stride_h);
-  t.first_column = -floor_div((c.kernel_w - 1) * c.dilation_w - c.pad_left, c.stride_w);
-  t.rows = t.row_groups * kLaneRows + floor_div(c.stride_h - 1 + c.pad_top, c.stride_h) - t.first_row;
-  t.columns = 32 + floor_div(c.stride_w - 1 + c.pad_left, c.stride_w) - t.first_column;
-  return t;
+  const int phases = int(c.stride_h * c.stride_w), row_groups = phases <= 2 ? 4 : phases <= 4 ? 2 : 1;
+  const SlidingAxisOf<int> down = sliding_rows<int>(c), across = sliding_columns<int>(c);
+  const IntervalOf<int> rows = down.reached({0, row_groups * kLaneRows * down.stride});
+  const IntervalOf<int> columns = across.reached({0, 32 * across.stride});
+  return {row_groups, rows.begin, columns.begin, rows.size(), columns.size()};
 }
 size_t backward_shared(const Conv2d& c) {
   const DyTile t = dy_tile(c);
@@ -163,7 +156,7 @@ __device__ __forceinline__ void stage_dy(const Shared<float>& shared, const DyTi
 // [tap][k of the chunk][slots]
 template <typename T, int kC>
 __device__ __forceinline__ void stage_weights(const Shared<float>& shared, const ConvSize& z, const T* krsc, int k0) {
-  const int taps = z.kernel_h * z.kernel_w;
+  const int taps = z.rows.kernel * z.columns.kernel;
   for (int i = int(threadIdx.x); i < taps * kChunk; i += int(blockDim.x)) {
     const int tap = i / kChunk, k = k0 + i % kChunk;
 #pragma unroll
@@ -201,10 +194,12 @@ __global__ void __launch_bounds__(512, 1) first_backward_kernel(ConvSize z, DyTi
                                                              bool aligned, BackwardEnd<T> end) {
   const int dy_floats = t.rows * t.columns * kStored;
   const Shared<float> tile(0, dy_floats);
-  const Shared<float> weights(dy_floats * int(sizeof(float)), z.kernel_h * z.kernel_w * kChunk * slots(kC));
-  const int warp = int(threadIdx.x / 32), lane = int(threadIdx.x & 31), phases = z.stride_h * z.stride_w;
-  const int phase_h = warp % phases / z.stride_w, phase_w = warp % z.stride_w, row = warp / phases * kLaneRows;
-  const int tiles_w = ((z.w + z.stride_w - 1) / z.stride_w + 31) / 32;
+  const Shared<float> weights(dy_floats * int(sizeof(float)), z.rows.kernel * z.columns.kernel * kChunk * slots(kC));
+  const int warp = int(threadIdx.x / 32), lane = int(threadIdx.x & 31);
+  const int phases = z.rows.stride * z.columns.stride;
+  const int phase_h = warp % phases / z.columns.stride, phase_w = warp % z.columns.stride;
+  const int row = warp / phases * kLaneRows;
+  const int tiles_w = ((z.w + z.columns.stride - 1) / z.columns.stride + 31) / 32;
   const int i0 = int(blockIdx.x) / tiles_w * t.row_groups * kLaneRows, l0 = int(blockIdx.x) % tiles_w * 32;
   const int n = image();
   if (n >= z.n) return;
@@ -215,22 +210,22 @@ __global__ void __launch_bounds__(512, 1) first_backward_kernel(ConvSize z, DyTi
     stage_dy(tile, t, z, dy + int64_t(n) * z.p * z.q * z.k, i0 + t.first_row, l0 + t.first_column, k0, aligned);
     stage_weights<T, kC>(weights, z, krsc, k0);
     __syncthreads();
-    for (int r = 0; r < z.kernel_h; ++r) {
-      const int down = phase_h + z.pad_top - r * z.dilation_h;
-      if (down % z.stride_h != 0) continue;
-      for (int s = 0; s < z.kernel_w; ++s) {
-        const int right = phase_w + z.pad_left - s * z.dilation_w;
-        if (right % z.stride_w != 0) continue;
-        const int first = (row + down / z.stride_h - t.first_row) * t.columns;
-        add_tap<kC>(sum, tile, first + lane + right / z.stride_w - t.first_column, t.columns, weights,
-                    r * z.kernel_w + s);
+    for (int r = 0; r < z.rows.kernel; ++r) {
+      const int down = phase_h + z.rows.pad - r * z.rows.dilation;
+      if (down % z.rows.stride != 0) continue;
+      for (int s = 0; s < z.columns.kernel; ++s) {
+        const int right = phase_w + z.columns.pad - s * z.columns.dilation;
+        if (right % z.columns.stride != 0) continue;
+        const int first = (row + down / z.rows.stride - t.first_row) * t.columns;
+        add_tap<kC>(sum, tile, first + lane + right / z.columns.stride - t.first_column, t.columns, weights,
+                    r * z.columns.kernel + s);
       }
     }
   }
-  const int w = (l0 + lane) * z.stride_w + phase_w;
+  const int w = (l0 + lane) * z.columns.stride + phase_w;
 #pragma unroll
   for (int i = 0; i < kLaneRows; ++i) {
-    const int h = (i0 + row + i) * z.stride_h + phase_h;
+    const int h = (i0 + row + i) * z.rows.stride + phase_h;
     if (h >= z.h || w >= z.w) continue;
 #pragma unroll
     for (int c = 0; c < kC; ++c) finish(end, n, h * z.w + w, c, sum[i][c]);
@@ -255,7 +250,6 @@ bool first_layer_fits(const Conv2d& c, bool backward) {
 
 void first_layer_forward(Context& ctx, const ConvWeights& weights, ConstView x, View y, const Epilogue& epilogue) {
   const ConvSize z = conv_size(weights.conv(), x.shape);
-  const Patch patch = forward_patch(weights.conv());
   const auto* bias = static_cast<const float*>(packed_weights(ctx, weights, ConvPacking::bias, DType::f32));
   const int64_t words = gate_words_per_pixel(z.k), tiles = ceil_div(z.p, kTileRows) * ceil_div(z.q, kTileColumns);
   const int words_at_once = words > 1 ? 2 : 1;
@@ -266,7 +260,7 @@ void first_layer_forward(Context& ctx, const ConvWeights& weights, ConstView x, 
     by_channels(z.c, [&](auto channels) {
       launch(ctx, {"conv_first", y.shape, grid, dim3(32 * kTileRows), forward_shared(weights.conv())},
              words_at_once == 2 ? first_forward_kernel<T, channels(), 2> : first_forward_kernel<T, channels(), 1>, z,
-             patch, x.as<T>(), rsck, forward_end<T>(y, bias, epilogue));
+             input_tile(weights.conv()), x.as<T>(), rsck, forward_end<T>(y, bias, epilogue));
     });
   });
 }
@@ -275,9 +269,9 @@ void first_layer_backward(Context& ctx, const ConvWeights& weights, ConstView dy
                           const BackwardEpilogue& epilogue) {
   const ConvSize z = conv_size(weights.conv(), dx.shape);
   const DyTile tile = dy_tile(weights.conv());
-  const int64_t tiles = ceil_div(ceil_div(z.h, z.stride_h), tile.row_groups * kLaneRows) *
-                        ceil_div(ceil_div(z.w, z.stride_w), 32);
-  const dim3 grid = image_grid(tiles, z.n), block(unsigned(32 * z.stride_h * z.stride_w * tile.row_groups));
+  const int64_t tiles = ceil_div(ceil_div(z.h, z.rows.stride), tile.row_groups * kLaneRows) *
+                        ceil_div(ceil_div(z.w, z.columns.stride), 32);
+  const dim3 grid = image_grid(tiles, z.n), block(unsigned(32 * z.rows.stride * z.columns.stride * tile.row_groups));
   by_type(dy.dtype, [&](auto type) {
     using T = decltype(type);
     const auto* krsc = static_cast<const T*>(packed_weights(ctx, weights, ConvPacking::krsc, dy.dtype));

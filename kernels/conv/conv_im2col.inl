@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "kernels/conv/conv_ends.h"
 #include "kernels/conv/conv_im2col.h"
@@ -13,105 +14,289 @@ namespace {
 
 using namespace simd;
 
-constexpr int64_t kPanel = kIm2colPanel;
-constexpr int64_t kPixels = 48;        // of a 1x1 convolution that one thread makes at a time
-constexpr int64_t kBackwardRows = 16;  // rows of dx that one thread makes at a time
+constexpr int64_t kPanel = kTileCols;
+static_assert(kPanel == (kLanes == 16 ? kPanelAvx512 : kPanelAvx2).panel);
+static_assert(kLanes == (kLanes == 16 ? kPanelAvx512 : kPanelAvx2).vector);
+constexpr int64_t kPixels = 48;           // that one thread makes at a time, or whole rows of them
+constexpr int64_t kDepth = 384;           // of a product before the next panel's turn: so much of one stays in the first cache
+constexpr int64_t kBackwardRows = 16;     // rows of dx that one thread makes at a time by patches
 constexpr int64_t kSerialMacs = 200'000;  // multiply-adds below which starting threads costs more than it saves
 
 int threads_for(Context& ctx, int64_t work) { return work < kSerialMacs ? 1 : ctx.thread_count(); }
 
-// y[pixel, k0 .. k0+columns] = end(windows · panel) for `pixels` pixels, of which a's row 0 is the first.
-template <typename A, typename End>
-__attribute__((flatten)) void multiply_and_finish(const End& end, A a, int64_t depth, int64_t first, int64_t pixels,
-                                                  const float* panel, int64_t k0, int64_t columns, float* y) {
-  alignas(64) float sums[kTallRows * kPanel];
-  const int64_t width = round_up(columns, 16);
-  for (int64_t i = 0, rows; i < pixels; i += rows, a.data += rows * a.stride) {
-    if (width <= kTallCols && pixels - i >= kTallRows) {
-      rows = kTallRows;
-      multiply_tall_panel(width, depth, a, panel, width, sums, kPanel);
-    } else {
-      rows = std::min<int64_t>(kTileRows, pixels - i);
-      multiply_panel(int(rows), width, depth, a, panel, width, sums, kPanel, false);
+// The product of one group. Its depth is cut into chunks; panels take turns behind each.
+struct Product {
+  const float* packed;
+  int64_t groups, taps, depth, columns;  // depth: of one tap
+  int64_t panels = (columns + kPanel - 1) / kPanel, rows = taps * depth;
+  int64_t blocks = (depth + kDepth - 1) / kDepth, taps_per_chunk = std::max<int64_t>(1, kDepth / depth);
+  int64_t chunks = (taps + taps_per_chunk - 1) / taps_per_chunk * blocks;
+  int64_t chunk_end(int64_t chunk) const {  // the first row behind it
+    return blocks > 1 ? chunk / blocks * depth + depth * (chunk % blocks + 1) / blocks : (chunk + 1) * taps_per_chunk * depth;
+  }
+  // Groups whose columns don't fill whole vectors are finished together, as many as do.
+  bool compact = groups > 1 && columns % kLanes != 0;
+  int64_t panels_together = compact ? kLanes / std::gcd(columns, int64_t(kLanes)) * panels : 1;
+  int64_t shares() const { return (groups * panels + panels_together - 1) / panels_together; }
+  int64_t channel(int64_t panel) const { return panel / panels * columns + panel % panels * kPanel; }  // its first
+  int64_t columns_of(int64_t panel) const { return std::min(kPanel, columns - panel % panels * kPanel); }
+  const float* panel(int64_t i) const {
+    return packed + i / panels * rows * round_up(columns, kLanes) + i % panels * rows * kPanel;
+  }
+};
+
+// Consecutive pixels of one output row, or every `step`th one, with the pieces of their windows.
+struct Strip {
+  const float* data;  // of the source, from pixel to pixel `stride` on
+  int64_t stride, pixels, first, step;
+  size_t begin, end;                // of its pieces
+  size_t chunk = begin, next = begin;  // of those in the chunk that is multiplied
+};
+
+// What one thread is at.
+struct Block {
+  std::vector<Strip> strips;
+  std::vector<Piece> pieces;  // of one strip behind the other, in the order of their chunks
+  struct Row {
+    int64_t tap, from;  // its first tap, and where it was copied to
+  };
+  std::vector<Row> rows;  // that one row of outputs sees
+
+  void clear() { strips.clear(), pieces.clear(); }
+  int64_t pixels() const {
+    int64_t all = 0;
+    for (const Strip& s : strips) all += s.pixels;
+    return all;
+  }
+  void add_strip(const float* data, int64_t stride, int64_t pixels, int64_t first, int64_t step) {
+    strips.push_back({data, stride, pixels, first, step, pieces.size(), pieces.size()});
+  }
+  // One tap of the last strip; `from`: where its first pixel's first channel lies. Neighbours of one chunk are joined.
+  void add_tap(const Product& w, int64_t tap, int64_t from) {
+    Strip& strip = strips.back();
+    for (int64_t b = 0; b < w.blocks; ++b) {
+      const int64_t c0 = w.depth * b / w.blocks, c1 = w.depth * (b + 1) / w.blocks;
+      const Piece piece{from + c0, tap * w.depth + c0, c1 - c0};
+      Piece* last = strip.end > strip.begin && w.blocks == 1 && tap % w.taps_per_chunk != 0 ? &pieces.back() : nullptr;
+      if (last && last->from + last->length == piece.from && last->first + last->length == piece.first)
+        last->length += piece.length;
+      else
+        pieces.push_back(piece);
+      strip.end = pieces.size();
     }
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t pixel = first + i + r, gate_pixel = end.gate_pixel(pixel);
-      float* to = y + pixel * end.channels + k0;
-      for (int64_t k = 0; k < columns; k += kLanes) {
-        const int lanes = int(std::min<int64_t>(kLanes, columns - k));
-        store_some(to + k, end(load(sums + r * kPanel + k), pixel, gate_pixel, k0 + k, lanes), lanes);
-      }
-    }
+  }
+};
+
+// sums[rows, cols] (+)= a · panel for up to tile_rows rows; its own function, or every end would bring all tiles along.
+__attribute__((noinline, flatten)) void multiply_tile(int rows, int64_t cols, Windows a, const float* panel, float* sums,
+                                                      bool accumulate) {
+  if (cols <= kTallCols)
+    multiply_tall_panel(rows, cols, a, panel, cols, sums, kPanel, accumulate);
+  else
+    multiply_panel(rows, cols, a, panel, cols, sums, kPanel, accumulate);
+}
+
+// Columns [k, k + columns) of one output pixel.
+template <typename End>
+void finish_pixel(const End& end, int64_t pixel, int64_t k, int64_t columns, const float* sums, float* out) {
+  const int64_t gate_pixel = end.gate_pixel(pixel);
+  float* to = out + pixel * end.channels + k;
+  for (int64_t j = 0; j < columns; j += kLanes) {
+    const int lanes = int(std::min<int64_t>(kLanes, columns - j));
+    store_some(to + j, end(load_some(sums + j, lanes), pixel, gate_pixel, k + j, lanes), lanes);
   }
 }
 
-// Work in pieces [0, count): whole ones, or one panel of columns of each where they are too few for the threads.
-// run(piece, first panel, last panel)
-template <typename Run>
-void share_out(int threads, int64_t count, int64_t panels, const Run& run) {
-  const int64_t groups = count >= 4 * threads ? 1 : panels;
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-  for (int64_t i = 0; i < count * groups; ++i) {
-    const int64_t group = i % groups;
-    run(i / groups, group * panels / groups, (group + 1) * panels / groups);
+// Floats of scratch memory that multiply_and_finish needs for a block.
+int64_t scratch_size(const Product& w, int64_t pixels) {
+  const int64_t sums = w.chunks > 1 ? w.groups * w.panels * pixels : kTallRows;
+  return sums * kPanel + (w.compact ? pixels * (w.groups * w.columns + kLanes) : 0);
+}
+
+// out = end(windows · panels [first, last)).
+template <typename End>
+void multiply_and_finish(const Product& w, const End& end, Block& block, int64_t first, int64_t last, float* scratch,
+                         float* out) {
+  const int64_t pixels = block.pixels(), channel = w.channel(first);
+  const int64_t channels = w.channel(last - 1) + w.columns_of(last - 1) - channel, row = channels + kLanes;
+  float* compact = scratch + (w.chunks > 1 ? (last - first) * pixels : kTallRows) * kPanel;  // [pixels][row]
+  for (int64_t chunk = 0; chunk < w.chunks; ++chunk) {
+    for (Strip& s : block.strips)
+      for (s.chunk = s.next; s.next < s.end && block.pieces[s.next].first < w.chunk_end(chunk);) ++s.next;
+    for (int64_t panel = first; panel < last; ++panel) {
+      const int64_t k = w.channel(panel), columns = w.columns_of(panel), width = round_up(columns, kLanes);
+      int64_t done = 0;
+      for (const Strip& s : block.strips) {
+        Windows a{s.data + panel / w.panels * w.depth, s.stride, block.pieces.data() + s.chunk, int64_t(s.next - s.chunk)};
+        for (int64_t i = 0, rows; i < s.pixels; i += rows, done += rows, a.data += rows * a.stride) {
+          rows = tile_rows(s.pixels - i, width);
+          float* sums = scratch + (w.chunks > 1 ? (panel - first) * pixels + done : 0) * kPanel;
+          multiply_tile(int(rows), width, a, w.panel(panel), sums, chunk > 0);
+          if (chunk + 1 < w.chunks) continue;
+          for (int64_t r = 0; r < rows; ++r, sums += kPanel)
+            if (w.compact)  // the next panel overwrites what stands behind this one's columns
+              for (int64_t j = 0; j < columns; j += kLanes) store(compact + (done + r) * row + k - channel + j, load(sums + j));
+            else
+              finish_pixel(end, s.first + (i + r) * s.step, k, columns, sums, out);
+        }
+      }
+    }
   }
+  if (!w.compact) return;
+  for (const Strip& s : block.strips)
+    for (int64_t i = 0; i < s.pixels; ++i, compact += row)
+      finish_pixel(end, s.first + i * s.step, channel, channels, compact, out);
+}
+
+// Work in pieces [0, count): whole ones, or some shares of each where they are too few for the threads.
+// run(piece, first share, last share)
+template <typename Run>
+void share_out(int threads, int64_t count, int64_t shares, const Run& run) {
+  const int64_t parts = count >= 4 * threads ? 1 : std::min(shares, (4 * threads + count - 1) / count);
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+  for (int64_t i = 0; i < count * parts; ++i) {
+    const int64_t part = i % parts;
+    run(i / parts, part * shares / parts, (part + 1) * shares / parts);
+  }
+}
+
+// Blocks [0, count) of at most `pixels` outputs; fill(block, its number, `size` floats of scratch memory) makes one.
+template <typename End, typename Fill>
+void run_blocks(Context& ctx, const Im2colProblem& problem, const Product& w, const End& end, int64_t count, int64_t pixels,
+                int64_t size, const Fill& fill) {
+  const int64_t outputs = std::min(problem.in.shape.pixels(), problem.out.shape.pixels());
+  const int threads = threads_for(ctx, outputs * w.rows * w.columns * w.groups);
+  const int64_t sums = scratch_size(w, pixels), all = round_up(size + sums, 16);
+  float* scratch = static_cast<float*>(ctx.scratch.reserve(size_t(threads * all) * sizeof(float)));
+  std::vector<Block> blocks(size_t(threads), Block{});
+  share_out(threads, count, w.shares(), [&](int64_t i, int64_t first, int64_t last) {
+    Block& block = blocks[size_t(omp_get_thread_num())];
+    float* own = scratch + omp_get_thread_num() * all;
+    block.clear();
+    fill(block, i, own + sums);
+    multiply_and_finish(w, end, block, first * w.panels_together, std::min(last * w.panels_together, w.groups * w.panels), own,
+                        problem.out.as<float>());
+  });
 }
 
 // 1x1 convolutions in both directions: out[pixel, :] = end(in[pixel, :] · packed), without any copy.
 template <typename End>
-void run_pointwise(Context& ctx, const Im2colProblem& problem, const End& end) {
-  const Shape in = problem.in.shape;
-  const int64_t pixels = in.pixels(), columns = problem.out.shape.c, panels = (columns + kPanel - 1) / kPanel;
-  const int threads = threads_for(ctx, pixels * in.c * columns);
-  share_out(threads, (pixels + kPixels - 1) / kPixels, panels, [&](int64_t block, int64_t first, int64_t last) {
-    const int64_t begin = block * kPixels, count = std::min(kPixels, pixels - begin);
-    const Rows rows{problem.in.as<float>() + begin * in.c, in.c};
-    for (int64_t p = first; p < last; ++p)
-      multiply_and_finish(end, rows, in.c, begin, count, problem.packed + p * kPanel * in.c, p * kPanel,
-                          std::min(kPanel, columns - p * kPanel), problem.out.as<float>());
+void run_pointwise(Context& ctx, const Im2colProblem& problem, const Product& w, const End& end) {
+  const int64_t pixels = problem.in.shape.pixels(), channels = problem.in.shape.c;
+  run_blocks(ctx, problem, w, end, (pixels + kPixels - 1) / kPixels, kPixels, 0, [&](Block& block, int64_t i, float*) {
+    const int64_t first = i * kPixels;
+    block.add_strip(problem.in.as<float>() + first * channels, channels, std::min(kPixels, pixels - first), first, 1);
+    block.add_tap(w, 0, 0);
   });
 }
 
-// The rows of image n that output row p sees, with their padding: [kh][width·c].
-void copy_rows(const Im2colProblem& problem, int64_t n, int64_t p, int64_t width, float* to) {
-  const Conv2d& v = problem.conv;
-  const Shape x = problem.in.shape;
-  const int64_t left = std::min(v.pad_left, width) * x.c, all = width * x.c, middle = std::min(x.w * x.c, all - left);
-  for (int64_t r = 0; r < v.kernel_h; ++r, to += all) {
-    const int64_t y = p * v.stride_h + r - v.pad_top;
-    if (y < 0 || y >= x.h) {
-      std::memset(to, 0, size_t(all) * sizeof(float));
-      continue;
-    }
-    std::memset(to, 0, size_t(left) * sizeof(float));
-    std::memcpy(to + left, problem.in.as<float>() + (n * x.h + y) * x.w * x.c, size_t(middle) * sizeof(float));
-    std::memset(to + left + middle, 0, size_t(all - left - middle) * sizeof(float));
+// One axis: output place `out` and tap t see the source's place (out·up + t·dilation - pad) / down, where that is whole.
+// Backward turns up and down round and flips the taps. Places out, out + down, … see the same taps, `up` further on.
+struct Axis {
+  int64_t taps, up, down, dilation, pad, outputs;
+  static constexpr int64_t kNowhere = INT64_MIN;
+  int64_t source(int64_t out, int64_t tap) const {
+    const int64_t place = out * up + tap * dilation - pad;
+    return place % down == 0 ? place / down : kNowhere;
   }
+};
+Axis axis(bool backward, int64_t taps, int64_t stride, int64_t dilation, int64_t pad, int64_t outputs) {
+  if (!backward) return {taps, stride, 1, dilation, pad, outputs};
+  return {taps, 1, stride, dilation, dilation * (taps - 1) - pad, outputs};
 }
 
-// Any other: the windows of a row of outputs overlap in a copy of the rows of x that they see.
+// Outputs first, first + down, … and the taps that see the map from any of them, with the first one's place in the source.
+struct Run {
+  int64_t first, count;
+  std::vector<std::pair<int64_t, int64_t>> taps;
+};
+std::vector<Run> runs_along(const Axis& along, int64_t inputs) {
+  std::vector<Run> runs;
+  for (int64_t phase = 0; phase < std::min(along.down, along.outputs); ++phase) {
+    const int64_t count = (along.outputs - phase + along.down - 1) / along.down;
+    struct Sight {
+      int64_t tap, source, begin, end;  // which of the outputs see the map
+    };
+    std::vector<Sight> all;
+    std::vector<int64_t> cuts;
+    for (int64_t tap = 0; tap < along.taps; ++tap) {
+      const int64_t source = along.source(phase, tap);
+      if (source == Axis::kNowhere || source >= inputs) continue;
+      const int64_t begin = source >= 0 ? 0 : (along.up - 1 - source) / along.up;
+      const int64_t end = std::min(count, (inputs - 1 - source) / along.up + 1);
+      if (begin >= end) continue;
+      all.push_back({tap, source, begin, end});
+      cuts.insert(cuts.end(), {begin, end});
+    }
+    // Wide paddings are worth a cut, for what is zero needs no product; it must leave whole tiles.
+    std::erase_if(cuts, [&](int64_t cut) { return count - cut < kTileRows; });
+    std::sort(cuts.begin(), cuts.end());
+    cuts.push_back(count);
+    int64_t begin = 0;
+    for (const int64_t cut : cuts) {
+      if (cut < count && cut - begin < kTileRows) continue;
+      runs.push_back({phase + begin * along.down, cut - begin, {}});
+      for (const Sight& s : all)
+        if (s.begin < cut && s.end > begin) runs.back().taps.emplace_back(s.tap, s.source + begin * along.up);
+      begin = cut;
+    }
+  }
+  return runs;
+}
+
+// Columns [left, left + width) of one row of x, with zeros where there are none.
+void copy_row(const float* x, int64_t columns, int64_t channels, int64_t left, int64_t width, float* to) {
+  const int64_t first = std::clamp<int64_t>(0, left, left + width), last = std::clamp(columns, first, left + width);
+  std::memset(to, 0, size_t((first - left) * channels) * sizeof(float));
+  std::memcpy(to + (first - left) * channels, x + first * channels, size_t((last - first) * channels) * sizeof(float));
+  std::memset(to + (last - left) * channels, 0, size_t((left + width - last) * channels) * sizeof(float));
+}
+
+// Any other: the windows of a row of outputs overlap in copies of the rows that they see.
 template <typename End>
-void run_windows(Context& ctx, const Im2colProblem& problem, const End& end) {
+void run_windows(Context& ctx, const Im2colProblem& problem, const Product& w, const End& end) {
   const Conv2d& v = problem.conv;
-  const Shape y = problem.out.shape;
-  const int64_t span = v.kernel_w * v.in_channels, depth = v.kernel_h * span, panels = (y.c + kPanel - 1) / kPanel;
-  const int64_t width = (y.w - 1) * v.stride_w + v.kernel_w, size = round_up(v.kernel_h * width * v.in_channels, 16);
-  const int threads = threads_for(ctx, y.pixels() * depth * y.c);
-  float* scratch = static_cast<float*>(ctx.scratch.reserve(size_t(threads * size) * sizeof(float)));
-  share_out(threads, y.n * y.h, panels, [&](int64_t row, int64_t first, int64_t last) {
-    float* rows = scratch + omp_get_thread_num() * size;
-    copy_rows(problem, row / y.h, row % y.h, width, rows);
-    const Windows windows{rows, v.stride_w * v.in_channels, width * v.in_channels, span};
-    for (int64_t p = first; p < last; ++p)
-      multiply_and_finish(end, windows, depth, row * y.w, y.w, problem.packed + p * kPanel * depth, p * kPanel,
-                          std::min(kPanel, y.c - p * kPanel), problem.out.as<float>());
+  const Shape in = problem.in.shape, out = problem.out.shape;
+  const bool backward = problem.backward != nullptr;
+  const Axis down = axis(backward, v.kernel_h, v.stride_h, v.dilation_h, v.pad_top, out.h);
+  const Axis along = axis(backward, v.kernel_w, v.stride_w, v.dilation_w, v.pad_left, out.w);
+  const std::vector<Run> runs = runs_along(along, in.w);
+  int64_t left = INT64_MAX, right = INT64_MIN;  // the columns that are seen
+  for (const Run& run : runs)
+    for (const auto& [tap, column] : run.taps) {
+      left = std::min(left, column);
+      right = std::max(right, column + (run.count - 1) * along.up + 1);
+    }
+  if (left > right) left = right = 0;  // padding alone
+  const int64_t width = right - left, row_size = width * in.c;
+  const int64_t blocks = std::clamp<int64_t>((out.h * out.w + kPixels - 1) / kPixels, 1, out.h);
+  const int64_t together = (out.h + blocks - 1) / blocks, of_image = (out.h + together - 1) / together;
+  run_blocks(ctx, problem, w, end, out.n * of_image, together * out.w, together * down.taps * row_size,
+             [&](Block& block, int64_t i, float* copies) {
+    const int64_t n = i / of_image, y0 = i % of_image * together, y1 = std::min(out.h, y0 + together);
+    int64_t copied = 0;
+    for (int64_t y = y0; y < y1; ++y) {
+      block.rows.clear();
+      for (int64_t r = 0; r < down.taps; ++r) {
+        const int64_t row = down.source(y, r);
+        if (row < 0 || row >= in.h) continue;
+        copy_row(problem.in.as<float>() + (n * in.h + row) * in.w * in.c, in.w, in.c, left, width, copies + copied);
+        block.rows.push_back({r * along.taps, copied});
+        copied += row_size;
+      }
+      for (const Run& run : runs) {
+        block.add_strip(copies, along.up * in.c, run.count, (n * out.h + y) * out.w + run.first, along.down);
+        for (const auto& [tap, from] : block.rows)
+          for (const auto& [s, column] : run.taps) block.add_tap(w, tap + s, from + (column - left) * in.c);
+      }
+    }
   });
 }
 
 // patch[rows][cols] = a[rows][depth] · b[depth][cols], all rows of one output row.
 void multiply(int64_t rows, int64_t cols, int64_t depth, const float* a, const float* b, float* c) {
   for (int64_t i = 0; i < rows; i += kTileRows)
-    multiply_panel(int(std::min<int64_t>(kTileRows, rows - i)), cols, depth, Rows{a + i * depth, depth}, b, cols,
+    multiply_panel(int(std::min<int64_t>(kTileRows, rows - i)), cols, Rows{a + i * depth, depth, depth}, b, cols,
                    c + i * cols, cols, false);
 }
 
@@ -150,15 +335,20 @@ void add_patches(const float* from, int64_t stride, int64_t span, int64_t pixels
 
 }  // namespace
 
-void SWITCHBACK_IM2COL_FORWARD(Context& ctx, const Im2colProblem& problem) {
-  with_end(*problem.forward, problem.bias, problem.out.shape, [&](const auto& end) {
-    is_pointwise(problem.conv) ? run_pointwise(ctx, problem, end) : run_windows(ctx, problem, end);
-  });
+void SWITCHBACK_IM2COL_WINDOWS(Context& ctx, const Im2colProblem& problem) {
+  const Conv2d& v = problem.conv;
+  const Product w{.packed = problem.packed, .groups = v.groups, .taps = v.kernel_h * v.kernel_w,
+                  .depth = problem.in.shape.c / v.groups, .columns = problem.out.shape.c / v.groups};
+  const auto run = [&](const auto& end) {
+    is_pointwise(v) ? run_pointwise(ctx, problem, w, end) : run_windows(ctx, problem, w, end);
+  };
+  if (problem.forward)
+    with_end(*problem.forward, problem.bias, problem.out.shape, run);
+  else
+    with_end(*problem.backward, problem.out.shape, run);
 }
 
-void SWITCHBACK_IM2COL_BACKWARD(Context& ctx, const Im2colProblem& problem) {
-  if (is_pointwise(problem.conv))
-    return with_end(*problem.backward, problem.out.shape, [&](const auto& end) { run_pointwise(ctx, problem, end); });
+void SWITCHBACK_IM2COL_PATCHES(Context& ctx, const Im2colProblem& problem) {
   const Conv2d& v = problem.conv;
   const Shape dy = problem.in.shape, dx = problem.out.shape;
   const int64_t span = v.kernel_w * v.in_channels, padded = round_up(v.kernel_h * span, 16);

@@ -1,3 +1,3 @@
-#define SWITCHBACK_IM2COL_FORWARD im2col_forward_avx2
-#define SWITCHBACK_IM2COL_BACKWARD im2col_backward_avx2
+#define SWITCHBACK_IM2COL_WINDOWS im2col_windows_avx2
+#define SWITCHBACK_IM2COL_PATCHES im2col_patches_avx2
 #include "kernels/conv/conv_im2col.inl"

@@ -1,14 +1,11 @@
 #include "kernels/conv/conv_transpose.h"
 
 #include "kernels/pointwise/pointwise.h"
+#include "kernels/sliding.h"
 #include "kernels/view_check.h"
 
 namespace switchback {
 namespace {
-
-int64_t transposed_size(int64_t in, int64_t kernel, int64_t stride, int64_t pads, int64_t dilation, int64_t more) {
-  return (in - 1) * stride - pads + dilation * (kernel - 1) + 1 + more;
-}
 
 // [in, out / groups, taps] with every output channel scaled.
 std::vector<float> scaled_weights(const ConvTranspose2d& c, const float* weight, const std::vector<float>& scale) {
@@ -59,8 +56,8 @@ Shape output_shape(const ConvTranspose2d& c, Shape x) {
         c.output_pad_w, c.stride_h, c.stride_w);
   CHECK(x.c == c.in_channels, "transposed convolution: input has {} channels, weights expect {}", x.c, c.in_channels);
   const Shape y{x.n, c.out_channels,
-                transposed_size(x.h, c.kernel_h, c.stride_h, c.pad_top + c.pad_bottom, c.dilation_h, c.output_pad_h),
-                transposed_size(x.w, c.kernel_w, c.stride_w, c.pad_left + c.pad_right, c.dilation_w, c.output_pad_w)};
+                sliding_rows(c).transposed_outputs(x.h, c.pad_bottom, c.output_pad_h),
+                sliding_columns(c).transposed_outputs(x.w, c.pad_right, c.output_pad_w)};
   CHECK(y.h > 0 && y.w > 0, "transposed convolution: padding leaves nothing of the output ({}x{})", y.h, y.w);
   return y;
 }

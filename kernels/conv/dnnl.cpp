@@ -2,7 +2,10 @@
 
 #include <omp.h>
 
+#include <string_view>
+
 #include "kernels/check.h"
+#include "kernels/sliding.h"
 
 namespace switchback {
 
@@ -44,19 +47,32 @@ struct Padding {
 // Padding of the forward convolution that is this one's backward-data (stride 1 only), or nothing if it is negative.
 std::vector<Padding> flipped_padding(const Conv2d& c, Shape x, Shape y) {
   if (c.stride_h != 1 || c.stride_w != 1) return {};
-  const int64_t reach_h = c.dilation_h * (c.kernel_h - 1), reach_w = c.dilation_w * (c.kernel_w - 1);
+  const int64_t reach_h = sliding_rows(c).extent() - 1, reach_w = sliding_columns(c).extent() - 1;
   const int64_t top = reach_h - c.pad_top, left = reach_w - c.pad_left;
   const int64_t bottom = x.h - y.h + reach_h - top, right = x.w - y.w + reach_w - left;
   if (top < 0 || left < 0 || bottom < 0 || right < 0) return {};
   return {{{top, left}, {bottom, right}}};
 }
 
-}  // namespace
+// Whether windows of a forward convolution lie so far over the map's left or right edge that a kernel's width of padding
+// doesn't reach, or a row of outputs is longer than the map.
+bool reaches_far(const Conv2d& c, int64_t pad_left, int64_t in_w, int64_t out_w) {
+  const int64_t last = (out_w - 1) * c.stride_w, pad_right = last + c.dilation_w * (c.kernel_w - 1) + 1 - in_w - pad_left;
+  const auto windows = [&](int64_t padding) { return (padding + c.stride_w - 1) / c.stride_w; };
+  return windows(pad_left) >= c.kernel_w || windows(pad_right) >= c.kernel_w || last >= in_w;
+}
 
-const DnnlConv& dnnl_conv(Context& ctx, const DnnlConvKey& key) {
-  DnnlState& state = dnnl_state(ctx);
-  std::unique_ptr<DnnlConv>& slot = state.convs[key];
-  if (slot) return *slot;
+// Reference loops ("ref:any") are slow. Products over copied windows ("x64:gemm:jit", "ip:…") are, too, where groups or
+// channels are few, and split their sums by batch and threads. So does "brgconv" where it must do without virtual padding.
+bool is_direct(std::string_view implementation, bool far) {
+  return (implementation.starts_with("jit") || (implementation.starts_with("brg") && !far)) &&
+         implementation.find("gemm") == std::string_view::npos;
+}
+
+// Shows the direct implementations of a convolution that oneDNN has, as forward and as backward-data convolutions, in its
+// order of preference, until take(primitive descriptor, whether as a forward one) says that it is the one.
+template <typename Take>
+bool each_implementation(DnnlState& state, const DnnlConvKey& key, const Take& take) {
   const Conv2d& c = key.conv;
   const Shape y = output_shape(c, key.x);
   const memory::desc x_desc = activation(key.x, key.dtype), y_desc = activation(y, key.dtype);
@@ -64,38 +80,90 @@ const DnnlConv& dnnl_conv(Context& ctx, const DnnlConvKey& key) {
                                      : memory::desc();
   const memory::dims strides{c.stride_h, c.stride_w}, dilations{c.dilation_h - 1, c.dilation_w - 1};
   const Padding padding{{c.pad_top, c.pad_left}, {c.pad_bottom, c.pad_right}};
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   const auto forward = [&](const memory::desc& source, const memory::desc& destination, bool flipped, const Padding& p) {
     const memory::desc weights(weight_dims(c, flipped), data_type(key.dtype), memory::format_tag::any);
-    dnnl::primitive_attr attr;
-    attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    return dnnl::convolution_forward::primitive_desc(
-        {dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, source, weights, bias, destination,
-         strides, dilations, p.begin, p.end}, attr, state.engine);
+    return dnnl::convolution_forward::desc(dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, source,
+                                           weights, bias, destination, strides, dilations, p.begin, p.end);
   };
-  auto made = std::make_unique<DnnlConv>();
-  try {
-    // A stride-1 backward-data runs faster as a forward convolution; a handful of output channels is the exception.
-    const std::vector<Padding> flipped = flipped_padding(c, key.x, y);
-    if (!key.backward || (!flipped.empty() && c.in_channels >= 16)) {
-      const auto desc = key.backward ? forward(y_desc, x_desc, true, flipped[0]) : forward(x_desc, y_desc, false, padding);
-      *made = {dnnl::convolution_forward(desc), desc.src_desc(), desc.weights_desc(), desc.dst_desc(),
-               desc.scratchpad_desc(), true, desc.impl_info_str()};
-    } else {
-      const memory::desc weights(weight_dims(c, false), data_type(key.dtype), memory::format_tag::any);
-      dnnl::primitive_attr attr;
-      attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-      const dnnl::convolution_backward_data::primitive_desc desc(
-          {dnnl::algorithm::convolution_direct, x_desc, weights, y_desc, strides, dilations, padding.begin, padding.end},
-          attr, state.engine, forward(x_desc, y_desc, false, padding));
-      *made = {dnnl::convolution_backward_data(desc), desc.diff_dst_desc(), desc.weights_desc(), desc.diff_src_desc(),
-               desc.scratchpad_desc(), false, desc.impl_info_str()};
-    }
-  } catch (const dnnl::error& e) {
-    fail("oneDNN cannot do a {} convolution {}->{} kernel {}x{} on {}x{} ({})", name_of(key.dtype), c.in_channels,
-         c.out_channels, c.kernel_h, c.kernel_w, key.x.h, key.x.w, e.what());
+  const auto each = [&](auto description, bool as_forward, bool far) {
+    if (!description) return false;  // there is none
+    do
+      if (is_direct(description.impl_info_str(), far) && take(description, as_forward)) return true;
+    while (description.next_impl());
+    return false;
+  };
+  // What a primitive descriptor was made from must live as long as it looks for the next implementation.
+  using Forward = dnnl::convolution_forward::primitive_desc;
+  const auto plain = forward(x_desc, y_desc, false, padding);
+  if (!key.backward)
+    return each(Forward(plain, attr, state.engine, true), true, reaches_far(c, c.pad_left, key.x.w, y.w));
+  // A stride-1 backward-data runs faster as a forward convolution; a handful of output channels is the exception.
+  if (const std::vector<Padding> flipped = flipped_padding(c, key.x, y); !flipped.empty() && c.in_channels >= 16) {
+    const auto turned = forward(y_desc, x_desc, true, flipped[0]);
+    const bool far = reaches_far(c, flipped[0].begin[1], y.w, key.x.w);
+    if (each(Forward(turned, attr, state.engine, true), true, far)) return true;
   }
-  slot = std::move(made);
-  return *slot;
+  const Forward hint(plain, attr, state.engine, true);
+  if (!hint) return false;
+  const memory::desc weights(weight_dims(c, false), data_type(key.dtype), memory::format_tag::any);
+  const dnnl::convolution_backward_data::desc backward(dnnl::algorithm::convolution_direct, x_desc, weights, y_desc, strides,
+                                                       dilations, padding.begin, padding.end);
+  return each(dnnl::convolution_backward_data::primitive_desc(backward, attr, state.engine, hint, true), false, false);
+}
+
+// Sets OpenMP's threads, which oneDNN asks for when it chooses.
+class Threads {
+ public:
+  explicit Threads(int threads) : before_(omp_get_max_threads()) { omp_set_num_threads(threads); }
+  ~Threads() { omp_set_num_threads(before_); }
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
+
+ private:
+  int before_;
+};
+
+}  // namespace
+
+const DnnlChoice& dnnl_choice(Context& ctx, DnnlConvKey key) {
+  DnnlState& state = dnnl_state(ctx);
+  key.x.n = 1, key.threads = 1;
+  const auto [at, fresh] = state.choices.try_emplace(key);
+  if (!fresh) return at->second;
+  const Threads one(1);
+  each_implementation(state, key, [&](const auto& desc, bool as_forward) {
+    at->second = {desc.impl_info_str(), as_forward};
+    return true;
+  });
+  return at->second;
+}
+
+std::shared_ptr<const DnnlConv> dnnl_conv(Context& ctx, const DnnlConvKey& key) {
+  DnnlState& state = dnnl_state(ctx);
+  std::shared_ptr<const DnnlConv>& slot = state.convs[key];
+  if (slot) return slot;
+  const DnnlChoice& choice = dnnl_choice(ctx, key);
+  const bool found = each_implementation(state, key, [&](const auto& desc, bool as_forward) {
+    if (desc.impl_info_str() != choice.implementation || as_forward != choice.as_forward) return false;
+    if constexpr (std::is_same_v<decltype(desc), const dnnl::convolution_backward_data::primitive_desc&>)
+      slot.reset(new DnnlConv{dnnl::convolution_backward_data(desc), desc.diff_dst_desc(), desc.weights_desc(),
+                              desc.diff_src_desc(), desc.scratchpad_desc(), false, choice.implementation, key.x.n});
+    else
+      slot.reset(new DnnlConv{dnnl::convolution_forward(desc), desc.src_desc(), desc.weights_desc(), desc.dst_desc(),
+                              desc.scratchpad_desc(), true, choice.implementation, key.x.n});
+    return true;
+  });
+  if (found) return slot;
+  // Some implementations take a layer with wide padding only for small batches, or few threads.
+  const Conv2d& c = key.conv;
+  CHECK(key.x.n > 1 || key.threads > 1, "oneDNN has no direct {} convolution {}->{} kernel {}x{} on {}x{}", name_of(key.dtype),
+        c.in_channels, c.out_channels, c.kernel_h, c.kernel_w, key.x.h, key.x.w);
+  DnnlConvKey less = key;
+  less.x.n = 1;
+  if (key.x.n == 1) less.threads = 1;
+  return slot = dnnl_conv(ctx, less);
 }
 
 const memory& DnnlWeights::get(DnnlState& state, const ConvWeights& weights, const DnnlConv& conv, bool backward) {

@@ -163,8 +163,9 @@ __attribute__((flatten)) void multiply(const WinogradProblem& w, int64_t count, 
   for (int point = 0; point < 36; ++point)
     for (int64_t c = begin; c < begin + depth; c += kDepth)
       for (int64_t t = 0; t < count; t += kTileRows)
-        multiply_panel(int(std::min<int64_t>(kTileRows, count - t)), cols, std::min(kDepth, begin + depth - c),
-                       Rows{v + point * v_stride + t * w.c + c * kTileRows, kPiece, kTileRows * kPiece},
+        multiply_panel(int(std::min<int64_t>(kTileRows, count - t)), cols,
+                       Rows{v + point * v_stride + t * w.c + c * kTileRows, kPiece, std::min(kDepth, begin + depth - c),
+                            kTileRows * kPiece},
                        u + point * u_stride + (c - begin) * kCols, kCols, m + point * m_stride + t * kCols, kCols, c > 0);
 }
 

@@ -191,9 +191,9 @@ __device__ __forceinline__ void finish(const ForwardEnd<T>& e, const Spread& spr
     for (int i = 0; i < V; ++i) {
       if (e.bias) v[i] += e.bias[spot.channel + i];
       if (e.residual) v[i] += residual[i];
-      inside |= uint32_t(v[i] > 0.f && (v[i] < e.clip || e.clip == kNoClip)) << i;
-      above |= uint32_t(v[i] >= e.clip) << i;
-      if (e.relu) v[i] = relu_of(v[i], e.clip);
+      inside |= uint32_t(relu_limits(e.clip).inside(v[i])) << i;
+      if (e.above) above |= uint32_t(relu_limits(e.clip).above(v[i])) << i;
+      v[i] = e.act(v[i]);
     }
     store_channels(e.y + pixel * e.pitch + spot.channel, v);
   }

@@ -99,8 +99,9 @@ static CpuFeatures detect() {
   f.avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
              __builtin_cpu_supports("avx512cd");
-  // SWITCHBACK_CPU=avx2 hides the rest, so that one machine can test both sets of kernels.
+  // SWITCHBACK_CPU=avx2 hides the rest, so that one machine can test both sets of kernels; x86-64 hides these, too.
   const char* limit = std::getenv("SWITCHBACK_CPU");
+  if (limit && std::strcmp(limit, "x86-64") == 0) f.avx2 = f.avx512 = false;
   if (limit && std::strcmp(limit, "avx2") == 0) f.avx512 = false;
   f.avx512_bf16 = f.avx512 && __builtin_cpu_supports("avx512bf16");
   unsigned a = 0, b = 0, c = 0, d = 0;

@@ -18,7 +18,7 @@ class GemmTable;  // kernels/gemm/gemm_table.h
 // How convolutions are computed. All are exact algorithms; they differ in rounding and speed.
 // On the CPU:
 //   automatic winograd where it is faster at about 1e-6 relative error a layer, else direct
-//   direct    oneDNN's direct convolution
+//   direct    oneDNN's direct convolution, our product of windows where it has none for the layer
 //   winograd  our F(4x4,3x3) for 3x3 stride 1, direct elsewhere (fp32 only)
 // On a GPU:
 //   own       our kernels, for convolutions and linear layers: the same bits in every run and for every batch split
@@ -98,7 +98,7 @@ std::shared_ptr<Gpu> open_gpu(int index);
 int gpu_count(std::string& why_none);  // usable GPUs; 0 comes with the reason
 
 // What the processor offers, as `switchback info` prints it and as kernels choose by. SWITCHBACK_CPU=avx2 in the
-// environment hides AVX-512 and beyond.
+// environment hides AVX-512 and beyond, SWITCHBACK_CPU=x86-64 also AVX2 (which the kernels need: a Context then throws).
 struct CpuFeatures {
   std::string name;
   bool avx2 = false, avx512 = false, avx512_bf16 = false, amx_bf16 = false;

@@ -26,6 +26,28 @@
 
 namespace switchback {
 
+// The ops of a device: functions with the names and the signatures of the public ones, whose headers are included above.
+// A new op is its neighbourhood and its name here.
+// clang-format off
+#define SB_DEVICE_OPS(OP)                                                                                             \
+  OP(conv2d_forward) OP(conv2d_backward_data) OP(conv2d_algorithm) OP(conv2d_fuses_pool)                              \
+  OP(linear_forward) OP(linear_backward_data)                                                                         \
+  OP(max_pool2d_forward) OP(max_pool2d_backward) OP(avg_pool2d_forward) OP(avg_pool2d_backward)                       \
+  OP(adaptive_avg_pool2d_forward) OP(adaptive_avg_pool2d_backward)                                                    \
+  OP(relu_forward) OP(combine_backward) OP(add_forward) OP(channel_affine_forward) OP(channel_affine_backward)        \
+  OP(nhwc_to_nchw) OP(nchw_to_nhwc) OP(flatten_forward) OP(flatten_backward) OP(concat_forward) OP(concat_backward)   \
+  OP(one_hot)                                                                                                         \
+  OP(lrn_forward) OP(lrn_backward) OP(softmax_forward) OP(softmax_backward) OP(set_norm_forward) OP(set_norm_backward) \
+  OP(slope_forward) OP(slope_backward) OP(ramp_forward) OP(ramp_backward) OP(smooth_forward) OP(smooth_backward)      \
+  OP(binary_forward) OP(binary_backward)                                                                              \
+  OP(reduce_forward) OP(reduce_backward) OP(resample_forward) OP(resample_backward) OP(rearrange_forward)             \
+  OP(rearrange_backward)                                                                                              \
+  OP(write_noisy_input) OP(write_interpolated_input) OP(accumulate_moments) OP(advance)                               \
+  OP(gather_changes) OP(add_changes) OP(gather_values) OP(subtract_clean) OP(expand_patches) OP(max_pool2d_changes)   \
+  OP(avg_pool2d_changes) OP(resample_changes) OP(occlude_patches) OP(occlude_images)                                  \
+  OP(add_constant_offset) OP(add_gate_offset) OP(frozen_gates_forward) OP(frozen_max_pool2d_forward) OP(cut_out)
+// clang-format on
+
 struct DeviceOps {
   const char* name;  // "cuda" or "emulated"
   Fuses fuses;
@@ -57,70 +79,10 @@ struct DeviceOps {
   // Adds to *count (on the device) how many 32-bit words of two arrays differ. Both and `bytes` are aligned to 16.
   void (*count_differences)(Context&, const void* a, const void* b, size_t bytes, uint32_t* count);
 
-  // --- ops, as the public functions of the same names
-  decltype(&switchback::conv2d_forward) conv2d_forward;
-  decltype(&switchback::conv2d_backward_data) conv2d_backward_data;
-  std::string (*conv2d_algorithm)(Context&, const ConvWeights&, Shape x, DType, bool backward);
-  bool (*conv2d_fuses_pool)(Context&, const Conv2d&, Shape x, DType, const MaxPool2d&);
-  decltype(&switchback::linear_forward) linear_forward;
-  decltype(&switchback::linear_backward_data) linear_backward_data;
-  decltype(&switchback::max_pool2d_forward) max_pool2d_forward;
-  decltype(&switchback::max_pool2d_backward) max_pool2d_backward;
-  decltype(&switchback::avg_pool2d_forward) avg_pool2d_forward;
-  decltype(&switchback::avg_pool2d_backward) avg_pool2d_backward;
-  decltype(&switchback::adaptive_avg_pool2d_forward) adaptive_avg_pool2d_forward;
-  decltype(&switchback::adaptive_avg_pool2d_backward) adaptive_avg_pool2d_backward;
-  decltype(&switchback::relu_forward) relu_forward;
-  decltype(&switchback::combine_backward) combine_backward;
-  decltype(&switchback::add_forward) add_forward;
-  decltype(&switchback::channel_affine_forward) channel_affine_forward;
-  decltype(&switchback::channel_affine_backward) channel_affine_backward;
-  decltype(&switchback::nhwc_to_nchw) nhwc_to_nchw;
-  decltype(&switchback::nchw_to_nhwc) nchw_to_nhwc;
-  decltype(&switchback::flatten_forward) flatten_forward;
-  decltype(&switchback::flatten_backward) flatten_backward;
-  decltype(&switchback::concat_forward) concat_forward;
-  decltype(&switchback::concat_backward) concat_backward;
-  decltype(&switchback::one_hot) one_hot;
-  decltype(&switchback::lrn_forward) lrn_forward;
-  decltype(&switchback::lrn_backward) lrn_backward;
-  decltype(&switchback::softmax_forward) softmax_forward;
-  decltype(&switchback::softmax_backward) softmax_backward;
-  decltype(&switchback::set_norm_forward) set_norm_forward;
-  decltype(&switchback::set_norm_backward) set_norm_backward;
-  decltype(&switchback::slope_forward) slope_forward;
-  decltype(&switchback::slope_backward) slope_backward;
-  decltype(&switchback::ramp_forward) ramp_forward;
-  decltype(&switchback::ramp_backward) ramp_backward;
-  decltype(&switchback::smooth_forward) smooth_forward;
-  decltype(&switchback::smooth_backward) smooth_backward;
-  decltype(&switchback::binary_forward) binary_forward;
-  decltype(&switchback::binary_backward) binary_backward;
-  decltype(&switchback::reduce_forward) reduce_forward;
-  decltype(&switchback::reduce_backward) reduce_backward;
-  decltype(&switchback::resample_forward) resample_forward;
-  decltype(&switchback::resample_backward) resample_backward;
-  decltype(&switchback::rearrange_forward) rearrange_forward;
-  decltype(&switchback::rearrange_backward) rearrange_backward;
-  decltype(&switchback::write_noisy_input) write_noisy_input;
-  decltype(&switchback::write_interpolated_input) write_interpolated_input;
-  decltype(&switchback::accumulate_moments) accumulate_moments;
-  decltype(&switchback::advance) advance;
-  decltype(&switchback::gather_changes) gather_changes;
-  decltype(&switchback::add_changes) add_changes;
-  decltype(&switchback::gather_values) gather_values;
-  decltype(&switchback::subtract_clean) subtract_clean;
-  decltype(&switchback::expand_patches) expand_patches;
-  decltype(&switchback::max_pool2d_changes) max_pool2d_changes;
-  decltype(&switchback::avg_pool2d_changes) avg_pool2d_changes;
-  decltype(&switchback::resample_changes) resample_changes;
-  decltype(&switchback::occlude_patches) occlude_patches;
-  decltype(&switchback::occlude_images) occlude_images;
-  decltype(&switchback::add_constant_offset) add_constant_offset;
-  decltype(&switchback::add_gate_offset) add_gate_offset;
-  decltype(&switchback::frozen_gates_forward) frozen_gates_forward;
-  decltype(&switchback::frozen_max_pool2d_forward) frozen_max_pool2d_forward;
-  decltype(&switchback::cut_out) cut_out;
+  // --- ops
+#define SB_MEMBER(op) decltype(&switchback::op) op;
+  SB_DEVICE_OPS(SB_MEMBER)
+#undef SB_MEMBER
 };
 
 const DeviceOps* cuda_ops();  // null in a build without nvcc; says nothing about whether there is a GPU

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <type_traits>
+
 namespace switchback::emulator {
 namespace {
 
@@ -104,8 +106,10 @@ using Row = float __attribute__((vector_size(32)));  // the 8 columns of C
 
 template <typename T>
 float half_value(uint32_t pair, uint32_t which) {
+  const uint16_t bits = uint16_t(pair >> 16 * which);
+  if constexpr (std::is_same_v<T, f16>) return float(std::bit_cast<_Float16>(bits));  // one instruction
   T v;
-  v.bits = uint16_t(pair >> 16 * which);
+  v.bits = bits;
   return float(v);
 }
 

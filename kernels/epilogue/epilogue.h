@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "kernels/gates.h"
 #include "kernels/types.h"
 
 namespace switchback {
@@ -17,7 +18,7 @@ struct Epilogue {
   const void* residual = nullptr;  // same shape and type as y, or null
   bool relu = false;
   float clip = kNoClip;       // ReLU6: 6
-  uint32_t* gates = nullptr;  // where the gate bits of y go (types.h), or null
+  uint32_t* gates = nullptr;  // where the ReLU's gate bits go (gates.h), or null
   // Where y is some items of a batch (CPU): a clipped ReLU's second plane lies behind the first one of that many items.
   // 0: y is the batch.
   int64_t gate_items = 0;
@@ -48,5 +49,9 @@ struct BackwardEpilogue {
 void apply_epilogue(Context& ctx, View y, const Epilogue& epilogue, int64_t first, int64_t last);
 // dx = rule(gates, dx + other) in place, likewise.
 void apply_epilogue(Context& ctx, View dx, const BackwardEpilogue& epilogue, int64_t first, int64_t last);
+
+// The same from f32 sums of these items [first, last) instead of what y or dx holds: they are rounded once.
+void store_sums(Context& ctx, const float* sums, View y, const Epilogue& epilogue, int64_t first, int64_t last);
+void store_sums(Context& ctx, const float* sums, View dx, const BackwardEpilogue& epilogue, int64_t first, int64_t last);
 
 }  // namespace switchback

@@ -5,6 +5,7 @@
 #include "kernels/device/device_ops.h"
 #include "kernels/parallel.h"
 #include "kernels/simd.h"
+#include "kernels/sliding.h"
 
 namespace switchback {
 namespace {
@@ -155,14 +156,14 @@ template <typename T, typename Switch>
 void pick_winners(Context& ctx, const MaxPool2d& pool, ConstView x, const Switch* switches, int64_t items_per_tape_item,
                   View y) {
   const Shape in = x.shape, out = y.shape;
+  const SlidingAxis rows = sliding_rows(pool), columns = sliding_columns(pool);
   parallel_ranges(ctx, out.n * out.h, out.w * out.c, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
       const int64_t item = r / out.h, i = r % out.h;
       const Switch* names = switches + (item / items_per_tape_item * out.h + i) * out.w * out.c;
       T* to = y.as<T>() + r * out.w * out.c;
       for (int64_t e = 0; e < out.w * out.c; ++e) {
-        const int64_t h = i * pool.stride_h - pool.pad_top + names[e] / pool.kernel_w * pool.dilation_h;
-        const int64_t w = e / out.c * pool.stride_w - pool.pad_left + names[e] % pool.kernel_w * pool.dilation_w;
+        const int64_t h = rows.input(i, names[e] / pool.kernel_w), w = columns.input(e / out.c, names[e] % pool.kernel_w);
         const bool inside = h >= 0 && h < in.h && w >= 0 && w < in.w;
         to[e] = inside ? x.as<T>()[((item * in.h + h) * in.w + w) * in.c + e % out.c] : T(0.f);
       }

@@ -1,6 +1,7 @@
 // Offsets, frozen forward passes and cut-outs of tapes on the device. All are bound by memory.
 #include "kernels/device/channels.cuh"
 #include "kernels/device/ops.cuh"
+#include "kernels/sliding.h"
 
 namespace switchback::SB_DEVICE {
 namespace {
@@ -20,12 +21,16 @@ struct GateWeight {
   int64_t places, seeds_per_item;
   int words;
   GateConstants constants;
-  __device__ __forceinline__ float at(int64_t word, int bit) const {
-    if (gates[word] >> bit & 1u) return constants.inside;
-    return above && (above[word] >> bit & 1u) ? constants.above : constants.below;
+  // The first word of the pixel that an item's pixel takes its gates from.
+  __device__ __forceinline__ int64_t word_of(int64_t item, int64_t place) const {
+    return (item / seeds_per_item * places + place) * words;
+  }
+  __device__ __forceinline__ float at(int64_t word, int channel) const {
+    const GateState state = gate_state(gates + word, above ? above + word : nullptr, channel);
+    return state == GateState::inside ? constants.inside : state == GateState::above ? constants.above : constants.below;
   }
   __device__ __forceinline__ double operator()(int64_t item, int64_t place, int c) const {
-    return double(at((item / seeds_per_item * places + place) * words + c / 32, c & 31));
+    return double(at(word_of(item, place), c));
   }
 };
 
@@ -91,37 +96,35 @@ __global__ void __launch_bounds__(256)
   const Spot spot = spot_of<V>(spread);
   if (!spot.live) return;
   const int64_t at = (int64_t(spot.item) * spread.places + spot.place) * spread.channels + spot.channel;
-  const int64_t word = (spot.item / gates.seeds_per_item * gates.places + spot.place) * gates.words + spot.channel / 32;
+  const int64_t word = gates.word_of(spot.item, spot.place);
   float v[V];
   load_channels(x + at, v);
 #pragma unroll
   for (int i = 0; i < V; ++i) {
-    const int bit = (spot.channel & 31) + i;
-    const bool on = gates.gates[word] >> bit & 1u;
-    v[i] = fmaf(scale, on ? v[i] : 0.f, gates.at(word, bit));
+    const int channel = spot.channel + i;
+    v[i] = fmaf(scale, gate_bit(gates.gates + word, channel) ? v[i] : 0.f, gates.at(word, channel));
   }
   store_channels(y + at, v);
 }
 
-struct Window {
+struct Pool {
   int in_h, in_w, out_w;
-  int kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w;
+  SlidingAxisOf<int> rows, columns;
 };
 
 // A thread: one channel of one output pixel.
 template <typename T, typename Switch>
-__global__ void __launch_bounds__(256) frozen_max_pool_kernel(Spread spread, Window window, int64_t items_per_tape_item,
+__global__ void __launch_bounds__(256) frozen_max_pool_kernel(Spread spread, Pool pool, int64_t items_per_tape_item,
                                                               const T* x, const Switch* switches, T* y) {
   const Spot spot = spot_of<1>(spread);
   if (!spot.live) return;
   const int64_t item = int64_t(spread.places) * spread.channels;
   const int64_t element = int64_t(spot.place) * spread.channels + spot.channel;
   const int name = int(switches[spot.item / items_per_tape_item * item + element]);
-  const int i = spot.place / window.out_w, j = spot.place - i * window.out_w;
-  const int h = i * window.stride_h - window.pad_top + name / window.kernel_w * window.dilation_h;
-  const int w = j * window.stride_w - window.pad_left + name % window.kernel_w * window.dilation_w;
-  const bool inside = h >= 0 && h < window.in_h && w >= 0 && w < window.in_w;
-  const int64_t from = ((int64_t(spot.item) * window.in_h + h) * window.in_w + w) * spread.channels + spot.channel;
+  const int i = spot.place / pool.out_w, j = spot.place - i * pool.out_w;
+  const int h = pool.rows.input(i, name / pool.columns.kernel), w = pool.columns.input(j, name % pool.columns.kernel);
+  const bool inside = h >= 0 && h < pool.in_h && w >= 0 && w < pool.in_w;
+  const int64_t from = ((int64_t(spot.item) * pool.in_h + h) * pool.in_w + w) * spread.channels + spot.channel;
   y[spot.item * item + element] = from_float<T>(inside ? to_float(x[from]) : 0.f);
 }
 
@@ -176,18 +179,16 @@ void frozen_gates_forward(Context& ctx, ConstView x, const uint32_t* gates, cons
 
 void frozen_max_pool2d_forward(Context& ctx, const MaxPool2d& pool, ConstView x, const void* switches,
                                int64_t items_per_tape_item, View y) {
-  const Window window{int(x.shape.h),     int(x.shape.w),      int(y.shape.w),       int(pool.kernel_w),
-                      int(pool.stride_h), int(pool.stride_w),  int(pool.pad_top),    int(pool.pad_left),
-                      int(pool.dilation_h), int(pool.dilation_w)};
+  const Pool sizes{int(x.shape.h), int(x.shape.w), int(y.shape.w), sliding_rows<int>(pool), sliding_columns<int>(pool)};
   by_type(x.dtype, [&](auto type) {
     using T = decltype(type);
     spread_over<1>(y.shape, [&](Spread spread, dim3 grid, dim3 block) {
       const Launch l{"frozen_max_pool2d_forward", y.shape, grid, block};
       if (pool.switch_bytes() == 1)
-        launch(ctx, l, frozen_max_pool_kernel<T, uint8_t>, spread, window, items_per_tape_item, x.as<T>(),
+        launch(ctx, l, frozen_max_pool_kernel<T, uint8_t>, spread, sizes, items_per_tape_item, x.as<T>(),
                static_cast<const uint8_t*>(switches), y.as<T>());
       else
-        launch(ctx, l, frozen_max_pool_kernel<T, uint16_t>, spread, window, items_per_tape_item, x.as<T>(),
+        launch(ctx, l, frozen_max_pool_kernel<T, uint16_t>, spread, sizes, items_per_tape_item, x.as<T>(),
                static_cast<const uint16_t*>(switches), y.as<T>());
     });
   });

@@ -25,7 +25,7 @@ struct GateConstants {
   float inside = 0, above = 0, below = 0;
 };
 // The same for gated units: sums[p] += sum of dy·(the constant of the unit's state). dy is the gradient at their output.
-// gates, above: the planes of their gates (types.h), of item p / seeds_per_item; above is null where there is but one.
+// gates, above: the planes of their gates (gates.h), of item p / seeds_per_item; above is null where there is but one.
 void add_gate_offset(Context& ctx, ConstView dy, const uint32_t* gates, const uint32_t* above, int64_t seeds_per_item,
                      const GateConstants& constants, OffsetSum* sums);
 // y = scale·x + constants.inside where the gate is on, else constants.above or .below. Item p uses the gates of item

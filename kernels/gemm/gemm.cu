@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "kernels/gemm/gemm_launch.cuh"
+#include "kernels/sliding.h"
 
 namespace switchback::SB_DEVICE {
 namespace {
@@ -46,23 +47,23 @@ void cut_segments(GemmProblem& p) {
   p.segments = int(std::max<int64_t>(ceil_div(steps, p.segment_steps), 1));
 }
 
-GemmAxis forward_axis(int64_t outs, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation) {
-  return {.outs = int(outs), .step = int(stride), .base = int(-pad), .spacing = int(dilation), .taps = int(kernel)};
+GemmAxis forward_axis(int64_t outs, const SlidingAxis& s) {
+  return {.outs = int(outs), .step = int(s.stride), .base = int(s.start(0)), .spacing = int(s.dilation), .taps = int(s.kernel)};
 }
 
 // Output e + stride·i meets kernel offset r where stride divides e + pad - r·dilation: every skip-th r from the first
 // on.
-GemmAxis backward_axis(int64_t e, int64_t outs, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation) {
-  GemmAxis a{.outs = int(ceil_div(outs - e, stride)), .off = int(e), .mul = int(stride), .taps = 0};
+GemmAxis backward_axis(int64_t e, int64_t outs, const SlidingAxis& s) {
+  GemmAxis a{.outs = int(ceil_div(outs - e, s.stride)), .off = int(e), .mul = int(s.stride), .taps = 0};
   int64_t r = 0;
-  while (r < kernel && (e + pad - r * dilation) % stride != 0) ++r;
-  if (r == kernel) return a;
-  const int64_t skip = stride / std::gcd(stride, dilation);
-  a.taps = int(ceil_div(kernel - r, skip));
+  while (r < s.kernel && (e + s.pad - r * s.dilation) % s.stride != 0) ++r;
+  if (r == s.kernel) return a;
+  const int64_t skip = s.stride / std::gcd(s.stride, s.dilation);
+  a.taps = int(ceil_div(s.kernel - r, skip));
   a.first = int(r);
   a.skip = int(skip);
-  a.base = int((e + pad - r * dilation) / stride);
-  a.spacing = int(-skip * dilation / stride);
+  a.base = int((e + s.pad - r * s.dilation) / s.stride);
+  a.spacing = int(-skip * s.dilation / s.stride);
   return a;
 }
 
@@ -191,8 +192,8 @@ GemmProblem conv_forward_problem(const Conv2d& c, ConstView x, const void* krsc)
   p.in_h = int(x.shape.h), p.in_w = int(x.shape.w), p.out_h = int(y.h), p.out_w = int(y.w);
   p.depth = int(c.in_channels / c.groups), p.columns = int(c.out_channels / c.groups);
   p.kernel_h = int(c.kernel_h), p.kernel_w = int(c.kernel_w);
-  p.rows[0] = forward_axis(y.h, c.kernel_h, c.stride_h, c.pad_top, c.dilation_h);
-  p.cols[0] = forward_axis(y.w, c.kernel_w, c.stride_w, c.pad_left, c.dilation_w);
+  p.rows[0] = forward_axis(y.h, sliding_rows(c));
+  p.cols[0] = forward_axis(y.w, sliding_columns(c));
   cut_segments(p);
   return p;
 }
@@ -203,10 +204,8 @@ GemmProblem conv_backward_problem(const Conv2d& c, ConstView dy, Shape dx, const
   p.depth = int(c.out_channels / c.groups), p.columns = int(c.in_channels / c.groups);
   p.kernel_h = int(c.kernel_h), p.kernel_w = int(c.kernel_w);
   p.phases_h = int(std::min(c.stride_h, dx.h)), p.phases_w = int(std::min(c.stride_w, dx.w));
-  for (int e = 0; e < p.phases_h; ++e)
-    p.rows[e] = backward_axis(e, dx.h, c.kernel_h, c.stride_h, c.pad_top, c.dilation_h);
-  for (int e = 0; e < p.phases_w; ++e)
-    p.cols[e] = backward_axis(e, dx.w, c.kernel_w, c.stride_w, c.pad_left, c.dilation_w);
+  for (int e = 0; e < p.phases_h; ++e) p.rows[e] = backward_axis(e, dx.h, sliding_rows(c));
+  for (int e = 0; e < p.phases_w; ++e) p.cols[e] = backward_axis(e, dx.w, sliding_columns(c));
   cut_segments(p);
   return p;
 }

@@ -15,6 +15,7 @@
 #pragma once
 
 #include "kernels/gemm/gemm.cuh"
+#include "kernels/winner.h"
 
 namespace switchback::SB_DEVICE {
 
@@ -128,37 +129,26 @@ __device__ __forceinline__ void finish_window(const GemmArgs<T>& a, const GemmPa
                                               const float* v) {
   const GemmEnd<T>& end = a.end;
   const ForwardEnd<T>& y = end.y;
-  const int lane = threadIdx.x & 31, channel = 32 * word + lane;
+  const int channel = 32 * word + int(threadIdx.x & 31);
   const bool live = channel < y.channels;
   const float bias = live && y.bias ? y.bias[channel] : 0.f;
-  const bool relu = y.relu && !end.pool_before_relu;  // of the pixels; else of the winner
   const GemmRow row = gemm_row(a.problem, part, m);
   const int64_t corner = (int64_t(row.n) * a.problem.out_h + row.i) * a.problem.out_w + row.l;
-  float best = 0.f;
-  int winner = 0;
+  Winner winner;
 #pragma unroll
   for (int place = 0; place < 4; ++place) {
     const float s = v[place] + bias;
-    if (y.gates && !end.pool_before_relu) {
-      const int64_t at = (corner + (place >> 1) * a.problem.out_w + (place & 1)) * y.words + word;
-      const uint32_t inside = __ballot_sync(kFullMask, live && s > 0.f && s < y.clip);
-      if (lane == 0) y.gates[at] = inside;
-      const uint32_t above = y.above ? __ballot_sync(kFullMask, live && s >= y.clip) : 0;
-      if (lane == 0 && y.above) y.above[at] = above;
-    }
-    const float stored = to_float(from_float<T>(relu ? relu_of(s, y.clip) : s));
-    if (place == 0 || stored > best || stored != stored) {  // the first maximum, and NaN before all
-      best = stored;
-      winner = place;
-    }
+    if (y.gates && !end.pool_before_relu)
+      write_gates(y, corner + (place >> 1) * a.problem.out_w + (place & 1), word, live, s);
+    winner.meet(to_float(from_float<T>(end.pool_before_relu ? s : y.act(s))), place);
   }
   const int64_t pooled = m >> 2;  // index of the pooled pixel
-  if (live && end.switches) end.switches[pooled * y.channels + channel] = uint8_t(winner);
+  if (live && end.switches) end.switches[pooled * y.channels + channel] = uint8_t(winner.place);
   ForwardEnd<T> pixel = y;
   pixel.bias = nullptr;
   pixel.relu = y.relu && end.pool_before_relu;
   if (!end.pool_before_relu) pixel.gates = nullptr;
-  finish(pixel, pooled, word, best);
+  finish(pixel, pooled, word, winner.best);
 }
 
 // Pixel of dx that row m writes, and the pixel whose gates it takes.

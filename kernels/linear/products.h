@@ -2,6 +2,8 @@
 // Included by the `.inl` files that are compiled once per instruction set.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/vec.h"
 
 namespace switchback::simd::inline SWITCHBACK_ISA {
@@ -13,35 +15,44 @@ inline constexpr int kTileRows = 6, kTileVecs = 2;  // 12 + 2 + 1 of 16
 #endif
 inline constexpr int kTileCols = kTileVecs * kLanes;
 
-// A matrix A of scalars: element (i, k) at data[i·stride + (k/16)·jump + k%16]. Rows in memory have jump = 16; panels
-// that interleave six rows in pieces of 16 (stride 16, jump 96) are read front to back, which prefetchers like.
+// A matrix A of scalars, whose rows are `stride` apart, in pieces of its columns: piece p of row i is data[i·stride +
+// from(p)], length(p) long, and meets the rows of B from first(p) on.
 inline constexpr int64_t kPiece = 16;
-struct Rows {
-  const float* data;
-  int64_t stride, jump = kPiece;
-  static constexpr int64_t piece() { return kPiece; }
+struct Rows {  // pieces of 16 that are `jump` apart: 16 for rows in memory. Panels that interleave six rows in such pieces
+  const float* data;  // (stride 16, jump 96) are read front to back, which prefetchers like.
+  int64_t stride, depth, jump = kPiece;
+  int64_t pieces() const { return (depth + kPiece - 1) / kPiece; }
+  int64_t from(int64_t p) const { return p * jump; }
+  int64_t first(int64_t p) const { return p * kPiece; }
+  int64_t length(int64_t p) const { return std::min(kPiece, depth - p * kPiece); }
 };
-// The same with pieces of any length: windows of an NHWC map, whose rows of pixels are `jump` apart.
-struct Windows {
+struct Piece {
+  int64_t from, first, length;
+};
+struct Windows {  // of an NHWC map: any pieces
   const float* data;
-  int64_t stride, jump, span;
-  int64_t piece() const { return span; }
+  int64_t stride;
+  const Piece* piece;
+  int64_t count;
+  int64_t pieces() const { return count; }
+  int64_t from(int64_t p) const { return piece[p].from; }
+  int64_t first(int64_t p) const { return piece[p].first; }
+  int64_t length(int64_t p) const { return piece[p].length; }
 };
 
-// c[i, 0:NV·lanes] (+)= sum_{k<depth} A[i, k] · b[k·b_stride + 0:NV·lanes] for i < MR. The order of the sum depends on
-// depth alone, so results do not depend on how rows are grouped.
+// c[i, 0:NV·lanes] (+)= sum_k A[i, k] · b[k·b_stride + 0:NV·lanes] for i < MR. The order of the sum depends on A's pieces
+// alone, so results do not depend on how rows are grouped.
 template <int MR, int NV, typename A>
-inline void micro_tile(A a, const float* b, int64_t b_stride, int64_t depth, float* c, int64_t c_stride,
-                       bool accumulate) {
+inline void micro_tile(A a, const float* b, int64_t b_stride, float* c, int64_t c_stride, bool accumulate) {
   Vec acc[MR][NV];
   for (int i = 0; i < MR; ++i)
     for (int j = 0; j < NV; ++j) acc[i][j] = accumulate ? load(c + i * c_stride + j * kLanes) : zero();
-  const float* row = a.data;
-  for (int64_t k0 = 0; k0 < depth; k0 += a.piece(), row += a.jump) {
-    const int64_t piece = depth - k0 < a.piece() ? depth - k0 : a.piece();
-    for (int64_t k = 0; k < piece; ++k, b += b_stride) {
+  for (int64_t p = 0; p < a.pieces(); ++p) {
+    const float *row = a.data + a.from(p), *bk = b + a.first(p) * b_stride;
+    const int64_t length = a.length(p);
+    for (int64_t k = 0; k < length; ++k, bk += b_stride) {
       Vec bv[NV];
-      for (int j = 0; j < NV; ++j) bv[j] = load(b + j * kLanes);
+      for (int j = 0; j < NV; ++j) bv[j] = load(bk + j * kLanes);
       for (int i = 0; i < MR; ++i) {
         const Vec av = set1(row[i * a.stride + k]);
         for (int j = 0; j < NV; ++j) acc[i][j] = fma(av, bv[j], acc[i][j]);
@@ -52,40 +63,42 @@ inline void micro_tile(A a, const float* b, int64_t b_stride, int64_t depth, flo
     for (int j = 0; j < NV; ++j) store(c + i * c_stride + j * kLanes, acc[i][j]);
 }
 
-template <int NV, typename A>
-inline void micro_rows(int rows, A a, const float* b, int64_t b_stride, int64_t depth, float* c, int64_t c_stride,
-                       bool accumulate) {
-  switch (rows) {
-    case 1: return micro_tile<1, NV>(a, b, b_stride, depth, c, c_stride, accumulate);
-    case 2: return micro_tile<2, NV>(a, b, b_stride, depth, c, c_stride, accumulate);
-    case 3: return micro_tile<3, NV>(a, b, b_stride, depth, c, c_stride, accumulate);
-    case 4: return micro_tile<4, NV>(a, b, b_stride, depth, c, c_stride, accumulate);
-    case 5: return micro_tile<5, NV>(a, b, b_stride, depth, c, c_stride, accumulate);
-    default: return micro_tile<6, NV>(a, b, b_stride, depth, c, c_stride, accumulate);
-  }
+// The same for any number of rows up to MR.
+template <int MR, int NV, typename A>
+inline void micro_rows(int rows, A a, const float* b, int64_t b_stride, float* c, int64_t c_stride, bool accumulate) {
+  if constexpr (MR > 1)
+    if (rows < MR) return micro_rows<MR - 1, NV>(rows, a, b, b_stride, c, c_stride, accumulate);
+  micro_tile<MR, NV>(a, b, b_stride, c, c_stride, accumulate);
 }
 
 // One panel of up to kTileRows rows: c[rows, cols] (+)= A · b[depth, cols]; cols a multiple of the vector length.
 template <typename A>
-inline void multiply_panel(int rows, int64_t cols, int64_t depth, A a, const float* b, int64_t b_stride, float* c,
-                           int64_t c_stride, bool accumulate) {
+inline void multiply_panel(int rows, int64_t cols, A a, const float* b, int64_t b_stride, float* c, int64_t c_stride,
+                           bool accumulate) {
   int64_t j = 0;
   for (; j + kTileCols <= cols; j += kTileCols)
-    micro_rows<kTileVecs>(rows, a, b + j, b_stride, depth, c + j, c_stride, accumulate);
-  for (; j + 2 * kLanes <= cols; j += 2 * kLanes)
-    micro_rows<2>(rows, a, b + j, b_stride, depth, c + j, c_stride, accumulate);
-  for (; j < cols; j += kLanes) micro_rows<1>(rows, a, b + j, b_stride, depth, c + j, c_stride, accumulate);
+    micro_rows<kTileRows, kTileVecs>(rows, a, b + j, b_stride, c + j, c_stride, accumulate);
+  if constexpr (kTileVecs > 2)
+    for (; j + 2 * kLanes <= cols; j += 2 * kLanes)
+      micro_rows<kTileRows, 2>(rows, a, b + j, b_stride, c + j, c_stride, accumulate);
+  for (; j < cols; j += kLanes) micro_rows<kTileRows, 1>(rows, a, b + j, b_stride, c + j, c_stride, accumulate);
 }
 
 // Few columns take more rows, or there would be fewer sums under way than the processor can add up at once.
-inline constexpr int kTallRows = 12;
+inline constexpr int kTallRows = 8;
 inline constexpr int64_t kTallCols = kTallRows * 2 <= kTileRows * kTileVecs ? 2 * kLanes : kLanes;
 template <typename A>
-inline void multiply_tall_panel(int64_t cols, int64_t depth, A a, const float* b, int64_t b_stride, float* c,
-                                int64_t c_stride) {
+inline void multiply_tall_panel(int rows, int64_t cols, A a, const float* b, int64_t b_stride, float* c, int64_t c_stride,
+                                bool accumulate) {
   if constexpr (kTallCols > kLanes)
-    if (cols == 2 * kLanes) return micro_tile<kTallRows, 2>(a, b, b_stride, depth, c, c_stride, false);
-  micro_tile<kTallRows, 1>(a, b, b_stride, depth, c, c_stride, false);
+    if (cols == 2 * kLanes) return micro_rows<kTallRows, 2>(rows, a, b, b_stride, c, c_stride, accumulate);
+  micro_rows<kTallRows, 1>(rows, a, b, b_stride, c, c_stride, accumulate);
+}
+
+// Into how many rows to cut `left` rows next, so that the tiles are about equal.
+inline int64_t tile_rows(int64_t left, int64_t cols) {
+  const int64_t most = cols <= kTallCols ? kTallRows : kTileRows, tiles = (left + most - 1) / most;
+  return (left + tiles - 1) / tiles;
 }
 
 }  // namespace switchback::simd::inline SWITCHBACK_ISA

@@ -7,12 +7,13 @@
 
 #include "kernels/device/device_ops.h"
 #include "kernels/parallel.h"
+#include "kernels/pool/average_axis.h"
 #include "kernels/simd.h"
 
 namespace switchback {
 namespace {
 
-// --- act(s), known at compile time inside the loops
+// --- act(s), known at compile time inside the loops: the identity, or a ReLU as in gates.h
 
 struct Identity {
   SB_INLINE F8 operator()(F8 s) const { return s; }
@@ -39,14 +40,8 @@ void with_type_and_act(const Change& x, const char* op, const F& f) {
 
 // --- rows and columns
 
-struct Span {
-  int64_t begin = 0, end = 0;
-  int64_t size() const { return end - begin; }
-  bool has(int64_t i) const { return i >= begin && i < end; }
-};
-
 // Those of the places first … first + count − 1 that lie in `span`, counted from `first`.
-Span overlap(int64_t first, int64_t count, Span span) {
+Interval overlap(int64_t first, int64_t count, Interval span) {
   const int64_t begin = std::clamp<int64_t>(span.begin - first, 0, count);
   return {begin, std::clamp<int64_t>(span.end - first, begin, count)};
 }
@@ -72,7 +67,7 @@ struct Row {
   // Elements of these columns = source(i, to, lanes): eight values for `to`, the i-th element and on, counted from the
   // first column without gaps.
   template <typename Source>
-  SB_INLINE void write(Span columns, const Source& source) const {
+  SB_INLINE void write(Interval columns, const Source& source) const {
     const int64_t size = strip(columns);
     for (int64_t s = 0; s < strips(columns); ++s) {
       T* to = data + (columns.begin + s) * pitch;
@@ -82,19 +77,19 @@ struct Row {
       if (lanes > 0) store8(to + i, source(s * size + i, to + i, lanes), lanes);
     }
   }
-  void zero(Span columns) const {
+  void zero(Interval columns) const {
     for (int64_t s = 0; s < strips(columns); ++s)
       std::memset(static_cast<void*>(data + (columns.begin + s) * pitch), 0, size_t(strip(columns)) * sizeof(T));
   }
-  void copy(Span columns, const T* from) const {
+  void copy(Interval columns, const T* from) const {
     for (int64_t s = 0; s < strips(columns); ++s)
       std::copy_n(from + s * strip(columns), strip(columns), data + (columns.begin + s) * pitch);
   }
 
  private:
   // Elements side by side: all columns' where y has no other channels, else each column's.
-  int64_t strips(Span columns) const { return channels == pitch ? 1 : columns.size(); }
-  int64_t strip(Span columns) const { return channels == pitch ? columns.size() * channels : channels; }
+  int64_t strips(Interval columns) const { return channels == pitch ? 1 : columns.size(); }
+  int64_t strip(Interval columns) const { return channels == pitch ? columns.size() * channels : channels; }
 };
 
 // What the ops read of x.
@@ -104,11 +99,11 @@ struct Source {
       : patch(x.patch.as<T>()), clean(x.clean.as<T>()), origins(x.origins), shape(x.patch.shape),
         map(x.clean.shape), act(act) {}
 
-  Span rows(int64_t p) const { return {origins[p].row, origins[p].row + shape.h}; }
-  Span columns(int64_t p) const { return {origins[p].col, origins[p].col + shape.w}; }
+  Interval rows(int64_t p) const { return {origins[p].row, origins[p].row + shape.h}; }
+  Interval columns(int64_t p) const { return {origins[p].col, origins[p].col + shape.w}; }
   // Those of the `count` places from (row, col) on that x's patch p holds, counted from there.
-  Span inside(int64_t p, int64_t row, int64_t col, int64_t count) const {
-    return rows(p).has(row) ? overlap(col, count, columns(p)) : Span();
+  Interval inside(int64_t p, int64_t row, int64_t col, int64_t count) const {
+    return rows(p).has(row) ? overlap(col, count, columns(p)) : Interval();
   }
   const T* delta_at(int64_t p, int64_t row, int64_t col) const {
     return patch + ((p * shape.h + row - origins[p].row) * shape.w + col - origins[p].col) * shape.c;
@@ -141,7 +136,7 @@ void gather_changes(Context& ctx, const Source<T, Act>& x, const Origin* origins
   each_row(ctx, y.shape, 1, [&](int64_t p, int64_t r) {
     const Row<T> to(y, p, r, channel, x.shape.c);
     const int64_t row = origins[p].row + r, col = origins[p].col;
-    const Span inside = x.inside(p, row, col, w);
+    const Interval inside = x.inside(p, row, col, w);
     to.zero({0, inside.begin});
     if (inside.size() > 0) {
       const T *s = x.clean_at(row, col + inside.begin), *delta = x.delta_at(p, row, col + inside.begin);
@@ -156,7 +151,7 @@ template <typename T, typename Act>
 void add_changes(Context& ctx, const Source<T, Act>& x, const Origin* origins, View y) {
   each_row(ctx, y.shape, 1, [&](int64_t p, int64_t r) {
     const int64_t row = origins[p].row + r, col = origins[p].col;
-    const Span inside = x.inside(p, row, col, y.shape.w);
+    const Interval inside = x.inside(p, row, col, y.shape.w);
     if (inside.size() == 0) return;
     const T *s = x.clean_at(row, col + inside.begin), *delta = x.delta_at(p, row, col + inside.begin);
     Row<T>(y, p, r).write(inside, [&](int64_t i, T* to, int lanes) SB_LAMBDA {
@@ -173,11 +168,11 @@ void gather_values(Context& ctx, const Source<T, Act>& x, const Origin* origins,
     const Row<T> to(y, p, r);
     const Origin at = origins ? origins[p] : Origin();
     const int64_t row = at.row + r, col = at.col;
-    const auto write_clean = [&](Span columns) {
+    const auto write_clean = [&](Interval columns) {
       const T* s = x.clean_at(row, col + columns.begin);
       to.write(columns, [&](int64_t i, T*, int lanes) SB_LAMBDA { return x.act(load8(s + i, lanes)); });
     };
-    const Span inside = x.inside(p, row, col, w);
+    const Interval inside = x.inside(p, row, col, w);
     write_clean({0, inside.begin});
     if (inside.size() > 0) {
       const T *s = x.clean_at(row, col + inside.begin), *delta = x.delta_at(p, row, col + inside.begin);
@@ -201,28 +196,17 @@ void subtract_clean(Context& ctx, ConstView clean, const Origin* origins, View y
 // --- pools
 
 struct PoolAxis {
-  int64_t in, kernel, stride, pad, dilation;
-
-  // Those places of the window that begins at input `start` which lie in `span` of the input.
-  Span places(int64_t start, Span span) const {
-    const int64_t begin = first_at(start, span.begin);
-    return {begin, std::max(begin, first_at(start, span.end))};
-  }
-
- private:
-  int64_t first_at(int64_t start, int64_t i) const {  // the first place at or behind input i
-    const int64_t away = std::max<int64_t>(i - start, 0);
-    return std::min(kernel, dilation == 1 ? away : (away + dilation - 1) / dilation);
-  }
+  SlidingAxis sliding;
+  int64_t in;
 };
 
 // Where the window of one output begins (may be < 0), its places inside the map, and those of them inside x's patch.
 struct Taps {
-  Taps(const PoolAxis& axis, int64_t output, Span patch)
-      : start(output * axis.stride - axis.pad), inside(axis.places(start, {0, axis.in})),
-        changed(axis.places(start, patch)) {}
+  Taps(const PoolAxis& axis, int64_t output, Interval patch)
+      : start(axis.sliding.start(output)), inside(axis.sliding.taps(output, {0, axis.in})),
+        changed(axis.sliding.taps(output, patch)) {}
   int64_t start;
-  Span inside, changed;
+  Interval inside, changed;
 };
 
 // pixel(p, place on the pooled map, rows, columns, to) for the outputs whose pooling windows meet x's patch p; all
@@ -230,7 +214,7 @@ struct Taps {
 template <typename T, typename Act, typename Pixel>
 void pool_changes(Context& ctx, const Source<T, Act>& x, const PoolAxis& rows, const PoolAxis& columns,
                   const Origin* origins, View y, const Pixel& pixel) {
-  each_row(ctx, y.shape, rows.kernel * columns.kernel, [&](int64_t p, int64_t r) {
+  each_row(ctx, y.shape, rows.sliding.kernel * columns.sliding.kernel, [&](int64_t p, int64_t r) {
     const Row<T> to(y, p, r);
     const Origin at = origins[p];
     const Taps row(rows, at.row + r, x.rows(p));
@@ -253,10 +237,10 @@ SB_INLINE void each_group(int64_t channels, const Body& body) {
   for (; c < channels; c += 8) body(c, std::integral_constant<int, 1>(), int(std::min<int64_t>(8, channels - c)));
 }
 
-struct Maximum {
+struct Maximum {  // the value alone of eight channels of a Winner (winner.h)
   F8 best = _mm256_set1_ps(-std::numeric_limits<float>::infinity()), nan = _mm256_setzero_ps();
-  SB_INLINE void meet(F8 v) {  // max gives its second operand where one is NaN, and forgets it with the next value
-    best = _mm256_max_ps(best, v);
+  SB_INLINE void meet(F8 v) {  // max gives its second operand where one is NaN, and of equals
+    best = _mm256_max_ps(v, best);
     nan = _mm256_or_ps(nan, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
   }
   SB_INLINE F8 value() const { return _mm256_or_ps(best, nan); }
@@ -266,11 +250,11 @@ struct Maximum {
 template <int kVectors, typename T, typename Act>
 SB_INLINE void find_maximum(const Source<T, Act>& x, int64_t p, const PoolAxis& rows, const PoolAxis& columns,
                             const Taps& row, const Taps& column, int64_t c, int lanes, Maximum (&best)[kVectors]) {
-  const int64_t step = columns.dilation * x.shape.c;
+  const int64_t step = columns.sliding.dilation * x.shape.c;
   for (int64_t a = row.inside.begin; a < row.inside.end; ++a) {
-    const int64_t i = row.start + a * rows.dilation;
+    const int64_t i = row.start + a * rows.sliding.dilation;
     const T *s = x.clean_at(i, column.start) + c, *delta = x.delta_at(p, i, column.start) + c;
-    const Span changed = row.changed.has(a) ? column.changed : Span();
+    const Interval changed = row.changed.has(a) ? column.changed : Interval();
     for (int64_t b = column.inside.begin; b < column.inside.end; ++b) {
       const T *at = s + b * step, *change = delta + b * step;
       if (changed.has(b)) {
@@ -286,8 +270,7 @@ SB_INLINE void find_maximum(const Source<T, Act>& x, int64_t p, const PoolAxis& 
 template <typename T, typename Act>
 void max_pool(Context& ctx, const MaxPool2d& pool, const Source<T, Act>& x, ConstView clean, const Origin* origins,
               View y) {
-  const PoolAxis rows{x.map.h, pool.kernel_h, pool.stride_h, pool.pad_top, pool.dilation_h};
-  const PoolAxis columns{x.map.w, pool.kernel_w, pool.stride_w, pool.pad_left, pool.dilation_w};
+  const PoolAxis rows{sliding_rows(pool), x.map.h}, columns{sliding_columns(pool), x.map.w};
   pool_changes(ctx, x, rows, columns, origins, y,
                [&](int64_t p, Origin at, const Taps& row, const Taps& column, T* to) SB_LAMBDA {
                  const T* was = clean.as<T>() + (at.row * clean.shape.w + at.col) * clean.shape.c;
@@ -300,29 +283,23 @@ void max_pool(Context& ctx, const MaxPool2d& pool, const Source<T, Act>& x, Cons
                });
 }
 
-// The axis' factor of the divisor: as PyTorch's avg_pool2d, the window is clipped to the padded input.
-int64_t divisor_factor(const PoolAxis& axis, int64_t pad_end, bool count_include_pad, const Taps& taps) {
-  return count_include_pad ? std::min(axis.kernel, axis.in + pad_end - taps.start) : taps.inside.size();
-}
-
 template <typename T, typename Act>
 void average_pool(Context& ctx, const AvgPool2d& pool, const Source<T, Act>& x, const Origin* origins, View y) {
-  const PoolAxis rows{x.map.h, pool.kernel_h, pool.stride_h, pool.pad_top, 1};
-  const PoolAxis columns{x.map.w, pool.kernel_w, pool.stride_w, pool.pad_left, 1};
+  const PoolAxis rows{sliding_rows(pool), x.map.h}, columns{sliding_columns(pool), x.map.w};
+  const auto axes = average_axes<int64_t>(pool, x.map, output_shape(pool, x.map));
   pool_changes(ctx, x, rows, columns, origins, y,
-               [&](int64_t p, Origin, const Taps& row, const Taps& column, T* to) SB_LAMBDA {
+               [&](int64_t p, Origin at, const Taps& row, const Taps& column, T* to) SB_LAMBDA {
                  const F8 divisor =
-                     _mm256_set1_ps(float(divisor_factor(rows, pool.pad_bottom, pool.count_include_pad, row) *
-                                          divisor_factor(columns, pool.pad_right, pool.count_include_pad, column)));
+                     _mm256_set1_ps(float(axes.rows.window(at.row).size * axes.columns.window(at.col).size));
                  each_group(y.shape.c, [&](int64_t c, auto vectors, int lanes) SB_LAMBDA {
                    F8 sum[vectors()] = {};
                    for (int64_t a = row.changed.begin; a < row.changed.end; ++a) {
                      const T *s = x.clean_at(row.start + a, column.start) + c;
                      const T *delta = x.delta_at(p, row.start + a, column.start) + c;
                      for (int64_t b = column.changed.begin; b < column.changed.end; ++b) {
-                       const int64_t at = b * x.shape.c;
+                       const int64_t from = b * x.shape.c;
                        for (int v = 0; v < vectors(); ++v)
-                         sum[v] = _mm256_add_ps(sum[v], x.change(s + at + 8 * v, delta + at + 8 * v, lanes));
+                         sum[v] = _mm256_add_ps(sum[v], x.change(s + from + 8 * v, delta + from + 8 * v, lanes));
                      }
                    }
                    for (int v = 0; v < vectors(); ++v) store8(to + c + 8 * v, _mm256_div_ps(sum[v], divisor), lanes);
@@ -350,7 +327,7 @@ template <typename T, typename Act>
 void resample(Context& ctx, const Resampling::Tables& tables, const Source<T, Act>& x, const Origin* origins, View y) {
   each_row(ctx, y.shape, 2, [&](int64_t p, int64_t r) {
     const Row<T> to(y, p, r);
-    const Span rows = x.rows(p), columns = x.columns(p);
+    const Interval rows = x.rows(p), columns = x.columns(p);
     const int32_t* row = tables.rows.first.data() + origins[p].row + r;
     const int32_t* column = tables.columns.first.data() + origins[p].col;
     for (int64_t q = 0; q < y.shape.w; ++q, ++column)
@@ -374,11 +351,11 @@ void resample(Context& ctx, const Resampling::Tables& tables, const Source<T, Ac
 
 // --- boxes
 
-Span rows_of(const Box& box) { return {box.row, int64_t(box.row) + box.height}; }
-Span columns_of(const Box& box) { return {box.col, int64_t(box.col) + box.width}; }
+Interval rows_of(const Box& box) { return {box.row, int64_t(box.row) + box.height}; }
+Interval columns_of(const Box& box) { return {box.col, int64_t(box.col) + box.width}; }
 // Those of the `count` places from (row, col) on that the box covers, counted from there.
-Span covered(const Box& box, int64_t row, int64_t col, int64_t count) {
-  return rows_of(box).has(row) ? overlap(col, count, columns_of(box)) : Span();
+Interval covered(const Box& box, int64_t row, int64_t col, int64_t count) {
+  return rows_of(box).has(row) ? overlap(col, count, columns_of(box)) : Interval();
 }
 
 template <typename T>
@@ -386,7 +363,7 @@ void occlude_patches(Context& ctx, ConstView x, ConstView baseline, const Box* b
   each_row(ctx, y.shape, 1, [&](int64_t p, int64_t r) {
     const Row<T> to(y, p, r);
     const int64_t row = origins[p].row + r, col = origins[p].col;
-    const Span inside = covered(boxes[p], row, col, y.shape.w);
+    const Interval inside = covered(boxes[p], row, col, y.shape.w);
     const int64_t first = (row * x.shape.w + col + inside.begin) * x.shape.c;
     to.zero({0, inside.begin});
     to.write(inside, [&](int64_t i, T*, int lanes) SB_LAMBDA {
@@ -403,7 +380,7 @@ void occlude_images_on_cpu(Context& ctx, ConstView x, ConstView baseline, const 
   each_row(ctx, s, 1, [&](int64_t p, int64_t r) {
     char* to = y.as<char>() + size_t(p * s.h + r) * line;
     std::memcpy(to, x.as<char>() + size_t(r) * line, line);
-    const Span inside = covered(boxes[p], r, 0, s.w);
+    const Interval inside = covered(boxes[p], r, 0, s.w);
     const size_t first = size_t(inside.begin) * pixel;
     std::memcpy(to + first, baseline.as<char>() + size_t(r) * line + first, size_t(inside.size()) * pixel);
   });

@@ -3,6 +3,8 @@
 #include "kernels/device/channels.cuh"
 #include "kernels/device/ops.cuh"
 #include "kernels/move/resample.cuh"
+#include "kernels/pool/average_axis.h"
+#include "kernels/winner.h"
 
 namespace switchback::SB_DEVICE {
 namespace {
@@ -38,9 +40,12 @@ struct Source {
   bool relu;
   float clip;
 
-  __device__ __forceinline__ float act(float s) const { return relu ? relu_of(s, clip) : s; }
+  __device__ __forceinline__ float act(float s) const { return relu ? relu_limits(clip).value(s) : s; }
+  // What a patch holds.
+  __device__ __forceinline__ IntervalOf<int> rows(Origin patch_at) const { return {patch_at.row, patch_at.row + h}; }
+  __device__ __forceinline__ IntervalOf<int> columns(Origin patch_at) const { return {patch_at.col, patch_at.col + w}; }
   __device__ __forceinline__ bool holds(Origin patch_at, Place p) const {
-    return p.row >= patch_at.row && p.row < patch_at.row + h && p.col >= patch_at.col && p.col < patch_at.col + w;
+    return rows(patch_at).has(p.row) && columns(patch_at).has(p.col);
   }
   template <int V>
   __device__ __forceinline__ void load_clean(Place p, int channel, float (&v)[V]) const {
@@ -72,7 +77,7 @@ struct Source {
     float s[V];
     load_clean(p, channel, s);
 #pragma unroll
-    for (int i = 0; i < V; ++i) v[i] = relu_of(s[i] + v[i], clip) - relu_of(s[i], clip);
+    for (int i = 0; i < V; ++i) v[i] = act(s[i] + v[i]) - act(s[i]);
   }
 };
 template <typename T>
@@ -129,38 +134,17 @@ __global__ void subtract_kernel(Spread spread, int width, const T* clean, int ma
 // --- pools
 
 struct PoolAxis {
-  int in, kernel, stride, pad, dilation;
-  int pad_end;             // average pools: for the divisor
-  bool count_include_pad;  // likewise
-};
-
-// Places [first, last) of a pooling window.
-struct Range {
-  int first, last;
-  __device__ __forceinline__ bool has(int i) const { return i >= first && i < last; }
-  __device__ __forceinline__ int size() const { return last - first; }
+  SlidingAxisOf<int> sliding;
+  int in;
 };
 
 // Where the window of one output begins (may be < 0), its places inside the map, and those inside x's patch.
 struct Taps {
   int start;
-  Range inside, changed;
+  IntervalOf<int> inside, changed;
 };
-__device__ __forceinline__ int first_at(const PoolAxis& a, int start, int i) {  // the first place at or behind input i
-  const int away = max(i - start, 0);
-  return min(a.kernel, a.dilation == 1 ? away : (away + a.dilation - 1) / a.dilation);
-}
-__device__ __forceinline__ Range places_in(const PoolAxis& a, int start, int begin, int end) {
-  const int first = first_at(a, start, begin);
-  return {first, max(first, first_at(a, start, end))};
-}
-__device__ __forceinline__ Taps taps_of(const PoolAxis& a, int output, int patch_begin, int patch_size) {
-  const int start = output * a.stride - a.pad;
-  return {start, places_in(a, start, 0, a.in), places_in(a, start, patch_begin, patch_begin + patch_size)};
-}
-// The axis' factor of the divisor: as PyTorch's avg_pool2d, the window is clipped to the padded input.
-__device__ __forceinline__ int divisor_factor(const PoolAxis& a, const Taps& t) {
-  return a.count_include_pad ? min(a.kernel, a.in + a.pad_end - t.start) : t.inside.size();
+__device__ __forceinline__ Taps taps_of(const PoolAxis& a, int output, IntervalOf<int> patch) {
+  return {a.sliding.start(output), a.sliding.taps(output, {0, a.in}), a.sliding.taps(output, patch)};
 }
 
 // best = the maximum of clean + Δ over a pooling window. K > 0: K x K, unrolled, so that loads are in flight together.
@@ -170,17 +154,17 @@ __device__ __forceinline__ void find_maximum(const Source<T>& x, const Spot& spo
                                              const Taps& column, float (&best)[V]) {
 #pragma unroll
   for (int i = 0; i < V; ++i) best[i] = -INFINITY;
-  const int kernel_h = K > 0 ? K : rows.kernel, kernel_w = K > 0 ? K : columns.kernel;
+  const int kernel_h = K > 0 ? K : rows.sliding.kernel, kernel_w = K > 0 ? K : columns.sliding.kernel;
 #pragma unroll
   for (int a = 0; a < kernel_h; ++a) {
 #pragma unroll
     for (int b = 0; b < kernel_w; ++b) {
       if (!row.inside.has(a) || !column.inside.has(b)) continue;
       float v[V];
-      const Place p{row.start + a * rows.dilation, column.start + b * columns.dilation};
+      const Place p{row.start + a * rows.sliding.dilation, column.start + b * columns.sliding.dilation};
       x.load_sum(spot.item, patch_at, p, spot.channel, v);
 #pragma unroll
-      for (int i = 0; i < V; ++i) best[i] = v[i] > best[i] || v[i] != v[i] ? v[i] : best[i];
+      for (int i = 0; i < V; ++i) best[i] = wins(v[i], best[i]) ? v[i] : best[i];
     }
   }
 }
@@ -193,9 +177,9 @@ __global__ void max_pool_kernel(Spread spread, int width, PoolAxis rows, PoolAxi
   if (!spot.live) return;
   const Place p = place_of(spot, width, origins[spot.item]);
   const Origin patch_at = x.origins[spot.item];
-  const Taps row = taps_of(rows, p.row, patch_at.row, x.h), column = taps_of(columns, p.col, patch_at.col, x.w);
+  const Taps row = taps_of(rows, p.row, x.rows(patch_at)), column = taps_of(columns, p.col, x.columns(patch_at));
   float v[V] = {};
-  if (row.changed.size() > 0 && column.changed.size() > 0) {
+  if (!row.changed.empty() && !column.changed.empty()) {
     float before[V];
     load_channels(clean + (int64_t(p.row) * pooled_w + p.col) * spread.channels + spot.channel, before);
     find_maximum<K>(x, spot, patch_at, rows, columns, row, column, v);
@@ -206,24 +190,25 @@ __global__ void max_pool_kernel(Spread spread, int width, PoolAxis rows, PoolAxi
 }
 
 template <typename T, int V>
-__global__ void average_pool_kernel(Spread spread, int width, PoolAxis rows, PoolAxis columns, Source<T> x,
+__global__ void average_pool_kernel(Spread spread, int width, AverageAxesOf<int> axes, Source<T> x,
                                     const Origin* origins, Target<T> to) {
   const Spot spot = spot_of<V>(spread);
   if (!spot.live) return;
   const Place p = place_of(spot, width, origins[spot.item]);
   const Origin patch_at = x.origins[spot.item];
-  const Taps row = taps_of(rows, p.row, patch_at.row, x.h), column = taps_of(columns, p.col, patch_at.col, x.w);
+  const SlidingAxisOf<int>&down = axes.rows.sliding, &across = axes.columns.sliding;
+  const IntervalOf<int> rows = down.taps(p.row, x.rows(patch_at)), columns = across.taps(p.col, x.columns(patch_at));
   float sum[V] = {};
-  for (int a = row.changed.first; a < row.changed.last; ++a) {
-    for (int b = column.changed.first; b < column.changed.last; ++b) {
+  for (int a = rows.begin; a < rows.end; ++a) {
+    for (int b = columns.begin; b < columns.end; ++b) {
       float v[V];
-      x.load_change(spot.item, patch_at, {row.start + a, column.start + b}, spot.channel, v);
+      x.load_change(spot.item, patch_at, {down.input(p.row, a), across.input(p.col, b)}, spot.channel, v);
 #pragma unroll
       for (int i = 0; i < V; ++i) sum[i] += v[i];
     }
   }
-  if (row.changed.size() > 0 && column.changed.size() > 0) {
-    const float divisor = float(int64_t(divisor_factor(rows, row)) * divisor_factor(columns, column));
+  if (!rows.empty() && !columns.empty()) {
+    const float divisor = float(int64_t(axes.rows.window(p.row).size) * axes.columns.window(p.col).size);
 #pragma unroll
     for (int i = 0; i < V; ++i) sum[i] /= divisor;
   }
@@ -339,18 +324,10 @@ void gather(Context& ctx, const char* op, const Change& x, const Origin* origins
   });
 }
 
-PoolAxis rows_of(const MaxPool2d& p, Shape x) {
-  return {int(x.h), int(p.kernel_h), int(p.stride_h), int(p.pad_top), int(p.dilation_h), 0, true};
-}
-PoolAxis columns_of(const MaxPool2d& p, Shape x) {
-  return {int(x.w), int(p.kernel_w), int(p.stride_w), int(p.pad_left), int(p.dilation_w), 0, true};
-}
-PoolAxis rows_of(const AvgPool2d& p, Shape x) {
-  return {int(x.h), int(p.kernel_h), int(p.stride_h), int(p.pad_top), 1, int(p.pad_bottom), p.count_include_pad};
-}
-PoolAxis columns_of(const AvgPool2d& p, Shape x) {
-  return {int(x.w), int(p.kernel_w), int(p.stride_w), int(p.pad_left), 1, int(p.pad_right), p.count_include_pad};
-}
+template <typename Pool>
+PoolAxis rows_of(const Pool& p, Shape x) { return {sliding_rows<int>(p), int(x.h)}; }
+template <typename Pool>
+PoolAxis columns_of(const Pool& p, Shape x) { return {sliding_columns<int>(p), int(x.w)}; }
 
 template <typename T, int V>
 auto max_pool_kernel_for(const MaxPool2d& p) {
@@ -402,8 +379,8 @@ void avg_pool2d_changes(Context& ctx, const AvgPool2d& pool, const Change& x, co
   const bool wide = is_wide(y.dtype, {y.shape.c}, {x.patch.data, x.clean.data, y.data});
   by_type_and_width(y.dtype, wide, [&](auto type, auto width) {
     using T = decltype(type);
-    launch_over<T, width()>(ctx, "avg_pool2d_changes", average_pool_kernel<T, width()>, y, rows_of(pool, map),
-                            columns_of(pool, map), source_of<T>(x), origins);
+    launch_over<T, width()>(ctx, "avg_pool2d_changes", average_pool_kernel<T, width()>, y,
+                            average_axes<int>(pool, map, output_shape(pool, map)), source_of<T>(x), origins);
   });
 }
 

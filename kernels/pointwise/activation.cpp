@@ -8,8 +8,6 @@
 namespace switchback {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
 // --- slopes
 
 SB_INLINE F8 slope8(const Slopes& slopes, int64_t channel, int lanes) {
@@ -54,8 +52,8 @@ template <typename T>
 void ramp_forward_typed(Context& ctx, const Ramp& ramp, ConstView x, View y, uint32_t* gates) {
   const F8 scale = _mm256_set1_ps(ramp.scale), shift = _mm256_set1_ps(ramp.shift);
   const F8 min = _mm256_set1_ps(ramp.min), max = _mm256_set1_ps(ramp.max);
-  const F8 no_min = all_ones(ramp.min == -kInfinity), no_max = all_ones(ramp.max == kInfinity);
-  uint32_t* above = gates && ramp.max != kInfinity ? gates + gate_words(y.shape) : nullptr;
+  const F8 no_min = all_ones(ramp.min == -kNoClip), no_max = all_ones(ramp.max == kNoClip);
+  uint32_t* above = gates && ramp.max != kNoClip ? gates + gate_words(y.shape) : nullptr;
   each_group(ctx, y.shape, 1, 1, [&](const Group& g) SB_LAMBDA {
     uint32_t word = 0, word_above = 0;
     for (int v = 0; 8 * v < g.size; ++v) {

@@ -67,6 +67,7 @@ __global__ void slope_backward_kernel(Spread spread, Slopes slopes, const T* dy,
 template <typename T, int V>
 __global__ void ramp_forward_kernel(Spread spread, Ramp ramp, const T* x, T* y, GateWriter gates) {
   const Spot spot = spot_of<V>(spread);
+  const Limits limits{ramp.min, ramp.max};
   uint32_t inside = 0, above = 0;
   if (spot.live) {
     const int64_t at = pixel_of(spread, spot) * spread.channels + spot.channel;
@@ -75,10 +76,9 @@ __global__ void ramp_forward_kernel(Spread spread, Ramp ramp, const T* x, T* y, 
 #pragma unroll
     for (int i = 0; i < V; ++i) {
       const float s = fmaf(ramp.scale, v[i], ramp.shift);
-      const bool over = s >= ramp.max && ramp.max != INFINITY, under = s <= ramp.min && ramp.min != -INFINITY;
-      inside |= uint32_t(!over && !under && s == s) << i;
-      above |= uint32_t(over) << i;
-      v[i] = over ? ramp.max : under ? ramp.min : s;  // NaN passes
+      inside |= uint32_t(limits.inside(s)) << i;
+      above |= uint32_t(limits.above(s)) << i;
+      v[i] = limits.value(s);
     }
     store_channels(y + at, v);
   }
@@ -225,7 +225,7 @@ void ramp_forward(Context& ctx, const Ramp& ramp, ConstView x, View y, uint32_t*
     using T = decltype(type);
     spread_over<width()>(y.shape, [&](Spread spread, dim3 grid, dim3 block) {
       launch(ctx, {"ramp_forward", y.shape, grid, block}, ramp_forward_kernel<T, width()>, spread, ramp, x.as<T>(),
-             y.as<T>(), gate_writer(y.shape, gates, ramp.max != INFINITY));
+             y.as<T>(), gate_writer(y.shape, gates, ramp.max != kNoClip));
     });
   });
 }

@@ -55,7 +55,7 @@ struct Slopes {
   float all = 0.01f;
   const float* by_channel = nullptr;
 };
-// gates: one plane (types.h) for the tape, or null.
+// gates: one plane (gates.h) for the tape, or null.
 void slope_forward(Context& ctx, const Slopes& slopes, ConstView x, View y, uint32_t* gates);
 // dx = rule of the layer before ( gate, g + other ), g = dy where `rule` lets it through, else slope·dy. Item p of dy uses
 // the gates of item p / epilogue.seeds_per_item.
@@ -67,7 +67,7 @@ struct Ramp {
   Ramp(const Clip& c) : min(c.min), max(c.max) {}                       // NOLINT: a clip is a ramp
   Ramp(const Hardsigmoid& h) : scale(h.alpha), shift(h.beta) {}         // NOLINT
 };
-// gates: of what is inside, and where `max` is finite a second plane of what is at or above it; or null.
+// gates: two planes (gates.h), where `max` is infinite one; or null.
 void ramp_forward(Context& ctx, const Ramp& ramp, ConstView x, View y, uint32_t* gates);
 // dx = rule( scale·dy·[inside] + other ).
 void ramp_backward(Context& ctx, const Ramp& ramp, ConstView dy, const uint32_t* gates, View dx,

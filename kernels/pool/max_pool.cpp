@@ -8,6 +8,7 @@
 #include "kernels/parallel.h"
 #include "kernels/pool/pool.h"
 #include "kernels/simd.h"
+#include "kernels/sliding.h"
 
 namespace switchback {
 
@@ -25,32 +26,26 @@ MaxPool2d max_pool2d(int64_t kernel, int64_t stride, int64_t padding, int64_t di
           .ceil_mode = ceil_mode};
 }
 
-// The part [first, last) of the window's places that lies inside the input, and where the window starts (may be < 0).
+// Where an output's window begins (may be < 0), and its places that lie inside the input.
 struct AxisWindow {
-  int64_t start, first, last;
+  int64_t start;
+  Interval places;
 };
 
-static std::vector<AxisWindow> axis_windows(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pad,
-                                            int64_t dilation) {
-  std::vector<AxisWindow> windows(out);
-  for (int64_t o = 0; o < out; ++o) {
-    const int64_t start = o * stride - pad;
-    int64_t first = 0, last = kernel;
-    while (first < kernel && start + first * dilation < 0) ++first;
-    while (last > first && start + (last - 1) * dilation >= in) --last;
-    windows[o] = {start, first, last};
-  }
+static std::vector<AxisWindow> axis_windows(const SlidingAxis& axis, int64_t in, int64_t out) {
+  std::vector<AxisWindow> windows;
+  for (int64_t o = 0; o < out; ++o) windows.push_back({axis.start(o), axis.taps(o, {0, in})});
   return windows;
 }
 
 namespace {
 
-// One group of channels of one window: the running maximum and the place it came from.
-struct Winner {
+// Eight channels of a Winner (winner.h).
+struct Winner8 {
   F8 best = _mm256_set1_ps(-std::numeric_limits<float>::infinity());
   I8 place;
-  explicit Winner(int first_place) : place(_mm256_set1_epi32(first_place)) {}
-  SB_INLINE void meet(F8 value, int at) {  // PyTorch: val > max || isnan(val)
+  explicit Winner8(int first_place) : place(_mm256_set1_epi32(first_place)) {}
+  SB_INLINE void meet(F8 value, int at) {
     const F8 wins = _mm256_or_ps(_mm256_cmp_ps(value, best, _CMP_GT_OQ), _mm256_cmp_ps(value, value, _CMP_UNORD_Q));
     best = _mm256_blendv_ps(best, value, wins);
     place = _mm256_blendv_epi8(place, _mm256_set1_epi32(at), _mm256_castps_si256(wins));
@@ -64,9 +59,9 @@ struct Window {  // places [y0,y1) x [x0,x1) of a window of width `kernel_w`, in
 
 // kSize > 0: a complete kSize x kSize window, unrolled.
 template <int kSize, typename T>
-SB_INLINE Winner find_winner(const T* origin, const Window& w, int lanes) {
+SB_INLINE Winner8 find_winner(const T* origin, const Window& w, int lanes) {
   if constexpr (kSize > 0) {
-    Winner winner(0);
+    Winner8 winner(0);
 #pragma GCC unroll 3
     for (int y = 0; y < kSize; ++y) {
 #pragma GCC unroll 3
@@ -76,7 +71,7 @@ SB_INLINE Winner find_winner(const T* origin, const Window& w, int lanes) {
     }
     return winner;
   }
-  Winner winner(w.y0 < w.y1 && w.x0 < w.x1 ? w.y0 * w.kernel_w + w.x0 : 0);
+  Winner8 winner(w.y0 < w.y1 && w.x0 < w.x1 ? w.y0 * w.kernel_w + w.x0 : 0);
   for (int y = w.y0; y < w.y1; ++y) {
     for (int x = w.x0; x < w.x1; ++x) {
       winner.meet(load8(origin + y * w.row_step + x * w.column_step, lanes), y * w.kernel_w + x);
@@ -91,7 +86,7 @@ SB_INLINE void pool_pixel(const T* origin, const Window& window, int64_t channel
                           Switch* switches, const ForwardTarget<T>& target) {
   for (int64_t c = 0; c < channels; c += 32) {
     target.write_group(element + c, word + c / 32, channels - c, [&](int v, int lanes) SB_LAMBDA {
-      const Winner winner = find_winner<kSize>(origin + c + 8 * v, window, lanes);
+      const Winner8 winner = find_winner<kSize>(origin + c + 8 * v, window, lanes);
       if (switches) store_switches8(switches + element + c + 8 * v, winner.place, lanes);
       return winner.best;
     });
@@ -105,7 +100,7 @@ static const MaxPoolKernels& row_kernels() { return cpu_features().avx512 ? max_
 // Whether max_pool_rows.h has it: 2x2 and 3x3 windows that all meet the map, of f32, with nothing behind them.
 static bool pools_by_rows(const MaxPool2d& pool, const std::vector<AxisWindow>& rows,
                           const std::vector<AxisWindow>& columns, DType dtype, const Epilogue& e) {
-  const auto meets = [](const AxisWindow& w) { return w.first < w.last; };
+  const auto meets = [](const AxisWindow& w) { return !w.places.empty(); };
   return dtype == DType::f32 && pool.kernel_h == pool.kernel_w && (pool.kernel_h == 2 || pool.kernel_h == 3) &&
          !e.residual && !e.relu && !e.gates && !e.pitch && std::all_of(rows.begin(), rows.end(), meets) &&
          std::all_of(columns.begin(), columns.end(), meets);
@@ -115,7 +110,9 @@ static void forward_by_rows(Context& ctx, const MaxPool2d& pool, const std::vect
                             const std::vector<AxisWindow>& columns, ConstView x, View y, uint8_t* switches) {
   const Shape in = x.shape, out = y.shape;
   const int k = int(pool.kernel_h);
-  const auto inside = [](const AxisWindow& w, int64_t place) { return std::clamp(place, w.first, w.last - 1); };
+  const auto inside = [](const AxisWindow& w, int64_t place) {
+    return std::clamp(place, w.places.begin, w.places.end - 1);
+  };
   std::vector<WindowColumn> window_columns(columns.size());
   for (size_t q = 0; q < columns.size(); ++q)
     for (int j = 0; j < k; ++j) {
@@ -144,8 +141,8 @@ template <typename T, typename Switch>
 static void forward(Context& ctx, const MaxPool2d& pool, ConstView x, View y, Switch* switches,
                     const Epilogue& epilogue) {
   const Shape in = x.shape, out = y.shape;
-  const auto rows = axis_windows(in.h, out.h, pool.kernel_h, pool.stride_h, pool.pad_top, pool.dilation_h);
-  const auto columns = axis_windows(in.w, out.w, pool.kernel_w, pool.stride_w, pool.pad_left, pool.dilation_w);
+  const auto rows = axis_windows(sliding_rows(pool), in.h, out.h);
+  const auto columns = axis_windows(sliding_columns(pool), in.w, out.w);
   if constexpr (std::is_same_v<Switch, uint8_t>)
     if (pools_by_rows(pool, rows, columns, x.dtype, epilogue))
       return forward_by_rows(ctx, pool, rows, columns, x, y, switches);
@@ -158,11 +155,11 @@ static void forward(Context& ctx, const MaxPool2d& pool, ConstView x, View y, Sw
       const T* item = x.as<T>() + r / out.h * in.item();
       for (int64_t q = 0; q < out.w; ++q) {
         const AxisWindow& column = columns[q];
-        const Window window{int(row.first),        int(row.last),      int(column.first),
-                            int(column.last),      int(pool.kernel_w), pool.dilation_h * in.w * in.c,
+        const Window window{int(row.places.begin), int(row.places.end), int(column.places.begin),
+                            int(column.places.end), int(pool.kernel_w), pool.dilation_h * in.w * in.c,
                             pool.dilation_w * in.c};
         const T* origin = item + (row.start * in.w + column.start) * in.c;  // may lie before the input; not read there
-        const bool whole = row.first == 0 && row.last == square && column.first == 0 && column.last == square;
+        const bool whole = row.places == Interval{0, square} && column.places == Interval{0, square};
         const int64_t pixel = r * out.w + q, element = pixel * out.c;
         if (whole && square == 2) {
           pool_pixel<2>(origin, window, out.c, element, pixel * words, switches, target);
@@ -200,16 +197,12 @@ struct Covers {
   std::vector<PoolCover> covers;
   std::vector<int64_t> first;  // [in + 1]: those of place i are [first[i], first[i + 1])
 
-  Covers(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation, int64_t step,
-         int64_t place_step) {
+  Covers(const SlidingAxis& axis, int64_t in, int64_t out, int64_t step, int64_t place_step) {
     first.reserve(in + 1);
     for (int64_t i = 0; i < in; ++i) {
       first.push_back(int64_t(covers.size()));
-      for (int64_t k = kernel - 1; k >= 0; --k) {
-        const int64_t start = i + pad - k * dilation;
-        if (start >= 0 && start % stride == 0 && start / stride < out)
-          covers.push_back({start / stride * step, int(k * place_step)});
-      }
+      for (int64_t k = axis.kernel - 1; k >= 0; --k)
+        if (const int64_t o = axis.output(i, k, out); o >= 0) covers.push_back({o * step, int(k * place_step)});
     }
     first.push_back(int64_t(covers.size()));
   }
@@ -268,9 +261,8 @@ template <typename T, typename Switch>
 static void backward_any(Context& ctx, const MaxPool2d& pool, ConstView dy, const Switch* switches, View dx,
                          const BackwardEpilogue& epilogue) {
   const Shape in = dx.shape, out = dy.shape;
-  const Covers rows(in.h, out.h, pool.kernel_h, pool.stride_h, pool.pad_top, pool.dilation_h, out.w * out.c,
-                    pool.kernel_w);
-  const Covers columns(in.w, out.w, pool.kernel_w, pool.stride_w, pool.pad_left, pool.dilation_w, out.c, 1);
+  const Covers rows(sliding_rows(pool), in.h, out.h, out.w * out.c, pool.kernel_w);
+  const Covers columns(sliding_columns(pool), in.w, out.w, out.c, 1);
   if constexpr (std::is_same_v<T, float> && std::is_same_v<Switch, uint8_t>)
     return backward_by_rows(ctx, rows, columns, dy, switches, dx, epilogue);
   const BackwardTarget<T> target(dx, epilogue);

@@ -2,62 +2,52 @@
 // cover it and whose switch names its place; no atomics, and no dependence on the batch.
 #include "kernels/device/channels.cuh"
 #include "kernels/device/ops.cuh"
+#include "kernels/sliding.h"
+#include "kernels/winner.h"
 
 namespace switchback::SB_DEVICE {
 namespace {
 
 struct Axis {
-  int in, out, kernel, stride, pad, dilation;
+  int in, out;
+  SlidingAxisOf<int> sliding;
 };
-Axis rows_of(const MaxPool2d& p, Shape x, Shape y) {
-  return {int(x.h), int(y.h), int(p.kernel_h), int(p.stride_h), int(p.pad_top), int(p.dilation_h)};
-}
-Axis columns_of(const MaxPool2d& p, Shape x, Shape y) {
-  return {int(x.w), int(y.w), int(p.kernel_w), int(p.stride_w), int(p.pad_left), int(p.dilation_w)};
-}
+Axis rows_of(const MaxPool2d& p, Shape x, Shape y) { return {int(x.h), int(y.h), sliding_rows<int>(p)}; }
+Axis columns_of(const MaxPool2d& p, Shape x, Shape y) { return {int(x.w), int(y.w), sliding_columns<int>(p)}; }
 
-// The window of output o starts at input `start` (may be < 0); its places [first, last) lie inside the input.
-struct Window {
-  int start, first, last;
-};
-__device__ __forceinline__ Window window_of(const Axis& a, int o) {
-  const int start = o * a.stride - a.pad;
-  const int first = start < 0 ? min(a.kernel, (-start + a.dilation - 1) / a.dilation) : 0;
-  const int inside = start < a.in ? (a.in - start + a.dilation - 1) / a.dilation : 0;
-  return {start, first, max(first, min(a.kernel, inside))};
-}
-
-// The running maximum of V channels and the places that it came from.
+// V channels of a Winner (winner.h).
 template <int V>
-struct Winner {
+struct Winners {
   float best[V];
   uint32_t place[V];
-  __device__ __forceinline__ explicit Winner(uint32_t first_place) {
+  __device__ __forceinline__ explicit Winners(uint32_t first_place) {
 #pragma unroll
     for (int i = 0; i < V; ++i) best[i] = -INFINITY, place[i] = first_place;
   }
-  __device__ __forceinline__ void meet(const float (&v)[V], uint32_t at) {  // PyTorch: val > max || isnan(val)
+  __device__ __forceinline__ void meet(const float (&v)[V], uint32_t at) {
 #pragma unroll
     for (int i = 0; i < V; ++i) {
-      const bool wins = v[i] > best[i] || v[i] != v[i];
-      best[i] = wins ? v[i] : best[i];
-      place[i] = wins ? at : place[i];
+      const bool better = wins(v[i], best[i]);
+      best[i] = better ? v[i] : best[i];
+      place[i] = better ? at : place[i];
     }
   }
 };
 
-// item: the thread's first channel in x's item [h,w,channels]. A complete K x K window is unrolled, so that its loads
-// are in flight together; K = 0: none is.
+// Of output pixel (i, j). item: the thread's first channel in x's item [h,w,channels]. A whole K x K window is unrolled,
+// so that its loads are in flight together; K = 0: none is.
 template <int K, int V, typename T>
-__device__ __forceinline__ Winner<V> find_winner(const T* item, const Axis& rows, const Axis& columns, Window row,
-                                                 Window column, int channels) {
+__device__ __forceinline__ Winners<V> find_winner(const T* item, const Axis& rows, const Axis& columns, int i, int j,
+                                                  int channels) {
+  const int top = rows.sliding.start(i), left = columns.sliding.start(j);
   const auto at = [&](int ky, int kx) {
-    const int h = row.start + ky * rows.dilation, w = column.start + kx * columns.dilation;
-    return item + (int64_t(h) * columns.in + w) * channels;
+    const int h = top + ky * rows.sliding.dilation, w = left + kx * columns.sliding.dilation;
+    return item + int64_t(h * columns.in + w) * channels;
   };
   if constexpr (K > 0) {
-    if (row.first == 0 && row.last == K && column.first == 0 && column.last == K) {
-      Winner<V> winner(0);
+    const int bottom = top + (K - 1) * rows.sliding.dilation, right = left + (K - 1) * columns.sliding.dilation;
+    if (top >= 0 && bottom < rows.in && left >= 0 && right < columns.in) {
+      Winners<V> winner(0);
 #pragma unroll
       for (int place = 0; place < K * K; ++place) {
         float v[V];
@@ -67,13 +57,13 @@ __device__ __forceinline__ Winner<V> find_winner(const T* item, const Axis& rows
       return winner;
     }
   }
-  const bool empty = row.first == row.last || column.first == column.last;
-  Winner<V> winner(empty ? 0 : row.first * columns.kernel + column.first);
-  for (int ky = row.first; ky < row.last; ++ky) {
-    for (int kx = column.first; kx < column.last; ++kx) {
+  const IntervalOf<int> down = rows.sliding.taps(i, {0, rows.in}), across = columns.sliding.taps(j, {0, columns.in});
+  Winners<V> winner(down.empty() || across.empty() ? 0 : down.begin * columns.sliding.kernel + across.begin);
+  for (int ky = down.begin; ky < down.end; ++ky) {
+    for (int kx = across.begin; kx < across.end; ++kx) {
       float v[V];
       load_channels(at(ky, kx), v);
-      winner.meet(v, ky * columns.kernel + kx);
+      winner.meet(v, ky * columns.sliding.kernel + kx);
     }
   }
   return winner;
@@ -84,29 +74,15 @@ template <typename T, typename Switch, int V, int K>
 __global__ void __launch_bounds__(256)
     forward_kernel(Spread spread, Axis rows, Axis columns, const T* x, Switch* switches, ForwardEnd<T> end) {
   const Spot spot = spot_of<V>(spread);
-  Winner<V> winner(0);
+  Winners<V> winner(0);
   if (spot.live) {
     const int i = spot.place / columns.out, j = spot.place - i * columns.out;
     const T* item = x + int64_t(spot.item) * rows.in * columns.in * spread.channels + spot.channel;
-    winner = find_winner<K, V>(item, rows, columns, window_of(rows, i), window_of(columns, j), spread.channels);
+    winner = find_winner<K, V>(item, rows, columns, i, j, spread.channels);
     const int64_t pixel = int64_t(spot.item) * spread.places + spot.place;
     if (switches) store_switches(switches + pixel * spread.channels + spot.channel, winner.place);
   }
   finish(end, spread, spot, winner.best);
-}
-
-// The outputs [first, last] whose windows reach over input i, dilation aside.
-struct Covers {
-  int first, last;
-};
-__device__ __forceinline__ Covers covers_of(const Axis& a, int i) {
-  const int beyond = i + a.pad - (a.kernel - 1) * a.dilation;  // there the earliest window starts, padding included
-  return {beyond > 0 ? (beyond + a.stride - 1) / a.stride : 0, min(a.out - 1, (i + a.pad) / a.stride)};
-}
-// i's place in the window of output o, or -1 where it falls between two places.
-__device__ __forceinline__ int place_in(const Axis& a, int i, int o) {
-  const int offset = i + a.pad - o * a.stride;
-  return offset % a.dilation == 0 ? offset / a.dilation : -1;
 }
 
 // What comes back to V channels: dy and the switches of one item, at this thread's first channel.
@@ -139,15 +115,16 @@ __global__ void __launch_bounds__(256)
   if (!spot.live) return;
   const int i = spot.place / columns.in, j = spot.place - i * columns.in;
   const auto source = source_of(dy, switches, spot, int64_t(rows.out) * columns.out, end);
-  const Covers over_rows = covers_of(rows, i), over_columns = covers_of(columns, j);
+  const IntervalOf<int> over_rows = rows.sliding.through({i, i + 1}, rows.out);
+  const IntervalOf<int> over_columns = columns.sliding.through({j, j + 1}, columns.out);
   float sum[V] = {};
-  for (int a = over_rows.first; a <= over_rows.last; ++a) {
-    const int ky = place_in(rows, i, a);
+  for (int a = over_rows.begin; a < over_rows.end; ++a) {
+    const int ky = rows.sliding.tap(a, i);
     if (ky < 0) continue;
-    for (int b = over_columns.first; b <= over_columns.last; ++b) {
-      const int kx = place_in(columns, j, b);
+    for (int b = over_columns.begin; b < over_columns.end; ++b) {
+      const int kx = columns.sliding.tap(b, j);
       if (kx < 0) continue;
-      source.add_selected((int64_t(a) * columns.out + b) * spread.channels, ky * columns.kernel + kx, sum);
+      source.add_selected((int64_t(a) * columns.out + b) * spread.channels, ky * columns.sliding.kernel + kx, sum);
     }
   }
   finish(end, spot.item, spot.place, spot.channel, sum);
@@ -187,6 +164,7 @@ bool tiles(const MaxPool2d& p, int64_t k) {
 
 template <typename T, typename Switch, int V>
 void forward(Context& ctx, const MaxPool2d& pool, ConstView x, View y, Switch* switches, const Epilogue& epilogue) {
+  CHECK(x.shape.h * x.shape.w <= INT32_MAX, "max pool: a map of {}x{} has more than 2^31 places", x.shape.h, x.shape.w);
   auto* kernel = forward_kernel<T, Switch, V, 0>;
   if constexpr (sizeof(Switch) == 1) {
     if (pool.kernel_h == 2 && pool.kernel_w == 2) kernel = forward_kernel<T, Switch, V, 2>;

@@ -9,8 +9,8 @@ namespace {
 
 using namespace simd;
 
-// The first maximum of N values, lane by lane, and which of them it is. PyTorch's rule is that a value wins where
-// val > max || isnan(val); without kNan it is right only where all_numbers().
+// The winner of N values (winner.h), lane by lane, and which of them it is. Without kNan it is right only where
+// all_numbers().
 template <int N, bool kSlots, bool kNan>
 struct FirstMaximum {
 #if defined(__AVX512F__)

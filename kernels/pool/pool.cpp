@@ -5,37 +5,35 @@
 
 #include "kernels/device/device_ops.h"
 #include "kernels/parallel.h"
+#include "kernels/pool/average_axis.h"
 #include "kernels/simd.h"
 
 namespace switchback {
 
-// PyTorch's rule: in ceil mode the last window must start inside the input or the padding before it.
-static int64_t pooled_size(const char* op, int64_t in, int64_t kernel, int64_t stride, int64_t pad_begin,
-                           int64_t pad_end, int64_t dilation, bool ceil_mode) {
-  CHECK(kernel >= 1 && stride >= 1 && dilation >= 1 && pad_begin >= 0 && pad_end >= 0,
-        "{}: kernel {}, stride {} and dilation {} must be positive and paddings {}, {} not negative", op, kernel,
-        stride, dilation, pad_begin, pad_end);
-  const int64_t extent = dilation * (kernel - 1) + 1, padded = in + pad_begin + pad_end;
-  CHECK(in >= 1 && extent <= padded, "{}: kernel {} (extent {}) exceeds the padded input {}", op, kernel, extent,
+// `axis` is a pool's, `end` its padding behind `in` inputs.
+static int64_t pooled_size(const char* op, int64_t in, const SlidingAxis& axis, int64_t end, bool ceil_mode) {
+  CHECK(axis.kernel >= 1 && axis.stride >= 1 && axis.dilation >= 1 && axis.pad >= 0 && end >= 0,
+        "{}: kernel {}, stride {} and dilation {} must be positive and paddings {}, {} not negative", op, axis.kernel,
+        axis.stride, axis.dilation, axis.pad, end);
+  const int64_t extent = axis.extent(), padded = in + axis.pad + end;
+  CHECK(in >= 1 && extent <= padded, "{}: kernel {} (extent {}) exceeds the padded input {}", op, axis.kernel, extent,
         padded);
-  CHECK(pad_begin < extent && pad_end < extent, "{}: paddings {}, {} must be smaller than the window's extent {}", op,
-        pad_begin, pad_end, extent);
-  int64_t out = (padded - extent + (ceil_mode ? stride - 1 : 0)) / stride + 1;
-  if (ceil_mode && (out - 1) * stride >= in + pad_begin) --out;
-  return out;
+  CHECK(axis.pad < extent && end < extent, "{}: paddings {}, {} must be smaller than the window's extent {}", op,
+        axis.pad, end, extent);
+  return axis.outputs(in, end, ceil_mode);
+}
+template <typename Pool>
+static Shape pooled_shape(const char* op, const Pool& p, Shape x) {
+  return {x.n, x.c, pooled_size(op, x.h, sliding_rows(p), p.pad_bottom, p.ceil_mode),
+          pooled_size(op, x.w, sliding_columns(p), p.pad_right, p.ceil_mode)};
 }
 
 Shape output_shape(const MaxPool2d& p, Shape x) {
   CHECK(p.window() <= 65536, "max pool: the window {}x{} has more than 65536 places", p.kernel_h, p.kernel_w);
-  return {x.n, x.c,
-          pooled_size("max pool", x.h, p.kernel_h, p.stride_h, p.pad_top, p.pad_bottom, p.dilation_h, p.ceil_mode),
-          pooled_size("max pool", x.w, p.kernel_w, p.stride_w, p.pad_left, p.pad_right, p.dilation_w, p.ceil_mode)};
+  return pooled_shape("max pool", p, x);
 }
 
-Shape output_shape(const AvgPool2d& p, Shape x) {
-  return {x.n, x.c, pooled_size("average pool", x.h, p.kernel_h, p.stride_h, p.pad_top, p.pad_bottom, 1, p.ceil_mode),
-          pooled_size("average pool", x.w, p.kernel_w, p.stride_w, p.pad_left, p.pad_right, 1, p.ceil_mode)};
-}
+Shape output_shape(const AvgPool2d& p, Shape x) { return pooled_shape("average pool", p, x); }
 
 Shape output_shape(const AdaptiveAvgPool2d& p, Shape x) {
   CHECK(p.out_h >= 1 && p.out_w >= 1 && x.h >= 1 && x.w >= 1, "adaptive average pool: {}x{} from {}x{}", p.out_h,
@@ -45,64 +43,24 @@ Shape output_shape(const AdaptiveAvgPool2d& p, Shape x) {
 
 namespace {
 
-// Windows [begin, end) of one axis; `size` is the axis' factor of the divisor. Windows ascend, so those that cover
-// input i are the outputs [first[i], last[i]).
+// Of one axis: each output's window, and for each input the outputs whose windows hold it.
 struct Axis {
-  struct Window {
-    int64_t begin, end, size;
-  };
-  std::vector<Window> windows;
-  std::vector<int64_t> first, last;
+  std::vector<AverageAxisOf<int64_t>::Window> windows;
+  std::vector<Interval> through;
 
-  void index(int64_t in) {
-    first.assign(in, 0);
-    last.assign(in, 0);
-    for (int64_t i = 0, a = 0, b = 0, out = int64_t(windows.size()); i < in; ++i) {
-      while (a < out && windows[a].end <= i) ++a;
-      b = std::max(a, b);
-      while (b < out && windows[b].begin <= i) ++b;
-      first[i] = a;
-      last[i] = b;
-    }
+  explicit Axis(const AverageAxisOf<int64_t>& axis) {
+    for (int64_t o = 0; o < axis.out; ++o) windows.push_back(axis.window(o));
+    for (int64_t i = 0; i < axis.in; ++i) through.push_back(axis.through(i));
   }
 };
 
 struct Axes {
   Axis rows, columns;
+
+  explicit Axes(const AverageAxesOf<int64_t>& axes) : rows(axes.rows), columns(axes.columns) {}
 };
 
 }  // namespace
-
-// As PyTorch's avg_pool2d: the window is clipped to the padded input for the divisor, and to the input for the sum.
-static Axis average_axis(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pad_begin, int64_t pad_end,
-                         bool count_include_pad) {
-  Axis axis;
-  for (int64_t o = 0; o < out; ++o) {
-    const int64_t start = o * stride - pad_begin, stop = std::min(start + kernel, in + pad_end);
-    const int64_t begin = std::max<int64_t>(start, 0), end = std::max(begin, std::min(stop, in));
-    axis.windows.push_back({begin, end, count_include_pad ? stop - start : end - begin});
-  }
-  axis.index(in);
-  return axis;
-}
-
-static Axis adaptive_axis(int64_t in, int64_t out) {
-  Axis axis;
-  for (int64_t o = 0; o < out; ++o) {
-    const int64_t begin = o * in / out, end = ((o + 1) * in + out - 1) / out;
-    axis.windows.push_back({begin, end, end - begin});
-  }
-  axis.index(in);
-  return axis;
-}
-
-static Axes axes_of(const AvgPool2d& p, Shape x, Shape y) {
-  return {average_axis(x.h, y.h, p.kernel_h, p.stride_h, p.pad_top, p.pad_bottom, p.count_include_pad),
-          average_axis(x.w, y.w, p.kernel_w, p.stride_w, p.pad_left, p.pad_right, p.count_include_pad)};
-}
-static Axes axes_of(const AdaptiveAvgPool2d&, Shape x, Shape y) {
-  return {adaptive_axis(x.h, y.h), adaptive_axis(x.w, y.w)};
-}
 
 template <typename T>
 static void average_forward(Context& ctx, const Axes& axes, ConstView x, View y) {
@@ -115,12 +73,12 @@ static void average_forward(Context& ctx, const Axes& axes, ConstView x, View y)
       const auto& column = axes.columns.windows[p % out.w];
       const T* item = x.as<T>() + p / (out.w * out.h) * in.item();
       const F8 divisor = _mm256_set1_ps(float(row.size * column.size));
-      const bool empty = row.begin >= row.end || column.begin >= column.end;
+      const bool empty = row.inputs.empty() || column.inputs.empty();
       for (int64_t c = 0; c < out.c; c += 32) {
         target.write_group(p * out.c + c, 0, out.c - c, [&](int v, int lanes) SB_LAMBDA {
           F8 sum = _mm256_setzero_ps();
-          for (int64_t i = row.begin; i < row.end; ++i) {
-            for (int64_t j = column.begin; j < column.end; ++j) {
+          for (int64_t i = row.inputs.begin; i < row.inputs.end; ++i) {
+            for (int64_t j = column.inputs.begin; j < column.inputs.end; ++j) {
               sum = _mm256_add_ps(sum, load8(item + (i * in.w + j) * in.c + c + 8 * v, lanes));
             }
           }
@@ -158,16 +116,16 @@ static void average_backward(Context& ctx, const Axes& axes, ConstView dy, View 
   parallel_ranges(ctx, in.n * in.h, in.w * in.c, [&, target, first_share = share](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
       const int64_t n = r / in.h, i = r % in.h, gate_row = n / epilogue.seeds_per_item * in.h + i;
-      const int64_t first_row = axes.rows.first[i], last_row = axes.rows.last[i];
+      const Interval rows = axes.rows.through[i];
       for (int64_t j = 0; j < in.w; ++j) {
-        const int64_t first_column = axes.columns.first[j], last_column = axes.columns.last[j];
+        const Interval columns = axes.columns.through[j];
         for (int64_t c = 0; c < in.c; c += 32) {
           const float* from = first_share + n * out.item() + c;
           target.write_group((r * in.w + j) * in.c + c, (gate_row * in.w + j) * words + c / 32, in.c - c,
                              [&](int v, int lanes) SB_LAMBDA {
                                F8 sum = _mm256_setzero_ps();
-                               for (int64_t a = first_row; a < last_row; ++a)
-                                 for (int64_t b = first_column; b < last_column; ++b)
+                               for (int64_t a = rows.begin; a < rows.end; ++a)
+                                 for (int64_t b = columns.begin; b < columns.end; ++b)
                                    sum = _mm256_add_ps(sum, load8(from + (a * out.w + b) * out.c + 8 * v, lanes));
                                return sum;
                              });
@@ -194,13 +152,13 @@ static void check_backward(const Pool& pool, ConstView dy, ConstView dx, const B
 
 template <typename Pool>
 static void average_forward(Context& ctx, const Pool& pool, ConstView x, View y) {
-  const Axes axes = axes_of(pool, x.shape, y.shape);
+  const Axes axes(average_axes<int64_t>(pool, x.shape, y.shape));
   with_type(x.dtype, "average pool", [&](auto type) { average_forward<decltype(type)>(ctx, axes, x, y); });
 }
 
 template <typename Pool>
 static void average_backward(Context& ctx, const Pool& pool, ConstView dy, View dx, const BackwardEpilogue& epilogue) {
-  const Axes axes = axes_of(pool, dx.shape, dy.shape);
+  const Axes axes(average_axes<int64_t>(pool, dx.shape, dy.shape));
   with_type(dx.dtype, "average pool",
             [&](auto type) { average_backward<decltype(type)>(ctx, axes, dy, dx, epilogue); });
 }

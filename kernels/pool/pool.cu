@@ -3,66 +3,24 @@
 // parts that depends on the window alone.
 #include "kernels/device/channels.cuh"
 #include "kernels/device/ops.cuh"
+#include "kernels/pool/average_axis.h"
 
 namespace switchback::SB_DEVICE {
 namespace {
 
-struct Axis {
-  int in, out;
-  bool adaptive;  // else what follows
-  bool count_include_pad;
-  int kernel, stride, pad_begin, pad_end;
-  int64_t longest() const { return adaptive ? ceil_div(in, out) + 1 : kernel; }  // inputs of a window, at most
-};
-struct Axes {
-  Axis rows, columns;
-};
-Axes axes_of(const AvgPool2d& p, Shape x, Shape y) {
-  return {{int(x.h), int(y.h), false, p.count_include_pad, int(p.kernel_h), int(p.stride_h), int(p.pad_top),
-           int(p.pad_bottom)},
-          {int(x.w), int(y.w), false, p.count_include_pad, int(p.kernel_w), int(p.stride_w), int(p.pad_left),
-           int(p.pad_right)}};
-}
-Axes axes_of(const AdaptiveAvgPool2d&, Shape x, Shape y) {
-  return {{int(x.h), int(y.h), true, false, 0, 1, 0, 0}, {int(x.w), int(y.w), true, false, 0, 1, 0, 0}};
-}
-
-// Inputs [begin, end) of output o's window; `size` is the axis' factor of the divisor. As PyTorch's avg_pool2d: the
-// window is clipped to the padded input for the divisor, and to the input for the sum.
-struct Window {
-  int begin, end, size;
-};
-__device__ __forceinline__ Window window_of(const Axis& a, int o) {
-  if (a.adaptive) {
-    const int begin = int(int64_t(o) * a.in / a.out), end = int(((int64_t(o) + 1) * a.in + a.out - 1) / a.out);
-    return {begin, end, end - begin};
-  }
-  const int start = o * a.stride - a.pad_begin, stop = min(start + a.kernel, a.in + a.pad_end);
-  const int begin = max(start, 0), end = max(begin, min(stop, a.in));
-  return {begin, end, a.count_include_pad ? stop - start : end - begin};
-}
-
-// The outputs [first, last) whose windows hold input i.
-struct Covers {
-  int first, last;
-};
-__device__ __forceinline__ Covers covers_of(const Axis& a, int i) {
-  if (a.adaptive)
-    return {int(int64_t(i) * a.out / a.in), int(((int64_t(i) + 1) * a.out + a.in - 1) / a.in)};
-  const int beyond = i + a.pad_begin - a.kernel + 1;  // there the earliest window starts, padding included
-  return {beyond > 0 ? (beyond + a.stride - 1) / a.stride : 0, min(a.out, (i + a.pad_begin) / a.stride + 1)};
-}
+using Axes = AverageAxesOf<int>;
+using Window = AverageAxisOf<int>::Window;
 
 // The window of one output pixel in x's item, its places counted row by row.
 struct Window2d {
   Window row, column;
-  __device__ __forceinline__ int width() const { return column.end - column.begin; }
-  __device__ __forceinline__ int places() const { return (row.end - row.begin) * width(); }
+  __device__ __forceinline__ int width() const { return column.inputs.size(); }
+  __device__ __forceinline__ int places() const { return row.inputs.size() * width(); }
   __device__ __forceinline__ float divisor() const { return float(int64_t(row.size) * column.size); }
 };
 __device__ __forceinline__ Window2d window_at(const Axes& axes, int place) {
   const int i = place / axes.columns.out, j = place - i * axes.columns.out;
-  return {window_of(axes.rows, i), window_of(axes.columns, j)};
+  return {axes.rows.window(i), axes.columns.window(j)};
 }
 
 // The sum of the places first, first + step, ... of the window. item: V channels of x's item [h,w,channels].
@@ -71,7 +29,8 @@ __device__ __forceinline__ void sum_places(const T* item, int in_w, int channels
                                            int step, float (&sum)[V]) {
   const int width = window.width(), places = window.places();
   for (int place = first; place < places; place += step) {
-    const int row = place / width, h = window.row.begin + row, w = window.column.begin + place - row * width;
+    const int row = place / width;
+    const int h = window.row.inputs.begin + row, w = window.column.inputs.begin + place - row * width;
     float v[V];
     load_channels(item + (int64_t(h) * in_w + w) * channels, v);
 #pragma unroll
@@ -136,11 +95,11 @@ __global__ void backward_kernel(Spread spread, Axes axes, const T* dy, BackwardE
   const int in_w = axes.columns.in, out_w = axes.columns.out, channels = spread.channels;
   const int i = spot.place / in_w, j = spot.place - i * in_w;
   const T* item = dy + int64_t(spot.item) * axes.rows.out * out_w * channels + spot.channel;
-  const Covers rows = covers_of(axes.rows, i), columns = covers_of(axes.columns, j);
+  const IntervalOf<int> rows = axes.rows.through(i), columns = axes.columns.through(j);
   float sum[V] = {};
-  for (int a = rows.first; a < rows.last; ++a) {
-    for (int b = columns.first; b < columns.last; ++b) {
-      const float divisor = Window2d{window_of(axes.rows, a), window_of(axes.columns, b)}.divisor();
+  for (int a = rows.begin; a < rows.end; ++a) {
+    for (int b = columns.begin; b < columns.end; ++b) {
+      const float divisor = Window2d{axes.rows.window(a), axes.columns.window(b)}.divisor();
       float g[V];
       load_channels(item + (int64_t(a) * out_w + b) * channels, g);
 #pragma unroll
@@ -152,7 +111,7 @@ __global__ void backward_kernel(Spread spread, Axes axes, const T* dy, BackwardE
 
 // How many threads share a window: a function of the layer and of one image's shape.
 int parts_of(const Axes& axes) {
-  const int64_t window = axes.rows.longest() * axes.columns.longest();
+  const int64_t window = int64_t(axes.rows.longest()) * axes.columns.longest();
   return window < 64 ? 1 : window < 1024 ? 8 : 32;
 }
 
@@ -195,17 +154,17 @@ void backward(Context& ctx, const Axes& axes, ConstView dy, View dx, const Backw
 }  // namespace
 
 void avg_pool2d_forward(Context& ctx, const AvgPool2d& pool, ConstView x, View y) {
-  forward(ctx, axes_of(pool, x.shape, y.shape), x, y);
+  forward(ctx, average_axes<int>(pool, x.shape, y.shape), x, y);
 }
 void avg_pool2d_backward(Context& ctx, const AvgPool2d& pool, ConstView dy, View dx, const BackwardEpilogue& epilogue) {
-  backward(ctx, axes_of(pool, dx.shape, dy.shape), dy, dx, epilogue);
+  backward(ctx, average_axes<int>(pool, dx.shape, dy.shape), dy, dx, epilogue);
 }
 void adaptive_avg_pool2d_forward(Context& ctx, const AdaptiveAvgPool2d& pool, ConstView x, View y) {
-  forward(ctx, axes_of(pool, x.shape, y.shape), x, y);
+  forward(ctx, average_axes<int>(pool, x.shape, y.shape), x, y);
 }
 void adaptive_avg_pool2d_backward(Context& ctx, const AdaptiveAvgPool2d& pool, ConstView dy, View dx,
                                   const BackwardEpilogue& epilogue) {
-  backward(ctx, axes_of(pool, dx.shape, dy.shape), dy, dx, epilogue);
+  backward(ctx, average_axes<int>(pool, dx.shape, dy.shape), dy, dx, epilogue);
 }
 
 }  // namespace switchback::SB_DEVICE

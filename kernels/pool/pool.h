@@ -1,6 +1,6 @@
 // Pooling. Max pooling stores its switches: for every output the offset ky·kernel_w + kx of the winner inside the
-// (unclipped) window, one byte, or two where the window has more than 256 places. Ties go to the first maximum in
-// row-major order and NaN wins (the last of several), as in PyTorch; both are part of the contract, since a tie at 0 shows under deconv.
+// (unclipped) window, one byte, or two where the window has more than 256 places. Which of them wins, row-major, is said
+// in winner.h; it is part of the contract, since a tie at 0 shows under deconv.
 #pragma once
 
 #include <cstdint>

@@ -105,7 +105,8 @@ class Switchback:
         """The one array that the command writes for the first input."""
         out = self.run(command, *options, inputs=inputs)
         try:
-            return np.load(out / f"{Path(inputs[0]).stem}.{kind or command}.npy")
+            [path] = out.glob(f"{Path(inputs[0]).stem}.{kind or command}*.npy")  # options add to its name
+            return np.load(path)
         except (OSError, ValueError) as why:
             raise Failed(f"{command} {' '.join(map(str, options))}: {why}") from why
         finally:

@@ -1,5 +1,6 @@
 // Files in and out: what is read right. bad_input_test.cpp has what must be refused.
 #include <signal.h>
+#include <webp/encode.h>
 #include <zlib.h>
 
 #include <cmath>
@@ -238,6 +239,68 @@ TEST(ImageFile, PngRoundTrip) {
   EXPECT_EQ(t.files(), 1u);
 }
 
+TEST(ImageFile, PngTexts) {
+  const TempFolder t;
+  const Image rgb = pattern(5, 3, 3);
+  const std::vector<uint8_t> plain = png_bytes(rgb), with = png_bytes(rgb, {{"Software", "a"}, {"key", "text"}});
+  EXPECT_EQ(with.size(), plain.size() + 2 * 12 + 10 + 8);
+  const std::string text(with.begin(), with.end());
+  EXPECT_EQ(text.substr(33, 22), std::string("\0\0\0\x0atEXtSoftware\0a", 18) + text.substr(51, 4));
+  EXPECT_EQ(load_image(t.put("x.png", text)), rgb);
+}
+
+TEST(ImageFile, WebP) {
+  const TempFolder t;
+  const Image rgb = pattern(37, 21, 3);
+  uint8_t* bytes = nullptr;
+  const size_t size = WebPEncodeLosslessRGB(rgb.pixels.data(), rgb.width, rgb.height, rgb.width * 3, &bytes);
+  const std::string file(reinterpret_cast<const char*>(bytes), size);
+  WebPFree(bytes);
+  EXPECT_EQ(load_image(t.put("x.webp", file)), rgb);
+  for (size_t n = 0; n < size; ++n)
+    test::expect_error("x.webp", [&] { load_image(t.put("x.webp", file.substr(0, n))); });
+  test::expect_error("cut off", [&] { load_image(t.put("x.webp", file.substr(0, size / 2))); });
+}
+
+TEST(ImageFile, OtherFormatsAreNamed) {
+  const TempFolder t;
+  for (const auto& [start, name] : {std::pair{"GIF89a", "a GIF"}, {"II*", "a TIFF"}})
+    test::expect_error(name, [&] { load_image(t.put("x", std::string(start) + std::string(100, '\0'))); });
+}
+
+// Orientations as PIL's ImageOps.exif_transpose turns them.
+TEST(ImageFile, ExifOrientation) {
+  const TempFolder t;
+  Image image{3, 2, 3, {}};
+  for (uint8_t i = 0; i < 6; ++i) image.pixels.insert(image.pixels.end(), 3, uint8_t(10 * i));  // 0 1 2 / 3 4 5
+  const std::string turned[] = {"", "012345", "210543", "543210", "345012", "031425", "304152", "524130", "251403"};
+  const std::vector<uint8_t> plain = png_bytes(image);
+  for (int orientation = 0; orientation <= 9; ++orientation)
+    for (const bool little : {true, false}) {
+      const std::string o(1, char(orientation)), zero(1, '\0');
+      const std::string exif =
+          little ? std::string("II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0", 18) + o + std::string(7, '\0')
+                 : std::string("MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01", 18) + zero + o + std::string(6, '\0');
+      std::string png(plain.begin(), plain.end());
+      png.insert(33, std::string{0, 0, 0, char(exif.size())} + "eXIf" + exif + "crc?");  // stb looks at no checksum
+      t.put("x.png", png);
+      EXPECT_EQ(load_image(t / "x.png"), image) << "not asked for";
+      const Image up = load_image(t / "x.png", true);
+      const std::string& order = turned[orientation >= 1 && orientation <= 8 ? orientation : 1];
+      std::string got;
+      for (size_t i = 0; i < up.pixels.size(); i += 3) got += char('0' + up.pixels[i] / 10);
+      EXPECT_EQ(got, order) << orientation;
+      EXPECT_EQ(up.width, orientation >= 5 && orientation <= 8 ? 2 : 3) << orientation;
+    }
+  for (size_t cut = 0; cut < 26; ++cut) {  // whatever the block holds
+    std::string png(plain.begin(), plain.end());
+    const std::string exif =
+        std::string("II*\0\xff\xff\xff\xff\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0", 26).substr(0, cut);
+    png.insert(33, std::string{0, 0, 0, char(exif.size())} + "eXIf" + exif + "crc?");
+    EXPECT_EQ(load_image(t.put("x.png", png), true), image);
+  }
+}
+
 TEST(ImageFile, Pnm) {
   const TempFolder t;
   const Image rgb = load_image(t.put("x.ppm", std::string("P6\n# made by hand\n2 1\n255\n\x01\x02\x03\x04\x05\x06")));
@@ -338,11 +401,11 @@ TEST(Preprocessing, OrdersAndGrey) {
   how.scale = 2;
   how.mean = {1, 2, 3};
   how.std = {1, 2, 4};
-  how.order = Preprocess::Order::bgr;
+  how.order = ChannelOrder::bgr;
   const Tensor bgr = preprocess(image, how);
   const float want[] = {59, 119, 19, 49, 4.25f, 19.25f};
   for (int i = 0; i < 6; ++i) EXPECT_EQ(bgr[i], want[i]) << i;
-  how.order = Preprocess::Order::grey;
+  how.order = ChannelOrder::grey;
   how.mean = how.std = {};
   const Tensor grey = preprocess(image, how);
   EXPECT_EQ(grey.dims(), (Dims{1, 1, 1, 2}));
@@ -366,7 +429,7 @@ TEST(Preprocessing, FromJson) {
   EXPECT_EQ(a.resize, Preprocess::Resize::shorter_side_then_center_crop);
   EXPECT_EQ(a.resize_to, 146);
   EXPECT_EQ(a.size, (std::array<int, 2>{128, 130}));
-  EXPECT_EQ(a.order, Preprocess::Order::bgr);
+  EXPECT_EQ(a.order, ChannelOrder::bgr);
   EXPECT_EQ(a.scale, 0.5);
   EXPECT_EQ(a.mean, (std::vector<double>{1, 2.5, 3}));
   EXPECT_EQ(a.std, (std::vector<double>{1, 1, -4}));
@@ -376,7 +439,7 @@ TEST(Preprocessing, FromJson) {
   const Preprocess b =
       load_preprocess(t.put("b.json", R"({"resize":"direct","size":[28,28],"mode":"L","labels":null})"));
   EXPECT_EQ(b.resize, Preprocess::Resize::direct);
-  EXPECT_EQ(b.order, Preprocess::Order::grey);
+  EXPECT_EQ(b.order, ChannelOrder::grey);
   EXPECT_EQ(b.scale, 1);
   EXPECT_EQ(b.labels, "");
   EXPECT_FALSE(b.output_is_probability);

@@ -5,10 +5,10 @@
 
 #include <cmath>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "engine/run/backward.h"
 #include "engine/run/plan.h"
+#include "engine/files/json.h"
 #include "engine/files/safetensors.h"
 #include "engine/zoo/zoo.h"
 #include "kernels/noise/noise.h"
@@ -27,7 +27,7 @@ struct Golden {
 
   explicit Golden(const std::string& name)
       : file(std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/" + name + ".safetensors"),
-        about(nlohmann::json::parse(file.metadata().at("golden"))),
+        about(parse_json(file.metadata().at("golden"))),
         network(make_network(about["model"].get<std::string>(),
                              {.divide_channels = about["divide_channels"],
                               .classes = about["classes"],
@@ -181,15 +181,17 @@ TEST_P(NetworkGolden, GatesAndSwitchesRunFreely) {
                              golden.file.load(name)), 1e-5) << name;
 }
 
-// The same bits whether images run alone, together, or in a plan made for more of them.
+// The same bits whether images run alone, together, or in a plan made for more of them, and by how many threads.
 TEST_P(NetworkGolden, BatchSplitChangesNothing) {
   const Tensor x = golden.file.load("input");
+  run.ctx.threads = 2;
   Plan whole = run.plan({run.unit_node});
   run.forward(whole, x, 0, run.input.n);
   const Tensor logits = whole.read(golden.network.output());
   const Tensor maps = run.map(whole, golden.network.output(), run.output_units(0, run.input.n), kGuided);
   Plan single = run.plan({run.unit_node}, 3);
   for (int64_t n = 0; n < run.input.n; ++n) {
+    run.ctx.threads = int(1 + n % 2);
     run.forward(single, x, n, 1);
     const Tensor one = single.read(golden.network.output());
     for (int64_t k = 0; k < one.count(); ++k) ASSERT_EQ(one[k], logits[n * one.count() + k]) << "image " << n;
@@ -198,7 +200,7 @@ TEST_P(NetworkGolden, BatchSplitChangesNothing) {
   }
 }
 
-// All outputs of one image from one tape, in one batch of seeds: as one by one.
+// All outputs of one image from one tape, in one batch of seeds by two threads: as one by one by a single thread.
 TEST_P(NetworkGolden, ManySeedsShareOneTape) {
   Plan plan = run.plan({run.unit_node});
   run.forward(plan, golden.file.load("input"), 0, 1);
@@ -206,11 +208,13 @@ TEST_P(NetworkGolden, ManySeedsShareOneTape) {
   std::vector<SeedUnit> all;
   for (int64_t k = 0; k < classes; ++k) all.push_back({k, -1, -1});
   for (const auto& [name, rule] : kRules) {
+    run.ctx.threads = 2;
     Backward backward(plan, golden.network.output(), {.nodes = {0}}, classes);
     one_hot(run.ctx, backward.seed(classes), all);
     Tensor maps({classes, run.input.c, run.input.h, run.input.w});
     read_nchw(run.ctx, backward.run(run.tape, {.rule = rule, .seeds_per_item = classes}), maps.data());
     double total = 0;
+    run.ctx.threads = 1;
     for (int64_t k = 0; k < classes; ++k) {
       const Tensor one = run.map(plan, golden.network.output(), {{k, -1, -1}}, rule);
       for (int64_t i = 0; i < one.count(); ++i) {

@@ -225,7 +225,7 @@ TEST(OnnxEnds, ProbabilitiesAreTheNetworks) {
     // Its derivative, where there is a direction in which it changes.
     const auto maps = test::succeed_json({"gradient", "--model", path, "--json", "-o", folder / "out", "--save", "npy",
                                           "--score", "probability", x});
-    const Tensor g = read_npy(folder / "out/x.gradient.npy");
+    const Tensor g = read_npy(maps["inputs"][0]["files"][0]["path"].get<std::string>());
     EXPECT_GT(*std::max_element(g.data(), g.data() + g.count()), 0);
     const auto& first = maps["inputs"][0];
     EXPECT_NEAR(first["score"].get<double>(), y[first["target"].get<int64_t>()], 1e-5);

@@ -7,10 +7,11 @@
 
 #include <cmath>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "engine/model.h"
+#include "engine/files/files.h"
+#include "engine/files/json.h"
 #include "engine/files/safetensors.h"
 #include "tests/support/net.h"
 #include "tests/support/on_device.h"
@@ -45,8 +46,8 @@ std::string state_dict_lines(const Network& net) {
 }
 
 TEST(Zoo, StateDictsHaveTheReferencesNamesAndShapes) {
-  std::ifstream file(std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/state_dicts.json");
-  const auto wanted = nlohmann::json::parse(file);
+  const auto wanted =
+      parse_json(read_file(std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/state_dicts.json", 1 << 30));
   EXPECT_GT(wanted.size(), 20u);
   for (const auto& [model, about] : wanted.items()) {
     const Network net = make_network(model);
@@ -138,7 +139,7 @@ TEST(Zoo, InputsAreAsTheModelsWantThem) {
   EXPECT_EQ(tiny.mean, imagenet_preprocess().mean);
   const Preprocess caffe = open_model({"caffenet", "random:1", ""}, {}).preprocess;
   EXPECT_EQ(caffe.size, (std::array{227, 227}));
-  EXPECT_EQ(caffe.order, Preprocess::Order::bgr);
+  EXPECT_EQ(caffe.order, ChannelOrder::bgr);
   EXPECT_EQ(caffe.scale, 1);
 }
 

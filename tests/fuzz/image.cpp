@@ -1,6 +1,8 @@
 // Pictures (engine/files/image.h).
 #include "engine/files/image.h"
 
+#include <webp/decode.h>
+
 #include "tests/fuzz/fuzz.h"
 
 using namespace switchback;
@@ -33,6 +35,9 @@ bool may_be_large(std::string_view file) {
     return file.size() >= 26 && too_large(old ? little(18) & 0xffff : std::abs(int64_t(little(18))),
                                           old ? little(18) >> 16 & 0xffff : std::abs(int64_t(little(22))));
   }
+  int width = 0, height = 0;
+  if (file.starts_with("RIFF"))
+    return WebPGetInfo(reinterpret_cast<const uint8_t*>(file.data()), file.size(), &width, &height) && too_large(width, height);
   if (!file.starts_with("\xff\xd8")) return false;
   for (size_t at = 2; at + 8 < file.size(); ++at)  // FF, C0 to C2, length, precision, height, width
     if (file[at] == '\xff' && uint8_t(file[at + 1]) >= 0xc0 && uint8_t(file[at + 1]) <= 0xc2 &&

@@ -19,7 +19,7 @@ int main(int, char** arguments) try {
   const Explained& digit = maps.explained[0];
   std::printf("switchback %s reads %d with probability %.4f\n", kVersion, int(digit.units[0].channel),
               digit.probabilities[0]);
-  write_png("seven.png", enlarge_to_at_least(signed_rgb(maps.values.data(), 1, 28, 28), 280));
+  write_png("seven.png", enlarge_to_at_least(signed_rgb(maps.values.data(), 1, 28, 28, ChannelOrder::grey), 280));
 } catch (const Error& error) {
   std::fprintf(stderr, "example: %s (%s)\n", error.what(), error.hint.c_str());
   return 1;

@@ -10,6 +10,7 @@
 #include <random>
 #include <set>
 
+#include "engine/files/json.h"
 #include "kernels/device/device_ops.h"
 #include "tests/support/cli_run.h"
 #include "tests/support/net.h"
@@ -443,7 +444,7 @@ class Report {
                                    program, parts));
     report_code = shell(fmt::format("/usr/bin/python3 {}/gpu_report.py --parts '{}'", bench, parts));
     text = bytes_of(folder_ / "parts/REPORT.md");
-    stage = nlohmann::json::parse(bytes_of(folder_ / "parts/lab.json"));
+    stage = parse_json(bytes_of(folder_ / "parts/lab.json"));
   }
   bool has(const std::string& words) const { return text.find(words) != std::string::npos; }
 

@@ -6,6 +6,7 @@
 
 #include "kernels/check.h"
 #include "kernels/conv/conv.h"
+#include "kernels/conv/conv_im2col.h"
 #include "kernels/device/device_ops.h"
 #include "tests/support/epilogue_check.h"
 
@@ -105,6 +106,19 @@ const std::vector<Case>& cases() {
       {"depthwise_k3", conv2d(32, 32, 3, 1, 1, 1, 32), {2, 32, 9, 10}},
       {"depthwise_k3_s2_odd", conv2d(19, 19, 3, 2, 1, 1, 19), {2, 19, 9, 8}},
       {"depthwise_multiplier2", conv2d(8, 16, 3, 1, 1, 1, 8), {2, 8, 7, 7}},
+      {"depthwise_k3_d6", conv2d(20, 20, 3, 1, 6, 6, 20), {2, 20, 8, 11}},
+      {"groups32_of_4", conv2d(128, 128, 3, 1, 1, 1, 32), {2, 128, 6, 7}},
+      {"groups8_s2_d2", conv2d(32, 48, 3, 2, 2, 2, 8), {2, 32, 9, 8}},
+      {"groups5_of_3_and_7", conv2d(15, 35, 3, 1, 3, 3, 5), {2, 15, 7, 9}},
+      {"groups2_deep", conv2d(100, 20, 3, 1, 4, 4, 2), {1, 100, 6, 7}},
+      // paddings and dilations that reach over the map
+      {"k3_d5_c70_k20", conv2d(70, 20, 3, 1, 5, 5), {2, 70, 6, 9}},
+      {"k3_d8_wide", conv2d(9, 33, 3, 1, 8, 8), {2, 9, 5, 26}},
+      {"k3_d16_over_the_map", conv2d(12, 12, 3, 1, 16, 16), {2, 12, 6, 19}},
+      {"k3_d4_deep", conv2d(400, 20, 3, 1, 4, 4), {1, 400, 6, 5}},
+      {"k9_p4", conv2d(8, 24, 9, 1, 4), {1, 8, 10, 12}},
+      {"k3_s3_d2", conv2d(17, 10, 3, 3, 2, 2), {2, 17, 13, 11}},
+      {"k5_p6_s2", conv2d(6, 9, 5, 2, 6), {2, 6, 7, 10}},
       // extremes
       {"whole_map_kernel", conv2d(12, 40, 6), {3, 12, 6, 6}},
       {"tiny_wide", conv2d(4, 4, 3, 1, 1), {1, 4, 1, 40}},
@@ -134,7 +148,10 @@ struct Variant {
   ConvAlgorithm algorithm;
   DType dtype;
   bool tf32 = false;
-  std::string name() const { return std::string(name_of(algorithm)) + "/" + (tf32 ? "tf32" : short_name(dtype)); }
+  bool product = false;  // CPU: the product of windows, whatever would be chosen
+  std::string name() const {
+    return std::string(product ? "im2col" : name_of(algorithm)) + "/" + (tf32 ? "tf32" : short_name(dtype));
+  }
 };
 
 std::vector<Variant> variants(const DeviceRow& device) {
@@ -145,8 +162,41 @@ std::vector<Variant> variants(const DeviceRow& device) {
             {gemm, f16}, {gemm, f32, true}, {direct, f32}, {direct, f16}, {vendor, f32}, {vendor, bf16}};
   std::vector<Variant> all = {{automatic, f32}, {direct, f32}, {winograd, f32}};
   if (device.computes_in(bf16)) all.push_back({automatic, bf16});
+  for (const DType dtype : {f32, bf16}) all.push_back({automatic, dtype, false, true});
   return all;
 }
+
+// A layer in both directions.
+class Layer {
+ public:
+  Layer(OpRun& run, const ConvWeights& weights, const Variant& variant)
+      : ctx_(run.ctx), weights_(weights), product_(variant.product) {
+    if (!product_) return;
+    forward_ = pack_im2col(weights, Im2col::forward);
+    backward_ = pack_im2col(weights, Im2col::backward);
+  }
+  void forward(ConstView x, View y, const Epilogue& e = {}) const {
+    if (product_)
+      im2col_forward(ctx_, weights_, forward_.data(), x, y, e);
+    else
+      conv2d_forward(ctx_, weights_, x, y, e);
+  }
+  void backward(ConstView dy, View dx, const BackwardEpilogue& e = {}) const {
+    if (product_)
+      im2col_backward(ctx_, weights_, Im2col::backward, backward_.data(), dy, dx, e);
+    else
+      conv2d_backward_data(ctx_, weights_, dy, dx, e);
+  }
+  std::string algorithm(Shape x, DType dtype, bool backward) const {
+    return product_ ? "im2col" : conv2d_algorithm(ctx_, weights_, x, dtype, backward);
+  }
+
+ private:
+  Context& ctx_;
+  const ConvWeights& weights_;
+  bool product_;
+  std::vector<float> forward_, backward_;
+};
 
 // Why cuDNN cannot be had on this device; "" where it can.
 std::string why_no_vendor(const DeviceRow& device) {
@@ -155,6 +205,23 @@ std::string why_no_vendor(const DeviceRow& device) {
   for (const std::string& line : gpu->ops->vendor_libraries(*gpu))
     if (line.find("cuDNN") != std::string::npos && line.find("not found") != std::string::npos) return line;
   return "";
+}
+
+// Whether this column's kernels are those of `own`, in both directions: on the emulated device, which takes its time,
+// they need not run once more.
+bool repeats_own(const DeviceRow& device, const Case& c, const Variant& variant) {
+  if (variant.algorithm == ConvAlgorithm::own) return false;
+  Context ctx(device.open());
+  ctx.tf32 = variant.tf32;
+  const Conv2d& v = c.conv;
+  const std::vector<float> w(size_t(v.out_channels * (v.in_channels / v.groups) * v.kernel_h * v.kernel_w));
+  const ConvWeights weights(v, w.data());
+  const auto kernels = [&](ConvAlgorithm algorithm) {
+    ctx.conv = algorithm;
+    return std::pair(conv2d_algorithm(ctx, weights, c.x, variant.dtype, false),
+                     conv2d_algorithm(ctx, weights, c.x, variant.dtype, true));
+  };
+  return kernels(variant.algorithm) == kernels(ConvAlgorithm::own);
 }
 
 struct Data {
@@ -212,42 +279,51 @@ Accuracy accuracy_of(const Context& ctx, const Case& c, const Data& d, bool inte
           }};
 }
 
-void check_both_directions(OpRun& run, const Case& c, DType dtype, bool integers) {
+// oneDNN's reference code is slow; its products over copied windows are, too, and split their sums by batch and threads.
+bool is_direct(const std::string& algorithm) {
+  return algorithm.find("ref") == std::string::npos && algorithm.find("gemm") == std::string::npos;
+}
+
+void check_both_directions(OpRun& run, const Case& c, const Variant& variant, bool integers) {
+  const DType dtype = variant.dtype;
   const Data d = make_data(run, c, integers, dtype);
   const ConvWeights weights(c.conv, d.weight.data(), d.bias, d.scale);
+  const Layer layer(run, weights, variant);
   const Shape y_shape = conv_shape(c.conv, c.x);
   ASSERT_EQ(output_shape(c.conv, c.x), y_shape);
 
   const Ref y = conv_forward(c.conv, d.x, d.weight, d.bias, d.scale);
-  const std::string forward = conv2d_algorithm(run.ctx, weights, c.x, dtype, false);
+  const std::string forward = layer.algorithm(c.x, dtype, false);
   const Activation x = run.input(d.x, dtype);
   SCOPED_TRACE("forward algorithm " + forward);
   check_forward(run, y, accuracy_of(run.ctx, c, d, integers, dtype, forward, false),
-                [&](View out, const Epilogue& e) { conv2d_forward(run.ctx, weights, x, out, e); });
+                [&](View out, const Epilogue& e) { layer.forward(x, out, e); });
 
   const Ref dx = conv_backward(c.conv, d.dy, d.weight, d.scale, c.x);
-  const std::string backward = conv2d_algorithm(run.ctx, weights, c.x, dtype, true);
+  const std::string backward = layer.algorithm(c.x, dtype, true);
   const Activation dy = run.input(d.dy, dtype);
   SCOPED_TRACE("backward algorithm " + backward);
   Accuracy accuracy = accuracy_of(run.ctx, c, d, integers, dtype, backward, true);
   if (c.conv.stride_h > c.conv.kernel_h || c.conv.kernel_h == 1) accuracy.zeros = Zeros::many_allowed;
-  const auto call = [&](View out, const BackwardEpilogue& e) { conv2d_backward_data(run.ctx, weights, dy, out, e); };
+  const auto call = [&](View out, const BackwardEpilogue& e) { layer.backward(dy, out, e); };
   check_backward(run, dx, accuracy, 1, call);
   for (const int64_t seeds : {2, 3, 5})
     if (c.x.n % seeds == 0 && integers) check_backward(run, dx, accuracy, seeds, call);
 }
 
-void check_linear_map(OpRun& run, const Case& c, DType dtype) {
+void check_linear_map(OpRun& run, const Case& c, const Variant& variant) {
+  const DType dtype = variant.dtype;
   const Data d = make_data(run, c, false, dtype);
   const ConvWeights weights(c.conv, d.weight.data(), {}, d.scale);
+  const Layer layer(run, weights, variant);
   const Activation x = run.input(d.x, dtype), dy = run.input(d.dy, dtype);
   const Activation y = run.output(d.dy.shape, dtype), dx = run.output(d.x.shape, dtype);
   run.poison_scratch();
-  conv2d_forward(run.ctx, weights, x, y);
+  layer.forward(x, y);
   run.poison_scratch();
-  conv2d_backward_data(run.ctx, weights, dy, dx);
+  layer.backward(dy, dx);
   const auto allowed = [&](const Ref& ref, bool back) {
-    const std::string algorithm = conv2d_algorithm(run.ctx, weights, c.x, dtype, back);
+    const std::string algorithm = layer.algorithm(c.x, dtype, back);
     return accuracy_of(run.ctx, c, d, false, dtype, algorithm, back).tolerance(ref);
   };
   EXPECT_EQ(check_adjoint(d.dy, y.read(), allowed(conv_forward(c.conv, d.x, d.weight, {}, d.scale), false), dx.read(),
@@ -255,43 +331,96 @@ void check_linear_map(OpRun& run, const Case& c, DType dtype) {
             "");
 }
 
-// Own kernels promise bit-equal results for every batch split; oneDNN and cuDNN may choose another implementation for
-// another batch, so there only integers must agree.
-void check_batch_splits(OpRun& run, const Case& c, DType dtype) {
+// Results are bit-equal for every batch split and number of threads; cuDNN may choose another implementation for another
+// batch, so there only integers must agree.
+void check_batch_splits(OpRun& run, const Case& c, const Variant& variant) {
   if (c.x.n < 2) return;
+  const DType dtype = variant.dtype;
   for (const bool backward : {false, true}) {
-    Data d = make_data(run, c, false, dtype);
+    const bool reals = variant.algorithm != ConvAlgorithm::vendor;
+    const Data d = make_data(run, c, !reals, dtype);
     const ConvWeights weights(c.conv, d.weight.data(), d.bias, d.scale);
-    const std::string algorithm = conv2d_algorithm(run.ctx, weights, c.x, dtype, backward);
-    const bool own = !algorithm.starts_with("direct:") && algorithm != "cudnn";
-    const Data exact = make_data(run, c, true, dtype);
-    if (!own) d.weight = exact.weight, d.x = exact.x, d.dy = exact.dy;  // weights are packed at first use
+    const Layer layer(run, weights, variant);
+    const std::string algorithm = layer.algorithm(c.x, dtype, backward);
     const Activation in = run.input(backward ? d.dy : d.x, dtype);
     const Shape out = backward ? c.x : d.dy.shape;
     const auto op = [&](int64_t first, int64_t count) {
       const Activation part = run.output(out.with_n(count), dtype);
-      run.ctx.threads = int(count % 3) + 1;  // nor may the number of threads matter
+      run.ctx.threads = int(count % 3) + 1;
       run.poison_scratch();
+      if (!run.device.gpu) {  // there tiles follow the batch
+        EXPECT_EQ(layer.algorithm(c.x.with_n(count), dtype, backward), algorithm);
+      }
       if (backward)
-        conv2d_backward_data(run.ctx, weights, slice(in, first, count), part);
+        layer.backward(slice(in, first, count), part);
       else
-        conv2d_forward(run.ctx, weights, slice(in, first, count), part);
+        layer.forward(slice(in, first, count), part);
       return part.memory->read();
     };
-    EXPECT_EQ(check_splits(c.x.n, op), "") << (backward ? "backward" : "forward") << (own ? ", reals" : ", integers");
+    EXPECT_EQ(check_splits(c.x.n, op), "") << (backward ? "backward" : "forward") << (reals ? ", reals: " : ", integers: ")
+                                           << algorithm;
   }
 }
 
 void check_case(OpRun& run, const Case& c, const Variant& variant) {
   run.ctx.conv = variant.algorithm;
   run.ctx.tf32 = variant.tf32;
-  const DType dtype = variant.dtype;
-  check_both_directions(run, c, dtype, true);
+  check_both_directions(run, c, variant, true);
   if (testing::Test::HasFailure()) return;
-  check_both_directions(run, c, dtype, false);
+  check_both_directions(run, c, variant, false);
   if (testing::Test::HasFailure()) return;
-  check_linear_map(run, c, dtype);
-  check_batch_splits(run, c, dtype);
+  check_linear_map(run, c, variant);
+  check_batch_splits(run, c, variant);
+}
+
+// The same where libraries' general ways split their sums by batch and threads: wide dilations, many groups, large kernels.
+// Batches of 1, 2, 3 and 5 by 1 and 2 threads, and no algorithm may be one of those.
+void check_any_batch_and_threads(OpRun& run, const Case& c, DType dtype) {
+  const Data d = make_data(run, c, false, dtype);
+  const ConvWeights weights(c.conv, d.weight.data(), d.bias);
+  const Activation x = run.input(d.x, dtype), dy = run.input(d.dy, dtype);
+  for (const bool backward : {false, true}) {
+    const Shape out = backward ? c.x : d.dy.shape;
+    const std::string algorithm = conv2d_algorithm(run.ctx, weights, c.x, dtype, backward);
+    SCOPED_TRACE(fmt::format("dilation {}, {} groups, {}: {}", c.conv.dilation_h, c.conv.groups,
+                             backward ? "backward" : "forward", algorithm));
+    EXPECT_TRUE(is_direct(algorithm));
+    std::vector<uint8_t> first_bytes;
+    for (const int threads : {1, 2})
+      for (const int64_t batch : {5, 1, 2, 3}) {
+        run.ctx.threads = threads;
+        std::vector<uint8_t> bytes;
+        for (int64_t first = 0, count; first < c.x.n; first += count) {
+          count = std::min(batch, c.x.n - first);
+          const Activation part = run.output(out.with_n(count), dtype);
+          run.poison_scratch();
+          if (backward)
+            conv2d_backward_data(run.ctx, weights, slice(dy, first, count), part);
+          else
+            conv2d_forward(run.ctx, weights, slice(x, first, count), part);
+          const std::vector<uint8_t> more = part.memory->read();
+          bytes.insert(bytes.end(), more.begin(), more.end());
+        }
+        if (first_bytes.empty()) first_bytes = bytes;
+        EXPECT_EQ(compare_bits(bytes, first_bytes), "") << "batches of " << batch << " by " << threads << " threads";
+      }
+  }
+}
+
+const std::vector<Case>& far_cases() {
+  static const std::vector<Case> rows = {
+      {"groups_of_4", conv2d(128, 128, 3, 1, 1, 1, 32), {5, 128, 14, 13}},
+      {"groups_of_4_s2", conv2d(128, 128, 3, 2, 1, 1, 32), {5, 128, 13, 14}},
+      {"groups_of_8", conv2d(64, 64, 3, 1, 1, 1, 8), {5, 64, 9, 9}},
+      {"groups_of_25_d4", conv2d(50, 50, 3, 1, 4, 4, 2), {5, 50, 9, 9}},
+      {"depthwise_d12", conv2d(96, 96, 3, 1, 12, 12, 96), {5, 96, 15, 17}},
+      {"whole_map", conv2d(64, 80, 6), {5, 64, 6, 6}},
+      {"k13", conv2d(32, 32, 13, 1, 6), {5, 32, 14, 14}},
+      {"k11_s4", conv2d(48, 64, 11, 4, 2), {5, 48, 23, 23}},
+      {"wide_padding", conv2d(64, 48, 3, 1, 3), {5, 64, 5, 7}},
+      {"patches_of_16", conv2d(8, 64, 16, 16), {5, 8, 48, 48}},
+  };
+  return rows;
 }
 
 const std::vector<Case>& large_cases() {
@@ -369,7 +498,7 @@ void check_large(OpRun& run, const Case& c, bool backward) {
   }
 }
 
-// The layers that decide the speed must not fall into oneDNN's reference code, and 3x3 layers must get what was asked.
+// No layer may fall into oneDNN's general code, and 3x3 layers must get what was asked.
 void check_algorithms(OpRun& run) {
   struct Row {
     Conv2d conv;
@@ -383,10 +512,14 @@ void check_algorithms(OpRun& run) {
       {conv2d(64, 128, 3, 2, 1), {4, 64, 56, 56}, false},   {conv2d(64, 128, 1, 2, 0), {4, 64, 56, 56}, false},
       {conv2d(64, 192, 5, 1, 2), {4, 64, 27, 27}, false},   {conv2d(1, 32, 5), {10, 1, 28, 28}, false},
       {conv2d(32, 64, 5), {10, 32, 8, 8}, false},
+      {conv2d(128, 128, 3, 1, 1, 1, 32), {2, 128, 56, 56}, false},
+      {conv2d(512, 512, 3, 1, 4, 4), {2, 512, 28, 28}, false},
+      {conv2d(25, 25, 3, 1, 16, 16), {2, 25, 64, 128}, false},
+      {conv2d(32, 32, 31, 1, 15), {1, 32, 32, 32}, false},
   };
   for (const Row& row : rows) {
-    const std::vector<float> w(
-        size_t(row.conv.in_channels * row.conv.out_channels * row.conv.kernel_h * row.conv.kernel_w));
+    const std::vector<float> w(size_t(row.conv.in_channels / row.conv.groups * row.conv.out_channels * row.conv.kernel_h *
+                                      row.conv.kernel_w));
     const ConvWeights weights(row.conv, w.data());
     for (const ConvAlgorithm algorithm : kAlgorithms)
       for (const bool backward : {false, true})
@@ -397,7 +530,7 @@ void check_algorithms(OpRun& run) {
           SCOPED_TRACE(fmt::format("{}x{} {}->{}, asked for {}, {}, {}: {}", row.conv.kernel_h, row.conv.kernel_w,
                                    row.conv.in_channels, row.conv.out_channels, name_of(algorithm),
                                    switchback::name_of(dtype), backward ? "backward" : "forward", name));
-          EXPECT_EQ(name.find("ref"), std::string::npos);
+          EXPECT_TRUE(is_direct(name));
           if (algorithm == ConvAlgorithm::winograd && dtype == DType::f32) {
             EXPECT_EQ(name == "winograd", row.winograd);
           }
@@ -455,14 +588,26 @@ void register_conv_tests() {
         add_skip("Op/Conv", std::string("all_cases/") + device.name + "/" + variant.name(), why);
         continue;
       }
-      for (const Case& c : cases())
+      for (const Case& c : cases()) {
+        if (device.emulated && repeats_own(device, c, variant)) continue;
         add_test("Op/Conv", c.name, device, variant.name(), [&c, variant](OpRun& run) { check_case(run, c, variant); });
+      }
     }
     if (!device.computes_in(DType::bf16))
       add_skip("Op/Conv", std::string("all_cases/") + device.name + "/bf16", "this processor has no fast bf16");
     add_test("Op/Conv", "weights_and_errors", device, "", check_weights_and_errors);
     add_test("Op/Conv", "padding_alone", device, "", check_padding_alone);
     if (!device.gpu) add_test("Op/Conv", "algorithms", device, "", check_algorithms);
+    for (const DType dtype : device.types) {
+      if (device.gpu || !device.computes_in(dtype)) continue;
+      for (const Case& c : far_cases())
+        add_test("Op/ConvAnyBatchAndThreads", c.name, device, short_name(dtype),
+                 [&c, dtype](OpRun& run) { check_any_batch_and_threads(run, c, dtype); });
+      add_test("Op/ConvAnyBatchAndThreads", "dilations_1_to_36", device, short_name(dtype), [dtype](OpRun& run) {
+        for (int64_t dilation = 1; dilation <= 36; ++dilation)
+          check_any_batch_and_threads(run, {"", conv2d(64, 48, 3, 1, dilation, dilation), {5, 64, 9, 11}}, dtype);
+      });
+    }
     if (device.emulated) return;  // too large for it
     for (const Case& c : large_cases())
       for (const bool backward : {false, true})

@@ -301,6 +301,10 @@ void check_errors(OpRun& run) {
   EXPECT_THROW(max_pool2d_forward(run.ctx, max_pool2d(2, 2), x, y, nullptr), Error);
   EXPECT_THROW(avg_pool2d_forward(run.ctx, avg(2, 2, 0, false, true), x, y), Error);
   EXPECT_THROW(adaptive_avg_pool2d_forward(run.ctx, {2, 2}, x, y), Error);
+  if (!run.ctx.gpu) return;
+  const ConstView huge{x.memory->data(), {1, 1, 1 << 16, 1 << 15}, DType::f32};
+  const Activation corner = run.output({1, 1, 2, 1}, DType::f32);
+  EXPECT_THROW(max_pool2d_forward(run.ctx, max_pool2d(2, 1 << 15), huge, corner, nullptr), Error) << "2^31 places";
 }
 
 }  // namespace

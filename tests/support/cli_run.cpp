@@ -9,12 +9,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 
+#include "engine/files/json.h"
 #include "tests/support/temp_folder.h"
 
 namespace switchback::test {
@@ -74,7 +77,7 @@ int wait_for(pid_t pid) {
 }  // namespace
 
 nlohmann::json Outcome::json() const {
-  nlohmann::json document = nlohmann::json::parse(out, nullptr, false);
+  nlohmann::json document = parse_json(out, nullptr, false);
   EXPECT_FALSE(document.is_discarded()) << "no JSON on stdout of: " << line << "\n" << out << err;
   return document.is_discarded() ? nlohmann::json() : document;
 }
@@ -93,6 +96,15 @@ Outcome run_switchback(const std::vector<std::string>& arguments, const RunLimit
   return outcome;
 }
 
+std::string why_no_terminal() {
+  int terminal = -1, other = -1;
+  if (openpty(&terminal, &other, nullptr, nullptr, nullptr) != 0)
+    return std::string("no pseudo-terminal can be had here: ") + std::strerror(errno);
+  close(terminal);
+  close(other);
+  return "";
+}
+
 Outcome interrupt_switchback(const std::vector<std::string>& arguments, int columns, int signal,
                              const std::function<bool(const std::string&)>& watch) {
   std::vector<std::string> words;
@@ -107,7 +119,7 @@ Outcome interrupt_switchback(const std::vector<std::string>& arguments, int colu
     _exit(127);
   }
   if (pid < 0) {
-    ADD_FAILURE() << "no pseudo-terminal can be had here";
+    ADD_FAILURE() << "no pseudo-terminal: " << std::strerror(errno);
     return outcome;
   }
   bool sent = false;
@@ -138,6 +150,13 @@ Outcome succeed(const std::vector<std::string>& arguments) {
 }
 
 nlohmann::json succeed_json(const std::vector<std::string>& arguments) { return succeed(arguments).json(); }
+
+std::string result(const nlohmann::json& document, const std::string& ending, size_t input) {
+  for (const nlohmann::json& file : document["inputs"].at(input)["files"])
+    if (const std::string path = file["path"]; path.ends_with(ending)) return path;
+  ADD_FAILURE() << "no " << ending << " of input " << input;
+  return "";
+}
 
 std::string digit(int d) { return fmt::format("{}/weights/samples/digit_{}.png", SWITCHBACK_SOURCE_DIR, d); }
 

@@ -28,9 +28,15 @@ Outcome run_switchback(const std::vector<std::string>& arguments, const RunLimit
 Outcome succeed(const std::vector<std::string>& arguments);
 nlohmann::json succeed_json(const std::vector<std::string>& arguments);  // and give one JSON document
 
+// The path of an input's result that ends so: ".npy", "-bias.npy"; fails where there is none.
+std::string result(const nlohmann::json& document, const std::string& ending, size_t input = 0);
+
 std::string digit(int d);                               // a sample digit's picture
 std::string bytes_of(const std::string& path);          // fails where there is no such file
 std::set<std::string> names_in(const std::string& folder);
+
+// Why interrupt_switchback cannot work here (some containers have no pseudo-terminals), or "".
+std::string why_no_terminal();
 
 // Runs it in a terminal of its own, `columns` wide. Once it handles signals, `watch` is given all that the terminal has
 // shown so far, again and again until it returns true or 60 s are over; then `signal` comes: SIGINT by typing Ctrl-C.

@@ -47,7 +47,7 @@ void register_golden_cases(const std::string& suite, const std::string& file_nam
     std::string error;
     try {
       file = std::make_shared<Safetensors>(path);
-      cases = Json::parse(file->metadata().at("cases"));
+      cases = parse_json(file->metadata().at("cases"));
     } catch (const std::exception& e) {
       error = e.what();
     }

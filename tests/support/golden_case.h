@@ -2,9 +2,9 @@
 #pragma once
 
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 
+#include "engine/files/json.h"
 #include "engine/files/safetensors.h"
 #include "tests/support/epilogue_check.h"
 

@@ -87,6 +87,16 @@ TEST(BenchCli, Etalons) {
   EXPECT_GT(number(maps, "share_of_peak"), 0);
 }
 
+TEST(BenchCli, ConvolutionsWithDilationAndGroups) {
+  const auto conv = [](const char* shape) {
+    return run_switchback({"bench", "--op", "conv", "--shape", shape, "--json", "--repeat", "1", "--warm-up", "0"});
+  };
+  const json d = conv("2,8,9,11,12,3,2,4,3,4").json();  // of 4 groups, output [2,12,6,7]
+  EXPECT_EQ(number(d, "flops_per_item"), 2. * 12 * 6 * 7 * 2 * 9);
+  EXPECT_EQ(conv("2,8,9,9,12,3,1,1,1,0").code, 1);
+  EXPECT_EQ(conv("2,8,9,9,12,3,1,1,0").code, 1);
+}
+
 TEST(BenchCli, RefusesWhatCannotBe) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> wrong = {
       {{"--method", "occlusion", "--mask", "8", "--positions", "0"}, "--positions"},

@@ -11,6 +11,7 @@
 #include "engine/files/npy.h"
 #include "engine/files/safetensors.h"
 #include "tests/support/temp_folder.h"
+#include "viz/pictures/render.h"
 
 namespace switchback::test {
 namespace {
@@ -107,13 +108,11 @@ TEST(Cli, SeveralTargetsGetAnAxis) {
   EXPECT_EQ(d["inputs"][0]["files"][0]["axes"], json({"N", "T", "C", "H", "W"}));
   EXPECT_EQ(d["inputs"][0]["target"], json({3, 7}));
   EXPECT_EQ(d["inputs"][0]["class"], json({"3", "7"}));
-  const Tensor two = read_npy(folder / "two/digit_2.gradient.npy");
+  const Tensor two = read_npy(result(d, ".npy"));
   EXPECT_EQ(two.dims(), (Dims{1, 2, 1, 28, 28}));
-  run("all", "all");
-  const Tensor all = read_npy(folder / "all/digit_2.gradient.npy");
+  const Tensor all = read_npy(result(run("all", "all"), ".npy"));
   EXPECT_EQ(all.dims(), (Dims{1, 10, 1, 28, 28}));
-  run("7", "one");
-  const Tensor seven = read_npy(folder / "one/digit_2.gradient.npy");
+  const Tensor seven = read_npy(result(run("7", "one"), ".npy"));
   EXPECT_EQ(seven.dims(), (Dims{1, 1, 28, 28}));
   float largest = 0;
   for (int64_t i = 0; i < 784; ++i) {
@@ -127,10 +126,9 @@ TEST(Cli, SeveralTargetsGetAnAxis) {
 TEST(Cli, SmoothGradDoesNotDependOnTheBatchOrTheRun) {
   TempFolder folder;
   const auto run = [&](const std::string& out, std::vector<std::string> more) {
-    more.insert(more.begin(), {"smoothgrad", "--model", "lenet", "--samples", "11", "--save", "npy", "--quiet", "-o",
+    more.insert(more.begin(), {"smoothgrad", "--model", "lenet", "--samples", "11", "--save", "npy", "--json", "-o",
                                folder / out, digit(4)});
-    succeed(more);
-    return bytes_of(folder / (out + "/digit_4.smoothgrad.npy"));
+    return bytes_of(result(succeed_json(more), ".npy"));
   };
   const std::string first = run("a", {});
   EXPECT_EQ(first, run("b", {}));
@@ -144,19 +142,20 @@ TEST(Cli, SmoothGradDoesNotDependOnTheBatchOrTheRun) {
 TEST(Cli, SmoothGradNoiseIsThatOfTheItemInItsFile) {
   TempFolder folder;
   write_npy(folder / "both.npy", wave({2, 1, 28, 28}));
-  succeed({"smoothgrad", "--model", "lenet", "--samples", "3", "--save", "npy", "--quiet", "-o", folder / "a",
-           folder / "both.npy"});
-  succeed({"smoothgrad", "--model", "lenet", "--samples", "3", "--save", "npy", "--quiet", "-o", folder / "b", digit(1),
-           folder / "both.npy"});
-  EXPECT_EQ(bytes_of(folder / "a/both.smoothgrad.npy"), bytes_of(folder / "b/both.smoothgrad.npy"));
+  const json a = succeed_json({"smoothgrad", "--model", "lenet", "--samples", "3", "--save", "npy", "--json", "-o",
+                               folder / "a", folder / "both.npy"});
+  const json b = succeed_json({"smoothgrad", "--model", "lenet", "--samples", "3", "--save", "npy", "--json", "-o",
+                               folder / "b", digit(1), folder / "both.npy"});
+  EXPECT_EQ(bytes_of(result(a, ".npy")), bytes_of(result(b, ".npy", 1)));
 }
 
 TEST(Cli, RuleNamesOfSmoothGrad) {
   TempFolder folder;
-  succeed({"smoothgrad", "--model", "lenet", "--samples", "2", "--rule", "guided", "--save", "png,npy", "--quiet", "-o",
-           folder.path(), digit(4)});
+  succeed({"smoothgrad", "--model", "lenet", "--rule", "guided", "--save", "png,npy", "--quiet", "-o", folder.path(),
+           digit(4)});
   EXPECT_EQ(names_in(folder.path()),
-            (std::set<std::string>{"digit_4.smoothgrad-guided.png", "digit_4.smoothgrad-guided.npy"}));
+            (std::set<std::string>{"digit_4.smoothgrad-guided.png", "digit_4.smoothgrad-guided.npy",
+                                   "digit_4.smoothgrad-guided.json"}));
 }
 
 TEST(Cli, IntegratedReportsCompleteness) {
@@ -168,7 +167,7 @@ TEST(Cli, IntegratedReportsCompleteness) {
   EXPECT_EQ(d["steps"], 200);
   const json& c = d["inputs"][0]["completeness"];
   EXPECT_NEAR(c["sum"].get<double>(), c["difference"].get<double>(), 0.02 * std::abs(c["difference"].get<double>()));
-  const Tensor map = read_npy(folder / "digit_8.integrated.npy");
+  const Tensor map = read_npy(result(d, ".npy"));
   double sum = 0;
   for (float v : map.values()) sum += v;
   EXPECT_NEAR(sum, c["sum"].get<double>(), 1e-3);
@@ -181,7 +180,7 @@ TEST(Cli, IntegratedBaselines) {
     const json d = succeed({"integrated", "--model", "lenet", "--steps", "4", "--baseline", baseline, "--save", "npy",
                             "--json", "-o", folder / "out", folder / "x.npy"})
                        .json();
-    const Tensor map = read_npy(folder / "out/x.integrated.npy");
+    const Tensor map = read_npy(result(d, ".npy"));
     float largest = 0;
     for (float v : map.values()) largest = std::max(largest, std::abs(v));
     if (baseline == "mean")
@@ -202,7 +201,8 @@ TEST(Cli, EqualStemsAndFolders) {
                              folder / "in/a/x.png", folder / "in/b"});
   EXPECT_NE(o.err.find("warning"), std::string::npos) << o.err;
   EXPECT_NE(o.err.find("notes.txt"), std::string::npos) << o.err;
-  EXPECT_EQ(names_in(folder / "out"), (std::set<std::string>{"x.gradient.npy", "x_2.gradient.npy"}));
+  EXPECT_EQ(names_in(folder / "out"), (std::set<std::string>{"x.gradient.npy", "x.gradient.json", "x_2.gradient.npy",
+                                                             "x_2.gradient.json"}));
   const json d = o.json();
   EXPECT_EQ(d["inputs"][0]["target"], 1);
   EXPECT_EQ(d["inputs"][1]["target"], 2);
@@ -228,14 +228,14 @@ TEST(Cli, HiddenUnits) {
   const auto run = [&](const std::string& layer) {
     return succeed({"gradient", "--model", "resnet18", "--weights", "random:0", "--layer", layer, "--conv", "direct",
                     "--save", "npy", "--json", "-o", folder / "out", folder / "x.npy"})
-        .json()["inputs"][0];
+        .json();
   };
-  const json unit = run("layer2.0.conv1:5:3,2");
+  const json document = run("layer2.0.conv1:5:3,2"), unit = document["inputs"][0];
   EXPECT_EQ(unit["unit"], json({{"layer", "layer2.0.conv1"}, {"channel", 5}, {"row", 3}, {"column", 2}}));
   EXPECT_EQ(unit["target"], 5);
   EXPECT_TRUE(unit["class"].is_null());
   EXPECT_TRUE(unit["probability"].is_null());
-  const Tensor map = read_npy(folder / "out/x.gradient.npy");
+  const Tensor map = read_npy(result(document, ".npy"));
   EXPECT_EQ(map.dims(), (Dims{1, 3, 64, 64}));
   // The receptive field of row 3 of layer2.0.conv1 ends far above the last row, but not above row 20. (Winograd's tiles
   // leave rounding errors of 1e-15 there, hence --conv direct.)
@@ -247,9 +247,32 @@ TEST(Cli, HiddenUnits) {
     }
   EXPECT_EQ(outside, 0);
   EXPECT_GT(inside, 0);
-  const json strongest = run("layer2.0.conv1:5:max");
+  const json strongest = run("layer2.0.conv1:5:max")["inputs"][0];
   EXPECT_GE(strongest["score"].get<double>(), unit["score"].get<double>());
-  EXPECT_EQ(run("layer2.0.conv1:all")["target"].size(), 128u);
+  EXPECT_EQ(run("layer2.0.conv1:all")["inputs"][0]["target"].size(), 128u);
+}
+
+TEST(Cli, PicturesFollowTheChannelOrder) {
+  TempFolder folder;
+  write_npy(folder / "x.npy", wave({3, 64, 64}));
+  std::vector<Image> pictures;
+  for (const auto& [name, order] : {std::pair{"RGB", ChannelOrder::rgb}, {"BGR", ChannelOrder::bgr}}) {
+    const std::string how = folder.put(std::string(name) + ".json",
+                                       R"({"resize": "direct", "size": [64, 64], "channel_order": ")" + std::string(name) + "\"}");
+    const std::vector<std::string> model = {"--model", "resnet18", "--weights", "random:0", "--preprocess", how};
+    const auto run = [&](std::vector<std::string> arguments) {
+      arguments.insert(arguments.end(), model.begin(), model.end());
+      const json d = succeed_json(arguments);
+      EXPECT_EQ(d["channel_order"], name);
+      return d["inputs"][0]["files"];
+    };
+    const json files = run({"gradient", "--rule", "guided", "--save", "png,npy", "--json", "-o", folder / name, folder / "x.npy"});
+    const Tensor map = read_npy(files[1]["path"]);  // in the network's order, whatever that is
+    const Image picture = enlarge_to_at_least(signed_rgb(map.data(), 3, 64, 64, order), 224);
+    EXPECT_TRUE(load_image(files[0]["path"]) == picture) << name;
+    pictures.push_back(load_image(run({"filters", "--json", "-o", folder / name})[0]["path"]));
+  }
+  EXPECT_FALSE(pictures[0] == pictures[1]);
 }
 
 TEST(Cli, FiltersAndActivations) {
@@ -259,19 +282,19 @@ TEST(Cli, FiltersAndActivations) {
                      .json();
   expect_common_fields(f, "filters");
   EXPECT_EQ(f["shape"], json({64, 32, 5, 5}));
-  const Tensor saved = read_npy(folder / "lenet.filters.npy");
+  const Tensor saved = read_npy(folder / "lenet.filters-conv2.npy");
   const Tensor weights = Safetensors(kSource + "/weights/lenet.safetensors").load("conv2.weight");
   ASSERT_EQ(saved.dims(), weights.dims());
   for (int64_t i = 0; i < saved.count(); ++i) EXPECT_EQ(saved[i], weights[i]);
-  EXPECT_GT(load_image(folder / "lenet.filters.png").width, 10);
+  EXPECT_GT(load_image(folder / "lenet.filters-conv2-filters0-3,9-channels1.png").width, 10);
 
   for (const auto& [layer, dims] : {std::pair<std::string, Dims>{"conv2", {1, 64, 4, 4}}, {"fc1", {1, 200}}}) {
     const json a = succeed({"activations", "--model", "lenet", "--layer", layer, "--save", "png,npy", "--json", "-o",
                             folder / layer, digit(6)})
                        .json();
     expect_common_fields(a, "activations");
-    EXPECT_EQ(read_npy(folder / (layer + "/digit_6.activations.npy")).dims(), dims);
-    EXPECT_GT(load_image(folder / (layer + "/digit_6.activations.png")).width, 10);
+    EXPECT_EQ(read_npy(folder / (layer + "/digit_6.activations-" + layer + ".npy")).dims(), dims);
+    EXPECT_GT(load_image(folder / (layer + "/digit_6.activations-" + layer + ".png")).width, 10);
     EXPECT_EQ(a["inputs"][0]["channels"].size(), 5u);
   }
 }
@@ -281,7 +304,7 @@ TEST(Cli, ActivationsAreThoseOfTheLogits) {
   succeed(
       {"activations", "--model", "lenet", "--layer", "fc2", "--save", "npy", "--quiet", "-o", folder.path(), digit(6)});
   succeed({"classify", "--model", "lenet", "--save", "npy", "--quiet", "-o", folder.path(), digit(6)});
-  EXPECT_EQ(bytes_of(folder / "digit_6.activations.npy"), bytes_of(folder / "digit_6.classify.npy"));
+  EXPECT_EQ(bytes_of(folder / "digit_6.activations-fc2.npy"), bytes_of(folder / "digit_6.classify.npy"));
 }
 
 TEST(Cli, SavedWeightsLoadAgain) {
@@ -302,13 +325,13 @@ TEST(Cli, TapesComeBack) {
   EXPECT_EQ(file.dims("relu1.gate"), (Dims{2, 32, 8, 8}));
   EXPECT_EQ(file.dims("pool1.switch"), (Dims{2, 32, 8, 8}));
   EXPECT_EQ(file.dims("relu3.gate"), (Dims{2, 200, 1, 1}));
-  succeed({"gradient", "--model", "lenet", "--load-tape", tape, "--save", "npy", "--quiet", "-o", folder / "b",
-           digit(6), digit(7)});
-  EXPECT_EQ(bytes_of(folder / "a/digit_6.gradient.npy"), bytes_of(folder / "b/digit_6.gradient.npy"));
+  const json loaded = succeed_json({"gradient", "--model", "lenet", "--load-tape", tape, "--save", "npy", "--json", "-o",
+                                    folder / "b", digit(6), digit(7)});
+  EXPECT_EQ(bytes_of(folder / "a/digit_6.gradient.npy"), bytes_of(result(loaded, ".npy")));
   // The other digit's gates give another map: the file is used.
-  succeed({"gradient", "--model", "lenet", "--load-tape", tape, "--target", "6", "--save", "npy", "--quiet", "-o",
-           folder / "c", digit(7), digit(6)});
-  EXPECT_NE(bytes_of(folder / "a/digit_6.gradient.npy"), bytes_of(folder / "c/digit_6.gradient.npy"));
+  const json other = succeed_json({"gradient", "--model", "lenet", "--load-tape", tape, "--target", "6", "--save", "npy",
+                                   "--json", "-o", folder / "c", digit(7), digit(6)});
+  EXPECT_NE(bytes_of(folder / "a/digit_6.gradient.npy"), bytes_of(result(other, ".npy", 1)));
 }
 
 TEST(Cli, EvaluateFolders) {

@@ -68,9 +68,10 @@ TEST(CliEtalon, OfOneDigitAndOfSeveral) {
     EXPECT_LE(entry["residual"][p].get<double>(), d["residual"].get<double>());
   }
   EXPECT_EQ(names_in(folder / "out"),
-            (std::set<std::string>{"digit_3.etalon.npy", "digit_3.etalon-bias.npy", "digit_3.etalon.png",
-                                   "digit_5.etalon.npy", "digit_5.etalon-bias.npy", "digit_5.etalon.png",
-                                   "contact_sheet.etalon.png"}));
+            (std::set<std::string>{"digit_3.etalon.npy", "digit_3.etalon.json", "digit_3.etalon-bias.npy",
+                                   "digit_3.etalon-bias.json", "digit_3.etalon.png", "digit_5.etalon.npy",
+                                   "digit_5.etalon.json", "digit_5.etalon-bias.npy", "digit_5.etalon-bias.json",
+                                   "digit_5.etalon.png", "contact_sheet.etalon.png"}));
   EXPECT_GT(load_image(folder / "out/contact_sheet.etalon.png").width, 800);
 }
 
@@ -83,16 +84,18 @@ TEST(CliEtalon, ArraysOfSeveralInputs) {
                             "-o", folder / batch});
     EXPECT_EQ(d["inputs"].size(), 7u);
     EXPECT_EQ(d["inputs"][0]["files"][0]["axes"], json({"N", "P", "C", "H", "W"}));
-    EXPECT_EQ(names_in(folder / batch), (std::set<std::string>{"x.etalon.npy", "x.etalon-bias.npy"}));
+    EXPECT_EQ(names_in(folder / batch), (std::set<std::string>{"x.etalon.npy", "x.etalon.json", "x.etalon-bias.npy",
+                                                               "x.etalon-bias.json"}));
     const Tensor maps = read_npy(folder / (batch + "/x.etalon.npy")), biases = read_npy(folder / (batch + "/x.etalon-bias.npy"));
     ASSERT_EQ(maps.dims(), (Dims{7, 10, 1, 28, 28}));
     ASSERT_EQ(biases.dims(), (Dims{7, 10}));
     for (int64_t i = 0; i < 7; ++i) expect_affine(maps, biases, i * 10, x.data() + i * 784, d["inputs"][size_t(i)]["score"]);
     EXPECT_EQ(bytes_of(folder / (batch + "/x.etalon.npy")), bytes_of(folder / "auto/x.etalon.npy"));
   }
-  succeed_quietly({"etalon", folder / "x.npy", "--model", "lenet", "--save", "npy", "--json", "--limit", "2", "--product", "-o",
-           folder / "product"});
-  const Tensor maps = read_npy(folder / "auto/x.etalon.npy"), product = read_npy(folder / "product/x.etalon-product.npy");
+  const json products = succeed_quietly({"etalon", folder / "x.npy", "--model", "lenet", "--save", "npy", "--json", "--limit",
+                                         "2", "--product", "-o", folder / "product"});
+  EXPECT_EQ(result(products, "-bias.npy"), folder / "product/x.etalon-product-limit2-bias.npy");
+  const Tensor maps = read_npy(folder / "auto/x.etalon.npy"), product = read_npy(result(products, "limit2.npy"));
   ASSERT_EQ(product.dims(), (Dims{2, 10, 1, 28, 28}));
   for (int64_t i = 0; i < product.count(); ++i) ASSERT_EQ(product[i], maps[i] * x[i / 7840 * 784 + i % 784]);
 }
@@ -106,18 +109,18 @@ TEST(CliEtalon, CoordinateAlgorithmAndTargets) {
     all.insert(all.end(), {"-o", folder / out});
     return succeed_quietly(all);
   };
-  run("single", {"--target", "2,7"});
-  run("coordinate", {"--target", "2,7", "--algorithm", "coordinate"});
-  const Tensor a = read_npy(folder / "single/digit_2.etalon.npy"), b = read_npy(folder / "coordinate/digit_2.etalon.npy");
+  const auto maps_of = [](const json& d) { return read_npy(d["inputs"][0]["files"][0]["path"]); };
+  const Tensor a = maps_of(run("single", {"--target", "2,7"}));
+  const Tensor b = maps_of(run("coordinate", {"--target", "2,7", "--algorithm", "coordinate"}));
   ASSERT_EQ(a.dims(), (Dims{2, 1, 28, 28}));
   ASSERT_EQ(b.dims(), a.dims());
   for (int64_t i = 0; i < a.count(); ++i) ASSERT_NEAR(a[i], b[i], 1e-6);
   const json place = run("place", {"--layer", "conv2:3:1,2"}), all = run("all", {"--layer", "conv2:3:all"});
   const json whole = run("whole", {"--layer", "conv2:3:all", "--full-maps"});
   EXPECT_EQ(place["inputs"][0]["unit"]["row"], 1);
-  EXPECT_EQ(read_npy(folder / "all/digit_2.etalon.npy").dims(), (Dims{16, 1, 28, 28}));
+  const Tensor c = maps_of(all), d = maps_of(whole);
+  EXPECT_EQ(c.dims(), (Dims{16, 1, 28, 28}));
   EXPECT_LT(all["residual_relative"].get<double>(), 1e-6);
-  const Tensor c = read_npy(folder / "all/digit_2.etalon.npy"), d = read_npy(folder / "whole/digit_2.etalon.npy");
   for (int64_t i = 0; i < c.count(); ++i) ASSERT_NEAR(c[i], d[i], 1e-6);
 }
 
@@ -130,8 +133,8 @@ TEST(CliEtalon, OfADataSetAndItsPictures) {
   const json d = succeed_quietly({"etalon", folder / "digits", "--model", "lenet", "--save", "png,npy", "--json", "--subgraph",
                           "-o", folder / "out"});
   EXPECT_EQ(names_in(folder / "out"),
-            (std::set<std::string>{"digits.etalon.npy", "digits.etalon-bias.npy", "digits.etalon.png",
-                                   "digits.etalon-subgraph.png"}));
+            (std::set<std::string>{"digits.etalon.npy", "digits.etalon.json", "digits.etalon-bias.npy",
+                                   "digits.etalon-bias.json", "digits.etalon.png", "digits.etalon-subgraph.png"}));
   EXPECT_EQ(read_npy(folder / "out/digits.etalon.npy").dims(), (Dims{10, 10, 1, 28, 28}));
   EXPECT_EQ(d["inputs"][4]["label"], 4);
   const Image figure = load_image(folder / "out/digits.etalon.png");
@@ -160,11 +163,13 @@ TEST(CliEtalon, OfACifarMosaic) {
   EXPECT_NE(d["inputs"][0]["score"], d["inputs"][39]["score"]);
   EXPECT_EQ(read_npy(folder / "tiles/m_000.etalon.npy").dims(), (Dims{40, 10, 1, 28, 28}));
   EXPECT_EQ(names_in(folder / "tiles"),
-            (std::set<std::string>{"m_000.etalon.npy", "m_000.etalon-bias.npy", "m_000.etalon.png"}));
+            (std::set<std::string>{"m_000.etalon.npy", "m_000.etalon.json", "m_000.etalon-bias.npy",
+                                   "m_000.etalon-bias.json", "m_000.etalon.png"}));
 }
 
 // 3000 digits, of which some are done when the signal comes.
 TEST(CliEtalon, ResumesWhatWasInterrupted) {
+  if (const std::string why = why_no_terminal(); !why.empty()) GTEST_SKIP() << why;
   TempFolder folder;
   write_npy(folder / "x.npy", digits(3000));
   const auto arguments = [&](const std::string& out, std::vector<std::string> more) {
@@ -186,7 +191,7 @@ TEST(CliEtalon, ResumesWhatWasInterrupted) {
   EXPECT_EQ(names_in(folder / "out"), (std::set<std::string>{"x.etalon.npy.partial", "x.etalon.npy.journal"}));
   std::ofstream(journal, std::ios::app) << "{\"units\": [";  // a line that was cut off counts for nothing
 
-  const Outcome other = run_switchback(arguments("out", {"--resume", "--target", "3"}));
+  const Outcome other = run_switchback(arguments("out", {"--resume", "--weights", "random:1"}));
   EXPECT_EQ(other.code, 1);
   EXPECT_NE(other.err.find("belongs to another job"), std::string::npos) << other.err;
 
@@ -195,7 +200,8 @@ TEST(CliEtalon, ResumesWhatWasInterrupted) {
   EXPECT_GT(before, 10);
   EXPECT_LT(before, 3000);
   EXPECT_EQ(d["inputs"].size(), 3000u);
-  EXPECT_EQ(names_in(folder / "out"), (std::set<std::string>{"x.etalon.npy", "x.etalon-bias.npy"}));
+  EXPECT_EQ(names_in(folder / "out"), (std::set<std::string>{"x.etalon.npy", "x.etalon.json", "x.etalon-bias.npy",
+                                                             "x.etalon-bias.json"}));
   const json whole = succeed_quietly(arguments("whole", {"--json"}));
   EXPECT_EQ(bytes_of(folder / "out/x.etalon.npy"), bytes_of(folder / "whole/x.etalon.npy"));
   EXPECT_EQ(bytes_of(folder / "out/x.etalon-bias.npy"), bytes_of(folder / "whole/x.etalon-bias.npy"));
@@ -203,6 +209,46 @@ TEST(CliEtalon, ResumesWhatWasInterrupted) {
     for (const char* key : {"score", "probability", "bias", "residual", "votes_for"})
       EXPECT_EQ(d["inputs"][i][key], whole["inputs"][i][key]) << i << " " << key;
   EXPECT_EQ(d["residual"], whole["residual"]);
+}
+
+// A finished array is left as it is, and never taken for another's.
+TEST(CliEtalon, ResumingWhatIsFinishedChangesNothing) {
+  TempFolder folder;
+  write_npy(folder / "x.npy", digits(20));
+  write_npy(folder / "one.npy", digits(1));
+  const auto run = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"etalon", "--model", "lenet", "--save", "png,npy", "--name", "a-{stem}", "-o", folder / "out"});
+    return run_switchback(more);
+  };
+  const auto everything = [&] {
+    std::string all;
+    for (const std::string& name : names_in(folder / "out")) all += name + bytes_of(folder / ("out/" + name));
+    return all;
+  };
+  const Outcome first = run({"--json", folder / "x.npy"});
+  ASSERT_EQ(run({folder / "one.npy"}).code, 0);
+  const std::string before = everything();
+  const Outcome again = run({"--resume", "--json", folder / "x.npy"});
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_EQ(everything(), before);
+  EXPECT_EQ(again.json()["resumed_inputs"], 20);
+  ASSERT_EQ(again.json()["inputs"].size(), 20u);
+  EXPECT_EQ(again.json()["inputs"][7]["score"], first.json()["inputs"][7]["score"]);
+  for (const char* input : {"x.npy", "one.npy"}) {
+    const Outcome said = run({"--resume", folder / input});
+    EXPECT_NE(said.out.find("is finished"), std::string::npos) << said.out;
+    for (const std::vector<std::string>& other :
+         {std::vector<std::string>{"--weights", "random:1"}, {"--target", "3"}, {"--product"}}) {
+      std::vector<std::string> words = {"--resume", folder / input};
+      words.insert(words.end(), other.begin(), other.end());
+      const Outcome refused = run(words);
+      EXPECT_EQ(refused.code, 1) << refused.line;
+      EXPECT_NE(refused.err.find("differs in " + std::string(other[0].substr(2))), std::string::npos) << refused.err;
+    }
+    EXPECT_EQ(everything(), before);
+  }
+  fs::remove(folder / "out/a-x.json");
+  EXPECT_NE(run({"--resume", folder / "x.npy"}).err.find("which run made it"), std::string::npos);
 }
 
 TEST(CliEtalon, FailedRunsLeaveNothing) {

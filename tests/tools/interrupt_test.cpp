@@ -24,7 +24,14 @@ std::vector<std::string> endless(const std::string& folder) {
           "--save",     "npy",     "-o",    folder,      kSamples + "digit_3.png"};
 }
 
-TEST(Interrupt, CtrlCSaysHowFarItWas) {
+class Interrupt : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (const std::string why = why_no_terminal(); !why.empty()) GTEST_SKIP() << why;
+  }
+};
+
+TEST_F(Interrupt, CtrlCSaysHowFarItWas) {
   const TempFolder folder;
   const std::string bar = R"(\rsmoothgrad \[\.+\]   0 %  [1-9][0-9]*/100000000 samples, [0-9]+/s\x1b\[K)";
   const Outcome o = interrupt_switchback(endless(folder / "out"), 100, SIGINT,
@@ -37,7 +44,7 @@ TEST(Interrupt, CtrlCSaysHowFarItWas) {
   EXPECT_TRUE(fs::is_empty(folder / "out"));
 }
 
-TEST(Interrupt, ProgressFitsIntoANarrowTerminal) {
+TEST_F(Interrupt, ProgressFitsIntoANarrowTerminal) {
   const TempFolder folder;
   const Outcome o = interrupt_switchback(endless(folder / "out"), 40, SIGTERM,
                                          [](const std::string& shown) { return shows(shown, "/100000000"); });
@@ -47,7 +54,7 @@ TEST(Interrupt, ProgressFitsIntoANarrowTerminal) {
   EXPECT_EQ(o.out.find('['), end + 1) << "no room for a bar: " << o.out;
 }
 
-TEST(Interrupt, FilesUnderWayAreRemoved) {
+TEST_F(Interrupt, FilesUnderWayAreRemoved) {
   // 128 images are two rounds of 64. When the first round's arrays lie there as temporary files, the second is under
   // way.
   const TempFolder folder;
@@ -66,7 +73,7 @@ TEST(Interrupt, FilesUnderWayAreRemoved) {
   EXPECT_TRUE(fs::is_empty(folder / "out"));
 }
 
-TEST(Interrupt, WorkWithoutCountsStopsAtOnce) {
+TEST_F(Interrupt, WorkWithoutCountsStopsAtOnce) {
   const TempFolder folder;
   const Outcome o = interrupt_switchback({"bench", "--model", "lenet", "--method", "gradient", "--min-seconds", "1000"},
                                          80, SIGINT, [](const std::string&) { return true; });

@@ -64,7 +64,7 @@ TEST(CliRegions, OfSeveralWeightsWhateverTheBatch) {
   EXPECT_EQ(a["images"], 8);
   EXPECT_EQ(a["networks"], b["networks"]);
   EXPECT_NE(a["networks"][0]["between"], a["networks"][1]["between"]);
-  EXPECT_TRUE(fs::exists(folder / "out/digits.regions.png"));
+  EXPECT_EQ(result(a, ".png"), folder / "out/digits.regions-limit8.png");
   const Outcome text =
       run_switchback({"regions", data, "--model", "lenet", "--weights", "random:1", "random:2", "--save", "none"});
   EXPECT_EQ(text.code, 0) << text.err;
@@ -89,7 +89,7 @@ TEST(CliRegions, OfThePlane) {
   EXPECT_EQ(d["points"], 4);
   EXPECT_EQ(d["precision"], "fp64");
   EXPECT_EQ(d["box"], nlohmann::json({-1, 1, -1, 1}));
-  EXPECT_GT(load_image(folder / "out/mlp-2-6-2.plane.png").width, 600);
+  EXPECT_GT(load_image(result(d, ".png")).width, 600);
 }
 
 TEST(CliRegions, OfTheShippedSpirals) {

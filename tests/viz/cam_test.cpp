@@ -9,9 +9,9 @@
 #include <cstring>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 
+#include "engine/files/json.h"
 #include "engine/files/npy.h"
 #include "engine/files/safetensors.h"
 #include "engine/zoo/zoo.h"
@@ -100,7 +100,7 @@ class CamGolden : public testing::TestWithParam<GoldenRow> {
   Context ctx{GetParam().device->open()};
   const std::string model = GetParam().model;
   Safetensors maps{kGolden + "cams.safetensors"}, base{kGolden + model + ".safetensors"};
-  json about = json::parse(maps.metadata().at("cams"))[model], facts = json::parse(base.metadata().at("golden"));
+  json about = parse_json(maps.metadata().at("cams"))[model], facts = parse_json(base.metadata().at("golden"));
   Net network = make_network(facts["model"].get<std::string>(),
                                  {.divide_channels = facts["divide_channels"], .classes = facts["classes"]});
   std::string targets = fmt::format("{},{}", about["targets"][0].get<int>(), about["targets"][1].get<int>());
@@ -472,26 +472,25 @@ TEST(CliCam, FilesAndAxes) {
     all.insert(all.end(), more.begin(), more.end());
     return succeed_json(all);
   };
-  const std::string array = folder / "digit_3.cam.npy";
   json d = run({});
   EXPECT_EQ(d["method"], "gradcam") << "lenet has no exact maps";
   EXPECT_EQ(d["layers"], json({"relu2"}));
   EXPECT_EQ(d["inputs"][0]["target"], 3);
   EXPECT_EQ(d["inputs"][0]["files"][1]["axes"], json({"N", "h", "w"}));
-  EXPECT_EQ(read_npy(array).dims(), (Dims{1, 2, 2}));
-  EXPECT_TRUE(std::filesystem::exists(folder / "digit_3.cam.png"));
+  EXPECT_EQ(read_npy(result(d, ".npy")).dims(), (Dims{1, 2, 2}));
+  EXPECT_EQ(result(d, ".png"), folder / "digit_3.cam.png");
   d = run({"--method", "gradcam++", "--target", "3,5", "--layer", "conv1"});
   EXPECT_EQ(d["inputs"][0]["files"][1]["axes"], json({"N", "T", "h", "w"}));
-  EXPECT_EQ(read_npy(array).dims(), (Dims{1, 2, 24, 24}));
+  EXPECT_EQ(read_npy(result(d, ".npy")).dims(), (Dims{1, 2, 24, 24}));
   d = run({"--method", "guided-gradcam"});
   EXPECT_EQ(d["inputs"][0]["files"][1]["axes"], json({"N", "C", "H", "W"}));
-  EXPECT_EQ(read_npy(array).dims(), (Dims{1, 1, 28, 28}));
+  EXPECT_EQ(read_npy(result(d, ".npy")).dims(), (Dims{1, 1, 28, 28}));
   for (const std::vector<std::string>& layers :
        {std::vector<std::string>{"--layers", "relu1,conv2,relu2"}, {"--layer", "relu1", "--layer", "conv2,relu2"}}) {
     d = run(layers);
     EXPECT_EQ(d["layers"], json({"relu1", "conv2", "relu2"}));
     EXPECT_EQ(d["inputs"][0]["files"][1]["axes"], json({"N", "L", "H", "W"}));
-    EXPECT_EQ(read_npy(array).dims(), (Dims{1, 3, 28, 28}));
+    EXPECT_EQ(read_npy(result(d, ".npy")).dims(), (Dims{1, 3, 28, 28}));
   }
 }
 
@@ -508,10 +507,9 @@ TEST(CliCam, ExactMapsWhereTheNetworkHasThem) {
   const json exact = run({});
   EXPECT_EQ(exact["method"], "cam");
   EXPECT_EQ(exact["layers"], json({"layer4.1.relu_1"}));
-  const Tensor maps = read_npy(folder / "x.cam.npy");
+  const Tensor maps = read_npy(result(exact, ".npy"));
   ASSERT_EQ(maps.dims(), (Dims{2, 2, 2}));
-  run({"--method", "gradcam"});
-  const Tensor positive = read_npy(folder / "x.cam.npy");
+  const Tensor positive = read_npy(result(run({"--method", "gradcam"}), ".npy"));
   for (int64_t i = 0; i < 8; ++i) EXPECT_NEAR(positive[i], std::max(0.f, maps[i]) / 4, 1e-5 * largest(maps.values()));
   EXPECT_EQ(run({"--score", "probability"})["method"], "gradcam") << "exact maps are about logits";
 }

@@ -261,9 +261,9 @@ TEST(CliChannels, TableArraysAndPicture) {
                                .json();
   ASSERT_EQ(d["inputs"].size(), 1u);
   ASSERT_EQ(d["inputs"][0]["files"].size(), 5u);
-  const Tensor means = read_npy(folder / "digit_3.channels-relu2.npy");
-  const Tensor occluded = read_npy(folder / "digit_3.channels-relu2-occluded.npy");
-  const Tensor maps = read_npy(folder / "digit_3.activations.npy");
+  const std::string stem = folder / "digit_3.channels-relu2-box8,6,12,16+0,0,28,28";
+  const Tensor means = read_npy(stem + ".npy"), occluded = read_npy(stem + "-occluded.npy");
+  const Tensor maps = read_npy(result(activations, ".npy"));
   ASSERT_EQ(means.dims(), (Dims{1, maps.dim(1)}));
   ASSERT_EQ(occluded.dims(), (Dims{1, 2, maps.dim(1)}));
   EXPECT_EQ(d["inputs"][0]["files"][4]["axes"], json({"N", "B", "C"}));
@@ -301,8 +301,8 @@ TEST(CliChannels, SeveralImagesAreAveraged) {
   const TempFolder folder;
   const json d = channels_json({"--layer", "fc1", "--top", "3", "--save", "png,npy", "-o", folder.path(),
                                 kSamples + "digit_3.png", kSamples + "digit_8.png"});
-  EXPECT_EQ(d["contact_sheet"], folder / "contact_sheet.channels.png");
-  const Tensor three = read_npy(folder / "digit_3.channels.npy"), eight = read_npy(folder / "digit_8.channels.npy");
+  EXPECT_EQ(d["contact_sheet"], folder / "contact_sheet.channels-fc1-top3.png");
+  const Tensor three = read_npy(result(d, ".npy")), eight = read_npy(result(d, ".npy", 1));
   ASSERT_EQ(d["layers"][0]["top"].size(), 3u);
   for (const json& entry : d["layers"][0]["top"]) {
     const int64_t c = entry["channel"];

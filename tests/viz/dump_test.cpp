@@ -318,21 +318,22 @@ TEST(CliDump, ActivationsAndGradientsOfABatch) {
   write_npy(input, x);
   const json d =
       succeed_json({"dump", "--model", "lenet", "--backward", "--target", "7", "--json", "-o", folder / "out", input});
-  const auto arrays = read_npz(folder / "out/x.dump.npz");
+  const auto arrays = read_npz(folder / "out/x.dump-backward-target7.npz");
   const Net net = make_network("lenet");
   EXPECT_EQ(arrays.size(), 2 * net.nodes.size());
   const json& file = d["inputs"][1]["files"][0];
-  EXPECT_EQ(file["path"], folder / "out/x.dump.npz");
+  EXPECT_EQ(file["path"], folder / "out/x.dump-backward-target7.npz");
   EXPECT_EQ(file["arrays"].size(), arrays.size());
   for (const json& array : file["arrays"]) EXPECT_EQ(arrays.at(array["name"]).dims(), array["shape"].get<Dims>());
   EXPECT_EQ(d["inputs"][1]["target"], 7);
   expect_same_bits(arrays.at("x"), x, "x");
   for (const Node& node : net.nodes) EXPECT_EQ(arrays.at(node.name).dims(), arrays.at(node.name + ".grad").dims());
-  succeed_json({"gradient", "--model", "lenet", "--target", "7", "--save", "npy", "--json", "-o", folder / "out", input});
-  expect_near(arrays.at("x.grad"), read_npy(folder / "out/x.gradient.npy"), 1e-5, "gradient");
-  succeed_json(
+  const json gradient = succeed_json(
+      {"gradient", "--model", "lenet", "--target", "7", "--save", "npy", "--json", "-o", folder / "out", input});
+  expect_near(arrays.at("x.grad"), read_npy(result(gradient, ".npy")), 1e-5, "gradient");
+  const json activations = succeed_json(
       {"activations", "--model", "lenet", "--layer", "relu2", "--save", "npy", "--json", "-o", folder / "out", input});
-  expect_near(arrays.at("relu2"), read_npy(folder / "out/x.activations.npy"), 1e-5, "relu2");
+  expect_near(arrays.at("relu2"), read_npy(result(activations, ".npy")), 1e-5, "relu2");
   const Tensor& seed = arrays.at("fc2.grad");
   for (int64_t i = 0; i < 20; ++i) EXPECT_EQ(seed[i], i % 10 == 7 ? 1.f : 0.f);
 }
@@ -340,15 +341,15 @@ TEST(CliDump, ActivationsAndGradientsOfABatch) {
 TEST(CliDump, ChosenLayers) {
   const TempFolder folder;
   const std::string digit = std::string(SWITCHBACK_SOURCE_DIR) + "/weights/samples/digit_3.png";
-  succeed_json({"dump", "--model", "lenet", "--layers", "conv2,fc1", "--json", "-o", folder.path(), digit});
-  const auto arrays = read_npz(folder / "digit_3.dump.npz");
+  const json forward = succeed_json({"dump", "--model", "lenet", "--layers", "conv2,fc1", "--json", "-o", folder.path(), digit});
+  const auto arrays = read_npz(result(forward, ".npz"));
   ASSERT_EQ(arrays.size(), 2u);
   EXPECT_EQ(arrays.at("conv2").dims(), (Dims{1, 64, 4, 4}));
   EXPECT_EQ(arrays.at("fc1").dims(), (Dims{1, 200}));
   // A hidden unit's gradients: nothing behind it has one.
   const json d = succeed_json({"dump", "--model", "lenet", "--backward", "--layer", "conv2:5:1,2", "--layers", "x,conv2,fc1",
                           "--json", "-o", folder.path(), digit});
-  const auto hidden = read_npz(folder / "digit_3.dump.npz");
+  const auto hidden = read_npz(result(d, ".npz"));
   ASSERT_EQ(hidden.size(), 5u);
   EXPECT_EQ(hidden.at("conv2.grad")[5 * 16 + 1 * 4 + 2], 1.f);
   EXPECT_EQ(d["inputs"][0]["unit"]["layer"], "conv2");

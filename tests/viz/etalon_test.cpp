@@ -4,9 +4,9 @@
 
 #include <cmath>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <set>
 
+#include "engine/files/json.h"
 #include "engine/files/safetensors.h"
 #include "engine/zoo/zoo.h"
 #include "tests/support/net.h"
@@ -67,7 +67,7 @@ struct Golden {
   Net network;
   explicit Golden(const std::string& name)
       : file(std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/" + name + ".safetensors"),
-        about(nlohmann::json::parse(file.metadata().at("golden"))),
+        about(parse_json(file.metadata().at("golden"))),
         network(make_network(about["model"].get<std::string>(),
                              {.divide_channels = about["divide_channels"], .classes = about["classes"]})) {
     const std::string weights = about["weights"];
@@ -165,7 +165,7 @@ Net mixed_network(uint64_t seed) {
 
 TEST_P(Etalon, WholeJacobianAndOffsetAgainstPyTorch) {
   const Safetensors file(std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/etalons.safetensors");
-  const auto about = nlohmann::json::parse(file.metadata().at("golden"));
+  const auto about = parse_json(file.metadata().at("golden"));
   const Net net = mixed_network(about["seed"]);
   const Tensor x = file.load("input");
   const TargetSpec all{"all", "", Score::logit};

@@ -163,19 +163,19 @@ TEST(Saliency, HardMaps) {
 
 TEST(SignedRgb, CentredOnGrey) {
   const std::vector<float> zero(3 * 4, 0.0f);
-  EXPECT_EQ(count_color(signed_rgb(zero.data(), 3, 2, 2), kMid), 4);
-  EXPECT_EQ(count_color(signed_rgb(zero.data(), 1, 2, 2), kMid), 4);
-  EXPECT_EQ(count_color(signed_rgb(zero.data(), 2, 2, 2), kWhite), 4);  // seismic's zero
+  EXPECT_EQ(count_color(signed_rgb(zero.data(), 3, 2, 2, ChannelOrder::rgb), kMid), 4);
+  EXPECT_EQ(count_color(signed_rgb(zero.data(), 1, 2, 2, ChannelOrder::rgb), kMid), 4);
+  EXPECT_EQ(count_color(signed_rgb(zero.data(), 2, 2, 2, ChannelOrder::rgb), kWhite), 4);  // seismic's zero
   // Two pixels, three channels: (2,-2,0) and (1,0,NaN).
   const float chw[] = {2, 1, -2, 0, 0, kNan};
-  const Image image = signed_rgb(chw, 3, 1, 2, 100);
+  const Image image = signed_rgb(chw, 3, 1, 2, ChannelOrder::rgb, 100);
   EXPECT_EQ(pixel(image, 0, 0), (Rgb{255, 0, 128}));
   EXPECT_EQ(pixel(image, 1, 0), kNonFiniteColor);
-  const Image grey = signed_rgb(chw, 1, 1, 2, 100);
+  const Image grey = signed_rgb(chw, 1, 1, 2, ChannelOrder::rgb, 100);
   EXPECT_EQ(pixel(grey, 0, 0), kWhite);
   EXPECT_EQ(pixel(grey, 1, 0), (Rgb{191, 191, 191}));  // 127.5 + 127.5 / 2
   // The mean of two channels, (2 + -2) / 2 and (1 + 0) / 2.
-  const Image mean = signed_rgb(chw, 2, 1, 2, 100);
+  const Image mean = signed_rgb(chw, 2, 1, 2, ChannelOrder::rgb, 100);
   EXPECT_EQ(pixel(mean, 0, 0), kWhite);
   EXPECT_EQ(pixel(mean, 1, 0), (Rgb{127, 0, 0}));
 }
@@ -183,7 +183,7 @@ TEST(SignedRgb, CentredOnGrey) {
 TEST(SignedRgb, ClipsAtThePercentile) {
   std::vector<float> map(201);
   for (int i = 0; i <= 200; i++) map[i] = float(i == 200 ? 1000000 : i);  // the 99.5th percentile is 199
-  const Image image = signed_rgb(map.data(), 1, 1, 201);
+  const Image image = signed_rgb(map.data(), 1, 1, 201, ChannelOrder::rgb);
   EXPECT_EQ(pixel(image, 0, 0), kMid);
   EXPECT_EQ(pixel(image, 199, 0), kWhite);
   EXPECT_EQ(pixel(image, 200, 0), kWhite);
@@ -414,6 +414,16 @@ TEST(FilterGrid, FirstLayerAndDeeper) {
   chosen.filters = {40};
   EXPECT_THROW(filter_grid(deep, chosen), Error);
   EXPECT_THROW(filter_grid(Tensor::zeros({4, 4})), Error);
+}
+
+TEST(SignedRgb, RedIsWhereTheOrderSays) {
+  const float chw[] = {-1, 0, 1};
+  EXPECT_EQ(pixel(signed_rgb(chw, 3, 1, 1, ChannelOrder::rgb, 100), 0, 0), (Rgb{0, 128, 255}));
+  EXPECT_EQ(pixel(signed_rgb(chw, 3, 1, 1, ChannelOrder::bgr, 100), 0, 0), (Rgb{255, 128, 0}));
+  Tensor filter({1, 3, 1, 1});
+  std::copy(chw, chw + 3, filter.data());
+  FilterGridOptions options{.order = ChannelOrder::bgr, .grid = {.panel_side = 8, .gap = 4, .frames = false}};
+  EXPECT_EQ(count_color(filter_grid(filter, options), {255, 128, 0}), 64);
 }
 
 TEST(BarChart, LengthsFollowTheValues) {

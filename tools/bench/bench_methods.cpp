@@ -74,7 +74,7 @@ Work passes_work(Job& job, const BenchOptions& o) {
   const PlanOptions options{.precision = job.run.precision, .observe = {logit_node(network)}, .tape = !forward};
   const int64_t n = jacobian ? 1 : batch_size(job.ctx, job.model, network.input, options, job.run, 1 << 20);
   const int64_t seeds = forward ? 0 : jacobian ? network.shapes(network.input)[size_t(logit_node(network))].c : 1;
-  auto passes = std::make_shared<Passes>(job, options, network.input, n, seeds, parse_rule(o.rule));
+  auto passes = std::make_shared<Passes>(job, options, network.input, n, seeds, o.rule);
   const double flops = double(network.flops(passes->image));
   Work work{.once = [passes] { passes->run(); },
             .items = double(n),
@@ -127,7 +127,7 @@ Work samples_work(Job& job, const BenchOptions& o) {
   const bool noisy = o.method == "smoothgrad";
   const int64_t count = noisy ? o.samples : o.steps;
   auto samples = std::make_shared<Samples>(job, count);
-  const ReluRule rule = parse_rule(o.rule);
+  const ReluRule rule = o.rule;
   Work work{.once = [=] { samples->run(rule, noisy); },
             .items = double(count),
             .item = "sample",
@@ -144,7 +144,7 @@ Work samples_work(Job& job, const BenchOptions& o) {
 
 std::vector<float> bench_images(const Job& job, Shape& image, int64_t images) {
   if (job.options.inputs.empty()) return random_values(images * image.item(), 7);
-  const Tensor x = load_input(list_inputs(job.options.inputs)[0], job.model);
+  const Tensor x = load_file(job.options.inputs[0], job);
   image = {1, x.dim(1), x.dim(2), x.dim(3)};
   std::vector<float> out;
   for (int64_t i = 0; i < images; ++i) {
@@ -163,7 +163,7 @@ Work method_work(Job& job, const BenchOptions& o) {
               : o.method == "etalon"                               ? etalon_work(job, o)
                                                                    : passes_work(job, o);
   work.details["method"] = o.method;
-  if (o.method != "occlusion" && o.method != "etalon") work.details["rule"] = o.rule;
+  if (o.method != "occlusion" && o.method != "etalon") work.details["rule"] = word_of(kRules, o.rule);
   return work;
 }
 

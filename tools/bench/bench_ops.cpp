@@ -27,22 +27,23 @@ std::vector<int64_t> shape_numbers(const BenchOptions& o, const char* form, size
 double bytes_of(const Activation& a) { return double(a.view.shape.count()) * double(size_of(a.view.dtype)); }
 
 Work conv_work(Context& ctx, const BenchOptions& o, DType dtype) {
-  const auto v = shape_numbers(o, "N,C,H,W,K,kernel[,stride[,padding]]", 6, 8);
+  const auto v = shape_numbers(o, "N,C,H,W,K,kernel[,stride[,padding[,dilation[,groups]]]]", 6, 10);
   const int64_t kernel = v[5], stride = v.size() > 6 ? v[6] : 1, padding = v.size() > 7 ? v[7] : kernel / 2;
-  const Conv2d conv = conv2d(v[1], v[4], kernel, stride, padding, 1, 1, false);
+  const int64_t dilation = v.size() > 8 ? v[8] : 1, groups = v.size() > 9 ? v[9] : 1;
+  const Conv2d conv = conv2d(v[1], v[4], kernel, stride, padding, dilation, groups, false);
   const Shape in{v[0], v[1], v[2], v[3]}, out = output_shape(conv, in);
   struct State {
     std::vector<float> weight;
     std::unique_ptr<ConvWeights> packed;
   };
   auto state = std::make_shared<State>();
-  state->weight = random_values(v[4] * v[1] * kernel * kernel, 1);
+  state->weight = random_values(v[4] * (v[1] / groups) * kernel * kernel, 1);
   state->packed = std::make_unique<ConvWeights>(conv, state->weight.data());
   auto x = activation(ctx, in, dtype, 2), y = activation(ctx, out, dtype, 3);
   Work work{.once = {},
             .items = double(v[0]),
             .item = "image",
-            .flops = 2.0 * double(out.count()) * double(v[1] * kernel * kernel),
+            .flops = 2.0 * double(out.count()) * double(v[1] / groups * kernel * kernel),
             .bytes = bytes_of(*x) + bytes_of(*y) + double(state->weight.size() * size_of(dtype))};
   work.details["algorithm"] = conv2d_algorithm(ctx, *state->packed, in, dtype, o.backward);
   if (o.backward)
@@ -101,9 +102,10 @@ Work op_work(Context& ctx, const BenchOptions& o) {
   if (o.shape.empty())
     throw Error(
         fmt::format("--op {} needs --shape", o.op),
-        "conv: N,C,H,W,K,kernel[,stride[,padding]]; linear: N,in,out; maxpool: N,C,H,W,kernel[,stride[,padding]]",
+        "conv: N,C,H,W,K,kernel[,stride[,padding[,dilation[,groups]]]]; linear: N,in,out; "
+        "maxpool: N,C,H,W,kernel[,stride[,padding]]",
         true);
-  const DType dtype = activation_type(parse_precision(o.precision));
+  const DType dtype = activation_type(o.precision);
   Work work = o.op == "conv"     ? conv_work(ctx, o, dtype)
               : o.op == "linear" ? linear_work(ctx, o, dtype)
                                  : pool_work(ctx, o, dtype);

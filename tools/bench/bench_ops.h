@@ -10,7 +10,8 @@
 namespace switchback {
 
 struct BenchOptions : Options {
-  std::string method, op, shape, shapes, rule = "gradient";
+  std::string method, op, shape, shapes;
+  ReluRule rule = kGradient;
   int64_t samples = 32, steps = 32, repeat = 5, warm_up = 2;
   double min_seconds = 0;
   bool backward = false, probe = false;

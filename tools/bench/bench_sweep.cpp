@@ -3,7 +3,7 @@
 
 #include "engine/zoo/zoo.h"
 #include "tools/bench/bench_ops.h"
-#include "tools/cli/output.h"
+#include "tools/cli/report.h"
 #include "tools/bench/sweep.h"
 
 namespace switchback {
@@ -14,10 +14,8 @@ SweepOptions sweep_options(const BenchOptions& o) {
   options.batches.clear(), options.precisions.clear();
   for (const std::string& text : split_list(o.batches))
     options.batches.push_back(parse_whole("--batches", text, 1, 1 << 20));
-  for (const std::string& text : split_list(o.precisions)) {
-    check_choice("--precisions", text, {"fp32", "tf32", "bf16", "fp16"});
-    options.precisions.push_back(parse_precision(text));
-  }
+  for (const std::string& text : split_list(o.precisions))
+    options.precisions.push_back(parse_choice("--precisions", text, kPrecisions));
   if (!(o.minutes > 0 && o.minutes < 1e4)) throw Error("--minutes is out of range", "above 0, below 10000", true);
   options.seconds = 60 * o.minutes;
   return options;

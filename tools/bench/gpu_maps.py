@@ -138,7 +138,7 @@ def map_errors(args, part, peer, precision, samples):
                        samples=samples, target=7, batch=min(samples, 10))
         try:
             peer.ask("reference", **request)
-            ours_error = peer.ask("error", map=str(next((folder / "out").glob("*.smoothgrad.npy"))))["error"]
+            ours_error = peer.ask("error", map=str(next((folder / "out").glob("*.smoothgrad*.npy"))))["error"]
             part.save(map_error=dict(switchback=ours_error))
             part.document["map_error"]["PyTorch"] = peer.ask("own_error", precision=precision, **request)["error"]
         except (RuntimeError, StopIteration) as why:

@@ -2,11 +2,18 @@
 
 #include <omp.h>
 
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "engine/files/npy.h"
+#include "engine/files/sha256.h"
 #include "engine/version.h"
 #include "tools/cli/inputs.h"
+#include "tools/cli/processors.h"
 
 namespace switchback {
 namespace {
@@ -29,6 +36,32 @@ Model open(const Options& o) {
                     all_weight_folders());
 }
 
+// The command line as a shell would take it.
+std::string command_line() {
+  const std::string bytes = [] {
+    std::ifstream file("/proc/self/cmdline", std::ios::binary);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  }();
+  std::string line;
+  for (size_t at = 0; at < bytes.size();) {
+    const std::string word = bytes.c_str() + at;
+    at += word.size() + 1;
+    const bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](unsigned char c) {
+      return std::isalnum(c) || std::strchr("-_./,:=+@%", c);
+    });
+    std::string quoted = "'";
+    for (char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    line += (line.empty() ? "" : " ") + (plain ? word : quoted + "'");
+  }
+  return line;
+}
+
+Json sha256_json(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) return nullptr;  // random:SEED
+  return sha256_of_file(path);
+}
+
 }  // namespace
 
 std::vector<std::string> all_weight_folders() {
@@ -42,10 +75,14 @@ std::vector<std::string> all_weight_folders() {
 
 void set_up(Context& ctx, const Options& o) {
   ctx.conv = parse_conv(o.conv, ctx.gpu != nullptr);
-  ctx.graphs = o.graphs == "on";
+  ctx.graphs = o.graphs;
   if (!o.gemm_table.empty()) load_gemm_table(ctx, o.gemm_table);
-  if (o.threads.empty()) return;
-  ctx.threads = int(parse_whole("--threads", o.threads, 1, 4096));
+  const int usable = usable_processors();
+  ctx.threads = o.threads.empty() ? omp_get_max_threads() : int(parse_whole("--threads", o.threads, 1, 4096));
+  if (o.threads.empty() && !std::getenv("OMP_NUM_THREADS")) ctx.threads = std::min(ctx.threads, usable);
+  if (!o.threads.empty() && ctx.threads > usable)
+    warn(fmt::format("--threads {}, but only {} processor{} may be used: more threads wait for each other", ctx.threads, usable,
+                     usable == 1 ? "" : "s"));
   omp_set_num_threads(ctx.threads);
 }
 
@@ -61,27 +98,35 @@ Job::Job(const char* command, const Options& options)
     : command(command),
       options(options),
       ctx((check_options(options), open_device(options.device))),
-      bar(command, !options.quiet) {
+      bar(command, !options.quiet),
+      precision(word_of(kPrecisions, options.precision)) {
   set_up(ctx, options);
-  check_precision(ctx, parse_precision(options.precision));
+  check_precision(ctx, options.precision);
   model = open(options);
   for (const std::string& text : model.warnings) warn(text);
-  run = {.precision = parse_precision(options.precision),
+  run = {.precision = options.precision,
          .batch = parse_batch(options.batch),
          .memory = parse_memory(options.memory),
          .progress = {}};
   const bool told = model.preprocess.output_is_probability;
-  target = {options.target, options.layer, parse_score(options.score), told};
+  target = {options.target, options.layer, options.score, told};
   outputs = outputs_of(model.network, told);
   if (!options.save_weights.empty()) save_weights(model.network, model.weights, options.save_weights);
+  if (!options.save_input.empty()) input_recorder.emplace(options.save_input);
   load_seconds = seconds();
   bar.start();
+}
+
+void Job::fail(const std::string& input, const std::string& why) {
+  bar.clear();
+  warn(fmt::format("left out: {}", why));
+  failed.emplace_back(input, why);
 }
 
 double Job::seconds() const { return since(start); }
 
 std::string Job::model_name() const {
-  return is_onnx(options.model) ? model.network.name : options.model;
+  return is_onnx(options.model) ? std::filesystem::path(options.model).stem().string() : options.model;
 }
 
 std::string Job::class_name(int64_t c) const {
@@ -95,10 +140,22 @@ Json Job::class_json(int64_t c) const {
 
 Json Job::header() const {
   Json header = {{"command", command}, {"model", options.model},         {"weights", model.source},
-                 {"device", device_name(ctx)}, {"precision", options.precision}, {"seed", parse_seed(options.seed)},
-                 {"version", kVersion}, {"outputs", name_of(outputs)}};
+                 {"device", device_name(ctx)}, {"precision", precision}, {"seed", parse_seed(options.seed)},
+                 {"version", kVersion}, {"channel_order", name_of(model.preprocess.order)},
+                 {"outputs", name_of(outputs)}};
   if (!options.gemm_table.empty()) header["gemm_table"] = options.gemm_table;
   return header;
+}
+
+void Job::sum_weights() { weights_sha256_ = std::async(std::launch::async, sha256_json, model.source).share(); }
+
+Json Job::provenance() const {
+  Json all = {{"command_line", command_line()}};
+  all.update(header());
+  all["weights_sha256"] = weights_sha256_.valid() ? weights_sha256_.get() : Json(nullptr);
+  all["target"] = options.target;
+  if (!options.layer.empty()) all["layer"] = options.layer;
+  return all;
 }
 
 void Job::add_footer(Json& document) const {
@@ -108,12 +165,12 @@ void Job::add_footer(Json& document) const {
 }
 
 std::string Job::summary_title(const std::string& what) const {
-  return fmt::format("{} of {} (weights: {}), {} on {}", what, model_name(), model.source, options.precision,
+  return fmt::format("{} of {} (weights: {}), {} on {}", what, model_name(), model.source, precision,
                      device_text(ctx));
 }
 
 std::string Job::summary_times(int64_t items, const char* noun) const {
-  return fmt::format("{} {}{} in {} (loading the model: {})", items, noun, items == 1 ? "" : "s",
+  return fmt::format("{} in {} (loading the model: {})", counted(items, noun),
                      human_seconds(seconds() - load_seconds), human_seconds(load_seconds));
 }
 

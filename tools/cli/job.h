@@ -2,14 +2,19 @@
 #pragma once
 
 #include <chrono>
+#include <future>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "engine/model.h"
 #include "kernels/device/context.h"
 #include "tools/cli/options.h"
 #include "tools/cli/output.h"
 #include "tools/cli/progress.h"
+#include "tools/cli/report.h"
 #include "viz/methods/gradient.h"
 
 namespace switchback {
@@ -27,17 +32,29 @@ struct Job {
   TargetSpec target;
   Outputs outputs = Outputs::classes;  // of the model
   ProgressBar bar;
+  std::string precision;  // of the arithmetic, as reports call it
   double load_seconds = 0;
+  std::vector<std::pair<std::string, std::string>> failed;  // inputs that could not be read, and why
+  std::optional<InputRecorder> input_recorder;              // where --save-input is given
 
+  void fail(const std::string& input, const std::string& why);  // notes it, with a warning
   double seconds() const;                   // since the start
   std::string model_name() const;           // as the user called it; of an ONNX file its name without folders
   std::string class_name(int64_t c) const;  // "" where there is no label
   Json class_json(int64_t c) const;         // null where there is no label
-  // The fields of every JSON document up to `version`, and those behind `inputs`.
+  // The fields of every JSON document before `inputs`, and the last ones.
   Json header() const;
   void add_footer(Json& document) const;
+  // What results carry with them: the header, the command line, and the weights' checksum, which sum_weights() begins to
+  // work out beside everything else.
+  void sum_weights();
+  Json provenance() const;
   std::string summary_title(const std::string& what) const;  // "gradient of vgg19 (weights …), fp32 on the CPU"
   std::string summary_times(int64_t items, const char* noun) const;
+
+ private:
+  // Of the weights' file, null where there is none.
+  std::shared_future<Json> weights_sha256_;
 };
 
 // Weights folders, the source tree's for a command that runs in its build folder included.

@@ -1,7 +1,6 @@
 #include "tools/cli/labelled.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
 
 #include "engine/files/files.h"
@@ -27,13 +26,6 @@ std::vector<int64_t> class_map(const Dataset& data, const Model& model, int64_t 
 void load_item(const Dataset& data, int64_t i, const Model& model, float* to) {
   const Tensor x = preprocess(data.image(i), model.preprocess);
   std::copy(x.data(), x.data() + x.count(), to);
-}
-
-std::string dataset_stem(const std::string& path) {
-  const std::string name =
-      std::filesystem::path(path.ends_with('/') ? path.substr(0, path.size() - 1) : path).filename().string();
-  const std::string stem = name.substr(0, name.find('.'));
-  return stem.empty() ? "dataset" : stem;
 }
 
 }  // namespace switchback

@@ -17,7 +17,4 @@ std::vector<int64_t> class_map(const Dataset& data, const Model& model, int64_t 
 // Image i through the model's preprocessing, NCHW.
 void load_item(const Dataset& data, int64_t i, const Model& model, float* to);
 
-// "t10k-images-idx3-ubyte" of "../t10k-images-idx3-ubyte.gz": of result files.
-std::string dataset_stem(const std::string& path);
-
 }  // namespace switchback

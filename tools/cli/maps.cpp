@@ -32,6 +32,13 @@ struct Results {
     for (int64_t d : map_dims()) size *= d;
     return maps.values.data() + (item * targets() + t) * size;
   }
+  // The map over whose positions a score is the sum; 1x1 where it is that of one unit.
+  Shape summed(const Explained& explained) const {
+    const Unit& unit = explained.units[0];
+    if (unit.row >= 0) return {1, 1, 1, 1};
+    const Shape image{1, chunk.x.dim(1), chunk.x.dim(2), chunk.x.dim(3)};
+    return job.model.network.shapes(image)[size_t(unit.node)];
+  }
   Image photo(const Chunk::Part& part, int64_t item) const {
     return input_picture(chunk.x, item, job.model, part.file->array);
   }
@@ -49,20 +56,24 @@ Json save_array(const Results& r, const Chunk::Part& part, Output& output) {
   axes.insert(axes.end(), r.method.axes.begin(), r.method.axes.end());
   Tensor array(dims);
   std::memcpy(array.data(), r.map(part.first, 0), size_t(array.count()) * sizeof(float));
-  return output.add_npy(fmt::format("{}.{}.npy", part.file->stem, r.method.suffix), array, axes);
+  return output.add_npy(*part.file, array, axes);
 }
 
 Json save_picture(const Results& r, const Chunk::Part& part, Output& output) {
   std::vector<Panel> panels;
+  Json units = Json::array(), colors = Json::array();  // of each panel
   for (int64_t i = 0; i < part.count && panels.size() <= kMostGridPanels; ++i)
     for (int64_t t = 0; t < r.targets() && panels.size() <= kMostGridPanels; ++t) {
       const Explained& explained = r.maps.explained[size_t(part.first + i)];
       const std::string number = part.count > 1 ? fmt::format("[{}] ", i) : "";
       const MapView map{r.map(part.first + i, t), r.map_dims(), r.photo(part, part.first + i)};
-      panels.push_back({r.method.picture(map), number + caption(r.job, explained, size_t(t))});
+      DrawnMap drawn = r.method.picture(map);
+      panels.push_back({std::move(drawn.image), number + caption(r.job, explained, size_t(t))});
+      units.push_back(unit_name(r.job, explained.units[size_t(t)]));
+      colors.push_back(std::move(drawn.colors));
     }
-  const std::string title = fmt::format("{} of {}", r.method.suffix, part.file->stem);
-  return output.add_png(fmt::format("{}.{}.png", part.file->stem, r.method.suffix), arrange(std::move(panels), title));
+  const std::string title = fmt::format("{} of {}", r.method.name, part.file->stem);
+  return output.add_png(*part.file, arrange(std::move(panels), title), {{"units", units}, {"colors", colors}});
 }
 
 void add_sheet_panels(const Results& r, const Chunk::Part& part, Output& output) {
@@ -70,7 +81,7 @@ void add_sheet_panels(const Results& r, const Chunk::Part& part, Output& output)
     const int64_t item = part.first + i;
     const MapView map{r.map(item, 0), r.map_dims(), r.photo(part, item)};
     const auto& picture = r.method.sheet_picture ? r.method.sheet_picture : r.method.picture;
-    const Image pictures[] = {thumbnail(map.photo, 112, 224), thumbnail(picture(map), 112, 224)};
+    const Image pictures[] = {thumbnail(map.photo, 112, 224), thumbnail(picture(map).image, 112, 224)};
     output.add_panel(side_by_side(pictures, 4), fmt::format("{}\n{}", item_name(*part.file, i),
                                                             caption(r.job, r.maps.explained[size_t(item)], 0)));
   }
@@ -86,9 +97,12 @@ Json completeness_json(const Explained& explained) {
 std::string summary_line(const Results& r, const Chunk::Part& part, int64_t i) {
   const Explained& explained = r.maps.explained[size_t(part.first + i)];
   std::string line = fmt::format("  {:<28} {}", item_name(*part.file, i), caption(r.job, explained, 0));
-  if (explained.units.size() > 1) line += fmt::format(" and {} more targets", explained.units.size() - 1);
+  if (explained.units.size() > 1)
+    line += fmt::format(" and {}", counted(int64_t(explained.units.size()) - 1, "more target"));
   if (!std::isnan(explained.scores[0]))
     line += fmt::format(", {} {:.4g}", score_word(r.job.model.network, r.job.target), explained.scores[0]);
+  if (const Shape sum = r.summed(explained); sum.h * sum.w > 1)
+    line += fmt::format(" (the sum over {}x{} positions)", sum.h, sum.w);
   if (!explained.completeness.empty())
     line += fmt::format(", completeness error {:.1e}", explained.completeness[0].error());
   return line;
@@ -96,7 +110,7 @@ std::string summary_line(const Results& r, const Chunk::Part& part, int64_t i) {
 
 // Saves the files of one input and returns its items' entries; `lines` gains what the summary says of them.
 std::vector<Json> finish_input(const Results& r, const Chunk::Part& part, Output& output,
-                               std::vector<std::string>& lines) {
+                               ItemLines& lines) {
   Json files = Json::array();
   if (output.png()) files.push_back(save_picture(r, part, output));
   if (output.npy()) files.push_back(save_array(r, part, output));
@@ -104,13 +118,14 @@ std::vector<Json> finish_input(const Results& r, const Chunk::Part& part, Output
   std::vector<Json> entries;
   for (int64_t i = 0; i < part.count; ++i) {
     const Explained& explained = r.maps.explained[size_t(part.first + i)];
-    Json entry = {{"path", part.file->path}, {"index", i}};
+    Json entry = item_json(*part.file, i);
     add_explained(entry, r.job, explained);
+    if (const Shape sum = r.summed(explained); sum.h * sum.w > 1) entry["summed_positions"] = {sum.h, sum.w};
     if (!explained.completeness.empty()) entry["completeness"] = completeness_json(explained);
     const std::string more = r.method.finish ? r.method.finish(part.first + i, entry) : "";
     entry["files"] = files;
     entries.push_back(std::move(entry));
-    if (lines.size() <= 100) lines.push_back(summary_line(r, part, i) + more);
+    lines.add(summary_line(r, part, i) + more);
   }
   return entries;
 }
@@ -119,20 +134,6 @@ int64_t chunk_items(const Job& job, const MapMethod& method, Shape image) {
   const int64_t targets = check_target(job.model.network, image, job.target, job.model.labels);
   if (method.one_chunk) return std::numeric_limits<int64_t>::max();
   return std::clamp<int64_t>(kChunkBytes / (targets * image.item() * int64_t(sizeof(float))), 1, kChunkItems);
-}
-
-void print_summary(const Job& job, const MapMethod& method, const std::vector<std::string>& lines, int64_t items,
-                   const std::string& sheet, const Output& output) {
-  constexpr size_t kMostLines = 40;
-  print_line(job.summary_title(method.suffix));
-  for (size_t i = 0; i < std::min(lines.size(), kMostLines); ++i) print_line(lines[i]);
-  if (lines.size() > kMostLines) print_line(fmt::format("  … and {} more", lines.size() - kMostLines));
-  const std::vector<std::string> paths = output.paths();
-  if (paths.size() == 1) print_line("wrote " + paths[0]);
-  if (paths.size() > 1)
-    print_line(fmt::format("wrote {} files into {}{}", paths.size(), job.options.output,
-                           sheet.empty() ? "" : "; all on one sheet: " + sheet));
-  print_line(job.summary_times(items, "image"));
 }
 
 }  // namespace
@@ -173,49 +174,42 @@ void add_explained(Json& entry, const Job& job, const Explained& explained) {
 }
 
 void run_maps(Job& job, const MapMethod& method) {
-  const std::vector<InputFile> files = list_inputs(job.options.inputs);
-  Output output(job.options);
-  Json inputs = Json::array();
-  std::vector<std::string> lines;
-  const int64_t all_items = count_items(files);
+  Output output(job, method.command);
+  Inputs inputs(job, output);
+  Report report;
+  ItemLines lines;
+  const int64_t all_items = inputs.count();
   int64_t items = 0, batch = 0;
-  for_each_chunk(
-      files, job.model, [&](Shape image) { return chunk_items(job, method, image); },
+  inputs.for_each_chunk(
+      [&](Shape image) { return chunk_items(job, method, image); },
       [&](const Chunk& chunk) {
-        if (method.one_chunk && chunk.parts.size() != files.size())
+        if (method.one_chunk && int64_t(chunk.parts.size()) != inputs.readable())
           throw Error("a tape file holds one batch, so all inputs must have one shape", "give them in several runs",
                       true);
         std::vector<uint32_t> index;
         for (const Chunk::Part& part : chunk.parts)
-          for (int64_t i = 0; i < part.count; ++i) index.push_back(uint32_t(i));
+          for (int64_t i = 0; i < part.count; ++i) index.push_back(uint32_t(item_number(*part.file, i)));
         const Maps maps = method.run(chunk.x, index, [&](int64_t done, int64_t total) {
           const int64_t each = total / chunk.x.dim(0);  // samples, steps or positions of one image
           job.bar.update(items * each + done, all_items * each, method.noun);
         });
         const Results results{job, method, chunk, maps};
         for (const Chunk::Part& part : chunk.parts)
-          for (Json& entry : finish_input(results, part, output, lines)) inputs.push_back(std::move(entry));
+          for (Json& entry : finish_input(results, part, output, lines)) report.inputs.push_back(std::move(entry));
         items += chunk.x.dim(0);
         batch = std::max(batch, maps.batch);
       });
-  const std::string sheet =
-      output.png() ? output.add_contact_sheet(method.suffix, fmt::format("{} of {}", method.suffix, job.model_name()))
-                   : "";
-  output.commit();
-  job.bar.clear();
-  if (job.options.json) {
-    Json document = job.header();
-    document["inputs"] = std::move(inputs);
-    if (!sheet.empty()) document["contact_sheet"] = sheet;
-    document.update(method.details);
-    document["score_kind"] = job.options.score;
-    document["batch"] = batch;
-    job.add_footer(document);
-    print_json(document);
-  } else if (!job.options.quiet) {
-    lines.resize(std::min<size_t>(lines.size(), size_t(items)));
-    print_summary(job, method, lines, items, sheet, output);
-  }
+  if (output.png()) report.sheet = output.add_contact_sheet(fmt::format("{} of {}", method.name, job.model_name()));
+  report.details = method.details;
+  report.details["score_kind"] = word_of(kScores, job.options.score);
+  report.details["batch"] = batch;
+  report.summary = [&, sheet = report.sheet] {
+    print_line(job.summary_title(method.name));
+    lines.print();
+    print_written(job, output.paths(), sheet);
+    print_line(job.summary_times(items, "image"));
+  };
+  finish_run(job, output, std::move(report));
 }
 
 }  // namespace switchback

@@ -18,11 +18,18 @@ struct MapView {
   Image photo;   // what the network saw
 };
 
+// A map as a picture, and what its colours mean (colors_json).
+struct DrawnMap {
+  Image image;
+  Json colors;
+};
+
 struct MapMethod {
-  std::string suffix;                            // of result files: "gradient", "deconv", "smoothgrad-guided"
+  std::string name;                              // in reports: "gradient", "deconv", "smoothgrad"
+  std::string command = "";                      // in names of results, where it is not the job's
   std::vector<std::string> axes{"C", "H", "W"};  // of one map
-  std::function<Image(const MapView&)> picture;
-  std::function<Image(const MapView&)> sheet_picture;  // beside the photo on the contact sheet; empty: `picture`
+  std::function<DrawnMap(const MapView&)> picture;
+  std::function<DrawnMap(const MapView&)> sheet_picture;  // beside the photo on the contact sheet; empty: `picture`
   bool one_chunk = false;                        // all inputs must run as one batch (tape files)
   const char* noun = "images";                   // what progress counts
   // The maps of x; `index`: of each item within its file.

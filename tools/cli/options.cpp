@@ -29,7 +29,84 @@ std::vector<std::string> split(const std::string& text, char separator) {
   return parts;
 }
 
+std::string text_of(const std::string& value) { return value; }
+std::string text_of(int64_t value) { return std::to_string(value); }
+std::string text_of(int value) { return std::to_string(value); }
+std::string text_of(double value) { return fmt::format("{}", value); }
+std::string text_of(const std::vector<std::string>& values) { return fmt::format("{}", fmt::join(values, "+")); }
+
+// "samples" of "--samples", "layer" of "--layer,--layers".
+std::string option_name(std::string_view flags) {
+  flags = flags.substr(0, flags.find(','));
+  return std::string(flags.substr(flags.find_first_not_of('-')));
+}
+
+void record(Options& o, const char* flags, Changes changes, Setting::Form form, std::function<std::string()> text) {
+  if (changes == Changes::nothing) return;
+  const std::string standard = text();
+  o.recorded.push_back({{.option = option_name(flags), .standard = standard, .given = "",
+                         .form = changes == Changes::kind ? Setting::Form::value : form,
+                         .pictures_only = changes == Changes::pictures},
+                        std::move(text)});
+}
+
+template <typename T>
+CLI::Option* add_value(CLI::App& app, Options& o, const char* flags, T& value, Changes changes, const std::string& about,
+                       const std::string& type) {
+  record(o, flags, changes, Setting::Form::option_and_value, [&value] { return text_of(value); });
+  return app.add_option(flags, value, about)->type_name(type);
+}
+
 }  // namespace
+
+std::vector<Setting> Options::settings() const {
+  std::vector<Setting> all;
+  for (const Recorded& r : recorded) {
+    all.push_back(r.setting);
+    all.back().given = r.text();
+  }
+  return all;
+}
+
+CLI::Option* add_setting(CLI::App& app, Options& o, const char* flags, std::string& value, Changes changes,
+                         const std::string& about, const std::string& type) {
+  return add_value(app, o, flags, value, changes, about, type);
+}
+CLI::Option* add_setting(CLI::App& app, Options& o, const char* flags, std::vector<std::string>& value, Changes changes,
+                         const std::string& about, const std::string& type) {
+  return add_value(app, o, flags, value, changes, about, type)->allow_extra_args(false);  // what follows is the INPUT
+}
+CLI::Option* add_setting(CLI::App& app, Options& o, const char* flags, int64_t& value, Changes changes,
+                         const std::string& about, const std::string& type) {
+  return add_value(app, o, flags, value, changes, about, type);
+}
+CLI::Option* add_setting(CLI::App& app, Options& o, const char* flags, int& value, Changes changes,
+                         const std::string& about, const std::string& type) {
+  return add_value(app, o, flags, value, changes, about, type);
+}
+CLI::Option* add_setting(CLI::App& app, Options& o, const char* flags, double& value, Changes changes,
+                         const std::string& about, const std::string& type) {
+  return add_value(app, o, flags, value, changes, about, type);
+}
+
+CLI::Option* add_switch(CLI::App& app, Options& o, const char* flag, bool& value, Changes changes,
+                        const std::string& about) {
+  record(o, flag, changes, Setting::Form::option, [&value] { return std::string(value ? "on" : "off"); });
+  return app.add_flag(flag, value, about);
+}
+
+CLI::Option* add_word(CLI::App& app, Options& o, const char* flag, std::vector<std::string> words,
+                      std::function<size_t()> index, std::function<void(size_t)> set, Changes changes,
+                      const std::string& about) {
+  const std::string type = fmt::format("{}", fmt::join(words, "|"));
+  const std::string help = fmt::format("{} (default {})", about, words[index()]);
+  record(o, flag, changes, Setting::Form::option_and_value, [words, index] { return words[index()]; });
+  const auto parse = [words = std::move(words), set = std::move(set), flag](const std::string& word) {
+    check_choice(flag, word, words);
+    set(size_t(std::find(words.begin(), words.end(), word) - words.begin()));
+  };
+  return app.add_option_function<std::string>(flag, parse, help)->type_name(type);
+}
 
 bool Options::saves(std::string_view kind) const {
   for (const std::string& part : split(save, ','))
@@ -37,7 +114,15 @@ bool Options::saves(std::string_view kind) const {
   return false;
 }
 
-void add_inputs(CLI::App& app, Options& o, const char* about) { app.add_option("INPUT", o.inputs, about); }
+void add_inputs(CLI::App& app, Options& o, const char* about) {
+  app.add_option("INPUT", o.inputs, about);
+  add_switch(app, o, "--exif", o.exif, Changes::values,
+             "turn image files as their EXIF orientation says (else it is ignored, as by PIL)");
+  add_switch(app, o, "--strict", o.strict, Changes::nothing,
+             "stop at the first input that cannot be read, with nothing written; else it is left out and told of at the end");
+  add_setting(app, o, "--save-input", o.save_input, Changes::nothing,
+              "write what the network sees of all inputs, [N,C,H,W]", "FILE.npy");
+}
 
 void add_model(CLI::App& app, Options& o) {
   app.add_option("--model", o.model,
@@ -49,29 +134,41 @@ void add_model(CLI::App& app, Options& o) {
                  "model's installed weights")
       ->type_name("FILE|random[:SEED]");
   app.add_option("--save-weights", o.save_weights, "write the weights that are loaded")->type_name("FILE");
-  app.add_option("--preprocess", o.preprocess, "how images become input; default: the model's own")
-      ->type_name("FILE.json");
+  add_setting(app, o, "--preprocess", o.preprocess, Changes::values, "how images become input; default: the model's own",
+              "FILE.json");
 }
 
 void add_target(CLI::App& app, Options& o, bool hidden_units) {
-  app.add_option("--target", o.target, "output units to explain: max, all, class numbers C,C or a label (default max)")
-      ->type_name("max|all|C,C|LABEL");
-  app.add_option("--score", o.score, "what is differentiated (default logit)")->type_name("logit|probability|nll");
-  if (!hidden_units) return;
-  app.add_option("--layer", o.layer, "a hidden unit instead of an output")
-      ->type_name("NAME[:CHANNEL|max|all[:ROW,COL|max]]");
+  if (hidden_units)
+    add_setting(app, o, "--layer", o.layer, Changes::kind, "a hidden unit instead of an output",
+                "NAME[:CHANNEL|max|all[:ROW,COL|max]]");
+  add_setting(app, o, "--target", o.target, Changes::values,
+              "output units to explain: max, all, class numbers C,C or a label (default max)", "max|all|C,C|LABEL");
+  add_choice(app, o, "--score", kScores, o.score, Changes::kind, "what is differentiated");
+}
+
+void add_folder(CLI::App& app, Options& o) {
+  app.add_option("-o,--output", o.output, "folder for results (default out)")->type_name("DIR");
+  app.add_option("--name", o.name,
+                 fmt::format("of results, without their ending; it may hold {{stem}}, {{command}}, {{options}}, {{model}}, "
+                             "{{layer}}, {{target}} and {{index}} (default {})",
+                             kDefaultName))
+      ->type_name("TEMPLATE");
 }
 
 void add_output(CLI::App& app, Options& o, bool saves_by_default) {
   if (!saves_by_default) o.save = "none";
-  app.add_option("-o,--output", o.output, "folder for results (default out)")->type_name("DIR");
-  app.add_option("--save", o.save, fmt::format("what to write: png, npy or both (default {})", o.save))
-      ->type_name("png,npy");
+  app.add_option("--save", o.save,
+                 fmt::format("what to write: png, npy or both; json: what made them, beside each (always beside a .npy) "
+                             "(default {})",
+                             o.save))
+      ->type_name("png,npy,json");
+  add_folder(app, o);
 }
 
-void add_run(CLI::App& app, Options& o) {
+void add_run(CLI::App& app, Options& o, bool random) {
   app.add_option("--device", o.device, "where to run (default auto)")->type_name("auto|cpu|cuda[:N]");
-  app.add_option("--precision", o.precision, "arithmetic (default fp32)")->type_name("fp32|tf32|bf16|fp16");
+  add_choice(app, o, "--precision", kPrecisions, o.precision, Changes::kind, "arithmetic");
   app.add_option("--batch", o.batch, "items of one pass (default auto: from memory)")->type_name("auto|N");
   app.add_option("--memory", o.memory, "most memory beyond the weights, for example 2G (default: half of what is free)")
       ->type_name("SIZE");
@@ -81,8 +178,8 @@ void add_run(CLI::App& app, Options& o) {
       ->type_name("NAME");
   app.add_option("--gemm-table", o.gemm_table, "GPU: which GEMM kernel each layer takes, as `bench --sweep` measured it")
       ->type_name("FILE");
-  app.add_option("--graphs", o.graphs, "GPU: record repeated steps and replay them (default on)")->type_name("on|off");
-  app.add_option("--seed", o.seed, "of random numbers (default 0)")->type_name("N");
+  add_choice(app, o, "--graphs", kOnOff, o.graphs, Changes::nothing, "GPU: record repeated steps and replay them");
+  add_setting(app, o, "--seed", o.seed, random ? Changes::values : Changes::nothing, "of random numbers (default 0)", "N");
   app.add_option("--threads", o.threads, "default: one for each processor")->type_name("N");
 }
 
@@ -91,17 +188,18 @@ void add_report(CLI::App& app, Options& o) {
   app.add_flag("--quiet", o.quiet, "print no summary and no progress");
 }
 
-void add_top(CLI::App& app, Options& o, const char* about) { app.add_option("--top", o.top, about)->type_name("K"); }
+void add_top(CLI::App& app, Options& o, Changes changes, const char* about) {
+  add_setting(app, o, "--top", o.top, changes, about, "K");
+}
 
-void add_occlusion(CLI::App& app, std::vector<std::string>& boxes, std::string& fill) {
-  app.add_option("--box", boxes, "occlude this rectangle of the network's input, in its pixels (may be repeated)")
-      ->type_name("X,Y,W,H")
-      ->allow_extra_args(false);  // each --box takes one word: what follows is the INPUT
-  app.add_option("--fill", fill,
-                 fmt::format("what occluded pixels become, in input units; mean: of each channel over the image; "
-                             "blur: the image blurred (default {})",
-                             fill))
-      ->type_name("0|mean|NUMBER|blur");
+void add_occlusion(CLI::App& app, Options& o, std::vector<std::string>& boxes, std::string& fill) {
+  add_setting(app, o, "--box", boxes, Changes::values,
+              "occlude this rectangle of the network's input, in its pixels (may be repeated)", "X,Y,W,H");
+  add_setting(app, o, "--fill", fill, Changes::values,
+              fmt::format("what occluded pixels become, in input units; mean: of each channel over the image; "
+                          "blur: the image blurred (default {})",
+                          fill),
+              "0|mean|NUMBER|blur");
 }
 
 void check_choice(std::string_view option, std::string_view value, const std::vector<std::string>& choices) {
@@ -172,24 +270,6 @@ std::vector<int64_t> parse_list(std::string_view option, const std::string& text
     for (int64_t i = first; i <= last; ++i) out.push_back(i);
   }
   return out;
-}
-
-Score parse_score(const std::string& text) {
-  check_choice("--score", text, {"logit", "probability", "nll"});
-  return text == "logit" ? Score::logit : text == "nll" ? Score::nll : Score::probability;
-}
-
-Precision parse_precision(const std::string& text) {
-  check_choice("--precision", text, {"fp32", "tf32", "bf16", "fp16"});
-  return text == "fp32"   ? Precision::fp32
-         : text == "tf32" ? Precision::tf32
-         : text == "bf16" ? Precision::bf16
-                          : Precision::fp16;
-}
-
-ReluRule parse_rule(const std::string& text) {
-  check_choice("--rule", text, {"gradient", "deconv", "guided"});
-  return text == "gradient" ? kGradient : text == "deconv" ? kDeconv : kGuided;
 }
 
 std::pair<int64_t, int64_t> parse_size(std::string_view option, const std::string& text) {
@@ -295,16 +375,16 @@ ConvAlgorithm parse_conv(const std::string& text, bool gpu) {
 
 void check_options(const Options& o) {
   parse_device(o.device);
-  parse_precision(o.precision);
   parse_batch(o.batch);
   parse_memory(o.memory);
-  parse_score(o.score);
-  check_choice("--graphs", o.graphs, {"on", "off"});
   if (!o.conv.empty()) check_choice("--conv", o.conv, {"auto", "direct", "winograd", "own", "cudnn", "gemm"});
   parse_seed(o.seed);
   if (!o.threads.empty()) parse_whole("--threads", o.threads, 1, 4096);
   if (o.top < 1) usage(fmt::format("--top {} is less than 1", o.top));
-  for (const std::string& part : split(o.save, ',')) check_choice("--save", part, {"png", "npy", "none"});
+  for (const std::string& part : split(o.save, ',')) check_choice("--save", part, {"png", "npy", "json", "none"});
+  if (o.saves("json") && !o.saves("npy") && !o.saves("png"))
+    usage("--save json writes what made a picture or an array, but neither is saved", "for example --save png,json");
+  name_by_template(o.name, {.stem = "a", .command = "a", .options = "", .model = "a", .layer = "a", .target = "a"});
   if (o.output.empty()) usage("--output names no folder");
 }
 

@@ -5,65 +5,152 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
-#include <fstream>
+#include <map>
 
 #include "engine/files/npy.h"
-#include "tools/cli/progress.h"
+#include "engine/version.h"
+#include "tools/cli/job.h"
 #include "viz/pictures/render.h"
 
 namespace switchback {
 
-Output::Output(const Options& o) : folder_(o.output), png_(o.saves("png")), npy_(o.saves("npy")) {
+Output::Output(Job& job, std::string command)
+    : job_(job), command_(command.empty() ? job.command : std::move(command)), folder_(job.options.output),
+      png_(job.options.saves("png")), npy_(job.options.saves("npy")), json_(job.options.saves("json")) {
   if (!png_ && !npy_) return;
   make_directories(folder_);
   if (access(folder_.c_str(), W_OK | X_OK) != 0)
     throw Error(fmt::format("cannot write into {}: {}", printable(folder_), std::strerror(errno)),
                 "choose another folder with --output DIR");
+  job.sum_weights();
 }
 
-std::string Output::path(const std::string& name) const {
-  return folder_.ends_with('/') ? folder_ + name : folder_ + "/" + name;
+std::string Output::path(const ResultOf& of, std::string_view ending) const {
+  std::vector<Setting> settings = job_.options.settings();
+  for (Setting& s : settings)
+    if (s.option == "layer" && !of.layer.empty()) s.given = of.layer;
+  const auto given = [&](std::string_view option) -> std::string {
+    for (const Setting& s : settings)
+      if (s.option == option) return name_part(s.given);
+    return "";
+  };
+  const NameFields fields{.stem = of.stem,
+                          .command = command_,
+                          .options = name_suffix(settings, ending == "png"),
+                          .model = name_part(job_.model_name()),
+                          .layer = given("layer"),
+                          .target = given("target"),
+                          .index = of.index};
+  return fmt::format("{}{}{}{}{}.{}", folder_, folder_.ends_with('/') ? "" : "/", name_by_template(job_.options.name, fields),
+                     of.part.empty() ? "" : "-", of.part, ending);
 }
 
-Json Output::add_png(const std::string& name, const Image& image) {
-  const std::string file = path(name);
-  files_.add(file, png_bytes(image));
+std::string Output::take(const ResultOf& of, std::string_view ending) {
+  std::string file = path(of, ending);
+  if (!taken_.insert(file).second)
+    throw Error(fmt::format("two results of this run would be called {}", printable(file)),
+                "a --name with {stem} or {index} tells them apart", true);
+  return file;
+}
+
+std::string Output::description_path(const std::string& path) { return path.substr(0, path.rfind('.')) + ".json"; }
+
+void Output::describe(const std::string& path, Json entry) {
+  const std::string file = description_path(path);
+  const auto found = std::find_if(described_.begin(), described_.end(), [&](const auto& d) { return d.first == file; });
+  if (found == described_.end())
+    described_.push_back({file, Json::array({std::move(entry)})});
+  else
+    found->second.push_back(std::move(entry));
+}
+
+Json Output::add_png(const ResultOf& of, const Image& image, const Json& about) {
+  const std::string file = take(of, "png");
+  Json run = job_.provenance();
+  run.update(about);
+  // Escaped to ASCII, as tEXt wants it.
+  const std::string text = run.dump(-1, ' ', true, Json::error_handler_t::replace);
+  files_.add(file, png_bytes(image, {{"Software", fmt::format("switchback {}", kVersion)}, {"switchback", text}}));
   paths_.push_back(file);
-  return {{"path", file}, {"axes", nullptr}};
+  Json entry = {{"path", file}, {"axes", nullptr}};
+  if (json_) describe(file, entry);
+  return entry;
 }
 
-Json Output::add_npy(const std::string& name, const Tensor& tensor, const std::vector<std::string>& axes) {
-  CHECK(axes.size() == tensor.dims().size(), "{}: {} axes for shape {}", name, axes.size(), to_string(tensor.dims()));
-  const std::string file = path(name);
-  files_.add(file, npy_bytes(tensor));
-  paths_.push_back(file);
+Json Output::add_own_npy(const ResultOf& of, const Dims& dims, const std::vector<std::string>& axes, const Json& more,
+                         std::function<void()> finish) {
+  CHECK(axes.size() == dims.size(), "{}: {} axes for shape {}", of.stem, axes.size(), to_string(dims));
+  const std::string file = take(of, "npy");
+  Json about = {{"path", file}, {"axes", axes}, {"shape", dims}, {"dtype", "float32"}};
+  about.update(more);
+  describe(file, std::move(about));
+  if (finish) finish_.push_back(std::move(finish));
   return {{"path", file}, {"axes", axes}};
 }
 
-OutputFile& Output::add_npy(const std::string& name, const Dims& dims, int64_t& begin) {
+Json Output::add_npy(const ResultOf& of, const Tensor& tensor, const std::vector<std::string>& axes) {
+  Json entry = add_own_npy(of, tensor.dims(), axes, Json::object());
+  paths_.push_back(entry["path"]);
+  files_.add(paths_.back(), npy_bytes(tensor));
+  return entry;
+}
+
+Json Output::add_npy(const ResultOf& of, const Dims& dims, const std::vector<std::string>& axes, const Json& more,
+                     OutputFile*& file, int64_t& begin) {
+  Json entry = add_own_npy(of, dims, axes, more);
+  paths_.push_back(entry["path"]);
   const std::vector<uint8_t> header = npy_header(dims);
-  OutputFile& file = files_.add(path(name));
-  file.write(std::as_bytes(std::span(header)));
+  file = &files_.add(paths_.back());
+  file->write(std::as_bytes(std::span(header)));
   begin = int64_t(header.size());
-  paths_.push_back(path(name));
-  return file;
+  return entry;
+}
+
+OutputFile& Output::add_npz(const ResultOf& of, std::string& path) {
+  path = take(of, "npz");
+  describe(path, {{"path", path}});
+  paths_.push_back(path);
+  return files_.add(path);
+}
+
+// Of the document's inputs each file gets those whose results lie in it.
+void Output::commit(const Json& document) {
+  std::map<std::string, std::set<size_t>> inputs;  // by the file that describes their results
+  for (size_t i = 0; i < document["inputs"].size(); ++i)
+    for (const Json& file : document["inputs"][i].value("files", Json::array()))
+      inputs[description_path(file["path"])].insert(i);
+  for (const auto& [file, beside] : described_) {
+    Json about = job_.provenance();
+    for (const auto& [key, value] : document.items())
+      if (key != "inputs" && key != "contact_sheet") about[key] = value;
+    about["files"] = beside;
+    about["inputs"] = Json::array();
+    for (size_t i : inputs[file]) {
+      about["inputs"].push_back(document["inputs"][i]);
+      about["inputs"].back().erase("files");
+    }
+    files_.add(file, about.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  }
+  files_.commit();
+  for (const auto& finish : finish_) finish();
 }
 
 void Output::add_panel(Image picture, std::string label) {
   if (panels_wanted_++ < kMostPanels) panels_.push_back({std::move(picture), std::move(label)});
 }
 
-std::string Output::add_contact_sheet(const std::string& suffix, const std::string& title, int panel_side) {
+std::string Output::add_contact_sheet(const std::string& title, int panel_side) {
   if (panels_wanted_ < 2) return "";
   std::string text = title;
   if (panels_wanted_ > panels_.size()) text += fmt::format(" (the first {} of {})", panels_.size(), panels_wanted_);
   GridOptions options;
   options.title = text;
   options.panel_side = panel_side;
-  return add_png(fmt::format("contact_sheet.{}.png", suffix), grid(panels_, options))["path"];
+  return add_png({kContactSheet}, grid(panels_, options))["path"];
 }
+
+Json colors_json(std::string_view map, Range range) { return {{"map", map}, {"from", range.lo}, {"to", range.hi}}; }
 
 Image thumbnail(const Image& image, int least, int most) {
   const Image large = enlarge_to_at_least(to_rgb(image), least);
@@ -82,43 +169,6 @@ Image arrange(std::vector<Panel> panels, const std::string& title) {
     panels.resize(kMostGridPanels);
   }
   return grid(panels, options);
-}
-
-size_t peak_memory_bytes() {
-  // Not getrusage's maximum: that survives exec, so it can be that of a large process which started this one.
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);)
-    if (line.starts_with("VmHWM:")) return size_t(std::stoull(line.substr(6))) << 10;
-  return 0;
-}
-
-namespace {
-
-void print_text(const std::string& text) {
-  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
-    throw Error(fmt::format("cannot write to standard output: {}", std::strerror(errno)));
-}
-
-}  // namespace
-
-void print_json(const Json& document) {
-  print_text(document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
-}
-
-void print_line(const std::string& line) { print_text(line + "\n"); }
-
-std::string human_count(double value) {
-  const char* units[] = {"", " k", " M", " G", " T", " P"};
-  int unit = 0;
-  while (std::abs(value) >= 1000 && unit < 5) value /= 1000, ++unit;
-  if (unit == 0) return fmt::format("{:g}", std::round(value * 100) / 100);
-  return fmt::format("{:.{}f}{}", value, value < 10 ? 2 : value < 100 ? 1 : 0, units[unit]);
-}
-
-std::string human_seconds(double seconds) {
-  if (seconds < 1e-3) return fmt::format("{:.0f} us", seconds * 1e6);
-  if (seconds < 1) return fmt::format("{:.1f} ms", seconds * 1e3);
-  return fmt::format("{:.2f} s", seconds);
 }
 
 }  // namespace switchback

@@ -1,49 +1,85 @@
-// Results: picture and array files that appear together at the end or not at all, the contact sheet of all inputs, and
-// the report on stdout.
+// Results: picture and array files that appear together at the end or not at all, what made them, and the contact sheet of
+// all inputs.
 #pragma once
 
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "engine/files/files.h"
 #include "engine/files/image.h"
 #include "engine/tensor.h"
-#include "tools/cli/options.h"
+#include "tools/cli/inputs.h"
+#include "tools/cli/names.h"
 #include "viz/pictures/grid.h"
 
 namespace switchback {
 
 using Json = nlohmann::ordered_json;
+struct Job;
+
+// What a result belongs to.
+struct ResultOf {
+  ResultOf(const InputFile& file, std::string part = "") : stem(file.stem), index(file.index), part(std::move(part)) {}
+  ResultOf(std::string stem, std::string part = "") : stem(std::move(stem)), part(std::move(part)) {}
+  std::string stem;
+  int64_t index = 0;   // of the input in the run
+  std::string part;    // of several results of one input: "bias"
+  std::string layer = "";  // of several results of one input: instead of --layer
+};
 
 class Output {
  public:
-  // Makes the folder at once, so that one that cannot be written is found before the work and not after it.
-  explicit Output(const Options& o);
+  // Makes the folder at once, so that one that cannot be written is found before the work and not after it. `command`: in
+  // names, where it is not the job's.
+  explicit Output(Job& job, std::string command = "");
   bool png() const { return png_; }
   bool npy() const { return npy_; }
-  // Each stages DIR/NAME and returns its entry for `files` of the JSON document.
-  Json add_png(const std::string& name, const Image& image);
-  Json add_npy(const std::string& name, const Tensor& tensor, const std::vector<std::string>& axes);
+  // Each stages a file and returns its entry for `files` of the JSON document. `about`: what the PNG's metadata say beside
+  // the run, as `target` and `colors`.
+  Json add_png(const ResultOf& of, const Image& image, const Json& about = Json::object());
+  Json add_npy(const ResultOf& of, const Tensor& tensor, const std::vector<std::string>& axes);
   // The same for an array whose values come piece by piece (OutputFile::write_at, behind `begin` bytes of header).
-  OutputFile& add_npy(const std::string& name, const Dims& dims, int64_t& begin);
-  std::string path(const std::string& name) const;  // DIR/NAME
+  Json add_npy(const ResultOf& of, const Dims& dims, const std::vector<std::string>& axes, const Json& more,
+               OutputFile*& file, int64_t& begin);
+  OutputFile& add_file(const std::string& path) { return files_.add(path); }  // elsewhere, by the name that is given
+  OutputFile& add_npz(const ResultOf& of, std::string& path);  // the caller writes the archive
+  // An array that the caller writes itself, and completes in `finish` once the other files are there. `more`: beside its
+  // entry in FILE.json.
+  Json add_own_npy(const ResultOf& of, const Dims& dims, const std::vector<std::string>& axes, const Json& more,
+                   std::function<void()> finish = {});
+  std::string path(const ResultOf& of, std::string_view ending) const;  // DIR/NAME.ending
   // One panel of the contact sheet; those beyond the first kMostPanels are counted but not drawn.
   void add_panel(Image picture, std::string label);
-  // Writes DIR/contact_sheet.SUFFIX.png if there are at least two panels; returns its path or "". panel_side 0: chosen.
-  std::string add_contact_sheet(const std::string& suffix, const std::string& title, int panel_side = 0);
-  void commit() { files_.commit(); }
-  const std::vector<std::string>& paths() const { return paths_; }  // of all that was staged
+  // Writes the contact sheet if there are at least two panels; returns its path or "". panel_side 0: chosen.
+  std::string add_contact_sheet(const std::string& title, int panel_side = 0);
+  // All files appear, with what the run's document says of each array (and of pictures, where that is asked for) beside it.
+  void commit(const Json& document);
+  const std::vector<std::string>& paths() const { return paths_; }  // of all pictures and arrays
+  static std::string description_path(const std::string& path);     // FILE.json of FILE.npy
 
  private:
   static constexpr size_t kMostPanels = 120;
-  std::string folder_;
-  bool png_, npy_;
+  std::string take(const ResultOf& of, std::string_view ending);  // its path, which no other result may have
+  void describe(const std::string& path, Json entry);
+  Job& job_;
+  std::string command_, folder_;
+  bool png_, npy_, json_;
   StagedFiles files_;
+  std::vector<std::function<void()>> finish_;
   std::vector<std::string> paths_;
+  std::set<std::string> taken_;
+  std::vector<std::pair<std::string, Json>> described_;  // FILE.json and `files` of what lies beside it
   std::vector<Panel> panels_;
   size_t panels_wanted_ = 0;
 };
+
+// {"map": "seismic", "from": -0.2, "to": 0.2}: what a picture's colours mean, for its metadata.
+Json colors_json(std::string_view map, Range range);
 
 // Between `least` and `most` pixels on its shorter and longer side: what a panel of the contact sheet wants.
 Image thumbnail(const Image& image, int least, int most);
@@ -51,13 +87,5 @@ Image thumbnail(const Image& image, int least, int most);
 // Pictures of one input's maps: the picture alone (enlarged where it is tiny), or a labelled grid of them.
 Image arrange(std::vector<Panel> panels, const std::string& title);
 inline constexpr size_t kMostGridPanels = 120;
-
-size_t peak_memory_bytes();
-void print_json(const Json& document);  // one document on stdout
-void print_line(const std::string& line);
-
-// 1234567 -> "1.23 M"; 0.0123 s -> "12.3 ms".
-std::string human_count(double value);
-std::string human_seconds(double seconds);
 
 }  // namespace switchback

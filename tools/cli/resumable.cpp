@@ -47,15 +47,14 @@ int64_t size_of_file(int file) {
   return fstat(file, &status) == 0 ? status.st_size : 0;
 }
 
-// "weights, target": what two jobs differ in.
+}  // namespace
+
 std::string differences(const nlohmann::ordered_json& a, const nlohmann::ordered_json& b) {
   std::string names;
   for (const auto& [key, value] : b.items())
     if (!a.is_object() || !a.contains(key) || a[key] != value) names += (names.empty() ? "" : ", ") + key;
   return names.empty() ? "its own description" : names;
 }
-
-}  // namespace
 
 ResumableArray::ResumableArray(std::string path, const Dims& dims, const Json& job, bool resume)
     : path_(std::move(path)), dims_(dims), resume_(resume) {

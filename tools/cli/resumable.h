@@ -12,6 +12,9 @@
 
 namespace switchback {
 
+// "weights, target": what two jobs differ in.
+std::string differences(const nlohmann::ordered_json& a, const nlohmann::ordered_json& b);
+
 class ResumableArray {
  public:
   using Json = nlohmann::ordered_json;

@@ -29,7 +29,7 @@ install(FILES ${PROJECT_BINARY_DIR}/switchbackConfig.cmake ${PROJECT_BINARY_DIR}
 set(headers ${CMAKE_INSTALL_INCLUDEDIR}/switchback)
 install(FILES ${PROJECT_SOURCE_DIR}/viz/switchback.h DESTINATION ${headers})
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/kernels ${PROJECT_SOURCE_DIR}/engine ${PROJECT_SOURCE_DIR}/viz
-  DESTINATION ${headers} FILES_MATCHING PATTERN "*.h" PATTERN "emulator" EXCLUDE PATTERN "switchback.h" EXCLUDE)
+  DESTINATION ${headers} FILES_MATCHING PATTERN "*.h" PATTERN "emulator" EXCLUDE PATTERN "switchback.h" EXCLUDE PATTERN "json.h" EXCLUDE)
 install(FILES ${SWITCHBACK_GENERATED}/engine/version.h DESTINATION ${headers}/engine)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/weights/ DESTINATION ${SWITCHBACK_INSTALL_WEIGHTS}
   FILES_MATCHING PATTERN "*.safetensors" PATTERN "*.json" PATTERN "*.txt" PATTERN "*.png" PATTERN "*.npy")

@@ -16,8 +16,12 @@ namespace {
 
 constexpr size_t kMostChannels = 64;  // in one picture, unless --channels asks for more
 
+enum class ChannelSort { strongest, channel };
+constexpr Choice<ChannelSort> kOrders[] = {{"strongest", ChannelSort::strongest}, {"channel", ChannelSort::channel}};
+
 struct ActivationOptions : Options {
-  std::string channels, order = "strongest";
+  std::string channels;
+  ChannelSort order = ChannelSort::strongest;
   int columns = 0;
 };
 
@@ -25,7 +29,7 @@ struct ActivationOptions : Options {
 std::vector<int64_t> shown_channels(const ActivationOptions& o, const Tensor& values, int64_t item) {
   const std::vector<int64_t> chosen = parse_list("--channels", o.channels, values.dim(1));
   std::vector<int64_t> order;
-  if (o.order == "strongest") {
+  if (o.order == ChannelSort::strongest) {
     order = strongest_channels(values, item);
     if (!chosen.empty())
       std::erase_if(order, [&](int64_t c) { return std::find(chosen.begin(), chosen.end(), c) == chosen.end(); });
@@ -39,19 +43,23 @@ std::vector<int64_t> shown_channels(const ActivationOptions& o, const Tensor& va
   return order;
 }
 
+// Signed values around zero, others from the least to the most.
+Range map_range(std::span<const float> values) {
+  const Range range = value_range(values);
+  return range.lo < 0 ? symmetric_range(values, 99.9) : range;
+}
+
 // One scale for all maps of an item, so that strong and weak channels look so. Signed maps have white at zero.
 Image maps_picture(const ActivationOptions& o, const Tensor& values, int64_t item, const std::string& title) {
   const std::vector<int64_t> channels = shown_channels(o, values, item);
   const int h = int(values.dim(2)), w = int(values.dim(3));
   const float* maps = values.data() + item * values.dim(1) * h * w;
   const std::span<const float> all(maps, size_t(values.dim(1) * h * w));
-  const Range range = value_range(all);
-  const bool is_signed = range.lo < 0;
+  const Range range = map_range(all);
+  const ColorMap colors = range.lo < 0 ? ColorMap::seismic : ColorMap::viridis;
   std::vector<Panel> panels;
   for (int64_t c : channels)
-    panels.push_back({heatmap(maps + c * h * w, h, w, is_signed ? ColorMap::seismic : ColorMap::viridis,
-                              is_signed ? symmetric_range(all, 99.9) : range),
-                      std::to_string(c)});
+    panels.push_back({heatmap(maps + c * h * w, h, w, colors, range), std::to_string(c)});
   GridOptions options;
   options.columns = o.columns;
   options.title = title;
@@ -89,6 +97,15 @@ Json strongest_json(const ActivationOptions& o, const Tensor& values, int64_t it
   return list;
 }
 
+// What the picture's colours mean: one scale for all maps of an item.
+Json colors_of(const Tensor& values, int64_t item) {
+  if (values.dims().size() != 4) return nullptr;  // bars
+  const int64_t size = values.count() / values.dim(0);
+  const std::span<const float> all = values.values().subspan(size_t(item * size), size_t(size));
+  const Range range = map_range(all);
+  return colors_json(range.lo < 0 ? "seismic" : "viridis", range);
+}
+
 struct Results {
   Json inputs = Json::array();
   int64_t items = 0;
@@ -104,14 +121,17 @@ void finish_file(const Job& job, const ActivationOptions& o, const Chunk& chunk,
     Tensor own(dims);
     std::memcpy(own.data(), values.data() + part.first * item_count, size_t(own.count()) * sizeof(float));
     files.push_back(output.add_npy(
-        part.file->stem + ".activations.npy", own,
+        *part.file, own,
         dims.size() == 4 ? std::vector<std::string>{"N", "C", "H", "W"} : std::vector<std::string>{"N", "C"}));
   }
   constexpr int64_t kMostItems = 12;
   std::vector<Panel> panels;
-  for (int64_t i = 0; i < part.count && i < kMostItems && output.png(); ++i)
+  Json colors = Json::array();
+  for (int64_t i = 0; i < part.count && i < kMostItems && output.png(); ++i) {
     panels.push_back(
         {picture(o, values, part.first + i, fmt::format("{} of {}", layer, item_name(*part.file, i))), ""});
+    colors.push_back(colors_of(values, part.first + i));
+  }
   for (int64_t i = 0; i < std::min<int64_t>(part.count, kMostItems) && output.png(); ++i) {
     const Image pair[] = {thumbnail(input_picture(chunk.x, part.first + i, job.model, part.file->array), 224, 224),
                           thumbnail(panels[size_t(i)].picture, 1, 800)};
@@ -119,75 +139,65 @@ void finish_file(const Job& job, const ActivationOptions& o, const Chunk& chunk,
   }
   if (output.png())
     files.push_back(
-        output.add_png(part.file->stem + ".activations.png",
-                       panels.size() == 1 ? panels[0].picture : arrange(std::move(panels), part.file->stem)));
-  for (int64_t i = 0; i < part.count; ++i)
-    results.inputs.push_back({{"path", part.file->path},
-                              {"index", i},
-                              {"layer", layer},
-                              {"channels", strongest_json(o, values, part.first + i)},
-                              {"files", files}});
+        output.add_png(*part.file, panels.size() == 1 ? panels[0].picture : arrange(std::move(panels), part.file->stem),
+                       {{"layer", layer}, {"colors", colors}}));
+  for (int64_t i = 0; i < part.count; ++i) {
+    results.inputs.push_back(item_json(*part.file, i));
+    results.inputs.back().update(
+        Json{{"layer", layer}, {"channels", strongest_json(o, values, part.first + i)}, {"files", files}});
+  }
   results.items += part.count;
 }
 
 void run_activations(const ActivationOptions& o) {
-  check_choice("--order", o.order, {"strongest", "channel"});
   if (o.columns < 0 || o.columns > 1000)
     throw Error(fmt::format("--columns {} is out of range", o.columns), "1 to 1000", true);
   Job job("activations", o);
   const Network& network = job.model.network;
   const int node = o.layer.empty() ? first_conv(network) : network.find(o.layer);
   const std::string& layer = network.nodes[size_t(node)].name;
-  const std::vector<InputFile> files = list_inputs(o.inputs);
-  Output output(o);
+  Output output(job);
+  Inputs inputs(job, output);
   Results results;
   Json shape;
-  const int64_t items = count_items(files);
+  const int64_t items = inputs.count();
   const auto most = [&](Shape image) {
     const int64_t bytes = network.shapes(image)[size_t(node)].item() * int64_t(sizeof(float));
     return std::clamp<int64_t>((256 << 20) / bytes, 1, 64);
   };
-  for_each_chunk(files, job.model, most, [&](const Chunk& chunk) {
+  inputs.for_each_chunk(most, [&](const Chunk& chunk) {
     const Tensor values = activations(job.ctx, job.model, chunk.x, node, job.run);
     shape = Dims(values.dims().begin() + 1, values.dims().end());
     for (const Chunk::Part& part : chunk.parts) finish_file(job, o, chunk, part, layer, values, output, results);
     job.bar.update(results.items, items, "images");
   });
-  const std::string sheet =
-      output.png() ? output.add_contact_sheet("activations", fmt::format("{} of {}", layer, job.model_name()), 1000) : "";
-  output.commit();
-  job.bar.clear();
-  if (o.json) {
-    Json document = job.header();
-    document["inputs"] = std::move(results.inputs);
-    if (!sheet.empty()) document["contact_sheet"] = sheet;
-    document["layer"] = layer;
-    document["shape"] = shape;
-    job.add_footer(document);
-    print_json(document);
-  } else if (!o.quiet) {
+  Report report;
+  if (output.png()) report.sheet = output.add_contact_sheet(fmt::format("{} of {}", layer, job.model_name()), 1000);
+  report.inputs = std::move(results.inputs);
+  report.details = {{"layer", layer}, {"shape", shape}};
+  report.summary = [&, sheet = report.sheet] {
     print_line(job.summary_title(fmt::format("activations at {} {}", layer, shape.dump())));
-    for (const std::string& path : output.paths()) print_line("wrote " + path);
+    print_written(job, output.paths(), sheet);
     print_line(job.summary_times(results.items, "image"));
-  }
+  };
+  finish_run(job, output, std::move(report));
 }
 
 }  // namespace
 
 std::function<void()> setup_activations(CLI::App& app) {
   auto o = std::make_shared<ActivationOptions>();
-  add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]");
+  add_inputs(app, *o, kInputs);
+  add_setting(app, *o, "--layer", o->layer, Changes::kind, "whose values to show (default: the first convolution)", "NAME");
+  add_setting(app, *o, "--channels", o->channels, Changes::pictures,
+              "which of them, for example 0-15,20 (default: up to 64)", "LIST");
+  add_choice(app, *o, "--order", kOrders, o->order, Changes::pictures, "strongest first, or by channel");
+  add_setting(app, *o, "--columns", o->columns, Changes::pictures, "of the grid (default: near 4:3)", "N");
   add_model(app, *o);
-  app.add_option("--layer", o->layer, "whose values to show (default: the first convolution)")->type_name("NAME");
-  app.add_option("--channels", o->channels, "which of them, for example 0-15,20 (default: up to 64)")
-      ->type_name("LIST");
-  app.add_option("--order", o->order, "strongest first, or by channel (default strongest)")
-      ->type_name("strongest|channel");
-  app.add_option("--columns", o->columns, "of the grid (default: near 4:3)")->type_name("N");
   add_output(app, *o);
   add_run(app, *o);
   add_report(app, *o);
-  add_top(app, *o, "channels listed in the JSON document (default 5)");
+  add_top(app, *o, Changes::nothing, "channels listed in the JSON document (default 5)");
   return [o] { run_activations(*o); };
 }
 

@@ -130,7 +130,7 @@ void print_results(const std::string& title, const Json& r) {
 Json bench_op(Context& ctx, const BenchOptions& o, Precision precision, ProgressBar& bar) {
   const Work work = op_work(ctx, o);
   const Json r = results(work, measure(work, o, ctx, precision, true, bar), peak_of(ctx, precision));
-  Json document = {{"command", "bench"},  {"device", device_name(ctx)},    {"precision", o.precision},
+  Json document = {{"command", "bench"},  {"device", device_name(ctx)},    {"precision", word_of(kPrecisions, o.precision)},
                    {"version", kVersion}, {"threads", ctx.thread_count()}, {"conv", o.conv}};
   document.update(r);
   document["peak_memory_bytes"] = peak_memory_bytes();
@@ -167,7 +167,7 @@ void bench_ops(const BenchOptions& o) {
   check_options(o);
   Context ctx(open_device(o.device));
   set_up(ctx, o);
-  const Precision precision = parse_precision(o.precision);
+  const Precision precision = o.precision;
   check_precision(ctx, precision);
   ctx.tf32 = precision == Precision::tf32;
   ProgressBar bar("bench", !o.quiet);
@@ -177,8 +177,8 @@ void bench_ops(const BenchOptions& o) {
   if (o.json)
     print_json(document);
   else if (!o.quiet)
-    print_results(fmt::format("bench of {} {}{}, {} on {}", o.op, o.shape, o.backward ? " backward" : "", o.precision,
-                              device_text(ctx)),
+    print_results(fmt::format("bench of {} {}{}, {} on {}", o.op, o.shape, o.backward ? " backward" : "",
+                              word_of(kPrecisions, o.precision), device_text(ctx)),
                   document);
 }
 
@@ -259,7 +259,7 @@ std::function<void()> setup_bench(CLI::App& app) {
       ->type_name("forward|gradient|jacobian|smoothgrad|integrated|occlusion|etalon");
   app.add_option("--op", o->op, "or one op")->type_name("conv|linear|maxpool");
   app.add_option("--shape", o->shape,
-                 "of the op: conv N,C,H,W,K,kernel[,stride[,padding]]; linear N,in,out; maxpool "
+                 "of the op: conv N,C,H,W,K,kernel[,stride[,padding[,dilation[,groups]]]]; linear N,in,out; maxpool "
                  "N,C,H,W,kernel[,stride[,padding]]")
       ->type_name("LIST");
   app.add_option("--shapes", o->shapes, "or a file of them, one a line, 'backward' behind it or not: prints JSON lines")
@@ -271,7 +271,7 @@ std::function<void()> setup_bench(CLI::App& app) {
       ->type_name("S");
   app.add_option("--samples", o->samples, "of smoothgrad (default 32)")->type_name("N");
   app.add_option("--steps", o->steps, "of integrated (default 32)")->type_name("N");
-  app.add_option("--rule", o->rule, "default gradient")->type_name("gradient|deconv|guided");
+  add_choice(app, *o, "--rule", kRules, o->rule, Changes::nothing, "what ReLUs let through on the way back");
   add_occlusion_and_etalon(app, *o);
   add_sweep(app, *o);
   app.add_flag("--probe", o->probe, "measure the machine's multiply-add rate beside each run");

@@ -212,14 +212,13 @@ Tensor cut(const Tensor& means, int64_t item, int64_t count, int64_t first, int6
 
 void save_arrays(const Selection& view, const Means& means, const Chunk::Part& part, Output& output, Json& files) {
   for (size_t k = 0; k < means.size(); ++k) {
-    std::string name = part.file->stem + ".channels";
-    if (means.size() > 1) name += "-" + view.names[k];
-    std::replace(name.begin(), name.end(), '/', '_');  // names of ONNX nodes hold slashes
-    files.push_back(output.add_npy(name + ".npy", cut(means[k], part.first, part.count, 0, 1), {"N", "C"}));
+    ResultOf of(*part.file);
+    of.layer = view.names[k];
+    files.push_back(output.add_npy(of, cut(means[k], part.first, part.count, 0, 1), {"N", "C"}));
     files.back()["layer"] = view.names[k];
     if (view.copies() == 1) continue;
-    files.push_back(output.add_npy(name + "-occluded.npy", cut(means[k], part.first, part.count, 1, view.copies() - 1),
-                                   {"N", "B", "C"}));
+    of.part = "occluded";
+    files.push_back(output.add_npy(of, cut(means[k], part.first, part.count, 1, view.copies() - 1), {"N", "B", "C"}));
     files.back()["layer"] = view.names[k];
   }
 }
@@ -247,16 +246,16 @@ void finish_file(const Job& job, const Selection& view, const Chunk& chunk, cons
   Json files = Json::array();
   if (output.png()) {
     const bool one = part.count == 1;
-    files.push_back(output.add_png(part.file->stem + ".channels.png",
+    files.push_back(output.add_png(*part.file,
                                    picture(view, average_of(means, part.first, part.count), part.count,
                                            one ? thumbnails(view, job, chunk, part) : std::vector<Image>())));
   }
   if (output.npy()) save_arrays(view, means, part, output, files);
-  for (int64_t i = 0; i < part.count; ++i)
-    results.inputs.push_back({{"path", part.file->path},
-                              {"index", i},
-                              {"layers", layers_json(view, average_of(means, part.first + i, 1))},
-                              {"files", files}});
+  for (int64_t i = 0; i < part.count; ++i) {
+    results.inputs.push_back(item_json(*part.file, i));
+    results.inputs.back()["layers"] = layers_json(view, average_of(means, part.first + i, 1));
+    results.inputs.back()["files"] = files;
+  }
   results.items += part.count;
 }
 
@@ -271,38 +270,31 @@ void add_to_sums(const Means& means, Results& results) {
   for (const Tensor& layer : means) results.dims.push_back({layer.dim(1), layer.dim(2)});
 }
 
-void report(const Job& job, const Selection& view, Results& results, const std::string& sheet, const Output& output) {
+Report report_of(const Job& job, const Selection& view, Results& results, const Output& output) {
   const Means average = results.average();
-  if (job.options.json) {
-    Json document = job.header();
-    document["inputs"] = std::move(results.inputs);
-    if (!sheet.empty()) document["contact_sheet"] = sheet;
-    document["fill"] = view.fill;
-    document["layers"] = layers_json(view, average);  // the average of all inputs
-    for (size_t k = 0; k < view.notes.size(); ++k)
-      document["layers"][k]["note"] = view.notes[k].empty() ? Json(nullptr) : Json(view.notes[k]);
-    job.add_footer(document);
-    print_json(document);
-  } else if (!job.options.quiet) {
+  Report report;
+  report.inputs = std::move(results.inputs);
+  report.details = {{"fill", view.fill}, {"layers", layers_json(view, average)}};  // the average of all inputs
+  for (size_t k = 0; k < view.notes.size(); ++k)
+    report.details["layers"][k]["note"] = view.notes[k].empty() ? Json(nullptr) : Json(view.notes[k]);
+  report.summary = [&] {
+    const Means means = results.average();
     print_line(job.summary_title("channels"));
     if (results.items > 1) print_line(fmt::format("the average of {} images:", results.items));
-    for (size_t k = 0; k < average.size(); ++k) print_layer(view, k, average[k]);
-    const std::vector<std::string>& paths = output.paths();
-    for (size_t i = 0; i < paths.size() && paths.size() <= 5; ++i) print_line("wrote " + paths[i]);
-    if (paths.size() > 5)
-      print_line(fmt::format("wrote {} files into {}{}", paths.size(), job.options.output,
-                             sheet.empty() ? "" : "; the average of all: " + sheet));
+    for (size_t k = 0; k < means.size(); ++k) print_layer(view, k, means[k]);
+    print_written(job, output.paths());
     print_line(job.summary_times(results.items, "image"));
-  }
+  };
+  return report;
 }
 
 void run_channels(const ChannelsOptions& o) {
   Job job("channels", o);
   Selection view = open_view(job, o);
-  const std::vector<InputFile> files = list_inputs(o.inputs);
-  Output output(o);
+  Output output(job);
+  Inputs inputs(job, output);
   Results results;
-  const int64_t items = count_items(files);
+  const int64_t items = inputs.count();
   view.options.progress = [&](int64_t done, int64_t) {
     job.bar.update(results.items * view.copies() + done, items * view.copies(), "images");
   };
@@ -310,17 +302,15 @@ void run_channels(const ChannelsOptions& o) {
     check_boxes(view.options.boxes, image);
     return 64;
   };
-  for_each_chunk(files, job.model, most, [&](const Chunk& chunk) {
+  inputs.for_each_chunk(most, [&](const Chunk& chunk) {
     const Means means = channel_means(job.ctx, job.model, chunk.x, view.nodes, view.options);
     add_to_sums(means, results);
     for (const Chunk::Part& part : chunk.parts) finish_file(job, view, chunk, part, means, output, results);
   });
-  std::string sheet;
-  if (output.png() && files.size() > 1)
-    sheet = output.add_png("contact_sheet.channels.png", picture(view, results.average(), results.items, {}))["path"];
-  output.commit();
-  job.bar.clear();
-  report(job, view, results, sheet, output);
+  Report report = report_of(job, view, results, output);
+  if (output.png() && inputs.files().size() > 1)
+    report.sheet = output.add_png({kContactSheet}, picture(view, results.average(), results.items, {}))["path"];
+  finish_run(job, output, std::move(report));
 }
 
 }  // namespace
@@ -328,20 +318,18 @@ void run_channels(const ChannelsOptions& o) {
 std::function<void()> setup_channels(CLI::App& app) {
   auto o = std::make_shared<ChannelsOptions>();
   o->top = 10;
-  add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]; several are averaged");
+  add_inputs(app, *o, fmt::format("{}; several are averaged", kInputs).c_str());
+  add_setting(app, *o, "--layer", o->layers, Changes::kind,
+              "whose channels, several with commas or repeated; a convolution's values are those before its batch norm and "
+              "ReLU: for those after it name the ReLU",
+              "NAME[,NAME]")
+      ->delimiter(',');
+  add_occlusion(app, *o, o->boxes, o->fill);
   add_model(app, *o);
-  app.add_option(
-         "--layer", o->layers,
-         "whose channels, several with commas or repeated; a convolution's values are those before its batch norm and "
-         "ReLU: for those after it name the ReLU")
-      ->type_name("NAME[,NAME]")
-      ->delimiter(',')
-      ->allow_extra_args(false);
-  add_occlusion(app, o->boxes, o->fill);
   add_output(app, *o);
   add_run(app, *o);
   add_report(app, *o);
-  add_top(app, *o, "channels that count as most active (default 10)");
+  add_top(app, *o, Changes::pictures, "channels that count as most active (default 10)");
   return [o] { run_channels(*o); };
 }
 

@@ -3,12 +3,10 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <functional>
-#include <limits>
 #include <memory>
 #include <numeric>
 #include <tuple>
 
-#include "engine/files/npy.h"
 #include "tools/commands/commands.h"
 #include "tools/cli/inputs.h"
 #include "tools/cli/job.h"
@@ -18,10 +16,6 @@
 
 namespace switchback {
 namespace {
-
-struct ClassifyOptions : Options {
-  std::string save_input;
-};
 
 struct Ranking {
   std::vector<int64_t> order;  // classes, most probable first
@@ -51,7 +45,7 @@ Json entry_json(const Job& job, const Chunk::Part& part, int64_t i, std::span<co
                 {"score", logits[size_t(c)]},
                 {"probability", r.probability[size_t(c)]}};  // NaN becomes null
   };
-  Json entry = {{"path", part.file->path}, {"index", i}};
+  Json entry = item_json(*part.file, i);
   entry.update(of(r.order[0]));
   entry["top"] = Json::array();
   for (int64_t c : r.order) entry["top"].push_back(of(c));
@@ -84,7 +78,7 @@ std::string summary_line(const Job& job, const Chunk::Part& part, int64_t i, std
 
 struct Classified {
   Json inputs = Json::array();
-  std::vector<std::string> lines;
+  ItemLines lines;
   int64_t items = 0;
 };
 
@@ -101,7 +95,7 @@ Json map_json(const Job& job, const Chunk::Part& part, int64_t i, const LabelMap
   const auto of = [&](const LabelMap::Share& s) {
     return Json{{"target", s.label}, {"class", job.class_json(s.label)}, {"share", s.share}};
   };
-  Json entry = {{"path", part.file->path}, {"index", i}};
+  Json entry = item_json(*part.file, i);
   entry.update(of(map.shares[0]));
   entry["top"] = Json::array();
   for (size_t k = 0; k < std::min(map.shares.size(), size_t(job.options.top)); ++k)
@@ -182,7 +176,7 @@ Json save_scores(const Job& job, const Chunk::Part& part, const Tensor& all, Out
   if (job.outputs == Outputs::labels)  // a sigmoid belongs to the network's output, unlike a softmax
     std::ranges::copy(probabilities(own.values(), job.outputs), own.data());
   const std::vector<std::string> axes{"N", "K", "H", "W"};
-  return output.add_npy(part.file->stem + ".classify.npy", own, {axes.begin(), axes.begin() + int64_t(dims.size())});
+  return output.add_npy(*part.file, own, {axes.begin(), axes.begin() + int64_t(dims.size())});
 }
 
 void classify_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const Tensor& all, Output& output,
@@ -194,14 +188,14 @@ void classify_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const 
   for (int64_t i = 0; i < part.count; ++i) {
     Answer answer = answer_for(job, chunk, part, i, all);
     entries.push_back(std::move(answer.entry));
-    result.lines.push_back(std::move(answer.line));
+    result.lines.add(std::move(answer.line));
     if (!output.png()) continue;
     const Image picture = answer.picture();
     if (panels.size() < kMostGridPanels) panels.push_back({picture, ""});
     output.add_panel(picture, "");
   }
   if (output.png())
-    files.push_back(output.add_png(part.file->stem + ".classify.png", arrange(std::move(panels), part.file->stem)));
+    files.push_back(output.add_png(*part.file, arrange(std::move(panels), part.file->stem)));
   for (Json& entry : entries) {
     entry["files"] = files;
     result.inputs.push_back(std::move(entry));
@@ -215,60 +209,48 @@ Tensor without_places(Tensor all) {
   return std::move(all).reshaped({all.dim(0), all.dim(1)});
 }
 
-void run_classify(const ClassifyOptions& o) {
+void run_classify(const Options& o) {
   Job job("classify", o);
-  const std::vector<InputFile> files = list_inputs(o.inputs);
-  Output output(o);
+  Output output(job);
+  Inputs inputs(job, output);
   Classified result;
-  const int64_t items = count_items(files);
+  const int64_t items = inputs.count();
   // Images whose outputs are held at once: classes are few, maps may be large.
   const auto most = [&](Shape image) {
-    if (!o.save_input.empty()) return std::numeric_limits<int64_t>::max();
     const int64_t item = job.model.network.shapes(image.with_n(1)).back().item();
     return std::clamp<int64_t>((1 << 26) / item, 1, 256);
   };
-  for_each_chunk(
-      files, job.model, most,
+  inputs.for_each_chunk(
+      most,
       [&](const Chunk& chunk) {
-        if (!o.save_input.empty()) {
-          CHECK(chunk.parts.size() == files.size(), "--save-input writes one array, but the inputs differ in shape");
-          write_npy(o.save_input, chunk.x);
-        }
         RunOptions options = job.run;
         options.progress = [&](int64_t n, int64_t) { job.bar.update(result.items + n, items, "images"); };
         const Tensor all = without_places(logits(job.ctx, job.model, chunk.x, options));
         for (float v : all.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", o.model);
         for (const Chunk::Part& part : chunk.parts) classify_file(job, chunk, part, all, output, result);
       });
-  const std::string sheet = output.png() ? output.add_contact_sheet("classify", "classes by " + job.model_name(), 800) : "";
-  output.commit();
-  job.bar.clear();
-  if (o.json) {
-    Json document = job.header();
-    document["inputs"] = std::move(result.inputs);
-    if (!sheet.empty()) document["contact_sheet"] = sheet;
-    job.add_footer(document);
-    print_json(document);
-  } else if (!o.quiet) {
+  Report report;
+  if (output.png()) report.sheet = output.add_contact_sheet("classes by " + job.model_name(), 800);
+  report.inputs = std::move(result.inputs);
+  report.summary = [&, sheet = report.sheet] {
     print_line(job.summary_title("classify"));
-    for (const std::string& line : result.lines) print_line(line);
-    for (const std::string& path : output.paths()) print_line("wrote " + path);
+    result.lines.print();
+    print_written(job, output.paths(), sheet);
     print_line(job.summary_times(result.items, "image"));
-  }
+  };
+  finish_run(job, output, std::move(report));
 }
 
 }  // namespace
 
 std::function<void()> setup_classify(CLI::App& app) {
-  auto o = std::make_shared<ClassifyOptions>();
-  add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]");
+  auto o = std::make_shared<Options>();
+  add_inputs(app, *o, kInputs);
   add_model(app, *o);
-  app.add_option("--save-input", o->save_input, "write what the network sees of the inputs, [N,C,H,W]")
-      ->type_name("FILE.npy");
   add_output(app, *o, false);
   add_run(app, *o);
   add_report(app, *o);
-  add_top(app, *o, "classes to show (default 5)");
+  add_top(app, *o, Changes::pictures, "classes to show (default 5)");
   return [o] { run_classify(*o); };
 }
 

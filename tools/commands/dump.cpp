@@ -1,10 +1,10 @@
 // `switchback dump`: every node's activation, and with --backward its gradient, as one .npz for each input.
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <numeric>
+#include <optional>
 
 #include "engine/files/npz.h"
 #include "tools/commands/commands.h"
@@ -52,9 +52,10 @@ struct Dumper {
   Job& job;
   const DumpFlags& flags;
   std::vector<int> nodes;  // in topological order
+  Output& output;
+  Inputs& inputs;
   int64_t all_items = 0, items = 0;
-  StagedFiles staged = {};
-  Json inputs = Json::array();
+  Json entries = Json::array();
   std::vector<std::string> lines = {};  // of the summary
 
   const Network& network() const { return job.model.network; }
@@ -73,15 +74,17 @@ struct Dumper {
   }
 
   void dump_file(const InputFile& file) {
-    const Tensor x = load_input(file, job.model);
+    const std::optional<Tensor> loaded = inputs.load(file);
+    if (!loaded) return;
+    const Tensor& x = *loaded;
     const Shape image = image_shape(network(), x);
     const int64_t targets = check_target(network(), image, job.target, job.model.labels);
     if (targets != 1)
       throw Error(fmt::format("gradients are those of one target, not of {}", targets), "name one class", true);
     NodeDump run(job.ctx, job.model, image, job.run.precision, flags.backward);
     if (items == 0) warn_of_shared(run);
-    const std::string path = (std::filesystem::path(flags.output) / (file.stem + ".dump.npz")).string();
-    Archive archive(staged.add(path), x.dim(0));
+    std::string path;
+    Archive archive(output.add_npz(file, path), x.dim(0));
     std::vector<Explained> explained;
     for (int64_t i = 0; i < x.dim(0); ++i) {
       explained.push_back(dump_image(run, x.data() + i * image.item(), archive));
@@ -89,11 +92,11 @@ struct Dumper {
     }
     archive.finish();
     for (int64_t i = 0; i < x.dim(0); ++i) {
-      inputs.push_back({{"path", file.path}, {"index", i}});
-      if (flags.backward) add_explained(inputs.back(), job, explained[size_t(i)]);
-      inputs.back()["files"] = {{{"path", path}, {"axes", nullptr}, {"arrays", archive.arrays}}};
+      entries.push_back(item_json(file, i));
+      if (flags.backward) add_explained(entries.back(), job, explained[size_t(i)]);
+      entries.back()["files"] = {{{"path", path}, {"axes", nullptr}, {"arrays", archive.arrays}}};
     }
-    lines.push_back(fmt::format("wrote {} ({} arrays)", path, archive.arrays.size()));
+    lines.push_back(fmt::format("wrote {} ({})", path, counted(int64_t(archive.arrays.size()), "array")));
   }
 
   void warn_of_shared(const NodeDump& run) const {
@@ -102,25 +105,22 @@ struct Dumper {
         warn(fmt::format("{} has no gradient of its own: its input is read by other layers too", name(node)));
   }
 
-  void report() {
-    job.bar.clear();
-    if (flags.json) {
-      Json document = job.header();
-      document["inputs"] = std::move(inputs);
-      document["backward"] = flags.backward;
-      if (flags.backward) document["score_kind"] = flags.score;
-      job.add_footer(document);
-      print_json(document);
-    } else if (!flags.quiet) {
+  void finish() {
+    Report report;
+    report.inputs = std::move(entries);
+    report.details = {{"backward", flags.backward}};
+    if (flags.backward) report.details["score_kind"] = word_of(kScores, flags.score);
+    report.summary = [&] {
       print_line(job.summary_title(flags.backward ? "activations and gradients" : "activations"));
       for (const std::string& line : lines) print_line(line);
       print_line(job.summary_times(items, "image"));
-    }
+    };
+    finish_run(job, output, std::move(report));
   }
 };
 
 void run_dump(const DumpFlags& o) {
-  if (!o.backward && (o.target != "max" || o.score != "logit" || !o.layer.empty()))
+  if (!o.backward && (o.target != "max" || o.score != Score::logit || !o.layer.empty()))
     throw Error("--target, --score and --layer are about gradients", "add --backward; --layers chooses what is written",
                 true);
   Job job("dump", o);
@@ -130,26 +130,27 @@ void run_dump(const DumpFlags& o) {
     nodes.resize(job.model.network.nodes.size());
     std::iota(nodes.begin(), nodes.end(), 0);
   }
-  const std::vector<InputFile> files = list_inputs(o.inputs);
-  Dumper dumper{.job = job, .flags = o, .nodes = std::move(nodes), .all_items = count_items(files)};
-  make_directories(o.output);
-  for (const InputFile& file : files) dumper.dump_file(file);
-  dumper.staged.commit();
-  dumper.report();
+  Output output(job);
+  Inputs inputs(job, output);
+  Dumper dumper{.job = job, .flags = o, .nodes = std::move(nodes), .output = output, .inputs = inputs,
+                .all_items = inputs.count()};
+  for (const InputFile& file : inputs.files()) dumper.dump_file(file);
+  dumper.finish();
 }
 
 }  // namespace
 
 std::function<void()> setup_dump(CLI::App& app) {
   auto o = std::make_shared<DumpFlags>();
-  add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]");
-  add_model(app, *o);
-  app.add_option("--layers", o->layers, "which nodes are written (default: all, the input too)")
-      ->type_name("NAME[,NAME...]")
-      ->allow_extra_args(false);
-  app.add_flag("--backward", o->backward, "also NODE.grad: the gradient of the target's score with respect to NODE");
+  add_inputs(app, *o, kInputs);
+  o->save = "npy";
+  add_switch(app, *o, "--backward", o->backward, Changes::values,
+             "also NODE.grad: the gradient of the target's score with respect to NODE");
+  add_setting(app, *o, "--layers", o->layers, Changes::values, "which nodes are written (default: all, the input too)",
+              "NAME[,NAME...]");
   add_target(app, *o);
-  app.add_option("-o,--output", o->output, "folder for results (default out)")->type_name("DIR");
+  add_model(app, *o);
+  add_folder(app, *o);
   add_run(app, *o);
   add_report(app, *o);
   return [o] { run_dump(*o); };

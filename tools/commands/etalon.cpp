@@ -25,29 +25,29 @@ void run_etalon(const EtalonFlags& flags) {
 std::function<void()> setup_etalon(CLI::App& app) {
   auto o = std::make_shared<EtalonFlags>();
   o->target = "";  // all or max, by the number of outputs
-  add_inputs(app, *o,
-             "images, folders of images, .npy arrays [N,C,H,W]; or data sets: an idx file, a CIFAR mosaic, a folder with "
-             "one sub-folder a class");
-  add_model(app, *o);
+  add_inputs(app, *o, kInputs);
+  add_switch(app, *o, "--product", o->product, Changes::values,
+             "W ⊙ x instead of W: each pixel's vote for (red) or against (blue) the unit");
   add_target(app, *o);
   app.get_option("--target")
       ->description(fmt::format("output units to explain: max, all, class numbers C,C or a label (default: all where there "
                                 "are at most {} outputs, else max)", kMostByDefault));
   app.get_option("--score")->description("always the logit: a probability is no affine map of the input");
-  app.add_flag("--product", o->product, "W ⊙ x instead of W: each pixel's vote for (red) or against (blue) the unit");
-  app.add_flag("--subgraph", o->subgraph,
-               "also draw which units are active and what each connection adds, for the first input and the strongest of its "
-               "units (chains of convolutions and linear layers, of LeNet's size)");
-  app.add_option("--algorithm", o->algorithm,
-                 "single-pass: one forward pass, then one backward pass for all units; coordinate: the published way, "
-                 "every coordinate image through the frozen network (default single-pass)")
-      ->type_name("single-pass|coordinate");
-  app.add_flag("--full-maps", o->full_maps, "units of maps by whole maps, not by their receptive fields alone");
-  app.add_option("--load-tape", o->load_tape, "use another program's gates and switches")->type_name("FILE.safetensors");
-  app.add_option("--limit", o->limit, "only the first N of each array or data set")->type_name("N");
+  add_switch(app, *o, "--subgraph", o->subgraph, Changes::nothing,
+             "also draw which units are active and what each connection adds, for the first input and the strongest of its "
+             "units (chains of convolutions and linear layers, of LeNet's size)");
+  add_choice(app, *o, "--algorithm", kEtalonAlgorithms, o->algorithm, Changes::nothing,
+             "single-pass: one forward pass, then one backward pass for all units; coordinate: the published way, every "
+             "coordinate image through the frozen network");
+  add_switch(app, *o, "--full-maps", o->full_maps, Changes::nothing,
+             "units of maps by whole maps, not by their receptive fields alone");
+  add_setting(app, *o, "--load-tape", o->load_tape, Changes::values, "use another program's gates and switches",
+              "FILE.safetensors");
+  add_setting(app, *o, "--limit", o->limit, Changes::values, "only the first N of each array or data set", "N");
   app.add_flag("--resume", o->resume,
                "go on with the .npy of an array or data set that an interrupted run of the same command left as "
                "FILE.npy.partial; begins anew where there is none");
+  add_model(app, *o);
   add_output(app, *o);
   add_run(app, *o);
   add_report(app, *o);

@@ -19,7 +19,7 @@ Image scale_bar(float limit, bool coloured, int width) {
   std::vector<float> ramp(static_cast<size_t>(width * kBar));
   for (size_t i = 0; i < ramp.size(); ++i) ramp[i] = 2 * float(i % size_t(width)) / float(width - 1) - 1;
   const Image bar = coloured ? heatmap(ramp.data(), kBar, width, ColorMap::seismic, {-1, 1})
-                             : signed_rgb_in(ramp.data(), 1, kBar, width, {-1, 1});
+                             : signed_rgb_in(ramp.data(), 1, kBar, width, ChannelOrder::grey, {-1, 1});
   paste(out, bar, kMargin, 0);
   const std::string low = fmt::format("{:.2g}", -limit), high = fmt::format("{:.2g}", limit);
   draw_text(out, kMargin, kBar + 4, low, {32, 32, 32});
@@ -30,8 +30,8 @@ Image scale_bar(float limit, bool coloured, int width) {
 
 }  // namespace
 
-EtalonFigure::EtalonFigure(Shape image, int64_t columns, bool product)
-    : image_(image), columns_(std::min(columns, kMostColumns)), product_(product), flat_(product || image.c != 3) {}
+EtalonFigure::EtalonFigure(Shape image, ChannelOrder order, int64_t columns, bool product)
+    : image_(image), order_(order), columns_(std::min(columns, kMostColumns)), flat_(product || image.c != 3) {}
 
 std::vector<float> EtalonFigure::kept(const float* map) const {
   const int64_t plane = image_.h * image_.w;
@@ -51,10 +51,12 @@ float EtalonFigure::limit() const {
   return most > 0 ? most : 1;
 }
 
+Json EtalonFigure::colors() const { return colors_json(flat_ ? "seismic" : "signed", {-limit(), limit()}); }
+
 Image EtalonFigure::picture(const std::vector<float>& map, float limit) const {
   const int h = int(image_.h), w = int(image_.w);
   if (flat_) return heatmap(map.data(), h, w, ColorMap::seismic, {-limit, limit});
-  return signed_rgb_in(map.data(), 3, h, w, {-limit, limit});
+  return signed_rgb_in(map.data(), 3, h, w, order_, {-limit, limit});
 }
 
 Image EtalonFigure::draw(const std::string& title, const std::vector<std::string>& headings) const {

@@ -7,6 +7,7 @@
 
 #include "engine/files/image.h"
 #include "kernels/types.h"
+#include "tools/cli/output.h"
 
 namespace switchback {
 
@@ -22,22 +23,24 @@ class EtalonFigure {
     std::vector<std::vector<float>> maps;
   };
 
-  // columns: etalons of each input; product: maps are W ⊙ x, votes for and against.
-  EtalonFigure(Shape image, int64_t columns, bool product);
+  // order: of the image's channels; columns: etalons of each input; product: maps are W ⊙ x, votes for and against.
+  EtalonFigure(Shape image, ChannelOrder order, int64_t columns, bool product);
   bool full() const { return rows_.size() == kMostRows; }
   bool empty() const { return rows_.empty(); }
   int64_t columns() const { return columns_; }  // that are shown
   // What is kept of one map [C,H,W].
   std::vector<float> kept(const float* map) const;
   void add(Row row) { rows_.push_back(std::move(row)); }
+  Json colors() const;  // what they mean (colors_json)
   Image draw(const std::string& title, const std::vector<std::string>& headings) const;
 
  private:
   Image picture(const std::vector<float>& map, float limit) const;
   float limit() const;  // of the colour scale: ±
   Shape image_;
+  ChannelOrder order_;
   int64_t columns_;
-  bool product_, flat_;  // flat: one value a pixel is shown, the sum over channels
+  bool flat_;  // flat: one value a pixel is shown, the sum over channels
   std::vector<Row> rows_;
 };
 

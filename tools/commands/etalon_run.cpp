@@ -18,9 +18,8 @@
 namespace switchback {
 
 struct EtalonRun::Source {
-  std::string path, stem;
   InputFile file;
-  std::optional<Dataset> dataset;
+  const Dataset* dataset;  // the file's
   int64_t count = 1;
   Tensor x;  // [N,C,H,W], of files, from start() to finish()
   int64_t done = 0;
@@ -33,13 +32,7 @@ struct EtalonRun::Source {
   std::optional<EtalonFigure> figure;
   std::vector<int> labels_shown;
 
-  bool many() const { return dataset || file.array; }
-  // "a.png", "x.npy[3]", "cat/a.png": without the folders before it.
-  std::string name(int64_t i) const {
-    if (!dataset) return item_name(file, i);
-    const std::filesystem::path at(dataset->path(i));
-    return std::filesystem::is_directory(path) ? at.parent_path().filename() / at.filename() : at.filename();
-  }
+  std::string name(int64_t i) const { return item_name(file, i); }
 };
 
 namespace {
@@ -52,16 +45,6 @@ uint32_t weights_checksum(const Weights& weights) {
   uint32_t sum = 0;
   for (const Parameter& p : weights.list()) sum = checksum(sum, weights.values(p).data(), weights.values(p).size_bytes());
   return sum;
-}
-
-// Folders that hold no images themselves, and files that are neither images nor arrays.
-bool is_dataset(const std::string& path) {
-  namespace fs = std::filesystem;
-  std::error_code error;
-  if (!fs::is_directory(path, error)) return fs::is_regular_file(path, error) && !is_single_input(path);
-  for (const auto& entry : fs::directory_iterator(path, error))
-    if (!entry.is_directory(error) && is_single_input(entry.path().string())) return false;
-  return true;
 }
 
 Json note_of(const EtalonInput& input) {
@@ -101,8 +84,7 @@ size_t strongest(const EtalonInput& input) {
 EtalonOptions options_of(const Job& job, const EtalonFlags& flags) {
   EtalonOptions options;
   static_cast<RunOptions&>(options) = job.run;
-  check_choice("--algorithm", flags.algorithm, {"single-pass", "coordinate"});
-  if (flags.algorithm == "coordinate") options.algorithm = EtalonAlgorithm::coordinate;
+  options.algorithm = flags.algorithm;
   options.fields = !flags.full_maps;
   options.load_tape = flags.load_tape;
   return options;
@@ -111,12 +93,12 @@ EtalonOptions options_of(const Job& job, const EtalonFlags& flags) {
 }  // namespace
 
 EtalonRun::EtalonRun(Job& job, const EtalonFlags& flags)
-    : job_(job), flags_(flags), options_(options_of(job, flags)), output_(flags),
-      suffix_(flags.product ? "etalon-product" : "etalon") {
+    : job_(job), flags_(flags), options_(options_of(job, flags)), output_(job), inputs_(job, output_),
+      name_(flags.product ? "etalon-product" : "etalon") {
   check_piecewise_affine(job.model.network, target_node(job.model.network, job.target));
   if (flags.resume && !output_.npy())
     throw Error("--resume goes on with an array, but none is saved", "add --save npy or --save png,npy", true);
-  add_inputs(flags.inputs);
+  add_sources();
   options_.progress = [this](int64_t done, int64_t total) {
     const int64_t units = etalons_->units();
     job_.bar.update(items_done_ * units + done * units / std::max<int64_t>(1, total), items_ * units, "etalons");
@@ -125,41 +107,17 @@ EtalonRun::EtalonRun(Job& job, const EtalonFlags& flags)
 
 EtalonRun::~EtalonRun() = default;
 
-void EtalonRun::add_inputs(const std::vector<std::string>& arguments) {
-  std::vector<std::string> plain;
-  for (const std::string& argument : arguments)
-    if (is_dataset(argument))
-      add_dataset(argument);
-    else
-      plain.push_back(argument);
-  if (!plain.empty() || sources_.empty()) files_ = list_inputs(plain);
-  for (const InputFile& file : files_) {
-    if (is_mosaic(file.path)) {
-      add_dataset(file.path);
-      continue;
-    }
-    auto source = std::make_shared<Source>();
-    source->path = file.path;
-    source->stem = file.stem;
-    source->file = file;
-    source->count = count_items({file});
-    sources_.push_back(std::move(source));
-  }
+void EtalonRun::add_sources() {
   const int64_t limit = flags_.limit.empty() ? std::numeric_limits<int64_t>::max()
                                              : parse_whole("--limit", flags_.limit, 1, int64_t(1) << 40);
-  for (const auto& source : sources_) items_ += source->count = std::min(source->count, limit);
-  for (size_t i = 0; i < sources_.size(); ++i)
-    for (size_t k = 0; k < i; ++k)
-      if (sources_[k]->stem == sources_[i]->stem) sources_[i]->stem += fmt::format("_{}", i + 1);
-}
-
-void EtalonRun::add_dataset(const std::string& path) {
-  auto source = std::make_shared<Source>();
-  source->dataset.emplace(open_dataset(path));
-  source->path = path;
-  source->stem = dataset_stem(path);
-  source->count = source->dataset->size();
-  sources_.push_back(std::move(source));
+  for (const InputFile& file : inputs_.files()) {
+    auto source = std::make_shared<Source>();
+    source->file = file;
+    source->dataset = file.dataset.get();
+    source->count = std::min(limit, Inputs::count_of(file));
+    items_ += source->count;
+    sources_.push_back(std::move(source));
+  }
 }
 
 void EtalonRun::run() {
@@ -168,22 +126,31 @@ void EtalonRun::run() {
     for (int64_t i = source->done; i < source->count; ++i) push(source, i);
   }
   flush();
-  const std::string title = fmt::format("{} of {}", suffix_, job_.model_name());
-  if (sheet_ && output_.png()) output_.add_png(fmt::format("contact_sheet.{}.png", suffix_), sheet_->draw(title, headings_));
-  output_.commit();
-  for (const auto& source : sources_)
-    if (source->resumable) source->resumable->finish();
-  report();
+  if (sheet_ && !sheet_->empty() && output_.png())
+    report_.sheet = add_figure({kContactSheet}, *sheet_, fmt::format("{} of {}", name_, job_.model_name()))["path"];
+  finish_all();
+}
+
+Json EtalonRun::add_figure(const ResultOf& of, const EtalonFigure& figure, const std::string& title) {
+  return output_.add_png(of, figure.draw(title, headings_), {{"units", headings_}, {"colors", figure.colors()}});
 }
 
 // Loads the source, and takes over what an earlier run left of it.
 void EtalonRun::start(const std::shared_ptr<Source>& pointer) {
   Source& s = *pointer;
   const Preprocess& how = job_.model.preprocess;
-  if (!s.dataset) s.x = load_input(s.file, job_.model);
+  if (!s.dataset) {
+    std::optional<Tensor> x = inputs_.load(s.file);
+    if (!x) {
+      items_ -= s.count;
+      s.count = 0;
+      return;
+    }
+    s.x = std::move(*x);
+  }
   plan_for(s.dataset ? Shape{1, how.channels(), how.size[0], how.size[1]} : Shape{1, s.x.dim(1), s.x.dim(2), s.x.dim(3)});
   s.biases = allocate_maps({s.count, etalons_->units()});
-  s.figure.emplace(image_, etalons_->units(), flags_.product);
+  s.figure.emplace(image_, job_.model.preprocess.order, etalons_->units(), flags_.product);
   if (output_.npy()) open_files(s);
   if (!s.resumable) return;
   const std::vector<Json> notes = s.resumable->notes();
@@ -208,22 +175,52 @@ void EtalonRun::plan_for(Shape image) {
   batch_ = std::max(batch_, etalons_->batch());
   seeds_ = std::max(seeds_, etalons_->seeds());
   x_.resize(size_t(etalons_->batch() * image.item()));
-  if (sources_.size() > 1 && !sheet_) sheet_.emplace(image, etalons_->units(), flags_.product);
+  if (sources_.size() > 1 && !sheet_) sheet_.emplace(image, job_.model.preprocess.order, etalons_->units(), flags_.product);
 }
 
 void EtalonRun::open_files(Source& s) {
   Dims dims{s.count, etalons_->units(), image_.c, image_.h, image_.w};
   std::vector<std::string> axes = {"N", "P", "C", "H", "W"};
-  const bool rows = s.many() && s.count > 1;
+  const bool rows = s.file.many() && s.count > 1;
   if (!rows) dims.erase(dims.begin()), axes.erase(axes.begin());
-  const std::string name = fmt::format("{}.{}.npy", s.stem, suffix_);
-  if (rows) {
-    s.resumable = std::make_unique<ResumableArray>(output_.path(name), dims, job_of(s), flags_.resume);
-    can_be_resumed();
-  } else {
-    s.array = &output_.add_npy(name, dims, s.array_begin);
+  const ResultOf of(s.file);
+  const Json job = job_of(s), more = {{"job", job}};
+  if (flags_.resume && take_finished(s, output_.path(of, "npy"), job)) return;
+  if (!rows) {
+    s.files.push_back(output_.add_npy(of, dims, axes, more, s.array, s.array_begin));
+    return;
   }
-  s.files.push_back({{"path", output_.path(name)}, {"axes", axes}});
+  s.files.push_back(output_.add_own_npy(of, dims, axes, more, [&s] { s.resumable->finish(); }));
+  s.resumable = std::make_unique<ResumableArray>(s.files.back()["path"], dims, job, flags_.resume);
+  can_be_resumed();
+}
+
+// Whether an earlier run has completed the array: then nothing of it is changed, and what FILE.json says of its inputs is
+// taken over. Throws where it was another run.
+bool EtalonRun::take_finished(Source& s, const std::string& path, const Json& job) {
+  namespace fs = std::filesystem;
+  if (!fs::exists(path) || fs::exists(path + ".partial")) return false;
+  const std::string beside = Output::description_path(path);
+  constexpr int64_t kMostBytes = int64_t(1) << 31;
+  Json about = fs::exists(beside) ? Json::parse(read_file(beside, kMostBytes), nullptr, false) : Json();
+  Json before;
+  if (about.is_object() && about.contains("files") && about.contains("inputs"))
+    for (const Json& file : about["files"])
+      if (file.contains("job")) before = file["job"];
+  const char* hint = "leave out --resume to replace it, or choose another folder with --output DIR";
+  if (before.is_null())
+    throw Error(fmt::format("{} is there, and nothing beside it says which run made it", printable(path)), hint);
+  if (before != job)
+    throw Error(fmt::format("{} was made by another run: it differs in {}", printable(path), differences(before, job)),
+                hint);
+  s.done = s.count;
+  items_done_ += s.count, items_resumed_ += s.count, items_finished_ += s.count;
+  for (Json& input : about["inputs"]) {
+    input["files"] = about["files"];
+    report_.inputs.push_back(std::move(input));
+  }
+  lines_.add(fmt::format("  {} is finished; nothing was changed", path));
+  return true;
 }
 
 // What an array that is continued must agree in.
@@ -247,10 +244,10 @@ Json EtalonRun::job_of(const Source& s) const {
           {"image", {image_.c, image_.h, image_.w}},
           {"target", job_.target.target},
           {"layer", job_.target.layer},
-          {"algorithm", flags_.algorithm},
+          {"algorithm", word_of(kEtalonAlgorithms, flags_.algorithm)},
           {"full_maps", flags_.full_maps},
           {"product", flags_.product},
-          {"precision", job_.options.precision},
+          {"precision", job_.precision},
           {"conv", job_.options.conv},
           {"device", job_.ctx.device_name()}};
 }
@@ -261,6 +258,7 @@ void EtalonRun::push(const std::shared_ptr<Source>& source, int64_t index) {
     load_item(*source->dataset, index, job_.model, to);
   else
     std::memcpy(to, source->x.data() + index * image_.item(), size_t(image_.item()) * sizeof(float));
+  if (source->dataset && job_.input_recorder) job_.input_recorder->add(output_, to, 1, image_);
   queue_.push_back({source, index});
   if (int64_t(queue_.size()) == etalons_->batch()) flush();
 }
@@ -351,20 +349,18 @@ void EtalonRun::keep_row(Source& s, int64_t index, const EtalonInput& result) {
 }
 
 void EtalonRun::add_entry(Source& s, int64_t index, const EtalonInput& result) {
-  Json entry = {{"path", s.dataset ? s.dataset->path(index) : s.path}, {"index", index}};
-  if (s.dataset) entry["label"] = s.dataset->label(index);
+  Json entry = item_json(s.file, index);
   add_explained(entry, job_, result.explained);
   entry["bias"] = of_units(result, [](const EtalonCheck& c) { return c.bias; });
   entry["votes_for"] = of_units(result, [](const EtalonCheck& c) { return c.votes_for; });
   entry["votes_against"] = of_units(result, [](const EtalonCheck& c) { return c.votes_against; });
   entry["residual"] = of_units(result, [](const EtalonCheck& c) { return c.residual(); });
   entry["residual_relative"] = of_units(result, [](const EtalonCheck& c) { return c.relative(); });
-  s.entries.push_back(inputs_.size());
-  if (job_.options.json) inputs_.push_back(std::move(entry));
-  if (lines_.size() > 100) return;
+  s.entries.push_back(report_.inputs.size());
+  if (job_.options.json || output_.npy()) report_.inputs.push_back(std::move(entry));
   const size_t p = strongest(result);
   const EtalonCheck& c = result.checks[p];
-  lines_.push_back(fmt::format("  {:<24} {:<18} {:.5g} = {:.5g} for {:+.5g} against {:+.5g} bias, residual {:.1e}",
+  lines_.add(fmt::format("  {:<24} {:<18} {:.5g} = {:.5g} for {:+.5g} against {:+.5g} bias, residual {:.1e}",
                                s.name(index), unit_name(job_, result.explained.units[p]), c.score, c.votes_for,
                                c.votes_against, c.bias, c.residual()));
 }
@@ -372,18 +368,17 @@ void EtalonRun::add_entry(Source& s, int64_t index, const EtalonInput& result) {
 void EtalonRun::finish(Source& s) {
   if (s.array) s.array->finish();
   if (output_.npy()) {
-    const std::string name = fmt::format("{}.{}-bias.npy", s.stem, suffix_);
-    const bool rows = s.many() && s.count > 1;
+    const bool rows = s.file.many() && s.count > 1;
     std::vector<std::string> axes = {"N", "P"};
     if (!rows) axes.erase(axes.begin());
     Tensor biases = std::move(s.biases);
-    s.files.push_back(output_.add_npy(name, rows ? std::move(biases) : std::move(biases).reshaped({etalons_->units()}), axes));
+    if (!rows) biases = std::move(biases).reshaped({etalons_->units()});
+    s.files.push_back(output_.add_npy({s.file, "bias"}, biases, axes));
   }
   if (output_.png() && !s.figure->empty())
-    s.files.push_back(output_.add_png(fmt::format("{}.{}.png", s.stem, suffix_),
-                                      s.figure->draw(fmt::format("{} of {}", suffix_, s.stem), headings_)));
+    s.files.push_back(add_figure({s.file}, *s.figure, fmt::format("{} of {}", name_, s.file.stem)));
   for (size_t entry : s.entries)
-    if (entry < inputs_.size()) inputs_[entry]["files"] = s.files;
+    if (entry < report_.inputs.size()) report_.inputs[entry]["files"] = s.files;
   s.figure.reset();
   s.x = Tensor();
 }
@@ -398,55 +393,45 @@ void EtalonRun::draw_subgraph(Source& s, int64_t index, const EtalonInput& resul
     std::memcpy(x.data(), s.x.data() + index * image_.item(), x.size() * sizeof(float));
   const Unit unit = result.explained.units[strongest(result)];
   const Subgraph graph = active_subgraph(job_.ctx, job_.model, image_, x.data(), unit);
-  s.files.push_back(output_.add_png(fmt::format("{}.etalon-subgraph.png", s.stem),
+  s.files.push_back(output_.add_png({s.file, "subgraph"},
                                     subgraph_picture(graph, fmt::format("{}: the active subgraph that makes up the {:.4g} of {}",
                                                                         s.name(index), graph.value, unit_name(job_, unit)))));
 }
 
-void EtalonRun::report() {
+void EtalonRun::finish_all() {
   job_.bar.clear();
   if (worst_.above > 0)
     warn(fmt::format("{} of {} etalons miss <W, x> + b = score by more than {:.0e} of their terms: at worst {:.1e} ({}){}",
                      worst_.above, items_ * etalons_->units(), EtalonCheck::kTolerance, worst_.relative, worst_.where,
                      !flags_.load_tape.empty()            ? "; the tape that was loaded is not this input's"
-                     : job_.options.precision != "fp32" ? "; --precision fp32 rounds less"
+                     : job_.options.precision != Precision::fp32 ? "; --precision fp32 rounds less"
                                                           : ""));
-  if (!job_.options.json) {
-    if (!job_.options.quiet) print_summary();
-    return;
-  }
-  Json document = job_.header();
-  document["inputs"] = std::move(inputs_);
-  if (sheet_ && output_.png()) document["contact_sheet"] = output_.path(fmt::format("contact_sheet.{}.png", suffix_));
-  document["algorithm"] = flags_.algorithm;
-  document["product"] = flags_.product;
-  document["units"] = etalons_->units();
-  document["residual"] = worst_.residual;
-  document["residual_relative"] = worst_.relative;
-  document["residual_tolerance"] = EtalonCheck::kTolerance;
-  document["resumed_inputs"] = items_resumed_;
-  document["batch"] = batch_;
-  document["units_per_pass"] = seeds_;
-  job_.add_footer(document);
-  print_json(document);
+  Json& details = report_.details;
+  details["algorithm"] = word_of(kEtalonAlgorithms, flags_.algorithm);
+  details["product"] = flags_.product;
+  details["units"] = etalons_->units();
+  details["residual"] = worst_.residual;
+  details["residual_relative"] = worst_.relative;
+  details["residual_tolerance"] = EtalonCheck::kTolerance;
+  details["resumed_inputs"] = items_resumed_;
+  details["batch"] = batch_;
+  details["units_per_pass"] = seeds_;
+  report_.summary = [this] { print_summary(); };
+  finish_run(job_, output_, std::move(report_));
 }
 
 void EtalonRun::print_summary() const {
-  constexpr size_t kMostLines = 40;
-  print_line(job_.summary_title(suffix_));
+  const int64_t etalons = (items_ - items_finished_) * etalons_->units();
+  print_line(job_.summary_title(name_));
   if (items_resumed_ > 0) print_line(fmt::format("  {} of {} inputs were done before", items_resumed_, items_));
-  for (size_t i = 0; i < std::min({lines_.size(), kMostLines, size_t(items_)}); ++i) print_line(lines_[i]);
-  if (items_ > int64_t(kMostLines)) print_line(fmt::format("  … and {} more", items_ - int64_t(kMostLines)));
-  print_line(fmt::format("{} etalon{}: <W, x> + b = score up to {:.1e} ({:.1e} of the terms' sizes)",
-                         items_ * etalons_->units(), items_ * etalons_->units() == 1 ? "" : "s", worst_.residual,
-                         worst_.relative));
+  lines_.print();
+  if (etalons > 0)
+    print_line(fmt::format("{}: <W, x> + b = score up to {:.1e} ({:.1e} of the terms' sizes)", counted(etalons, "etalon"),
+                           worst_.residual, worst_.relative));
   std::vector<std::string> paths = output_.paths();
   for (const auto& source : sources_)
     if (source->resumable) paths.push_back(source->resumable->path());
-  if (paths.size() <= 4)
-    for (const std::string& path : paths) print_line("wrote " + path);
-  else
-    print_line(fmt::format("wrote {} files into {}", paths.size(), job_.options.output));
+  print_written(job_, paths);
   print_line(job_.summary_times(items_, "input"));
 }
 

@@ -16,8 +16,12 @@
 
 namespace switchback {
 
+inline constexpr Choice<EtalonAlgorithm> kEtalonAlgorithms[] = {{"single-pass", EtalonAlgorithm::single_pass},
+                                                                {"coordinate", EtalonAlgorithm::coordinate}};
+
 struct EtalonFlags : Options {
-  std::string algorithm = "single-pass", limit, load_tape;
+  EtalonAlgorithm algorithm = EtalonAlgorithm::single_pass;
+  std::string limit, load_tape;
   bool product = false, subgraph = false, resume = false, full_maps = false;
 };
 
@@ -40,11 +44,11 @@ class EtalonRun {
     int64_t above = 0;  // etalons above the tolerance
   };
 
-  void add_inputs(const std::vector<std::string>& arguments);
-  void add_dataset(const std::string& path);
+  void add_sources();
   void start(const std::shared_ptr<Source>& source);
   void plan_for(Shape image);
   void open_files(Source& source);
+  bool take_finished(Source& source, const std::string& path, const Json& job);
   Json job_of(const Source& source) const;
   void push(const std::shared_ptr<Source>& source, int64_t index);
   void flush();
@@ -53,18 +57,19 @@ class EtalonRun {
   void keep_row(Source& source, int64_t index, const EtalonInput& result);
   void add_entry(Source& source, int64_t index, const EtalonInput& result);
   void finish(Source& source);
+  Json add_figure(const ResultOf& of, const EtalonFigure& figure, const std::string& title);
   void draw_subgraph(Source& source, int64_t index, const EtalonInput& result);
-  void report();
+  void finish_all();
   void print_summary() const;
 
   Job& job_;
   const EtalonFlags& flags_;
   EtalonOptions options_;
   Output output_;
+  Inputs inputs_;
   std::vector<std::shared_ptr<Source>> sources_;
-  std::vector<InputFile> files_;
-  int64_t items_ = 0, items_done_ = 0, items_resumed_ = 0;
-  std::string suffix_;  // of result files
+  int64_t items_ = 0, items_done_ = 0, items_resumed_ = 0, items_finished_ = 0;
+  std::string name_;  // of what is drawn, in titles
   Shape image_;
   std::optional<Etalons> etalons_;
   std::vector<float> x_;  // of the items in the queue
@@ -73,8 +78,8 @@ class EtalonRun {
   std::vector<float> product_;
   std::optional<EtalonFigure> sheet_;  // all inputs; none where there is one source
   std::vector<std::string> headings_;
-  Json inputs_ = Json::array();
-  std::vector<std::string> lines_;
+  Report report_;
+  ItemLines lines_;
   Worst worst_;
   int64_t batch_ = 0, seeds_ = 0;
 };

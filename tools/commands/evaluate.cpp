@@ -59,7 +59,7 @@ void judge(std::span<const float> logits, Outputs outputs, int64_t label, Evalua
   }
 }
 
-Evaluation evaluate(Job& job, const Dataset& data, const std::vector<int64_t>& classes, int64_t images) {
+Evaluation evaluate(Job& job, Output& output, const Dataset& data, const std::vector<int64_t>& classes, int64_t images) {
   const Network& network = job.model.network;
   const Shape image{1, job.model.preprocess.channels(), job.model.preprocess.size[0], job.model.preprocess.size[1]};
   check_image_shape(network, image);
@@ -74,6 +74,7 @@ Evaluation evaluate(Job& job, const Dataset& data, const std::vector<int64_t>& c
     const int64_t n = std::min(forward.batch(), images - first);
     pixels.resize(size_t(n * image.item()));
     for (int64_t i = 0; i < n; ++i) load_item(data, first + i, job.model, pixels.data() + i * image.item());
+    if (job.input_recorder) job.input_recorder->add(output, pixels.data(), n, image);
     const Tensor values = forward.run(pixels.data(), n);
     CHECK(values.count() == n * outputs, "{} gives maps of shape {}, not classes", job.options.model,
           to_string(values.dims()));
@@ -97,7 +98,7 @@ Json worst_json(const Job& job, const Dataset& data, const Evaluation& e) {
   Json list = Json::array();
   for (const Case& c : e.worst)
     list.push_back({{"path", data.path(c.index)},
-                    {"index", c.index},
+                    {"index", data.number(c.index)},
                     {"true", c.label},
                     {"true_class", job.class_json(c.label)},
                     {"target", c.predicted},
@@ -111,7 +112,7 @@ Image worst_picture(const Job& job, const Dataset& data, const Evaluation& e, co
   std::vector<Panel> panels;
   for (const Case& c : e.worst)
     panels.push_back({enlarge_to_at_least(to_rgb(preprocessed_picture(data.image(c.index), job.model.preprocess)), 112),
-                      fmt::format("#{}: {}\nread as {}, {:.0f} %", c.index, name_of(job, c.label),
+                      fmt::format("#{}: {}\nread as {}, {:.0f} %", data.number(c.index), name_of(job, c.label),
                                   name_of(job, c.predicted), 100 * c.probability)});
   GridOptions options;
   options.title = title;
@@ -143,14 +144,14 @@ Json confusion_json(const Evaluation& e) {
 void print_summary(const Job& job, const Dataset& data, const Evaluation& e, const Output& output) {
   const double n = double(e.images);
   print_line(job.summary_title("evaluate"));
-  print_line(fmt::format("  top-1 {:.2f} %, top-5 {:.2f} %, loss {:.4f} over {} images", 100 * double(e.top1) / n,
-                         100 * double(e.top5) / n, e.loss / n, e.images));
+  print_line(fmt::format("  top-1 {:.2f} %, top-5 {:.2f} %, loss {:.4f} over {}", 100 * double(e.top1) / n,
+                         100 * double(e.top5) / n, e.loss / n, counted(e.images, "image")));
   print_confusion(job, e);
   print_line("worst cases:");
   for (const Case& c : e.worst)
     print_line(fmt::format("  {}: {} read as {} ({:.1f} %), loss {:.2f}", data.path(c.index), name_of(job, c.label),
                            name_of(job, c.predicted), 100 * c.probability, c.loss));
-  for (const std::string& path : output.paths()) print_line("wrote " + path);
+  print_written(job, output.paths());
   print_line(job.summary_times(e.images, "image"));
 }
 
@@ -164,36 +165,30 @@ void run_evaluate(const EvaluateOptions& o) {
     throw Error(fmt::format("evaluate is about classes, but {} gives one value", job.model_name()),
                 "`switchback classify` shows it");
   const std::string& path = o.inputs[0];
-  const Dataset data = open_dataset(path);
+  const Dataset data = open_dataset(path, o.exif);
   const int64_t images =
       o.limit.empty() ? data.size() : std::min(data.size(), parse_whole("--limit", o.limit, 1, int64_t(1) << 40));
   const Network& network = job.model.network;
   const std::vector<int64_t> classes =
       class_map(data, job.model, network.shapes(network.input)[size_t(logit_node(network))].c, path);
-  Output output(o);
-  const Evaluation e = evaluate(job, data, classes, images);
+  Output output(job);
+  const Evaluation e = evaluate(job, output, data, classes, images);
   Json files = Json::array();
   if (output.png() && !e.worst.empty()) {
-    files.push_back(output.add_png(dataset_stem(path) + ".evaluate.png",
+    files.push_back(output.add_png(dataset_stem(path),
                                    worst_picture(job, data, e, "worst cases of " + job.model_name())));
   }
-  output.commit();
-  job.bar.clear();
-  if (!o.json) {
-    if (!o.quiet) print_summary(job, data, e, output);
-    return;
-  }
-  Json document = job.header();
-  document["inputs"] = Json::array({{{"path", path}, {"index", 0}, {"files", files}}});
-  document["images"] = e.images;
-  document["top1"] = double(e.top1) / double(e.images);
-  document["top5"] = double(e.top5) / double(e.images);
-  document["loss"] = e.loss / double(e.images);
-  document["correct"] = e.top1;
-  document["confusion"] = confusion_json(e);
-  document["worst"] = worst_json(job, data, e);
-  job.add_footer(document);
-  print_json(document);
+  Report report;
+  report.inputs.push_back({{"path", path}, {"index", 0}, {"files", files}});
+  report.details = {{"images", e.images},
+                    {"top1", double(e.top1) / double(e.images)},
+                    {"top5", double(e.top5) / double(e.images)},
+                    {"loss", e.loss / double(e.images)},
+                    {"correct", e.top1},
+                    {"confusion", confusion_json(e)},
+                    {"worst", worst_json(job, data, e)}};
+  report.summary = [&] { print_summary(job, data, e, output); };
+  finish_run(job, output, std::move(report));
 }
 
 }  // namespace
@@ -201,13 +196,14 @@ void run_evaluate(const EvaluateOptions& o) {
 std::function<void()> setup_evaluate(CLI::App& app) {
   auto o = std::make_shared<EvaluateOptions>();
   o->top = 10;
-  add_inputs(app, *o, "an idx file, a CIFAR mosaic, or a folder with one sub-folder a class");
+  add_inputs(app, *o,
+             "an idx file, a CIFAR mosaic, or a folder with one sub-folder a class; or a part of one, DATASET[FIRST:LAST]");
+  add_setting(app, *o, "--limit", o->limit, Changes::values, "only the first N images", "N");
   add_model(app, *o);
   add_output(app, *o, false);
   add_run(app, *o);
   add_report(app, *o);
-  add_top(app, *o, "worst cases to list (default 10)");
-  app.add_option("--limit", o->limit, "only the first N images")->type_name("N");
+  add_top(app, *o, Changes::pictures, "worst cases to list (default 10)");
   return [o] { run_evaluate(*o); };
 }
 

@@ -9,8 +9,13 @@
 namespace switchback {
 namespace {
 
+using Moment = SmoothGradOptions::Moment;
+constexpr Choice<Moment> kMoments[] = {{"mean", Moment::mean}, {"square", Moment::square}, {"variance", Moment::variance}};
+
 struct MapOptions : Options {
-  std::string rule = "gradient", moment = "mean", baseline = "0", save_tape, load_tape;
+  ReluRule rule = kGradient;
+  Moment moment = Moment::mean;
+  std::string baseline = "0", save_tape, load_tape;
   bool times_input = false;
   int64_t samples = 50, steps = 50;
   double noise = 0.15;
@@ -18,66 +23,70 @@ struct MapOptions : Options {
 
 std::shared_ptr<MapOptions> map_options(CLI::App& app) {
   auto o = std::make_shared<MapOptions>();
-  add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]");
-  add_model(app, *o);
-  add_target(app, *o);
-  add_output(app, *o);
-  add_run(app, *o);
-  add_report(app, *o);
+  add_inputs(app, *o, kInputs);
   return o;
 }
 
-void add_rule(CLI::App& app, MapOptions& o) {
-  app.add_option("--rule", o.rule, "what ReLUs let through on the way back (default gradient)")
-      ->type_name("gradient|deconv|guided");
+// The options behind a command's own.
+void add_shared(CLI::App& app, MapOptions& o, bool random = false) {
+  add_target(app, o);
+  add_model(app, o);
+  add_output(app, o);
+  add_run(app, o, random);
+  add_report(app, o);
+}
+
+// `changes`: how the rule shows in names; gradient's results are called by it.
+void add_rule(CLI::App& app, MapOptions& o, Changes changes) {
+  add_choice(app, o, "--rule", kRules, o.rule, changes, "what ReLUs let through on the way back");
 }
 
 // Signed maps as RGB around grey, others as their absolute sum over channels.
-std::function<Image(const MapView&)> picture_of_maps(bool is_signed) {
-  return [is_signed](const MapView& map) {
+std::function<DrawnMap(const MapView&)> picture_of_maps(const Job& job, bool is_signed) {
+  return [order = job.model.preprocess.order, is_signed](const MapView& map) -> DrawnMap {
     const int c = int(map.dims[0]), h = int(map.dims[1]), w = int(map.dims[2]);
-    return is_signed ? signed_rgb(map.values, c, h, w) : saliency_picture(map.values, c, h, w);
+    if (is_signed)
+      return {signed_rgb(map.values, c, h, w, order),
+              colors_json(c == 1 || c == 3 ? "signed" : "seismic", signed_range(map.values, c, h, w))};
+    return {saliency_picture(map.values, c, h, w), colors_json("gray", saliency_range(map.values, c, h, w))};
   };
 }
 
 void run_gradient(const MapOptions& o) {
-  const ReluRule rule = parse_rule(o.rule);
   if (!o.save_tape.empty() && !o.load_tape.empty() && o.save_tape == o.load_tape)
     throw Error("--save-tape and --load-tape name the same file", "", true);
   Job job("gradient", o);
   MapMethod method;
-  method.suffix = o.rule;
-  method.picture = picture_of_maps(!(rule == kGradient));
+  method.name = method.command = word_of(kRules, o.rule);
+  method.picture = picture_of_maps(job, !(o.rule == kGradient));
   method.one_chunk = !o.save_tape.empty() || !o.load_tape.empty();
-  method.details = {{"rule", o.rule}, {"times_input", o.times_input}};
+  method.details = {{"rule", word_of(kRules, o.rule)}, {"times_input", o.times_input}};
   method.run = [&](const Tensor& x, const std::vector<uint32_t>&, const Progress& progress) {
-    GradientOptions options{job.run, rule, o.times_input, o.save_tape, o.load_tape};
+    GradientOptions options{job.run, o.rule, o.times_input, o.save_tape, o.load_tape};
     options.progress = progress;
     return gradient(job.ctx, job.model, x, job.target, job.model.labels, options);
   };
   run_maps(job, method);
 }
 
-SmoothGradOptions::Moment parse_moment(const std::string& text) {
-  check_choice("--moment", text, {"mean", "square", "variance"});
-  using Moment = SmoothGradOptions::Moment;
-  return text == "mean" ? Moment::mean : text == "square" ? Moment::square : Moment::variance;
-}
-
 void run_smoothgrad(const MapOptions& o) {
-  const ReluRule rule = parse_rule(o.rule);
-  const SmoothGradOptions::Moment moment = parse_moment(o.moment);
   if (o.samples < 1) throw Error(fmt::format("--samples {} is less than 1", o.samples), "", true);
   if (!(o.noise >= 0 && o.noise <= 1e6))
     throw Error(fmt::format("--noise {} is no share of the value range", o.noise), "0.1 to 0.2 is usual", true);
+  if (o.noise > 1)
+    warn(fmt::format("--noise {} is a share of the image's value range: more than 1 drowns the image (0.1 to 0.2 is usual)",
+                     o.noise));
   Job job("smoothgrad", o);
   MapMethod method;
-  method.suffix = o.rule == "gradient" ? "smoothgrad" : "smoothgrad-" + o.rule;
+  method.name = o.rule == kGradient ? "smoothgrad" : fmt::format("smoothgrad-{}", word_of(kRules, o.rule));
   method.noun = "samples";
-  method.picture = picture_of_maps(!(rule == kGradient) && moment == SmoothGradOptions::Moment::mean);
-  method.details = {{"rule", o.rule}, {"samples", o.samples}, {"noise", o.noise}, {"moment", o.moment}};
+  method.picture = picture_of_maps(job, !(o.rule == kGradient) && o.moment == Moment::mean);
+  method.details = {{"rule", word_of(kRules, o.rule)},
+                    {"samples", o.samples},
+                    {"noise", o.noise},
+                    {"moment", word_of(kMoments, o.moment)}};
   method.run = [&](const Tensor& x, const std::vector<uint32_t>& index, const Progress& progress) {
-    SmoothGradOptions options{job.run, rule, o.samples, o.noise, parse_seed(o.seed), moment, index};
+    SmoothGradOptions options{job.run, o.rule, o.samples, o.noise, parse_seed(o.seed), o.moment, index};
     options.progress = progress;
     return smoothgrad(job.ctx, job.model, x, job.target, job.model.labels, options);
   };
@@ -91,11 +100,11 @@ void run_integrated(const MapOptions& o) {
   const Baseline baseline = o.baseline == "0"      ? Baseline::zero
                             : o.baseline == "mean" ? Baseline::mean
                                                    : Baseline::given;
-  const Tensor given = baseline == Baseline::given ? load_single(o.baseline, job.model) : Tensor();
+  const Tensor given = baseline == Baseline::given ? load_single(o.baseline, job) : Tensor();
   MapMethod method;
-  method.suffix = "integrated";
+  method.name = "integrated";
   method.noun = "steps";
-  method.picture = picture_of_maps(false);
+  method.picture = picture_of_maps(job, false);
   method.details = {{"steps", o.steps}, {"baseline", o.baseline}};
   method.run = [&](const Tensor& x, const std::vector<uint32_t>&, const Progress& progress) {
     IntegratedOptions options{job.run, kGradient, o.steps, baseline, given.empty() ? Tensor() : given.clone()};
@@ -109,32 +118,33 @@ void run_integrated(const MapOptions& o) {
 
 std::function<void()> setup_gradient(CLI::App& app) {
   auto o = map_options(app);
-  add_rule(app, *o);
-  app.add_flag("--times-input", o->times_input, "multiply the map with the input");
-  app.add_option("--save-tape", o->save_tape, "write the gates and switches of the forward pass")
-      ->type_name("FILE.safetensors");
-  app.add_option("--load-tape", o->load_tape, "use another program's gates and switches")
-      ->type_name("FILE.safetensors");
+  add_rule(app, *o, Changes::nothing);
+  add_switch(app, *o, "--times-input", o->times_input, Changes::values, "multiply the map with the input");
+  add_setting(app, *o, "--load-tape", o->load_tape, Changes::values, "use another program's gates and switches",
+              "FILE.safetensors");
+  add_setting(app, *o, "--save-tape", o->save_tape, Changes::nothing, "write the gates and switches of the forward pass",
+              "FILE.safetensors");
+  add_shared(app, *o);
   return [o] { run_gradient(*o); };
 }
 
 std::function<void()> setup_smoothgrad(CLI::App& app) {
   auto o = map_options(app);
-  add_rule(app, *o);
-  app.add_option("--samples", o->samples, "noisy copies of each image (default 50)")->type_name("N");
-  app.add_option("--noise", o->noise, "sigma as a share of the image's value range (default 0.15)")->type_name("S");
-  app.add_option("--moment", o->moment, "what is kept of the gradients (default mean)")
-      ->type_name("mean|square|variance");
+  add_rule(app, *o, Changes::kind);
+  add_choice(app, *o, "--moment", kMoments, o->moment, Changes::kind, "what is kept of the gradients");
+  add_setting(app, *o, "--samples", o->samples, Changes::values, "noisy copies of each image (default 50)", "N");
+  add_setting(app, *o, "--noise", o->noise, Changes::values,
+              "sigma as a share of the image's value range (default 0.15)", "S");
+  add_shared(app, *o, true);
   return [o] { run_smoothgrad(*o); };
 }
 
 std::function<void()> setup_integrated(CLI::App& app) {
   auto o = map_options(app);
-  app.add_option("--steps", o->steps, "of the integral, midpoint rule (default 50)")->type_name("N");
-  app.add_option("--baseline", o->baseline,
-                 "where the path starts: 0, each channel's mean over the image, or a file "
-                 "(default 0)")
-      ->type_name("0|mean|FILE");
+  add_setting(app, *o, "--steps", o->steps, Changes::values, "of the integral, midpoint rule (default 50)", "N");
+  add_setting(app, *o, "--baseline", o->baseline, Changes::values,
+              "where the path starts: 0, each channel's mean over the image, or a file (default 0)", "0|mean|FILE");
+  add_shared(app, *o);
   return [o] { run_integrated(*o); };
 }
 

@@ -11,14 +11,17 @@
 namespace switchback {
 namespace {
 
+using Algorithm = OcclusionOptions::Algorithm;
+constexpr Choice<Algorithm> kAlgorithms[] = {{"incremental", Algorithm::incremental}, {"full", Algorithm::full}};
+
 struct OcclusionFlags : Options {
-  std::string mask = "32", stride = "8", fill = "0", algorithm = "incremental";
+  Algorithm algorithm = Algorithm::incremental;
+  std::string mask = "32", stride = "8", fill = "0";
   std::vector<std::string> boxes;
   bool cover = false, pixels = false, preview = false, check_preview = false;
 };
 
 OcclusionOptions occlusion_options(const OcclusionFlags& o) {
-  check_choice("--algorithm", o.algorithm, {"incremental", "full"});
   if (!o.boxes.empty() && (o.cover || o.pixels))
     throw Error("--cover and --pixels are for a grid of masks, not for --box", "leave one of them out", true);
   if (o.preview && o.check_preview)
@@ -29,8 +32,7 @@ OcclusionOptions occlusion_options(const OcclusionFlags& o) {
   options.cover = o.cover;
   options.fill = parse_fill(o.fill);
   for (const std::string& box : o.boxes) options.boxes.push_back(parse_box(box));
-  options.algorithm =
-      o.algorithm == "full" ? OcclusionOptions::Algorithm::full : OcclusionOptions::Algorithm::incremental;
+  options.algorithm = o.algorithm;
   return options;
 }
 
@@ -46,15 +48,15 @@ Tensor by_pixels(const OcclusionMaps& maps, Shape image) {
 }
 
 // Red where the score falls, blue where it rises; pixels that no mask covers show the photo alone.
-Image heat_on_photo(const Image& photo, std::vector<float> map, int h, int w) {
+DrawnMap heat_on_photo(const Image& photo, std::vector<float> map, int h, int w) {
   const Range range = symmetric_range(map, 99.5);
   for (float& v : map)
     if (std::isnan(v)) v = 0;
-  return overlay(photo, map.data(), h, w, ColorMap::seismic, 0.55f, range);
+  return {overlay(photo, map.data(), h, w, ColorMap::seismic, 0.55f, range), colors_json("seismic", range)};
 }
 
 Json details_of(const OcclusionFlags& o, const OcclusionOptions& options, const OcclusionMaps& maps) {
-  Json details = {{"algorithm", o.preview ? "preview" : o.algorithm}, {"fill", o.fill}};
+  Json details = {{"algorithm", o.preview ? "preview" : word_of(kAlgorithms, o.algorithm)}, {"fill", o.fill}};
   if (options.boxes.empty()) {
     details["mask"] = {options.mask_h, options.mask_w};
     details["stride"] = {options.stride_h, options.stride_w};
@@ -69,18 +71,41 @@ Json details_of(const OcclusionFlags& o, const OcclusionOptions& options, const 
   return details;
 }
 
+// "0.125"; what rounds to zero is never "-0.000".
+std::string rounded(double correlation) {
+  return fmt::format("{:.3f}", std::abs(correlation) < 0.0005 ? 0.0 : correlation);
+}
+
+// The drops of item i, [T,B] or [B] of one target: a field of its entry, and the first ones for the summary.
+std::string add_drops(Json& entry, const Tensor& drops, int64_t i, const std::vector<std::string>& boxes) {
+  constexpr size_t kMostNamed = 4;
+  const int64_t targets = drops.dim(1), count = int64_t(boxes.size());
+  Json list = Json::array();
+  for (int64_t t = 0; t < targets; ++t) {
+    const float* first = drops.data() + (i * targets + t) * count;
+    list.push_back(std::vector<float>(first, first + count));
+  }
+  std::string line = ", drop";
+  for (size_t b = 0; b < std::min(boxes.size(), kMostNamed); ++b)
+    line += fmt::format("{} {:.4g} without {}", b > 0 ? "," : "", list[0][b].get<float>(), boxes[b]);
+  if (boxes.size() > kMostNamed) line += fmt::format(" and {} more", boxes.size() - kMostNamed);
+  entry["drops"] = targets == 1 ? list[0] : list;
+  return line;
+}
+
 void run_occlusion(const OcclusionFlags& o) {
   OcclusionOptions options = occlusion_options(o);
   Job job("occlusion", o);
   static_cast<RunOptions&>(options) = job.run;
   MapMethod method;
-  method.suffix = o.preview ? "occlusion-preview" : "occlusion";
+  method.name = o.preview ? "occlusion-preview" : "occlusion";
   method.noun = "positions";
   if (o.pixels)
     method.axes = {"H", "W"};
   else
     method.axes = {"rows", "cols"};
   Places places;
+  Tensor drops;  // of the last run, [N,T,1,B], where boxes are given
   std::vector<double> correlations;  // of every item's first target, where the preview is checked
   method.run = [&](const Tensor& x, const std::vector<uint32_t>&, const Progress& progress) {
     options.progress = progress;
@@ -98,6 +123,7 @@ void run_occlusion(const OcclusionFlags& o) {
     }
     places = maps.places;
     method.details = details_of(o, options, maps);
+    if (!options.boxes.empty()) drops = maps.values.clone();
     const Shape image{1, x.dim(1), x.dim(2), x.dim(3)};
     return Maps{o.pixels ? by_pixels(maps, image) : std::move(maps.values), std::move(maps.explained), maps.batch};
   };
@@ -109,9 +135,11 @@ void run_occlusion(const OcclusionFlags& o) {
                          h, w);
   };
   method.finish = [&](int64_t i, Json& entry) -> std::string {
-    if (correlations.empty()) return "";
+    std::string line;
+    if (!drops.empty()) line = add_drops(entry, drops, i, o.boxes);
+    if (correlations.empty()) return line;
     entry["preview_rank_correlation"] = correlations[size_t(i)];
-    return fmt::format(", preview's rank correlation {:.3f}", correlations[size_t(i)]);
+    return line + fmt::format(", preview's rank correlation {}", rounded(correlations[size_t(i)]));
   };
   run_maps(job, method);
 }
@@ -120,22 +148,23 @@ void run_occlusion(const OcclusionFlags& o) {
 
 std::function<void()> setup_occlusion(CLI::App& app) {
   auto o = std::make_shared<OcclusionFlags>();
-  add_inputs(app, *o, "images, folders of images, .npy arrays [N,C,H,W]");
-  add_model(app, *o);
+  add_inputs(app, *o, kInputs);
+  add_switch(app, *o, "--preview", o->preview, Changes::values,
+             "instead of the exact map the first-order one, from a single backward pass");
+  add_setting(app, *o, "--mask", o->mask, Changes::values, "the mask, in pixels of the network's input (default 32)",
+              "S|HxW");
+  add_setting(app, *o, "--stride", o->stride, Changes::values,
+              "pixels from one place of the mask to the next (default 8)", "S|HxW");
+  add_occlusion(app, *o, o->boxes, o->fill);
+  add_switch(app, *o, "--cover", o->cover, Changes::values, "add a last row and column of places, flush with the border");
+  add_switch(app, *o, "--pixels", o->pixels, Changes::values,
+             "save each pixel's mean over the masks that cover it, [N,H,W]");
+  add_choice(app, *o, "--algorithm", kAlgorithms, o->algorithm, Changes::nothing,
+             "incremental computes only what changes, full a whole forward pass for each place; both are exact");
+  add_switch(app, *o, "--check-preview", o->check_preview, Changes::nothing,
+             "both: the exact map, and how the first-order one ranks the places");
   add_target(app, *o);
-  app.add_option("--mask", o->mask, "the mask, in pixels of the network's input (default 32)")->type_name("S|HxW");
-  app.add_option("--stride", o->stride, "pixels from one place of the mask to the next (default 8)")
-      ->type_name("S|HxW");
-  add_occlusion(app, o->boxes, o->fill);
-  app.add_flag("--cover", o->cover, "add a last row and column of places, flush with the border");
-  app.add_flag("--pixels", o->pixels, "save each pixel's mean over the masks that cover it, [N,H,W]");
-  app.add_option("--algorithm", o->algorithm,
-                 "incremental computes only what changes, full a whole forward pass for each place; both are exact "
-                 "(default incremental)")
-      ->type_name("incremental|full");
-  app.add_flag("--preview", o->preview, "instead of the exact map the first-order one, from a single backward pass");
-  app.add_flag("--check-preview", o->check_preview,
-               "both: the exact map, and how the first-order one ranks the places");
+  add_model(app, *o);
   add_output(app, *o);
   add_run(app, *o);
   add_report(app, *o);

@@ -51,7 +51,8 @@ std::vector<int64_t> outputs_of_classes(const Dataset& data, const Model& model,
 }
 
 NetworkRegions count_regions(Job& job, const Model& model, const NetworkSpec& spec, const Dataset& data,
-                             const std::vector<int64_t>& order, const std::function<void(int64_t)>& progress) {
+                             const std::vector<int64_t>& order, Output& output, InputRecorder* record,
+                             const std::function<void(int64_t)>& progress) {
   const Shape image{1, model.preprocess.channels(), model.preprocess.size[0], model.preprocess.size[1]};
   const int64_t images = int64_t(order.size());
   RegionCensus census(job.ctx, model, image, int64_t(data.classes.size()), job.run,
@@ -71,6 +72,7 @@ NetworkRegions count_regions(Job& job, const Model& model, const NetworkSpec& sp
       load_item(data, index, model, pixels.data() + i * image.item());
       labels.push_back(data.label(index));
     }
+    if (record) record->add(output, pixels.data(), n, image);
     const Tensor logits = census.add(pixels.data(), labels);
     for (int64_t i = 0; i < n && !classes.empty(); ++i) {
       const float* row = logits.data() + i * outputs.c;
@@ -128,9 +130,9 @@ void print_statistics(const std::string& name, int64_t units, const PatternStati
 
 void print_one(const NetworkRegions& n, const Dataset& data) {
   const RegionReport& r = n.report;
-  print_line(fmt::format("  {} images of {} classes lie in {} linear regions; top-1 {}", images_of(r),
-                         std::count_if(r.inputs.begin(), r.inputs.end(), [](int64_t i) { return i > 0; }),
-                         r.total.distinct, percent(n.top1)));
+  print_line(fmt::format("  {} of {} lie in {}; top-1 {}", counted(images_of(r), "image"),
+                         counted(std::count_if(r.inputs.begin(), r.inputs.end(), [](int64_t i) { return i > 0; }), "class"),
+                         counted(r.total.distinct, "linear region"), percent(n.top1)));
   print_line(fmt::format("  {:<22} {:>9} {:>8} {:>9} {:>8} {:>7} {:>10} {:>10} {:>8}", "layer", "units", "constant",
                          "patterns", "largest", "mixed", "within", "between", "ratio"));
   for (size_t l = 0; l < r.layers.size(); ++l)
@@ -181,15 +183,10 @@ void print_several(const std::vector<NetworkRegions>& networks) {
   }
 }
 
-void print_document(const Job& job, const std::string& path, const std::vector<NetworkRegions>& networks,
-                    const Dataset& data, const Json& files) {
-  Json document = job.header();
-  document["inputs"] = Json::array({{{"path", path}, {"index", 0}, {"files", files}}});
-  document["images"] = images_of(networks[0].report);
-  document["networks"] = Json::array();
-  for (const NetworkRegions& n : networks) document["networks"].push_back(network_json(n, data));
-  job.add_footer(document);
-  print_json(document);
+Json details_of(const std::vector<NetworkRegions>& networks, const Dataset& data) {
+  Json list = Json::array();
+  for (const NetworkRegions& n : networks) list.push_back(network_json(n, data));
+  return {{"images", images_of(networks[0].report)}, {"networks", std::move(list)}};
 }
 
 void print_summary(const Job& job, const std::string& path, const std::vector<NetworkRegions>& networks,
@@ -199,10 +196,10 @@ void print_summary(const Job& job, const std::string& path, const std::vector<Ne
     print_line(job.summary_title("regions"));
     print_one(networks[0], data);
   } else {
-    print_line(fmt::format("regions of {} networks, {} images of {}", networks.size(), images, path));
+    print_line(fmt::format("regions of {} networks, {} of {}", networks.size(), counted(images, "image"), path));
     print_several(networks);
   }
-  for (const std::string& file : output.paths()) print_line("wrote " + file);
+  print_written(job, output.paths());
   print_line(job.summary_times(images * int64_t(networks.size()), "image"));
 }
 
@@ -294,33 +291,34 @@ void run_dataset(const RegionsOptions& o) {
   const std::vector<NetworkSpec> specs = network_specs(o);
   Job job("regions", options_of(o, specs[0]));
   const std::string& path = o.inputs[0];
-  const Dataset data = open_dataset(path);
+  const Dataset data = open_dataset(path, o.exif);
   const int64_t images =
       o.limit.empty() ? data.size() : std::min(data.size(), parse_whole("--limit", o.limit, 1, int64_t(1) << 40));
   const std::vector<int64_t> order = class_order(data, images);
-  Output output(o);
+  Output output(job);
   std::vector<NetworkRegions> networks;
   for (const NetworkSpec& spec : specs) {
     const Model model = networks.empty() ? std::move(job.model) : open_network_of(o, spec);
     const int64_t before = int64_t(networks.size()) * images;
-    networks.push_back(count_regions(job, model, spec, data, order, [&](int64_t done) {
+    // Of several networks the first one's input.
+    InputRecorder* record = networks.empty() && job.input_recorder ? &*job.input_recorder : nullptr;
+    networks.push_back(count_regions(job, model, spec, data, order, output, record, [&](int64_t done) {
       job.bar.update(before + done, int64_t(specs.size()) * images, "images");
     }));
   }
   Json files = Json::array();
   if (output.png()) {
     const std::string what = fmt::format("linear regions of {} images of {}", images, dataset_stem(path));
-    files.push_back(output.add_png(dataset_stem(path) + ".regions.png",
+    files.push_back(output.add_png(dataset_stem(path),
                                    networks.size() == 1 ? picture_of_one(networks[0], what + " in " + specs[0].name)
                                                         : picture_of_several(networks, what)));
   }
-  output.commit();
-  job.bar.clear();
   job.model.source = networks[0].weights;
-  if (o.json)
-    print_document(job, path, networks, data, files);
-  else if (!o.quiet)
-    print_summary(job, path, networks, data, output);
+  Report report;
+  report.inputs.push_back({{"path", path}, {"index", 0}, {"files", files}});
+  report.details = details_of(networks, data);
+  report.summary = [&] { print_summary(job, path, networks, data, output); };
+  finish_run(job, output, std::move(report));
 }
 
 bool is_weights(const std::string& text) {
@@ -370,16 +368,16 @@ std::function<void()> setup_regions(CLI::App& app) {
   app.add_option("--weights", o->checkpoints,
                  "one or several safetensors files, or random[:SEED]; default: the installed ones")
       ->type_name("FILE.safetensors|random[:SEED] ...");
-  app.add_option("--preprocess", o->preprocess, "how images become input; default: the model's own")
-      ->type_name("FILE.json");
-  app.add_option("--limit", o->limit, "only the first N images")->type_name("N");
+  add_setting(app, *o, "--preprocess", o->preprocess, Changes::values,
+              "how images become input; default: the model's own", "FILE.json");
+  add_setting(app, *o, "--limit", o->limit, Changes::values, "only the first N images", "N");
   app.add_flag("--plane", o->plane,
                "instead of a data set: the plane of a network with two inputs, in double precision "
                "on the CPU");
-  app.add_option("--points", o->points, "with --plane: points to draw, [N,2], or [N,3] with their class")
-      ->type_name("FILE.npy");
-  app.add_option("--range", o->range, "with --plane: the part to draw (default: around the points, or -1,1)")
-      ->type_name("LEFT,RIGHT[,BOTTOM,TOP]");
+  add_setting(app, *o, "--points", o->points, Changes::values,
+              "with --plane: points to draw, [N,2], or [N,3] with their class", "FILE.npy");
+  add_setting(app, *o, "--range", o->range, Changes::values,
+              "with --plane: the part to draw (default: around the points, or -1,1)", "LEFT,RIGHT[,BOTTOM,TOP]");
   add_output(app, *o);
   add_run(app, *o);
   add_report(app, *o);

@@ -127,8 +127,8 @@ void run_regions_plane(const RegionsOptions& o) {
   Options on_cpu = options_of(o, specs[0]);
   on_cpu.device = "cpu";
   Job job("regions", on_cpu);
-  job.options.precision = "fp64";
-  Output output(o);
+  job.precision = "fp64";
+  Output output(job, "plane");
   std::vector<Plane> planes;
   std::vector<Panel> panels;
   for (const NetworkSpec& spec : specs) {
@@ -149,29 +149,24 @@ void run_regions_plane(const RegionsOptions& o) {
     GridOptions grid_options{.text_scale = 1, .title = title};
     for (const Panel& panel : panels)  // at their own size: their lines and text are not to be blurred
       grid_options.panel_side = std::max({grid_options.panel_side, panel.picture.width, panel.picture.height});
-    files.push_back(output.add_png(stem + ".plane.png", grid(panels, grid_options)));
+    files.push_back(output.add_png(stem, grid(panels, grid_options)));
   }
-  output.commit();
-  job.bar.clear();
   job.model.source = planes[0].weights;
-  if (o.json) {
-    Json document = job.header();
-    document["inputs"] =
-        Json::array({{{"path", o.points.empty() ? Json() : Json(o.points)}, {"index", 0}, {"files", files}}});
-    document["box"] = {box.left, box.right, box.bottom, box.top};
-    document["points"] = points.size();
-    document["networks"] = Json::array();
-    for (const Plane& plane : planes) document["networks"].push_back(plane_json(plane, points.size(), labelled));
-    job.add_footer(document);
-    return print_json(document);
-  }
-  if (o.quiet) return;
-  print_line(fmt::format("regions of the plane [{:.3g},{:.3g}]x[{:.3g},{:.3g}], {}", box.left, box.right, box.bottom,
-                         box.top,
-                         o.points.empty() ? "no points" : fmt::format("{} points of {}", points.size(), o.points)));
-  for (const Plane& plane : planes) print_plane(plane, points.size(), labelled);
-  for (const std::string& file : output.paths()) print_line("wrote " + file);
-  print_line(job.summary_times(int64_t(planes.size()), "network"));
+  Report report;
+  report.inputs.push_back({{"path", o.points.empty() ? Json() : Json(o.points)}, {"index", 0}, {"files", files}});
+  report.details = {{"box", {box.left, box.right, box.bottom, box.top}},
+                    {"points", points.size()},
+                    {"networks", Json::array()}};
+  for (const Plane& plane : planes) report.details["networks"].push_back(plane_json(plane, points.size(), labelled));
+  report.summary = [&] {
+    print_line(fmt::format("regions of the plane [{:.3g},{:.3g}]x[{:.3g},{:.3g}], {}", box.left, box.right, box.bottom,
+                           box.top,
+                           o.points.empty() ? "no points" : fmt::format("{} points of {}", points.size(), o.points)));
+    for (const Plane& plane : planes) print_plane(plane, points.size(), labelled);
+    print_written(job, output.paths());
+    print_line(job.summary_times(int64_t(planes.size()), "network"));
+  };
+  finish_run(job, output, std::move(report));
 }
 
 }  // namespace switchback

@@ -38,8 +38,8 @@ Image whole_filters(const Tensor& weights, const FilterGridOptions& options) {
   for (int f : options.filters) {
     const float* filter = weights.data() + size_t(f) * size;
     const Range range = options.shared_scale ? Range{-largest, largest} : symmetric_range({filter, size});
-    Image picture =
-        channels == 1 ? heatmap(filter, h, w, options.color_map, range) : signed_rgb_in(filter, channels, h, w, range);
+    Image picture = channels == 1 ? heatmap(filter, h, w, options.color_map, range)
+                                  : signed_rgb_in(filter, channels, h, w, options.order, range);
     panels.push_back({std::move(picture), std::to_string(f)});
   }
   return grid(panels, options.grid);

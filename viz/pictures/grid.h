@@ -42,11 +42,12 @@ struct SheetRow {
 };
 Image contact_sheet(std::span<const SheetRow> rows, std::vector<std::string> column_headings, GridOptions options = {});
 
-// Weights [O,I,kh,kw], zero = mid-grey (or white in seismic). I == 3: filters as RGB pictures, I == 1: as grey ones,
+// Weights [O,I,kh,kw], zero = mid-grey (or white in seismic). I == 3: filters as colour pictures, I == 1: as grey ones,
 // labelled with their number; deeper layers, or when channels are chosen: a row per filter, a column per channel.
 struct FilterGridOptions {
   std::vector<int> filters = {};        // empty: all of a first layer, the first 12 of a deeper one
   std::vector<int> channels = {};       // empty: RGB / the one channel of a first layer, the first 16 of a deeper one
+  ChannelOrder order = ChannelOrder::rgb;  // of the channels where I == 3
   bool shared_scale = false;            // one scale for all that is shown; else each filter picture has its own
   ColorMap color_map = ColorMap::grey;  // of single channels
   GridOptions grid = {};

@@ -55,38 +55,65 @@ Image heatmap(const float* map, int h, int w, ColorMap color_map, Range range) {
   return out;
 }
 
-std::vector<float> saliency_map(const float* chw, int c, int h, int w, double clip_percentile) {
+namespace {
+
+// The sum over channels of |v|.
+std::vector<float> absolute_sum(const float* chw, int c, int h, int w) {
   check_map(chw, c, h, w);
   const size_t plane = size_t(h) * w;
   std::vector<float> sum(plane);
   for (int channel = 0; channel < c; channel++) {
     for (size_t i = 0; i < plane; i++) sum[i] += std::fabs(chw[channel * plane + i]);
   }
+  return sum;
+}
+
+Range clipped_range(std::span<const float> sum, double clip_percentile) {
   Range range = value_range(sum);
   // A map with few non-zero places may have its percentile at its minimum; then nothing is clipped.
   if (const float clip = percentile(sum, clip_percentile); clip > range.lo) range.hi = clip;
+  return range;
+}
+
+std::vector<float> channel_mean(const float* chw, int c, int h, int w) {
+  const size_t plane = size_t(h) * w;
+  std::vector<float> mean(plane);
+  for (int channel = 0; channel < c; channel++) {
+    for (size_t i = 0; i < plane; i++) mean[i] += chw[channel * plane + i] / float(c);
+  }
+  return mean;
+}
+
+}  // namespace
+
+std::vector<float> saliency_map(const float* chw, int c, int h, int w, double clip_percentile) {
+  std::vector<float> sum = absolute_sum(chw, c, h, w);
+  const Range range = clipped_range(sum, clip_percentile);
   for (float& v : sum) v = unit_position(v, range, 0);
   return sum;
+}
+
+Range saliency_range(const float* chw, int c, int h, int w, double clip_percentile) {
+  return clipped_range(absolute_sum(chw, c, h, w), clip_percentile);
 }
 
 Image saliency_picture(const float* chw, int c, int h, int w, double clip_percentile) {
   return heatmap(saliency_map(chw, c, h, w, clip_percentile).data(), h, w, ColorMap::grey, {0, 1});
 }
 
-Image signed_rgb(const float* chw, int c, int h, int w, double clip_percentile) {
-  check_map(chw, c, h, w);
-  const size_t plane = size_t(h) * w;
-  if (c != 1 && c != 3) {
-    std::vector<float> mean(plane);
-    for (int channel = 0; channel < c; channel++) {
-      for (size_t i = 0; i < plane; i++) mean[i] += chw[channel * plane + i] / float(c);
-    }
-    return heatmap(mean.data(), h, w, ColorMap::seismic, symmetric_range(mean, clip_percentile));
-  }
-  return signed_rgb_in(chw, c, h, w, symmetric_range({chw, plane * size_t(c)}, clip_percentile));
+Image signed_rgb(const float* chw, int c, int h, int w, ChannelOrder order, double clip_percentile) {
+  const Range range = signed_range(chw, c, h, w, clip_percentile);
+  if (c == 1 || c == 3) return signed_rgb_in(chw, c, h, w, order, range);
+  return heatmap(channel_mean(chw, c, h, w).data(), h, w, ColorMap::seismic, range);
 }
 
-Image signed_rgb_in(const float* chw, int c, int h, int w, Range range) {
+Range signed_range(const float* chw, int c, int h, int w, double clip_percentile) {
+  check_map(chw, c, h, w);
+  if (c == 1 || c == 3) return symmetric_range({chw, size_t(c) * h * w}, clip_percentile);
+  return symmetric_range(channel_mean(chw, c, h, w), clip_percentile);
+}
+
+Image signed_rgb_in(const float* chw, int c, int h, int w, ChannelOrder order, Range range) {
   check_map(chw, c, h, w);
   CHECK(c == 1 || c == 3, "signed RGB pictures have 1 or 3 channels, not {}", c);
   const size_t plane = size_t(h) * w;
@@ -94,10 +121,10 @@ Image signed_rgb_in(const float* chw, int c, int h, int w, Range range) {
   for (size_t i = 0; i < plane; i++) {
     Rgb rgb;
     bool finite = true;
-    for (int channel = 0; channel < 3; channel++) {
-      const float t = unit_position(chw[(c == 1 ? 0 : channel) * plane + i], range, 0.5f);
+    for (int k = 0; k < 3; k++) {
+      const float t = unit_position(chw[(c == 1 ? 0 : channel_of(k, order)) * plane + i], range, 0.5f);
       finite = finite && !std::isnan(t);
-      rgb[channel] = finite ? to_byte(t * 255) : 0;
+      rgb[k] = finite ? to_byte(t * 255) : 0;
     }
     set_pixel(out, i, finite ? rgb : kNonFiniteColor);
   }

@@ -18,15 +18,22 @@ Image heatmap(const float* map, int h, int w, ColorMap color_map, Range range);
 // as SmoothGrad's own code and Captum show it. Non-finite values stay NaN; a constant map becomes 0.
 std::vector<float> saliency_map(const float* chw, int c, int h, int w, double clip_percentile = 99);
 
+// What it maps to 0 and 1: the least sum, and the percentile (the largest where that is the least).
+Range saliency_range(const float* chw, int c, int h, int w, double clip_percentile = 99);
+
 // saliency_map in white on black.
 Image saliency_picture(const float* chw, int c, int h, int w, double clip_percentile = 99);
 
 // Signed maps, zero = mid-grey (128), +-s = white / black in each channel, s = the percentile of |v| over the whole
-// map. c == 3: as RGB; c == 1: grey; other c: the mean over channels in `seismic`, where zero is white.
-Image signed_rgb(const float* chw, int c, int h, int w, double clip_percentile = 99.5);
+// map. c == 3: as RGB, where `order` says which channel is red; c == 1: grey; other c: the mean over channels in
+// `seismic`, where zero is white.
+Image signed_rgb(const float* chw, int c, int h, int w, ChannelOrder order, double clip_percentile = 99.5);
+
+// What it draws in the darkest and the brightest colour: -s and +s.
+Range signed_range(const float* chw, int c, int h, int w, double clip_percentile = 99.5);
 
 // The same for c = 1 or 3 over a range of the caller's, for pictures that are to be compared with each other.
-Image signed_rgb_in(const float* chw, int c, int h, int w, Range range);
+Image signed_rgb_in(const float* chw, int c, int h, int w, ChannelOrder order, Range range);
 
 // Photo with the map, enlarged bilinearly to the photo's size, blended over it: (1 - alpha) photo + alpha colour.
 Image overlay(const Image& photo, const float* map, int h, int w, ColorMap color_map, float alpha, Range range);
