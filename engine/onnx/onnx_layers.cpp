@@ -171,6 +171,50 @@ void batch_norm(OnnxGraph& g, const OnnxNode& n) {
     g.parameter(node, which, g.constant(n, input++, "parameters").as_floats(), {c});
 }
 
+// Over the last axes of a tensor, from `axis` on.
+void layer_norm(OnnxGraph& g, const OnnxNode& n) {
+  n.ignore({"stash_type"});
+  const Dims x = g.value(n, 0).dims;
+  const int64_t axis = onnx_axis(n.integer("axis", -1), x.size());
+  CHECK(axis > 0, "a norm over the batch");
+  LayerNorm norm{.eps = n.real("epsilon", 1e-5f), .has_bias = n.has_input(2)};
+  if (axis == 1) norm.c = x[1];
+  if (axis <= 2 && x.size() > 2) norm.h = x[2];
+  if (x.size() > 2) norm.w = x.size() == 4 ? x[3] : 1;
+  const int node = g.make(n, norm, {g.node(n, 0)}, x.size());
+  const Dims over(x.begin() + axis, x.end());
+  g.parameter(node, "weight", g.constant(n, 1, "scale").as_floats(), over);
+  if (norm.has_bias) g.parameter(node, "bias", g.constant(n, 2, "bias").as_floats(), over);
+}
+
+// groups 0: one for each channel. by_group: scale and bias have a value for each group, not for each channel.
+void group_norm(OnnxGraph& g, const OnnxNode& n, int64_t groups, bool by_group) {
+  const size_t rank = g.value(n, 0).dims.size();
+  const int x = g.node(n, 0);
+  const int64_t c = g.shape(x).c;
+  if (groups == 0) groups = c;
+  CHECK(groups > 0 && c % groups == 0, "{} groups of {} channels", groups, c);
+  const int node = g.make(n, GroupNorm{groups, c, n.real("epsilon", 1e-5f)}, {x}, rank);
+  int input = 1;
+  for (const char* which : {"weight", "bias"}) {
+    std::vector<float> values = g.constant(n, input++, "scale and bias").as_floats();
+    if (by_group) {
+      CHECK(int64_t(values.size()) == groups, "{} with {} values for {} groups", which, values.size(), groups);
+      std::vector<float> spread;
+      for (float v : values) spread.insert(spread.end(), size_t(c / groups), v);
+      values = std::move(spread);
+    }
+    g.parameter(node, which, std::move(values), {c});
+  }
+}
+
+void group_normalization(OnnxGraph& g, const OnnxNode& n) {
+  n.ignore({"stash_type"});
+  group_norm(g, n, n.integer("num_groups", -1), n.opset() < 21);
+}
+
+void instance_norm(OnnxGraph& g, const OnnxNode& n) { group_norm(g, n, 0, false); }
+
 void local_response_norm(OnnxGraph& g, const OnnxNode& n) {
   LocalResponseNorm norm{n.integer("size", 0), n.real("alpha", 1e-4f), n.real("beta", 0.75f), n.real("bias", 1)};
   // Even windows reach one channel further to the other side than PyTorch's, which are ours.
@@ -242,6 +286,11 @@ void hyperbolic_tangent(OnnxGraph& g, const OnnxNode& n) { pointwise(g, n, Smoot
 void hard_swish(OnnxGraph& g, const OnnxNode& n) { pointwise(g, n, Smooth{SmoothFunction::hardswish}); }
 void hard_sigmoid(OnnxGraph& g, const OnnxNode& n) {
   pointwise(g, n, Hardsigmoid{n.real("alpha", 0.2f), n.real("beta", 0.5f)});
+}
+void gelu(OnnxGraph& g, const OnnxNode& n) {
+  const std::string approximate = n.text("approximate", "none");
+  CHECK(approximate == "none" || approximate == "tanh", "approximate {} is unknown", printable(approximate));
+  pointwise(g, n, Smooth{approximate == "tanh" ? SmoothFunction::gelu_tanh : SmoothFunction::gelu});
 }
 void negative(OnnxGraph& g, const OnnxNode& n) { pointwise(g, n, by_scalar(BinaryFunction::mul, -1.f)); }
 
@@ -362,9 +411,11 @@ void sum(OnnxGraph& g, const OnnxNode& n) {
 const OnnxOperators& onnx_layers() {
   static const OnnxOperators operators = {
       {"Add", add}, {"AveragePool", average_pool}, {"BatchNormalization", batch_norm}, {"Clip", clip},
-      {"Conv", convolution}, {"ConvTranspose", transposed_convolution}, {"Div", divide}, {"Gemm", gemm},
-      {"GlobalAveragePool", global_average_pool}, {"GlobalMaxPool", global_max_pool}, {"HardSigmoid", hard_sigmoid},
-      {"HardSwish", hard_swish}, {"LRN", local_response_norm}, {"LeakyRelu", leaky_relu}, {"LogSoftmax", log_softmax},
+      {"Conv", convolution}, {"ConvTranspose", transposed_convolution}, {"Div", divide}, {"Gelu", gelu}, {"Gemm", gemm},
+      {"GlobalAveragePool", global_average_pool}, {"GlobalMaxPool", global_max_pool},
+      {"GroupNormalization", group_normalization}, {"HardSigmoid", hard_sigmoid}, {"HardSwish", hard_swish},
+      {"InstanceNormalization", instance_norm}, {"LRN", local_response_norm}, {"LayerNormalization", layer_norm},
+      {"LeakyRelu", leaky_relu}, {"LogSoftmax", log_softmax},
       {"MatMul", matmul}, {"MaxPool", max_pool}, {"Mul", multiply}, {"Neg", negative}, {"PRelu", prelu},
       {"ReduceMean", reduce_mean}, {"ReduceSum", reduce_sum}, {"Relu", relu}, {"Sigmoid", sigmoid},
       {"Softmax", softmax}, {"Sub", subtract}, {"Sum", sum}, {"Tanh", hyperbolic_tangent}};

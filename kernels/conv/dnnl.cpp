@@ -65,7 +65,8 @@ bool reaches_far(const Conv2d& c, int64_t pad_left, int64_t in_w, int64_t out_w)
 // Reference loops ("ref:any") are slow. Products over copied windows ("x64:gemm:jit", "ip:…") are, too, where groups or
 // channels are few, and split their sums by batch and threads. So does "brgconv" where it must do without virtual padding.
 bool is_direct(std::string_view implementation, bool far) {
-  return (implementation.starts_with("jit") || (implementation.starts_with("brg") && !far)) &&
+  const bool blocked = implementation.starts_with("brg") || implementation.starts_with("brdgmm");  // brdgmm: depthwise
+  return (implementation.starts_with("jit") || (blocked && !far)) &&
          implementation.find("gemm") == std::string_view::npos;
 }
 

@@ -132,6 +132,36 @@ def convolutions():
          np.abs(data(4)) + 1), 15)
 
 
+def norms():
+    """Of whole sets of values: layer, group and instance norms."""
+    one("gelu_20", MAP, "Gelu", opset=20)
+    one("gelu_tanh_20", MAP, "Gelu", opset=20, approximate="tanh")
+    one("layer_norm_w", MAP, "LayerNormalization", data(6), data(6), opset=17)
+    one("layer_norm_hw", MAP, "LayerNormalization", data(7, 6), opset=17, axis=2, epsilon=1e-3)
+    one("layer_norm_chw", MAP, "LayerNormalization", data(4, 7, 6), data(4, 7, 6), opset=17, axis=-3)
+    one("layer_norm_features", (3, 8), "LayerNormalization", data(8), data(8), opset=17)
+    case("layer_norm_channels", MAP, lambda g: g.node("Transpose", g.node("LayerNormalization", g.node(
+        "Transpose", "x", perm=[0, 2, 3, 1]), data(4), data(4)), perm=[0, 3, 1, 2]), 17)
+    case("layer_norm_tokens", MAP, lambda g: g.node("LayerNormalization", g.node("Reshape", "x", ints(-1, 12, 14)), data(14),
+                                                    data(14)), 17)
+    one("group_norm_21", MAP, "GroupNormalization", data(4), data(4), opset=21, num_groups=2)
+    one("instance_norm", MAP, "InstanceNormalization", data(4), data(4), epsilon=1e-3)
+    x, scale, bias = data(*MAP), data(2), data(2)  # until opset 20 a value for each group
+    t, each = torch.from_numpy(x).double(), lambda v: torch.from_numpy(v).double().repeat_interleave(2)  # noqa: E731
+    case("group_norm_18", MAP, lambda g: g.node("GroupNormalization", "x", scale, bias, num_groups=2), 18, x=x,
+         y=torch.nn.functional.group_norm(t, 2, each(scale), each(bias)).numpy())
+    weight = data(4)
+    by_reshapes = torch.nn.functional.group_norm(t, 2, torch.from_numpy(weight).double())
+
+    def exported_group_norm(g):  # as PyTorch writes it below opset 18
+        sets = g.node("InstanceNormalization", g.node("Reshape", "x", ints(0, 2, -1)), np.ones(2, np.float32),
+                      np.zeros(2, np.float32))
+        return g.node("Mul", g.node("Reshape", sets, g.node("Shape", "x")), weight.reshape(4, 1, 1))
+    case("group_norm_by_instances", MAP, exported_group_norm, x=x, y=by_reshapes.numpy())
+    refused("layer_norm_batch", (None, 8), lambda g: g.node("LayerNormalization", "x", data(8), axis=0), 17)
+    refused("group_norm_odd", (None, 4, 7, 6), lambda g: g.node("GroupNormalization", "x", data(4), data(4), num_groups=3), 21)
+
+
 def features():
     one("gemm", (3, 8), "Gemm", data(5, 8), data(5), transB=1)
     one("gemm_scaled", (3, 8), "Gemm", data(8, 5), data(1, 5), alpha=0.5, beta=2.0)
@@ -575,7 +605,7 @@ def needless():
 
 def main():
     for cases in (convolutions, features, pools, activations, arithmetic, movements, resizes, nhwc, exported, aliases,
-                  broadcasts, endings, needless):
+                  broadcasts, endings, needless, norms):
         cases()
     save_file(found, HERE / "onnx.safetensors")
     print(sum(name.endswith(".model") for name in found), "cases", sum(v.nbytes for v in found.values()), "bytes")
