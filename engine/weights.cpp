@@ -44,7 +44,7 @@ const Parameter* Weights::find(int node, std::string_view name) const {
   const State& s = *state_;
   if (node + 1 >= s.first.count()) return nullptr;
   for (int i = s.first[node]; i < s.first[node + 1]; ++i)
-    if (s.list[size_t(i)].name == name) return &s.list[size_t(i)];
+    if (s.list[i].name == name) return &s.list[i];
   return nullptr;
 }
 
@@ -143,7 +143,7 @@ Weights random_weights(const Network& network, uint64_t seed) {
     for (int64_t block = 0; block < (n + 3) / 4; ++block) {
       const auto words = philox4x32({uint32_t(block), uint32_t(uint64_t(block) >> 32), stream, 0x80000000u}, key);
       for (int64_t i = 4 * block; i < std::min(n, 4 * block + 4); ++i) {
-        const float u = float(words[size_t(i % 4)] >> 8) * 0x1p-24f;
+        const float u = float(words[i % 4] >> 8) * 0x1p-24f;
         const float v = 2.f * u - 1.f;
         const float scaled = v * scale;  // rounded before the offset is added, as NumPy does
         to[i] = offset == 0.f ? scaled : offset + scaled;

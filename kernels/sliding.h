@@ -7,6 +7,8 @@
 // are slow.
 #pragma once
 
+#include <limits>
+
 #include "kernels/types.h"
 
 namespace switchback {
@@ -61,7 +63,13 @@ struct SlidingAxisOf {
   // The input that output o sees at tap k; its first.
   SB_HOST_DEVICE constexpr Int input(Int o, Int k) const { return start(o) + k * dilation; }
   SB_HOST_DEVICE constexpr Int start(Int o) const { return o * stride - pad; }
-  // The output that sees input i at tap k, or −1 where none of the `outputs` does.
+  // The place of an output that sees input i at tap k, be it there or not; kNowhere where i lies between two places.
+  static constexpr Int kNowhere = std::numeric_limits<Int>::min();
+  SB_HOST_DEVICE constexpr Int output(Int i, Int k) const {
+    const Int away = i + pad - k * dilation;
+    return away % stride == 0 ? away / stride : kNowhere;
+  }
+  // That output, or −1 where none of the `outputs` is it.
   SB_HOST_DEVICE constexpr Int output(Int i, Int k, Int outputs) const {
     const Int away = i + pad - k * dilation, o = away / stride;
     return away >= 0 && o < outputs && o * stride == away ? o : -1;

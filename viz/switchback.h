@@ -26,8 +26,10 @@
 #include "viz/methods/etalon.h"
 #include "viz/methods/gradient.h"
 #include "viz/methods/inspect.h"
+#include "viz/methods/occlusion.h"
 #include "viz/methods/plane.h"
 #include "viz/methods/regions.h"
+#include "viz/methods/subgraph.h"
 #include "viz/methods/target.h"
 
 // Pictures

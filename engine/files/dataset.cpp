@@ -186,16 +186,15 @@ const std::vector<std::string> kCifarClasses{"airplane", "automobile", "bird",  
 
 Image Dataset::image(int64_t i) const {
   CHECK(i >= 0 && i < size(), "image {} of {}", i, size());
-  if (pixels_.empty()) return load_image(files_.at(size_t(i)), upright_);
-  const size_t bytes = size_t(width_) * size_t(height_) * size_t(channels_);
-  Image out{width_, height_, channels_, {}};
-  out.pixels.assign(pixels_.begin() + int64_t(size_t(i) * bytes), pixels_.begin() + int64_t(size_t(i + 1) * bytes));
+  if (pixels_.empty()) return load_image(files_.at(i), upright_);
+  Image out = Image::blank(width_, height_, channels_);
+  std::copy_n(pixels_.data() + i * int64_t(out.pixels.size()), out.pixels.size(), out.pixels.data());
   return out;
 }
 
 std::string Dataset::path(int64_t i) const {
   CHECK(i >= 0 && i < size(), "image {} of {}", i, size());
-  return pixels_.empty() ? files_.at(size_t(i)) : fmt::format("{}[{}]", files_.at(0), number(i));
+  return pixels_.empty() ? files_.at(i) : fmt::format("{}[{}]", files_.at(0), number(i));
 }
 
 Dataset DatasetReader::idx(const std::string& images, const std::string& labels) {
@@ -242,9 +241,8 @@ Dataset DatasetReader::mosaic(const std::string& path) {
   out.width_ = out.height_ = kTile;
   out.channels_ = 3;
   out.pixels_.resize(all.pixels.size());
-  const size_t row = size_t(kTile) * 3;
   for (int64_t n = 0; n < tiles; ++n) {
-    const int label = uint8_t(bytes[size_t(first + n)]);
+    const int label = uint8_t(bytes[first + n]);
     if (label >= int(out.classes.size()))
       throw Error(fmt::format("{}: label {} of image {} is not below {}", labels[0].string(), label, first + n,
                               out.classes.size()),
@@ -252,8 +250,7 @@ Dataset DatasetReader::mosaic(const std::string& path) {
     out.labels_.push_back(label);
     const int64_t top = n / kTileColumns * kTile, left = n % kTileColumns * kTile;
     for (int64_t y = 0; y < kTile; ++y)
-      std::memcpy(out.pixels_.data() + size_t(n * kTile + y) * row,
-                  all.pixels.data() + size_t((top + y) * all.width + left) * 3, row);
+      std::copy_n(all.at(left, top + y), kTile * 3, out.pixels_.data() + (n * kTile + y) * kTile * 3);
   }
   return out;
 }

@@ -12,7 +12,7 @@ namespace switchback {
 class Dataset {
  public:
   int64_t size() const { return int64_t(labels_.size()); }
-  int label(int64_t i) const { return labels_.at(size_t(i)); }
+  int label(int64_t i) const { return labels_.at(i); }
   Image image(int64_t i) const;       // grey for idx files, else RGB
   std::string path(int64_t i) const;  // of the image file, or "FILE[i]" inside a bigger one
   int64_t number(int64_t i) const { return first_ + i; }  // in the whole data set, where this is a part

@@ -241,14 +241,12 @@ Image turned(const Image& image, int orientation) {
   const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
   const bool from_below = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
   const int width = exchange ? image.height : image.width, height = exchange ? image.width : image.height;
-  Image out{width, height, image.channels, std::vector<uint8_t>(image.pixels.size())};
-  const size_t c = size_t(image.channels);
+  Image out = Image::blank(width, height, image.channels);
   for (int y = 0; y < height; ++y)
     for (int x = 0; x < width; ++x) {
       const int along = exchange ? y : x, down = exchange ? x : y;  // in the file's picture
       const int column = from_right ? image.width - 1 - along : along, row = from_below ? image.height - 1 - down : down;
-      std::copy_n(image.pixels.data() + (size_t(row) * size_t(image.width) + size_t(column)) * c, c,
-                  out.pixels.data() + (size_t(y) * size_t(width) + size_t(x)) * c);
+      std::copy_n(image.at(column, row), out.channels, out.at(x, y));
     }
   return out;
 }
@@ -321,11 +319,9 @@ Image decode_stb(const std::string& path, std::string_view file) {
   if (!pixels) not_an_image(path, why_stb_failed());
   CHECK(channels >= 1 && channels <= 4, "{}: {} channels", path, channels);
   // Alpha (the second of two channels, the fourth of four) is dropped.
-  Image out{width, height, channels < 3 ? 1 : 3, {}};
-  const size_t count = size_t(width) * size_t(height), keep = size_t(out.channels);
-  out.pixels.resize(count * keep);
-  for (size_t i = 0; i < count; ++i)
-    std::memcpy(out.pixels.data() + i * keep, pixels.get() + i * size_t(channels), keep);
+  Image out = Image::blank(width, height, channels < 3 ? 1 : 3);
+  for (int64_t i = 0; i < int64_t(width) * height; ++i)
+    std::copy_n(pixels.get() + i * channels, out.channels, out.at(i, 0));
   return out;
 }
 
@@ -338,8 +334,7 @@ Image decode_webp(const std::string& path, std::string_view file) {
   if (features.has_animation) not_an_image(path, "a WebP animation, not a picture");
   // One colour all over takes a few bytes, whatever the size: there is no bound by the file's.
   check_size(path, features.width, features.height, size_t(kMostPixels));
-  Image out{features.width, features.height, 3, {}};
-  out.pixels.resize(size_t(out.width) * size_t(out.height) * 3);
+  Image out = Image::blank(features.width, features.height, 3);
   if (!WebPDecodeRGBInto(bytes, file.size(), out.pixels.data(), out.pixels.size(), out.width * 3))
     not_an_image(path, int64_t(file.size()) < little_endian(file, 4, 4) + 8 ? kCutOff : "damaged");
   return out;

@@ -15,6 +15,12 @@ namespace switchback {
 struct Image {
   int width = 0, height = 0, channels = 0;
   std::vector<uint8_t> pixels;  // (height, width, channels)
+  static Image blank(int width, int height, int channels) {  // all 0
+    return {width, height, channels, std::vector<uint8_t>(size_t(int64_t(width) * height * channels))};
+  }
+  int64_t row_size() const { return int64_t(width) * channels; }
+  uint8_t* at(int64_t x, int64_t y) { return pixels.data() + y * row_size() + x * channels; }
+  const uint8_t* at(int64_t x, int64_t y) const { return pixels.data() + y * row_size() + x * channels; }
   bool operator==(const Image&) const = default;
 };
 

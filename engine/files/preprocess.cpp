@@ -37,10 +37,10 @@ Taps make_taps(int64_t in, int64_t out, int64_t begin, int count) {
   const double width = std::max(scale, 1.0), inverse = 1.0 / width;
   Taps t;
   t.most = int(std::ceil(width)) * 2 + 1;
-  t.first.resize(size_t(count));
-  t.taps.resize(size_t(count));
-  t.weights.assign(size_t(count) * size_t(t.most), 0);
-  std::vector<double> w(size_t(t.most));
+  t.first.resize(count);
+  t.taps.resize(count);
+  t.weights.assign(int64_t(count) * t.most, 0);
+  std::vector<double> w(t.most);
   for (int i = 0; i < count; ++i) {
     const double center = (double(begin + i) + 0.5) * scale;
     const int64_t low = std::max<int64_t>(int64_t(center - width + 0.5), 0);
@@ -49,15 +49,15 @@ Taps make_taps(int64_t in, int64_t out, int64_t begin, int count) {
     double sum = 0;
     for (int k = 0; k < taps; ++k) {
       const double distance = std::abs((double(k + low) - center + 0.5) * inverse);
-      w[size_t(k)] = distance < 1 ? 1 - distance : 0;
-      sum += w[size_t(k)];
+      w[k] = distance < 1 ? 1 - distance : 0;
+      sum += w[k];
     }
     for (int k = 0; k < taps; ++k) {
-      const double share = sum != 0 ? w[size_t(k)] / sum : w[size_t(k)];
-      t.weights[size_t(i) * size_t(t.most) + size_t(k)] = int(0.5 + share * (1 << kFractionBits));
+      const double share = sum != 0 ? w[k] / sum : w[k];
+      t.weights[int64_t(i) * t.most + k] = int(0.5 + share * (1 << kFractionBits));
     }
-    t.first[size_t(i)] = int(low);
-    t.taps[size_t(i)] = taps;
+    t.first[i] = int(low);
+    t.taps[i] = taps;
   }
   return t;
 }
@@ -68,16 +68,15 @@ constexpr int kHalf = 1 << (kFractionBits - 1);
 // Rows [row0, row0 + rows) of `image`, resampled along x.
 Image resample_rows(const Image& image, const Taps& taps, int row0, int rows) {
   const int c = image.channels, width = int(taps.first.size());
-  Image out{width, rows, c, std::vector<uint8_t>(size_t(width) * size_t(rows) * size_t(c))};
+  Image out = Image::blank(width, rows, c);
   for (int y = 0; y < rows; ++y) {
-    const uint8_t* row = image.pixels.data() + size_t(row0 + y) * size_t(image.width) * size_t(c);
-    uint8_t* to = out.pixels.data() + size_t(y) * size_t(width) * size_t(c);
+    uint8_t* to = out.at(0, y);
     for (int x = 0; x < width; ++x) {
-      const int* w = taps.weights.data() + size_t(x) * size_t(taps.most);
-      const uint8_t* from = row + size_t(taps.first[size_t(x)]) * size_t(c);
+      const int* w = taps.weights.data() + int64_t(x) * taps.most;
+      const uint8_t* from = image.at(taps.first[x], row0 + y);
       for (int k = 0; k < c; ++k) {
         int sum = kHalf;
-        for (int t = 0; t < taps.taps[size_t(x)]; ++t) sum += from[t * c + k] * w[t];
+        for (int t = 0; t < taps.taps[x]; ++t) sum += from[t * c + k] * w[t];
         *to++ = round_fixed(sum);
       }
     }
@@ -88,27 +87,24 @@ Image resample_rows(const Image& image, const Taps& taps, int row0, int rows) {
 // Resampled along y; row 0 of `image` is row `row0` of the taps' input.
 Image resample_columns(const Image& image, const Taps& taps, int row0) {
   const int height = int(taps.first.size());
-  const size_t stride = size_t(image.width) * size_t(image.channels);
-  Image out{image.width, height, image.channels, std::vector<uint8_t>(stride * size_t(height))};
+  Image out = Image::blank(image.width, height, image.channels);
+  const int64_t stride = image.row_size();
   std::vector<int> sums(stride);
   for (int y = 0; y < height; ++y) {
     std::fill(sums.begin(), sums.end(), kHalf);
-    for (int t = 0; t < taps.taps[size_t(y)]; ++t) {
-      const int w = taps.weights[size_t(y) * size_t(taps.most) + size_t(t)];
-      const uint8_t* from = image.pixels.data() + size_t(taps.first[size_t(y)] - row0 + t) * stride;
-      for (size_t i = 0; i < stride; ++i) sums[i] += from[i] * w;
+    for (int t = 0; t < taps.taps[y]; ++t) {
+      const int w = taps.weights[int64_t(y) * taps.most + t];
+      const uint8_t* from = image.at(0, taps.first[y] - row0 + t);
+      for (int64_t i = 0; i < stride; ++i) sums[i] += from[i] * w;
     }
-    for (size_t i = 0; i < stride; ++i) out.pixels[size_t(y) * stride + i] = round_fixed(sums[i]);
+    for (int64_t i = 0; i < stride; ++i) out.pixels[y * stride + i] = round_fixed(sums[i]);
   }
   return out;
 }
 
 Image cropped(const Image& image, int64_t left, int64_t top, int width, int height) {
-  const size_t c = size_t(image.channels);
-  Image out{width, height, image.channels, std::vector<uint8_t>(size_t(width) * size_t(height) * c)};
-  for (int y = 0; y < height; ++y)
-    std::copy_n(image.pixels.data() + (size_t(top + y) * size_t(image.width) + size_t(left)) * c, size_t(width) * c,
-                out.pixels.data() + size_t(y) * size_t(width) * c);
+  Image out = Image::blank(width, height, image.channels);
+  for (int y = 0; y < height; ++y) std::copy_n(image.at(left, top + y), out.row_size(), out.at(0, y));
   return out;
 }
 
@@ -206,11 +202,8 @@ Image preprocessed_picture(const Image& image, const Preprocess& how) {
   const CropAxis x = center_crop(new_width, width), y = center_crop(new_height, height);
   Image part = resize_bilinear(source, new_width, new_height, {x.from, y.from, x.length, y.length});
   if (x.length == width && y.length == height) return part;
-  const size_t c = size_t(part.channels);
-  Image out{width, height, part.channels, std::vector<uint8_t>(size_t(width) * size_t(height) * c)};
-  for (int row = 0; row < y.length; ++row)
-    std::copy_n(part.pixels.data() + size_t(row) * size_t(x.length) * c, size_t(x.length) * c,
-                out.pixels.data() + (size_t(y.to + row) * size_t(width) + size_t(x.to)) * c);
+  Image out = Image::blank(width, height, part.channels);
+  for (int row = 0; row < y.length; ++row) std::copy_n(part.at(0, row), part.row_size(), out.at(x.to, y.to + row));
   return out;
 }
 
@@ -224,10 +217,10 @@ Tensor preprocess(const Image& image, const Preprocess& how) {
   for (int64_t c = 0; c < channels; ++c) {
     float values[256];
     for (int v = 0; v < 256; ++v)
-      values[v] = float((v * how.scale - (how.mean.empty() ? 0 : how.mean[size_t(c)])) /
-                        (how.std.empty() ? 1 : how.std[size_t(c)]));
+      values[v] = float((v * how.scale - (how.mean.empty() ? 0 : how.mean[c])) /
+                        (how.std.empty() ? 1 : how.std[c]));
     const int64_t from = how.channels() == 3 ? channel_of(int(c), how.order) : c;
-    for (int64_t i = 0; i < pixels; ++i) out[c * pixels + i] = values[picture.pixels[size_t(i * channels + from)]];
+    for (int64_t i = 0; i < pixels; ++i) out[c * pixels + i] = values[picture.pixels[i * channels + from]];
   }
   return out;
 }
@@ -241,7 +234,7 @@ class PreprocessReader {
 
   [[noreturn]] void wrong(const std::string& key, const std::string& need) const {
     const std::string is = root_.contains(key) ? "is " + printable(root_[key].dump()) : "is missing";
-    throw Error(fmt::format("{}: \"{}\" {}, it must be {}", path_, key, is, need), "see --preprocess in the help");
+    throw Error(fmt::format("{}: \"{}\" {}, it must be {}", path_, key, is, need), "tools/README.md has a table of all keys");
   }
   bool has(const std::string& key) const { return root_.contains(key) && !root_[key].is_null(); }
   std::string text(const std::string& key, const std::string& otherwise) const {
@@ -313,9 +306,9 @@ Preprocess load_preprocess(const std::string& path) {
     };
     root = parse_json(text, shallow);
   } catch (const std::exception& e) {
-    throw Error(fmt::format("{}: not valid JSON: {}", path, printable(e.what())), "see --preprocess in the help");
+    throw Error(fmt::format("{}: not valid JSON: {}", path, printable(e.what())), "tools/README.md has a table of all keys");
   }
-  if (!root.is_object()) throw Error(fmt::format("{}: not a JSON object", path), "see --preprocess in the help");
+  if (!root.is_object()) throw Error(fmt::format("{}: not a JSON object", path), "tools/README.md has a table of all keys");
   const PreprocessReader in(path, std::move(root));
 
   Preprocess out;
@@ -327,7 +320,7 @@ Preprocess load_preprocess(const std::string& path) {
   std::vector<std::string> orders;
   for (const auto& [order, name] : kOrders) orders.emplace_back(name);
   const std::string order = in.choice("channel_order", mode == "L" ? "gray" : "RGB", orders);
-  out.order = kOrders[size_t(std::find(orders.begin(), orders.end(), order) - orders.begin())].first;
+  out.order = kOrders[std::find(orders.begin(), orders.end(), order) - orders.begin()].first;
   if (!mode.empty() && (mode == "L") != (out.order == ChannelOrder::grey))
     in.wrong("channel_order", mode == "L" ? "\"gray\" for mode L" : "\"RGB\" or \"BGR\" for mode RGB");
   out.scale = in.number("scale", 1);

@@ -47,7 +47,7 @@ void blocks_portable(State& state, const uint8_t* data, size_t count) {
       h = g, g = f, f = e, e = d + t1, d = c, c = b, b = a, a = t1 + t2;
     }
     const uint32_t sums[] = {a, b, c, d, e, f, g, h};
-    for (int i = 0; i < 8; ++i) state[size_t(i)] += sums[i];
+    for (int i = 0; i < 8; ++i) state[i] += sums[i];
   }
 }
 

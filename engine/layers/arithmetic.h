@@ -127,7 +127,7 @@ struct Home<BinaryConstant> : NoParameters, OnePlace {
       const int64_t channels = l.shape.c, places = l.shape.h * l.shape.w;
       std::vector<float> values;
       for (int64_t p = 0; p < places; ++p)
-        for (int64_t c = 0; c < channels; ++c) values.push_back(l.values[size_t(c * places + p)]);
+        for (int64_t c = 0; c < channels; ++c) values.push_back(l.values[c * places + p]);
       return DeviceArray(std::move(values));
     });
   }

@@ -42,10 +42,12 @@ struct FrozenCall {
   std::span<const ConstView> x;
   View y;
   bool biases;
+  bool tf32 = false;  // as Epilogue has it
   const uint32_t *gates = nullptr, *above = nullptr;  // planes of the layer's gates (kernels/types.h)
   const void* switches = nullptr;
   StepWeights weights;
   int64_t items() const { return y.shape.n; }  // that share the tape's one
+  Epilogue end() const { return {.tf32 = tf32}; }
   ForwardCall forward() const { return {ctx, x, y, kNothing, nullptr, nullptr, weights}; }
 
  private:
@@ -76,7 +78,9 @@ struct ChangeCall {
   std::span<const View> scratch;                     // as Home::scratch asked
   std::span<const ConstView> read;                   // the same, to read
   std::span<const Origin* const> scratch_places;
+  bool tf32;  // as Epilogue has it
   StepWeights weights;
+  Epilogue end() const { return {.tf32 = tf32}; }
   ForwardCall forward() const { return {ctx, read, y, kNothing, nullptr, nullptr, weights}; }  // on the scratch patches
 
  private:

@@ -80,7 +80,7 @@ struct Home<Conv2d> : KernelShape<Conv2d>, Slides, KeepsNothing {
     conv2d_backward_data(c.ctx, l == whole.conv() ? whole : conv_weights(c.weights, l), c.dy, c.dx, c.end);
   }
   static void frozen(const Conv2d& l, const FrozenCall& c) {
-    conv2d_forward(c.ctx, c.biases ? conv_weights(c.weights) : conv_weights(c.weights, l), c.x[0], c.y);
+    conv2d_forward(c.ctx, c.biases ? conv_weights(c.weights) : conv_weights(c.weights, l), c.x[0], c.y, c.end());
   }
   // What the patches read, padding included: the convolution itself then has none.
   static std::vector<PatchScratch> scratch(const Conv2d& l, Shapes x, PatchSize, PatchSize y) {
@@ -90,7 +90,7 @@ struct Home<Conv2d> : KernelShape<Conv2d>, Slides, KeepsNothing {
   }
   static void change(const Conv2d& l, const ChangeCall& c) {
     gather_changes(c.ctx, c.x[0], c.scratch_places[0], c.scratch[0]);
-    conv2d_forward(c.ctx, conv_weights(c.weights, repadded(l, {})), c.read[0], c.y);
+    conv2d_forward(c.ctx, conv_weights(c.weights, repadded(l, {})), c.read[0], c.y, c.end());
   }
 };
 
@@ -127,7 +127,7 @@ struct Home<ConvTranspose2d> : KernelShape<ConvTranspose2d>, NoPadding, KeepsNot
   }
   static void frozen(const ConvTranspose2d& l, const FrozenCall& c) {
     const auto& weights = c.biases ? conv_transpose_weights(c.weights) : bare(l, c.weights);
-    conv_transpose2d_forward(c.ctx, weights, c.x[0], c.y);
+    conv_transpose2d_forward(c.ctx, weights, c.x[0], c.y, c.end());
   }
   // All that the input's patches reach, cut to the output's afterwards: padding of this kind cuts.
   static std::vector<PatchScratch> scratch(const ConvTranspose2d& l, Shapes x, PatchSize in, PatchSize) {
@@ -137,7 +137,7 @@ struct Home<ConvTranspose2d> : KernelShape<ConvTranspose2d>, NoPadding, KeepsNot
   }
   static void change(const ConvTranspose2d& l, const ChangeCall& c) {
     gather_changes(c.ctx, c.x[0], c.scratch_places[0], c.scratch[0]);
-    conv_transpose2d_forward(c.ctx, bare(uncut(l), c.weights), c.read[0], c.scratch[1]);
+    conv_transpose2d_forward(c.ctx, bare(uncut(l), c.weights), c.read[0], c.scratch[1], c.end());
     gather_changes(c.ctx, {.patch = c.read[1], .origins = c.scratch_places[1], .clean = c.clean}, c.places, c.y);
   }
 

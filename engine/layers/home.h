@@ -106,10 +106,7 @@ struct OnePlace : NoPadding {
 };
 template <typename L>
 Reach sliding(const L& l, bool vertical, Reach::Kind kind) {
-  int64_t dilation = 1;
-  if constexpr (requires { l.dilation_h; }) dilation = vertical ? l.dilation_h : l.dilation_w;
-  return vertical ? Reach{kind, l.kernel_h, l.stride_h, l.pad_top, dilation, nullptr}
-                  : Reach{kind, l.kernel_w, l.stride_w, l.pad_left, dilation, nullptr};
+  return {.kind = kind, .axis = vertical ? sliding_rows(l) : sliding_columns(l)};
 }
 struct Slides {  // a convolution's or a pool's window
   static Reach reach(const auto& l, Shapes, bool vertical) { return sliding(l, vertical, Reach::Kind::window); }

@@ -21,6 +21,7 @@
 #include "kernels/pointwise/activation.h"
 #include "kernels/pointwise/binary.h"
 #include "kernels/pool/pool.h"
+#include "kernels/sliding.h"
 
 namespace switchback {
 
@@ -127,13 +128,13 @@ struct Keeps {
 struct Reach {
   enum class Kind {
     same,    // the input at its place
-    window,  // inputs o·stride − pad + k·dilation, k < kernel
-    spread,  // a transposed convolution: input i reaches outputs i·stride − pad + k·dilation
+    window,  // the inputs that `axis` says
+    spread,  // a transposed convolution: those that reach it by `axis`
     table,   // as `back` says
     all,     // all of them
   };
   Kind kind = Kind::all;
-  int64_t kernel = 1, stride = 1, pad = 0, dilation = 1;  // of window and spread
+  SlidingAxis axis = {};  // of window and spread
   std::shared_ptr<const Resampling::Table> back = nullptr;  // of each input its outputs, ascending
   bool cuts = true;  // of same and window: the layer does on a part of its map what it does there on the whole
 };

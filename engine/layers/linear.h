@@ -56,7 +56,7 @@ struct Home<Linear> : KernelShape<Linear>, KeepsNothing, MixesPlaces<Linear> {
       linear_backward_data(c.ctx, linear_weights(c.weights), c.dy, c.dx, c.end);
   }
   static void frozen(const Linear&, const FrozenCall& c) {
-    linear_forward(c.ctx, linear_weights(c.weights, c.biases), c.x[0], c.y);
+    linear_forward(c.ctx, linear_weights(c.weights, c.biases), c.x[0], c.y, c.end());
   }
 };
 

@@ -68,7 +68,7 @@ struct Home<Concat> : NoArguments, NoParameters, AddsNothing, KeepsNothing, OneP
   }
   static void backward(const Concat&, const BackwardCall& c) {
     int64_t channel = 0;
-    for (int i = 0; i < c.input; ++i) channel += c.x[size_t(i)].shape.c;
+    for (int i = 0; i < c.input; ++i) channel += c.x[i].shape.c;
     concat_backward(c.ctx, c.dy, channel, c.dx, c.end);
   }
   static void change(const Concat&, const ChangeCall& c) {

@@ -72,7 +72,7 @@ class Reader {
     OnnxGraph graph(std::filesystem::path(path_).stem().string(), shape, batch_);
     graph.set(input, OnnxValue{nullptr, 0, input_dims_});
     for (int i = 0; i < proto_.node_size(); ++i)
-      if (needed[size_t(i)]) convert(graph, i);
+      if (needed[i]) convert(graph, i);
     Network network = finish(graph, output);
     std::vector<std::string> outputs;
     for (const auto& each : proto_.output()) outputs.push_back(each.name());
@@ -143,9 +143,9 @@ std::vector<bool> Reader::find_needed(const std::string& output) const {
   const auto found = makers_.find(output);
   if (found == makers_.end())
     throw Error(fmt::format("{}: nothing makes its output '{}'", path_, printable(output)));
-  needed[size_t(found->second)] = true;
+  needed[found->second] = true;
   for (int i = found->second; i >= 0; --i) {
-    if (!needed[size_t(i)]) continue;
+    if (!needed[i]) continue;
     const onnx::NodeProto& node = proto_.node(i);
     for (const std::string& tensor : node.input()) {
       const auto maker = makers_.find(tensor);
@@ -157,7 +157,7 @@ std::vector<bool> Reader::find_needed(const std::string& output) const {
                                 maker->second == i ? "it" : fmt::format("the later node '{}'", printable(OnnxNode(
                                     proto_.node(maker->second), opset_, folder_).name()))),
                     "onnx.checker.check_model says more");
-      needed[size_t(maker->second)] = true;
+      needed[maker->second] = true;
     }
   }
   return needed;
@@ -165,7 +165,7 @@ std::vector<bool> Reader::find_needed(const std::string& output) const {
 
 void Reader::check_operators(const std::vector<bool>& needed) const {
   for (int i = 0; i < proto_.node_size(); ++i) {
-    if (!needed[size_t(i)]) continue;
+    if (!needed[i]) continue;
     const OnnxNode node(proto_.node(i), opset_, folder_);
     if (!find_operator(node.op()))
       throw Error(fmt::format("{}: node '{}': the operator {} is not supported", path_, printable(node.name()),
@@ -178,7 +178,7 @@ void Reader::check_operators(const std::vector<bool>& needed) const {
 std::string Reader::find_input(const std::vector<bool>& needed) const {
   std::vector<std::string> found;
   for (int i = 0; i < proto_.node_size(); ++i) {
-    if (!needed[size_t(i)]) continue;
+    if (!needed[i]) continue;
     for (const std::string& tensor : proto_.node(i).input()) {
       if (tensor.empty() || makers_.contains(tensor) || initializers_.contains(tensor)) continue;
       const auto& inputs = proto_.input();
@@ -200,7 +200,7 @@ void Reader::drop_layout_change(const std::string& input, const std::vector<bool
   std::string tensor = input;  // and further names of it
   for (int i = 0; i < proto_.node_size() && dims.size() == 4; ++i) {
     const auto& read = proto_.node(i).input();
-    if (!needed[size_t(i)] || std::find(read.begin(), read.end(), tensor) == read.end()) continue;
+    if (!needed[i] || std::find(read.begin(), read.end(), tensor) == read.end()) continue;
     if (reads_[tensor] != 1) return;
     const OnnxNode node(proto_.node(i), opset_, folder_);
     if (node.op() == "Transpose" && node.integers("perm", {}) == std::vector<int64_t>{0, 3, 1, 2}) {
@@ -270,7 +270,7 @@ Shape Reader::input_shape(const std::string& input, const std::vector<bool>& nee
 
 void Reader::count_reads(const std::vector<bool>& needed) {
   for (int i = 0; i < proto_.node_size(); ++i)
-    if (needed[size_t(i)])
+    if (needed[i])
       for (const std::string& tensor : proto_.node(i).input()) ++reads_[tensor];
 }
 
@@ -322,8 +322,8 @@ void Reader::convert(OnnxGraph& graph, int i) {
 void Reader::warn_of_channels_last(OnnxGraph& graph, const Network& network) const {
   const auto* turn = std::get_if<Permute>(&network.nodes.back().layer);
   if (!turn || turn->axes != std::array<int64_t, 3>{2, 3, 1}) return;
-  const Node* before = &network.nodes[size_t(network.nodes.back().inputs[0])];
-  if (std::holds_alternative<Softmax>(before->layer)) before = &network.nodes[size_t(before->inputs[0])];
+  const Node* before = &network.nodes[network.nodes.back().inputs[0]];
+  if (std::holds_alternative<Softmax>(before->layer)) before = &network.nodes[before->inputs[0]];
   graph.warnings.push_back(fmt::format("the output is [N,H,W,C], so that axis 1, which the commands take for classes, are "
                                        "its rows: \"output\": \"{}\" in --preprocess FILE.json reads it as [N,C,H,W]",
                                        printable(before->name)));

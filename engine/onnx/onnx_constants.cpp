@@ -29,9 +29,9 @@ OnnxConstant gathered(const OnnxConstant& x, Dims dims, Index index) {
   y.dims = std::move(dims);
   for (int64_t i = 0; i < n; ++i) {
     if (x.whole)
-      y.ints.push_back(x.ints[size_t(index(i))]);
+      y.ints.push_back(x.ints[index(i)]);
     else
-      y.floats.push_back(x.floats[size_t(index(i))]);
+      y.floats.push_back(x.floats[index(i)]);
   }
   return y;
 }
@@ -96,7 +96,7 @@ OnnxConstant take(const OnnxConstant& x, int64_t axis, const std::vector<int64_t
   dims[a] = count;
   if (before * after * count == 0) return gathered(x, dims, [](int64_t) { return 0; });
   return gathered(x, dims, [&](int64_t i) {
-    const int64_t place = indices[size_t(i / after % count)];
+    const int64_t place = indices[i / after % count];
     return (i / (after * count) * size + (place < 0 ? place + size : place)) * after + i % after;
   });
 }
@@ -106,7 +106,7 @@ OnnxConstant transposed(const OnnxConstant& x, const std::vector<int64_t>& permu
   check_permutation(permutation, rank);
   Dims dims(rank), stride(rank);
   for (size_t i = 0; i < rank; ++i) {
-    dims[i] = x.dims[size_t(permutation[i])];
+    dims[i] = x.dims[permutation[i]];
     stride[i] = product(x.dims, size_t(permutation[i]) + 1, rank);
   }
   return gathered(x, dims, [&](int64_t i) {

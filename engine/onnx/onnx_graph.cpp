@@ -181,10 +181,10 @@ Weights OnnxGraph::weights() const {
 
 std::vector<int> OnnxGraph::count_readers(int output) const {
   std::vector<int> readers(network_.nodes.size(), 0);
-  readers[size_t(output)] = 1;
+  readers[output] = 1;
   for (int i = output; i >= 0; --i)
-    if (readers[size_t(i)] > 0)
-      for (int input : network_.nodes[i].inputs) ++readers[size_t(input)];
+    if (readers[i] > 0)
+      for (int input : network_.nodes[i].inputs) ++readers[input];
   return readers;
 }
 
@@ -198,7 +198,7 @@ void OnnxGraph::check_log_softmaxes(int output, const std::vector<int>& readers)
   int last = output;
   while (groups(network_.nodes[last].layer)) last = network_.nodes[last].inputs[0];
   for (const auto& [node, name] : log_softmaxes_) {
-    CHECK(node == last || readers[size_t(node)] == 0, "node '{}' (LogSoftmax): inside a network it is not supported",
+    CHECK(node == last || readers[node] == 0, "node '{}' (LogSoftmax): inside a network it is not supported",
           printable(name));
     if (node == last)
       warnings.push_back(fmt::format("the final LogSoftmax '{}' is left out: the outputs are its inputs, the logits",
@@ -213,7 +213,7 @@ int OnnxGraph::folded(int node, const std::vector<int>& readers) {
   if (const auto* constant = std::get_if<BinaryConstant>(&n.layer); constant && constant->function == BinaryFunction::add) {
     const int x = n.inputs[0];
     const Shape s = constant->shape;
-    if (readers[size_t(x)] != 1 || s.h != 1 || s.w != 1 || s.c != shape(x).c) return node;
+    if (readers[x] != 1 || s.h != 1 || s.w != 1 || s.c != shape(x).c) return node;
     Node& from = layer(x);
     auto* conv = std::get_if<Conv2d>(&from.layer);
     auto* full = std::get_if<Linear>(&from.layer);
@@ -234,7 +234,7 @@ int OnnxGraph::folded(int node, const std::vector<int>& readers) {
     for (size_t side : {0, 1}) {  // x·sigmoid(x) and x·hardsigmoid(x)
       const int gate = n.inputs[side], x = n.inputs[1 - side];
       Node& from = layer(gate);
-      if (readers[size_t(gate)] != 1 || from.inputs != std::vector<int>{x}) continue;
+      if (readers[gate] != 1 || from.inputs != std::vector<int>{x}) continue;
       const auto* smooth = std::get_if<Smooth>(&from.layer);
       const auto* hard = std::get_if<Hardsigmoid>(&from.layer);
       if (smooth && smooth->function == SmoothFunction::sigmoid) return from.layer = Smooth{SmoothFunction::silu}, gate;
@@ -272,13 +272,13 @@ Network OnnxGraph::finish(int output) {
   std::vector<int> now(readers.size());  // of each node the one that holds its value
   std::iota(now.begin(), now.end(), 0);
   for (int i = 0; i <= output; ++i) {
-    if (readers[size_t(i)] == 0) continue;
-    for (int& input : layer(i).inputs) input = now[size_t(input)];
-    const int holder = now[size_t(i)] = folded(i, readers);
+    if (readers[i] == 0) continue;
+    for (int& input : layer(i).inputs) input = now[input];
+    const int holder = now[i] = folded(i, readers);
     if (holder == i) continue;
-    readers[size_t(holder)] += readers[size_t(i)] - 1;
+    readers[holder] += readers[i] - 1;
   }
-  keep_needed(now[size_t(output)]);
+  keep_needed(now[output]);
   return network_;
 }
 

@@ -63,7 +63,7 @@ class OnnxGraph {
   // The same elements under other dims. Features get a Flatten at once, since that is what users see.
   void regroup(const OnnxNode& n, const OnnxValue& value, Dims dims);
   Node& layer(int node) { return network_.nodes.edit(node); }
-  Shape shape(int node) const { return shapes_[size_t(node)]; }
+  Shape shape(int node) const { return shapes_[node]; }
   void parameter(int node, const std::string& which, std::vector<float> values, const Dims& dims);
 
   // A LogSoftmax can only be the end, where it is left out.

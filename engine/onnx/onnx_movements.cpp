@@ -104,7 +104,7 @@ void transpose(OnnxGraph& g, const OnnxNode& n) {
   // Axes of one place can go anywhere.
   std::vector<int64_t> moved, dims;
   for (int64_t axis : axes) {
-    dims.push_back(x.dims[size_t(axis)]);
+    dims.push_back(x.dims[axis]);
     if (dims.back() != 1) moved.push_back(axis);
   }
   if (std::is_sorted(moved.begin(), moved.end())) return g.regroup(n, x, dims);
@@ -215,7 +215,7 @@ OnnxValue cut(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, int64_t axis,
   CHECK(axis > 0, "it cuts the batch");
   CHECK(range.count > 0, "nothing is left of axis {}", axis);
   CHECK(range.step > 0 || range.count == 1, "a step of {} on axis {} (positive ones are supported)", range.step, axis);
-  if (range.count == x.dims[size_t(axis)] && range.step == 1) return x;
+  if (range.count == x.dims[axis] && range.step == 1) return x;
   const SliceRange part{range.begin, range.begin + (range.count - 1) * std::max<int64_t>(range.step, 1) + 1,
                         std::max<int64_t>(range.step, 1)};
   const int from = g.node_shaped(n, x, x.dims);
@@ -223,7 +223,7 @@ OnnxValue cut(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, int64_t axis,
                                   axis == 3 ? part : SliceRange{}},
                          {from}, name);
   Dims dims = x.dims;
-  dims[size_t(axis)] = range.count;
+  dims[axis] = range.count;
   return {nullptr, made, dims};
 }
 
@@ -262,7 +262,7 @@ void slice(OnnxGraph& g, const OnnxNode& n) {
   for (size_t i = 0; i < a.axes.size(); ++i) {
     const int64_t axis = onnx_axis(a.axes[i], x.dims.size());
     const bool batch = axis == 0 && !x.constant;
-    const int64_t size = batch ? g.batch : x.dims[size_t(axis)];
+    const int64_t size = batch ? g.batch : x.dims[axis];
     const OnnxRange range = onnx_range(a.starts[i], a.ends[i], a.steps[i], size);
     if (x.constant) {
       constant = sliced(constant, axis, range);
@@ -280,7 +280,7 @@ void slice(OnnxGraph& g, const OnnxNode& n) {
 
 void split(OnnxGraph& g, const OnnxNode& n) {
   const OnnxValue x = g.value(n, 0);
-  const int64_t axis = onnx_axis(n.integer("axis", 0), x.dims.size()), size = x.dims[size_t(axis)];
+  const int64_t axis = onnx_axis(n.integer("axis", 0), x.dims.size()), size = x.dims[axis];
   const int64_t parts = n.outputs();
   n.ignore({"num_outputs"});
   std::vector<int64_t> lengths = n.has_input(1) ? g.ints(n, 1, "lengths") : n.integers("split", {});
@@ -288,7 +288,7 @@ void split(OnnxGraph& g, const OnnxNode& n) {
   CHECK(int64_t(lengths.size()) == parts, "{} lengths for {} outputs", lengths.size(), parts);
   int64_t begin = 0;
   for (int i = 0; i < parts; ++i) {
-    const int64_t length = std::min(lengths[size_t(i)], size - begin);  // the last part may be smaller
+    const int64_t length = std::min(lengths[i], size - begin);  // the last part may be smaller
     CHECK(length > 0, "part {} of {} has nothing of {} places", i, parts, size);
     const OnnxRange range{begin, length, 1};
     if (x.constant)
@@ -304,7 +304,7 @@ void gather(OnnxGraph& g, const OnnxNode& n) {
   const OnnxValue x = g.value(n, 0);
   const OnnxConstant& which = g.constant(n, 1, "indices");
   const std::vector<int64_t>& indices = which.as_ints("its indices");
-  const int64_t axis = onnx_axis(n.integer("axis", 0), x.dims.size()), size = x.dims[size_t(axis)];
+  const int64_t axis = onnx_axis(n.integer("axis", 0), x.dims.size()), size = x.dims[axis];
   CHECK(which.dims.size() <= 1 && !indices.empty(), "indices of dimensions {}", to_string(which.dims));
   if (x.constant) {
     OnnxConstant y = take(*x.constant, axis, indices);
@@ -397,7 +397,7 @@ std::vector<T> for_all_axes(const OnnxNode& n, const std::vector<T>& given, std:
   if (!n.has("axes")) return given;
   const std::vector<int64_t> axes = n.integers("axes", {});
   CHECK(given.size() == axes.size(), "{} numbers for {} axes", given.size(), axes.size());
-  for (size_t i = 0; i < axes.size(); ++i) otherwise[size_t(onnx_axis(axes[i], otherwise.size()))] = given[i];
+  for (size_t i = 0; i < axes.size(); ++i) otherwise[onnx_axis(axes[i], otherwise.size())] = given[i];
   return otherwise;
 }
 

@@ -167,7 +167,7 @@ void Backward::place_buffers(const List<int>& values) {
     lives[b] = {size_t(shape(values[b]).with_n(capacity_).count()) * size_of(plan_->type()), end, end};
   lives[seed_buffer_].first = lives[seed_buffer_].last = -1;
   for (int i = 0; i < end; ++i) {
-    const Op& op = ops_[size_t(i)];
+    const Op& op = ops_[i];
     if (op.to >= 0) lives[op.to].first = lives[op.to].last = i;
     for (int read : {op.from, op.other})
       if (read >= 0) lives[read].last = i;
@@ -212,7 +212,6 @@ ConstView Backward::run(const Tape& tape, const BackwardRun& options) {
         "the plan's weights are not those that the offsets were made for");
   CHECK(!wanted_.parameters || options.at_step, "nobody takes the gradients of parameters");
   Context& ctx = plan_->context();
-  ctx.tf32 = plan_->tf32();
   for (const Op& op : ops_) {
     const ConstView dy = view(op.from, op.step ? op.step->output : op.value);
     if (op.to < 0) {
@@ -224,7 +223,8 @@ ConstView Backward::run(const Tape& tape, const BackwardRun& options) {
                                .relu = op.relu >= 0,
                                .gates = op.relu >= 0 ? gate_planes(tape, op.relu).gates : nullptr,
                                .seeds_per_item = options.seeds_per_item,
-                               .rule = options.rule};
+                               .rule = options.rule,
+                               .tf32 = plan_->tf32()};
     if (options.offsets) add_offset(op, tape, dy, options.seeds_per_item, options.offsets);
     if (op.step)
       run_op(op, tape, dy, dx, end);

@@ -20,7 +20,7 @@ struct Field;  // a receptive field, engine/run/fields.h
 // What a pass is to find.
 struct Wanted {
   std::vector<int> nodes = {};  // gradients at their values; observed by the plan
-  bool parameters = false;     // and the gradient at every step that has parameters (BackwardRun::at_step)
+  bool parameters = false;      // and the gradient at every step that has parameters (BackwardRun::at_step)
 };
 
 struct BackwardOptions {

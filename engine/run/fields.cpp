@@ -8,18 +8,6 @@
 namespace switchback {
 namespace {
 
-struct Range {
-  int64_t begin = 0, end = 0;  // none where begin >= end
-  bool empty() const { return begin >= end; }
-  int64_t size() const { return end - begin; }
-  bool operator==(const Range&) const = default;
-};
-
-// The inputs that outputs of a window read, padding included.
-Range needed(const Reach& w, Range out) {
-  return {out.begin * w.stride - w.pad, (out.end - 1) * w.stride - w.pad + (w.kernel - 1) * w.dilation + 1};
-}
-
 // How a step's layer reaches along one axis, on cut-outs of its maps: there is no cut-out of a value on the tape, nor of
 // what is put together from elsewhere.
 Reach reach_of(const Plan& plan, const Step& step, bool vertical) {
@@ -43,7 +31,7 @@ class Axis {
     for (const Step& step : plan.steps()) reaches_.push_back(reach_of(plan, step, vertical));
   }
 
-  List<Range> solve(int value, int64_t at) {
+  List<Interval> solve(int value, int64_t at) {
     ranges_[value] = {at, at + 1};
     do {
       changed_ = false;
@@ -58,11 +46,10 @@ class Axis {
     const Shape s = plan_.shapes()[value];
     return vertical_ ? s.h : s.w;
   }
-  Range& range(int value) { return ranges_[value]; }
-  void grow(int value, Range by) {
-    by = {std::max<int64_t>(by.begin, 0), std::min(by.end, size(value))};
-    Range& r = range(value);
-    const Range both = r.empty() ? by : by.empty() ? r : Range{std::min(r.begin, by.begin), std::max(r.end, by.end)};
+  Interval& range(int value) { return ranges_[value]; }
+  void grow(int value, Interval by) {
+    Interval& r = range(value);
+    const Interval both = hull(r, within(by, size(value)));
     if (both == r) return;
     r = both;
     changed_ = true;
@@ -75,7 +62,7 @@ class Axis {
   // Lets the ranges around one step fit each other.
   void settle(const Step& step, const Reach& reach) {
     if (step.sum >= 0) agree(step.sum, step.output);
-    if (reach.kind == Reach::Kind::window) return fit_windows(reach, step.inputs[0], step.output);
+    if (reach.kind == Reach::Kind::window) return fit_windows(reach.axis, step.inputs[0], step.output);
     for (int value : step.inputs) {
       if (reach.kind == Reach::Kind::same) {
         agree(value, step.output);
@@ -85,38 +72,37 @@ class Axis {
       }
     }
   }
-  void fit_windows(const Reach& w, int in, int out) {
-    grow(in, needed(w, range(out)));
+  void fit_windows(const SlidingAxis& w, int in, int out) {
+    grow(in, w.needed(range(out)));
     // Readers of `in` beside this one may want more of it. Then more outputs (with zero gradient) keep it fitting.
-    const Range have = range(in), want = needed(w, range(out));
-    const auto up = [&](int64_t n) { return (n + w.stride - 1) / w.stride; };
-    if (have.begin < want.begin) grow(out, {range(out).begin - up(want.begin - have.begin), range(out).end});
+    const Interval have = range(in), want = w.needed(range(out));
+    if (have.begin < want.begin) grow(out, {range(out).begin - ceil_div(want.begin - have.begin, w.stride), range(out).end});
     if (have.end >= want.end + w.stride) grow(out, {range(out).begin, range(out).end + (have.end - want.end) / w.stride});
   }
 
   const Plan& plan_;
   bool vertical_;
   List<Reach> reaches_;  // of every step
-  List<Range> ranges_;
+  List<Interval> ranges_;
   bool changed_ = false;
 };
 
 // What padding is left before and after a part of a map.
-std::pair<int64_t, int64_t> padding_left(const Reach& w, Range in, Range out) {
-  const Range want = needed(w, out);
+std::pair<int64_t, int64_t> padding_left(const SlidingAxis& w, Interval in, Interval out) {
+  const Interval want = w.needed(out);
   return {in.begin - want.begin, std::max<int64_t>(0, want.end - in.end)};
 }
 
-Range rows(const FieldBox& b) { return {b.top, b.top + b.height}; }
-Range columns(const FieldBox& b) { return {b.left, b.left + b.width}; }
+Interval rows(const FieldBox& b) { return {b.top, b.top + b.height}; }
+Interval columns(const FieldBox& b) { return {b.left, b.left + b.width}; }
 
 // The layer of a step with what padding is left between its boxes; checked against the sizes of the boxes.
 Layer layer_between(const Plan& plan, const Step& step, const FieldBox& from, const FieldBox& to) {
   const Layer& layer = plan.layer(step);
   const Reach vertical = reach_of(plan, step, true), horizontal = reach_of(plan, step, false);
   if (vertical.kind != Reach::Kind::window) return layer;
-  const auto [top, bottom] = padding_left(vertical, rows(from), rows(to));
-  const auto [left, right] = padding_left(horizontal, columns(from), columns(to));
+  const auto [top, bottom] = padding_left(vertical.axis, rows(from), rows(to));
+  const auto [left, right] = padding_left(horizontal.axis, columns(from), columns(to));
   const Layer out = repadded(layer, {top, left, bottom, right});
   const Shape x{1, plan.shapes()[step.inputs[0]].c, from.height, from.width}, y = output_shape(out, {&x, 1});
   CHECK(y.h == to.height && y.w == to.width, "receptive field of {}: {}x{} gives {}x{}, not {}x{}", describe(layer),
@@ -142,7 +128,7 @@ Field receptive_field(const Plan& plan, int node, int64_t row, int64_t column) {
   const Shape shape = plan.shapes()[value];
   CHECK(row >= 0 && row < shape.h && column >= 0 && column < shape.w, "{} has no place {},{}", network.nodes[node].name, row,
         column);
-  const List<Range> rows = Axis(plan, true).solve(value, row), columns = Axis(plan, false).solve(value, column);
+  const List<Interval> rows = Axis(plan, true).solve(value, row), columns = Axis(plan, false).solve(value, column);
   Field field;
   for (int i = 0; i < rows.count(); ++i) {
     field.boxes.push_back({rows[i].begin, columns[i].begin, rows[i].size(), columns[i].size()});
@@ -200,8 +186,8 @@ void cut_tape(Context& ctx, const Plan& plan, const Tape& tape, std::span<const 
   std::vector<Corner> corners;
   for (const Tape::Slot& slot : out.slots)
     for (int64_t p = 0; p < n; ++p) {
-      const FieldBox& box = fields[size_t(p)]->boxes[slot.node];
-      corners.push_back({int32_t(items[size_t(p)]), int32_t(box.top), int32_t(box.left)});
+      const FieldBox& box = fields[p]->boxes[slot.node];
+      corners.push_back({int32_t(items[p]), int32_t(box.top), int32_t(box.left)});
     }
   ctx.copy_in(out.memory.as<char>() + corners_at, corners.data(), corners.size() * sizeof(Corner));
   const auto* on_device = reinterpret_cast<const Corner*>(out.memory.as<char>() + corners_at);

@@ -66,11 +66,10 @@ View FrozenForward::input(int64_t n) {
 ConstView FrozenForward::run(const Tape& tape, bool biases) {
   CHECK(n_ > 0, "run() before input()");
   CHECK(tape.n == 1, "a frozen network has the tape of one item, not of {}", tape.n);
-  ctx_.tf32 = plan_.tf32();
   for (const Step& step : plan_.steps()) {
     std::vector<ConstView> x;
     for (int value : step.inputs) x.push_back(view(value));
-    FrozenCall call{.ctx = ctx_, .x = x, .y = view(step.output), .biases = biases, .weights = plan_.weights(step)};
+    FrozenCall call{.ctx = ctx_, .x = x, .y = view(step.output), .biases = biases, .tf32 = plan_.tf32(), .weights = plan_.weights(step)};
     if (tape.find(Tape::Kind::gate, step.node)) {
       const GatePlanes planes = gate_planes(tape, step.node);
       call.gates = planes.gates, call.above = planes.above;

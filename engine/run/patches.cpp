@@ -9,50 +9,29 @@
 namespace switchback {
 namespace {
 
-int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
-
-// Outputs o whose taps o·stride − pad + k·dilation can meet `in`.
-Interval through(const Reach& r, Interval in, int64_t outputs) {
-  const int64_t reach = (r.kernel - 1) * r.dilation;
-  return {std::max<int64_t>(0, -floor_div(reach - in.begin - r.pad, r.stride)),
-          std::min(outputs, floor_div(in.end - 1 + r.pad, r.stride) + 1)};
-}
-
-// Outputs p·stride − pad + k·dilation of a transposed convolution for the inputs p in `in`.
-Interval spread(const Reach& r, Interval in, int64_t outputs) {
-  return {std::max<int64_t>(0, in.begin * r.stride - r.pad),
-          std::min(outputs, (in.end - 1) * r.stride - r.pad + (r.kernel - 1) * r.dilation + 1)};
-}
-
 // From the first to the last output that is made of inputs in `in`.
 Interval through(const Resampling::Table& back, Interval in) {
   Interval y{std::numeric_limits<int64_t>::max(), 0};
   for (int64_t i = in.begin; i < in.end; ++i) {
-    const int32_t first = back.first[size_t(i)], last = back.first[size_t(i) + 1];
+    const int32_t first = back.first[i], last = back.first[size_t(i) + 1];
     if (first == last) continue;
-    y = {std::min<int64_t>(y.begin, back.taps[size_t(first)].from),
+    y = {std::min<int64_t>(y.begin, back.taps[first].from),
          std::max<int64_t>(y.end, back.taps[size_t(last) - 1].from + 1)};
   }
-  return y.size() ? y : Interval{};
+  return y.empty() ? Interval{} : y;
 }
 
 Interval outputs_of(const Reach& r, Interval in, int64_t outputs) {
   if (r.kind == Reach::Kind::all) return {0, outputs};
-  if (in.size() == 0) return {};
+  if (in.empty()) return {};
   switch (r.kind) {
     case Reach::Kind::same: return in;
-    case Reach::Kind::window: return through(r, in, outputs);
-    case Reach::Kind::spread: return spread(r, in, outputs);
+    case Reach::Kind::window: return r.axis.through(in, outputs);
+    case Reach::Kind::spread: return r.axis.spread(in, outputs);
     case Reach::Kind::table: return through(*r.back, in);
     case Reach::Kind::all: break;
   }
   return {0, outputs};
-}
-
-Interval both(Interval a, Interval b) {
-  if (a.size() == 0) return b;
-  if (b.size() == 0) return a;
-  return {std::min(a.begin, b.begin), std::max(a.end, b.end)};
 }
 
 }  // namespace
@@ -119,11 +98,11 @@ List<Reach> PatchNetwork::reaches(bool vertical) const {
 List<Interval> PatchNetwork::spread(Interval change, bool vertical) const {
   const auto extent = [&](int node) { return vertical ? shape(node).h : shape(node).w; };
   List<Interval> all(network().nodes.size());
-  all[0] = {std::max<int64_t>(0, change.begin), std::min(extent(0), change.end)};
+  all[0] = within(change, extent(0));
   for (const Step& step : steps()) {
     Interval& y = all[step.output];
-    for (int value : step.inputs) y = both(y, outputs_of(reach(step, vertical), all[value], extent(step.output)));
-    if (step.sum >= 0) y = both(y, all[step.sum]);
+    for (int value : step.inputs) y = hull(y, outputs_of(reach(step, vertical), all[value], extent(step.output)));
+    if (step.sum >= 0) y = hull(y, all[step.sum]);
   }
   return all;
 }
@@ -301,7 +280,6 @@ Tensor PatchPlan::run(std::span<const Box> boxes) {
 
 void PatchPlan::run_ops(int64_t n) {
   Context& ctx = shared_->context();
-  ctx.tf32 = shared_->precision() == Precision::tf32;
   const auto hand_over = [&](int node) {  // to the plan of whole maps
     if (!std::binary_search(cuts_.begin(), cuts_.end(), node)) return;
     const View y = whole_->given(node, n);
@@ -338,16 +316,16 @@ void PatchPlan::run_op(const Op& op, int64_t n) {
   switchback::change(shared_->plan().layer(step),
                      {.ctx = ctx, .x = x, .y = y, .places = origins(out), .clean = shared_->clean(shared_->before_relu(step)),
                       .scratch = scratch, .read = read, .scratch_places = scratch_places,
-                      .weights = shared_->plan().weights(step)});
+                      .tf32 = shared_->plan().tf32(), .weights = shared_->plan().weights(step)});
   if (step.sum >= 0) add_changes(ctx, change(step.sum, n), origins(out), y);
 }
 
 std::string PatchPlan::describe() const {
   std::string text;
   for (const Step& step : shared_->steps()) {
-    const PatchSize s = sizes_[size_t(step.output)];
+    const PatchSize s = sizes_[step.output];
     const Shape map = shared_->shape(step.output);
-    text += fmt::format("{:<28} {} of {}x{}\n", shared_->network().nodes[size_t(step.output)].name,
+    text += fmt::format("{:<28} {} of {}x{}\n", shared_->network().nodes[step.output].name,
                         s.h ? fmt::format("{}x{}", s.h, s.w) : "all", map.h, map.w);
   }
   return text;

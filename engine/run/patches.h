@@ -25,13 +25,6 @@
 
 namespace switchback {
 
-// Rows (or columns) of a map: [begin, end); none where begin >= end.
-struct Interval {
-  int64_t begin = 0, end = 0;
-  int64_t size() const { return end > begin ? end - begin : 0; }
-  bool operator==(const Interval&) const = default;
-};
-
 // What all patches of one network, image shape and target share: the fused steps up to the target, how far changes
 // reach, and what the image's maps are without any change.
 class PatchNetwork {

@@ -252,7 +252,6 @@ void Plan::forward(Tape* tape) {
         ctx_->copy(tape->data(slots_[places_[node].slot]), base(node, tape), size_t(n_) * slots_[places_[node].slot].item_bytes());
     }
   }
-  ctx_->tf32 = tf32();
   for (const Segment& segment : segments_) {
     const int64_t rounds = (n_ + segment.items - 1) / segment.items, items = (n_ + rounds - 1) / rounds;
     for (first_ = 0; first_ < n_; first_ += items) {
@@ -273,7 +272,8 @@ Epilogue Plan::epilogue(const Step& step, Tape* tape) const {
              .relu = with_relu.relu >= 0,
              .clip = with_relu.clip,
              .gates = gated ? reinterpret_cast<uint32_t*>(on_tape(tape, Tape::Kind::gate, with_relu.relu)) : nullptr,
-             .gate_items = n_};
+             .gate_items = n_,
+             .tf32 = tf32()};
   if (const Part& part = places_[pool ? pool->output : step.output].part; part.whole >= 0) e.pitch = shapes_[part.whole].c;
   if (pool) {
     e.pool = &std::get<MaxPool2d>(layer(*pool));

@@ -64,7 +64,7 @@ void save_tape(Context& ctx, const Network& network, const Tape& tape, const std
     if (slot.kind == Tape::Kind::switches && slot.element_bytes == 2) {
       auto& out = words.emplace_back(size_t(count(dims)));
       each_element(dims, [&](int64_t i, int64_t pixel, int64_t c) {
-        out[size_t(i)] = int16_t(static_cast<const uint16_t*>(data)[pixel * dims[1] + c]);
+        out[i] = int16_t(static_cast<const uint16_t*>(data)[pixel * dims[1] + c]);
       });
       list.emplace_back(name_of(network, slot), dims, std::span<const int16_t>(out));
       continue;
@@ -72,7 +72,7 @@ void save_tape(Context& ctx, const Network& network, const Tape& tape, const std
     auto& out = bytes.emplace_back(size_t(count(dims)));
     if (slot.kind == Tape::Kind::switches) {
       each_element(dims, [&](int64_t i, int64_t pixel, int64_t c) {
-        out[size_t(i)] = static_cast<const uint8_t*>(data)[pixel * dims[1] + c];
+        out[i] = static_cast<const uint8_t*>(data)[pixel * dims[1] + c];
       });
     } else {
       const GateWords g(tape, slot);
@@ -80,7 +80,7 @@ void save_tape(Context& ctx, const Network& network, const Tape& tape, const std
       const auto bit = [&](int64_t at, int64_t c) { return gates[at + c / 32] >> (c % 32) & 1u; };
       each_element(dims, [&](int64_t i, int64_t pixel, int64_t c) {
         const int64_t at = pixel * g.words;
-        out[size_t(i)] = bit(at, c) ? 1 : slot.planes() > 1 && bit(g.plane + at, c) ? 2 : 0;
+        out[i] = bit(at, c) ? 1 : slot.planes() > 1 && bit(g.plane + at, c) ? 2 : 0;
       });
     }
     list.emplace_back(name_of(network, slot), dims, std::span<const uint8_t>(out));
@@ -113,15 +113,15 @@ void load_tape(Context& ctx, const Network& network, Tape& tape, const std::stri
     if (switches) {
       each_element(dims, [&](int64_t i, int64_t pixel, int64_t c) {
         const int64_t at = pixel * dims[1] + c;
-        if (slot.element_bytes == 2) static_cast<uint16_t*>(data)[at] = uint16_t(values[size_t(i)]);
-        else static_cast<uint8_t*>(data)[at] = uint8_t(values[size_t(i)]);
+        if (slot.element_bytes == 2) static_cast<uint16_t*>(data)[at] = uint16_t(values[i]);
+        else static_cast<uint8_t*>(data)[at] = uint8_t(values[i]);
       });
     } else {
       const GateWords g(tape, slot);
       auto* gates = static_cast<uint32_t*>(data);
       std::fill_n(gates, g.plane * slot.planes(), 0u);
       each_element(dims, [&](int64_t i, int64_t pixel, int64_t c) {
-        if (const int64_t v = values[size_t(i)]) gates[(v == 2 ? g.plane : 0) + pixel * g.words + c / 32] |= 1u << (c % 32);
+        if (const int64_t v = values[i]) gates[(v == 2 ? g.plane : 0) + pixel * g.words + c / 32] |= 1u << (c % 32);
       });
     }
     ctx.copy_in(tape.data(slot), host.data(), slot.bytes);

@@ -225,8 +225,9 @@ void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy
   }
 }
 
-std::string conv2d_algorithm(Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward) {
-  if (ctx.gpu) return ctx.gpu->ops->conv2d_algorithm(ctx, weights, x, dtype, backward);
+std::string conv2d_algorithm(Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward,
+                             bool tf32) {
+  if (ctx.gpu) return ctx.gpu->ops->conv2d_algorithm(ctx, weights, x, dtype, backward, tf32);
   switch (choose(ctx, weights, x, dtype, backward)) {
     case Algorithm::winograd: return "winograd";
     case Algorithm::windows:

@@ -159,7 +159,8 @@ Kernel choose(Context& ctx, const Problem& problem, const Run& run) {
   std::string why_not;
   const bool found = cudnn_found(ctx, why_not);
   if (vendor && !found) throw Error("cuDNN cannot be used: " + why_not, "--conv own needs no vendor library");
-  if (!found || !cudnn_fits(ctx, problem.conv, problem.x, problem.dtype, problem.backward, why_not)) return own;
+  if (!found || !cudnn_fits(ctx, problem.conv, problem.x, problem.dtype, problem.backward, problem.tf32, why_not))
+    return own;
   if (vendor) return Kernel::cudnn;
   if (const Timed* known = find_timed(ctx, problem)) return known->cudnn_faster ? Kernel::cudnn : own;
   if constexpr (std::is_null_pointer_v<Run>) {
@@ -220,7 +221,7 @@ void conv2d_forward(Context& ctx, const ConvWeights& weights, ConstView x, View 
   }
   // Libraries write whole maps only.
   if (epilogue.pitch) return run(own_kernel(ctx, conv, x.shape, x.dtype, false));
-  run(choose(ctx, {conv, x.shape, x.dtype, false, ctx.tf32}, run));
+  run(choose(ctx, {conv, x.shape, x.dtype, false, epilogue.tf32}, run));
 }
 
 void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy, View dx,
@@ -236,28 +237,31 @@ void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy
       case Kernel::cudnn: return cudnn_backward(ctx, weights, dy, dx, epilogue);
     }
   };
-  run(choose(ctx, {weights.conv(), dx.shape, dx.dtype, true, ctx.tf32}, run));
+  run(choose(ctx, {weights.conv(), dx.shape, dx.dtype, true, epilogue.tf32}, run));
 }
 
 // Of `automatic`: cuDNN only where it has been timed.
-std::string conv2d_algorithm(Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward) {
+std::string conv2d_algorithm(Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward,
+                             bool tf32) {
   check_choice(ctx);
-  switch (choose(ctx, {weights.conv(), x, dtype, backward, ctx.tf32}, nullptr)) {
+  switch (choose(ctx, {weights.conv(), x, dtype, backward, tf32}, nullptr)) {
     case Kernel::direct: return "direct";
     case Kernel::depthwise: return "depthwise";
     case Kernel::first: return "first";
     case Kernel::whole_map: return "linear";
-    case Kernel::gemm: return gemm_name(ctx, weights.conv(), x, dtype, backward);
+    case Kernel::gemm: return gemm_name(ctx, weights.conv(), x, dtype, backward, tf32);
     case Kernel::cudnn: return "cudnn";
   }
   return {};
 }
 
-std::optional<GemmOffer> conv2d_gemm(Context& ctx, const Conv2d& conv, Shape x, DType dtype, bool backward) {
+std::optional<GemmOffer> conv2d_gemm(Context& ctx, const Conv2d& conv, Shape x, DType dtype, bool backward,
+                                     bool tf32) {
   const Kernel kernel = own_kernel(ctx, conv, x, dtype, backward);
-  if (kernel == Kernel::gemm) return gemm_offer(ctx, conv, x, dtype, backward);
+  if (kernel == Kernel::gemm) return gemm_offer(ctx, conv, x, dtype, backward, tf32);
   if (kernel != Kernel::whole_map) return {};
-  return linear_gemm(ctx, {conv.kernel_h * conv.kernel_w * conv.in_channels, conv.out_channels}, x.n, dtype, backward);
+  return linear_gemm(ctx, {conv.kernel_h * conv.kernel_w * conv.in_channels, conv.out_channels}, x.n, dtype, backward,
+                     tf32);
 }
 
 }  // namespace switchback::SB_DEVICE

@@ -73,8 +73,8 @@ void whole_map_backward(Context&, const ConvWeights&, ConstView dy, View dx, con
 
 // conv_gemm.cu: implicit GEMM; f32 in FMA, bf16 / f16 / TF32 on tensor cores. Each group a product of its own.
 bool gemm_fits(const Conv2d&, Shape x, DType, bool backward);
-std::string gemm_name(Context&, const Conv2d&, Shape x, DType, bool backward);  // "gemm_f32_128x64", …
-GemmOffer gemm_offer(Context&, const Conv2d&, Shape x, DType, bool backward);
+std::string gemm_name(Context&, const Conv2d&, Shape x, DType, bool backward, bool tf32);  // "gemm_f32_128x64", …
+GemmOffer gemm_offer(Context&, const Conv2d&, Shape x, DType, bool backward, bool tf32);
 bool gemm_fuses_pool(const Conv2d&, Shape x, DType, const MaxPool2d&);
 void gemm_forward(Context&, const ConvWeights&, ConstView x, View y, const Epilogue&);
 void gemm_backward(Context&, const ConvWeights&, ConstView dy, View dx, const BackwardEpilogue&);
@@ -82,7 +82,7 @@ void gemm_backward(Context&, const ConvWeights&, ConstView dy, View dx, const Ba
 // cudnn.cu: cuDNN's legacy API in NHWC; our epilogue runs behind it as a pass of its own. `fits`: found, and it has a
 // deterministic algorithm for this shape and symmetric padding; forward and backward throw where it does not fit.
 bool cudnn_found(Context&, std::string& why_not);
-bool cudnn_fits(Context&, const Conv2d&, Shape x, DType, bool backward, std::string& why_not);
+bool cudnn_fits(Context&, const Conv2d&, Shape x, DType, bool backward, bool tf32, std::string& why_not);
 void cudnn_forward(Context&, const ConvWeights&, ConstView x, View y, const Epilogue&);
 void cudnn_backward(Context&, const ConvWeights&, ConstView dy, View dx, const BackwardEpilogue&);
 

@@ -82,6 +82,7 @@ void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy
 
 // The algorithm that `ctx` would use, for `info`, `bench` and tests. On the CPU "winograd", "im2col",
 // "direct:<oneDNN's name>"; on a GPU "direct", "depthwise", "first", "linear", "gemm_…", "cudnn".
-std::string conv2d_algorithm(Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward);
+std::string conv2d_algorithm(Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward,
+                             bool tf32 = false);
 
 }  // namespace switchback

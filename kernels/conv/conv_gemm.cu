@@ -8,9 +8,11 @@
 namespace switchback::SB_DEVICE {
 namespace {
 
-GemmProblem problem_of(const Conv2d& c, Shape x, DType dtype, bool backward) {
-  return backward ? conv_backward_problem(c, {nullptr, output_shape(c, x), dtype}, x, nullptr)
-                  : conv_forward_problem(c, {nullptr, x, dtype}, nullptr);
+GemmProblem problem_of(const Conv2d& c, Shape x, DType dtype, bool backward, bool tf32 = false) {
+  GemmProblem p = backward ? conv_backward_problem(c, {nullptr, output_shape(c, x), dtype}, x, nullptr)
+                           : conv_forward_problem(c, {nullptr, x, dtype}, nullptr);
+  p.tf32 = tf32;
+  return p;
 }
 
 const float* bias_of(Context& ctx, const ConvWeights& weights, DType dtype) {
@@ -27,12 +29,12 @@ bool gemm_fits(const Conv2d& c, Shape x, DType dtype, bool backward) {
   return gemm_supports(problem_of(c, x, dtype, backward));
 }
 
-std::string gemm_name(Context& ctx, const Conv2d& c, Shape x, DType dtype, bool backward) {
-  return gemm_kernel_name(ctx, problem_of(c, x, dtype, backward), backward);
+std::string gemm_name(Context& ctx, const Conv2d& c, Shape x, DType dtype, bool backward, bool tf32) {
+  return gemm_kernel_name(ctx, problem_of(c, x, dtype, backward, tf32), backward);
 }
 
-GemmOffer gemm_offer(Context& ctx, const Conv2d& c, Shape x, DType dtype, bool backward) {
-  return gemm_offer(ctx, problem_of(c, x, dtype, backward), backward);
+GemmOffer gemm_offer(Context& ctx, const Conv2d& c, Shape x, DType dtype, bool backward, bool tf32) {
+  return gemm_offer(ctx, problem_of(c, x, dtype, backward, tf32), backward);
 }
 
 bool gemm_fuses_pool(const Conv2d& c, Shape x, DType dtype, const MaxPool2d& pool) {
@@ -44,13 +46,16 @@ bool gemm_fuses_pool(const Conv2d& c, Shape x, DType dtype, const MaxPool2d& poo
 
 void gemm_forward(Context& ctx, const ConvWeights& weights, ConstView x, View y, const Epilogue& e) {
   GemmProblem p = conv_forward_problem(weights.conv(), x, packed_weights(ctx, weights, ConvPacking::krsc, x.dtype));
+  p.tf32 = e.tf32;
   p.pooled = e.pool != nullptr;
   run_gemm(ctx, "conv2d_forward", p, y, bias_of(ctx, weights, x.dtype), e);
 }
 
 void gemm_backward(Context& ctx, const ConvWeights& weights, ConstView dy, View dx, const BackwardEpilogue& e) {
   const void* crsk = packed_weights(ctx, weights, ConvPacking::crsk, dy.dtype);
-  run_gemm(ctx, "conv2d_backward_data", conv_backward_problem(weights.conv(), dy, dx.shape, crsk), dx, e);
+  GemmProblem p = conv_backward_problem(weights.conv(), dy, dx.shape, crsk);
+  p.tf32 = e.tf32;
+  run_gemm(ctx, "conv2d_backward_data", p, dx, e);
 }
 
 }  // namespace switchback::SB_DEVICE

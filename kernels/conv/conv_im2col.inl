@@ -190,20 +190,18 @@ void run_pointwise(Context& ctx, const Im2colProblem& problem, const Product& w,
   });
 }
 
-// One axis: output place `out` and tap t see the source's place (out·up + t·dilation - pad) / down, where that is whole.
-// Backward turns up and down round and flips the taps. Places out, out + down, … see the same taps, `up` further on.
+// One axis, in either direction; backward the taps are flipped. Places out, out + down, … see the same taps, `up` further on.
 struct Axis {
-  int64_t taps, up, down, dilation, pad, outputs;
-  static constexpr int64_t kNowhere = INT64_MIN;
+  Axis(const SlidingAxis& along, bool back, int64_t count)
+      : window(along), backward(back), up(back ? 1 : along.stride), down(back ? along.stride : 1), outputs(count) {}
+  SlidingAxis window;
+  bool backward;
+  int64_t up, down, outputs;
+  // What `out` sees at a tap, be it inside the source or not; SlidingAxis::kNowhere between two places.
   int64_t source(int64_t out, int64_t tap) const {
-    const int64_t place = out * up + tap * dilation - pad;
-    return place % down == 0 ? place / down : kNowhere;
+    return backward ? window.output(out, window.kernel - 1 - tap) : window.input(out, tap);
   }
 };
-Axis axis(bool backward, int64_t taps, int64_t stride, int64_t dilation, int64_t pad, int64_t outputs) {
-  if (!backward) return {taps, stride, 1, dilation, pad, outputs};
-  return {taps, 1, stride, dilation, dilation * (taps - 1) - pad, outputs};
-}
 
 // Outputs first, first + down, … and the taps that see the map from any of them, with the first one's place in the source.
 struct Run {
@@ -213,15 +211,15 @@ struct Run {
 std::vector<Run> runs_along(const Axis& along, int64_t inputs) {
   std::vector<Run> runs;
   for (int64_t phase = 0; phase < std::min(along.down, along.outputs); ++phase) {
-    const int64_t count = (along.outputs - phase + along.down - 1) / along.down;
+    const int64_t count = ceil_div(along.outputs - phase, along.down);
     struct Sight {
       int64_t tap, source, begin, end;  // which of the outputs see the map
     };
     std::vector<Sight> all;
     std::vector<int64_t> cuts;
-    for (int64_t tap = 0; tap < along.taps; ++tap) {
+    for (int64_t tap = 0; tap < along.window.kernel; ++tap) {
       const int64_t source = along.source(phase, tap);
-      if (source == Axis::kNowhere || source >= inputs) continue;
+      if (source == SlidingAxis::kNowhere || source >= inputs) continue;
       const int64_t begin = source >= 0 ? 0 : (along.up - 1 - source) / along.up;
       const int64_t end = std::min(count, (inputs - 1 - source) / along.up + 1);
       if (begin >= end) continue;
@@ -258,8 +256,7 @@ void run_windows(Context& ctx, const Im2colProblem& problem, const Product& w, c
   const Conv2d& v = problem.conv;
   const Shape in = problem.in.shape, out = problem.out.shape;
   const bool backward = problem.backward != nullptr;
-  const Axis down = axis(backward, v.kernel_h, v.stride_h, v.dilation_h, v.pad_top, out.h);
-  const Axis along = axis(backward, v.kernel_w, v.stride_w, v.dilation_w, v.pad_left, out.w);
+  const Axis down(sliding_rows(v), backward, out.h), along(sliding_columns(v), backward, out.w);
   const std::vector<Run> runs = runs_along(along, in.w);
   int64_t left = INT64_MAX, right = INT64_MIN;  // the columns that are seen
   for (const Run& run : runs)
@@ -271,17 +268,17 @@ void run_windows(Context& ctx, const Im2colProblem& problem, const Product& w, c
   const int64_t width = right - left, row_size = width * in.c;
   const int64_t blocks = std::clamp<int64_t>((out.h * out.w + kPixels - 1) / kPixels, 1, out.h);
   const int64_t together = (out.h + blocks - 1) / blocks, of_image = (out.h + together - 1) / together;
-  run_blocks(ctx, problem, w, end, out.n * of_image, together * out.w, together * down.taps * row_size,
+  run_blocks(ctx, problem, w, end, out.n * of_image, together * out.w, together * v.kernel_h * row_size,
              [&](Block& block, int64_t i, float* copies) {
     const int64_t n = i / of_image, y0 = i % of_image * together, y1 = std::min(out.h, y0 + together);
     int64_t copied = 0;
     for (int64_t y = y0; y < y1; ++y) {
       block.rows.clear();
-      for (int64_t r = 0; r < down.taps; ++r) {
+      for (int64_t r = 0; r < v.kernel_h; ++r) {
         const int64_t row = down.source(y, r);
         if (row < 0 || row >= in.h) continue;
         copy_row(problem.in.as<float>() + (n * in.h + row) * in.w * in.c, in.w, in.c, left, width, copies + copied);
-        block.rows.push_back({r * along.taps, copied});
+        block.rows.push_back({r * v.kernel_w, copied});
         copied += row_size;
       }
       for (const Run& run : runs) {

@@ -90,7 +90,7 @@ void conv_transpose2d_forward(Context& ctx, const ConvTransposeWeights& weights,
                               const Epilogue& epilogue) {
   check_views("transposed convolution", weights.conv(), x, y);
   CHECK(!epilogue.pool && !epilogue.pitch, "transposed convolution: neither pools nor concatenations can be fused");
-  conv2d_backward_data(ctx, weights.mirror(), x, y);
+  conv2d_backward_data(ctx, weights.mirror(), x, y, {.tf32 = epilogue.tf32});
   if (weights.bias()) {
     const float* ones = weights.ones_and_bias_on(ctx);
     channel_affine_forward(ctx, y, ones, ones + y.shape.c, y, epilogue);
@@ -102,7 +102,7 @@ void conv_transpose2d_forward(Context& ctx, const ConvTransposeWeights& weights,
 void conv_transpose2d_backward_data(Context& ctx, const ConvTransposeWeights& weights, ConstView dy, View dx,
                                     const BackwardEpilogue& epilogue) {
   check_views("transposed convolution backward", weights.conv(), dx, dy);
-  conv2d_forward(ctx, weights.mirror(), dy, dx, {.residual = epilogue.other});
+  conv2d_forward(ctx, weights.mirror(), dy, dx, {.residual = epilogue.other, .tf32 = epilogue.tf32});
   if (!epilogue.relu) return;
   BackwardEpilogue rule = epilogue;
   rule.other = nullptr;

@@ -225,25 +225,27 @@ static std::unique_ptr<ConvPlan> make_plan(const CudnnState& s, const ConvKey& k
 }
 
 // Made at the first call of a shape: heuristics take longer than many a convolution.
-static const ConvPlan& plan_of(Context& ctx, const Conv2d& conv, Shape x, DType dtype, bool backward) {
+static const ConvPlan& plan_of(Context& ctx, const Conv2d& conv, Shape x, DType dtype, bool backward,
+                               bool tf32) {
   CudnnState& s = cudnn_of(*ctx.gpu);
-  const ConvKey key{conv, x, dtype, ctx.tf32 && dtype == DType::f32, backward};
+  const ConvKey key{conv, x, dtype, tf32 && dtype == DType::f32, backward};
   for (const auto& plan : s.plans)
     if (plan->key == key) return *plan;
   s.plans.push_back(make_plan(s, key));
   return *s.plans.back();
 }
 
-bool cudnn_fits(Context& ctx, const Conv2d& conv, Shape x, DType dtype, bool backward, std::string& why_not) {
+bool cudnn_fits(Context& ctx, const Conv2d& conv, Shape x, DType dtype, bool backward, bool tf32,
+                std::string& why_not) {
   if (!cudnn_found(ctx, why_not)) return false;
-  why_not = plan_of(ctx, conv, x, dtype, backward).why_not;
+  why_not = plan_of(ctx, conv, x, dtype, backward, tf32).why_not;
   return why_not.empty();
 }
 
-static const ConvPlan& usable_plan(Context& ctx, const Conv2d& conv, Shape x, DType dtype, bool backward) {
+static const ConvPlan& usable_plan(Context& ctx, const Conv2d& conv, Shape x, DType dtype, bool backward, bool tf32) {
   std::string why_not;
   if (!cudnn_found(ctx, why_not)) throw Error("cuDNN: " + why_not, kOwnHint);
-  const ConvPlan& plan = plan_of(ctx, conv, x, dtype, backward);
+  const ConvPlan& plan = plan_of(ctx, conv, x, dtype, backward, tf32);
   if (!plan.why_not.empty()) throw Error(fmt::format("{}: {}", text(plan.key), plan.why_not), kOwnHint);
   return plan;
 }
@@ -251,7 +253,7 @@ static const ConvPlan& usable_plan(Context& ctx, const Conv2d& conv, Shape x, DT
 constexpr float kOne = 1, kZero = 0;
 
 void cudnn_forward(Context& ctx, const ConvWeights& weights, ConstView x, View y, const Epilogue& epilogue) {
-  const ConvPlan& p = usable_plan(ctx, weights.conv(), x.shape, x.dtype, false);
+  const ConvPlan& p = usable_plan(ctx, weights.conv(), x.shape, x.dtype, false, epilogue.tf32);
   CHECK(!epilogue.pool, "{}: cuDNN runs without a fused pool", text(p.key));
   const CudnnState& s = cudnn_of(*ctx.gpu);
   const ConvKey& key = p.key;
@@ -263,7 +265,7 @@ void cudnn_forward(Context& ctx, const ConvWeights& weights, ConstView x, View y
 }
 
 void cudnn_backward(Context& ctx, const ConvWeights& weights, ConstView dy, View dx, const BackwardEpilogue& epilogue) {
-  const ConvPlan& p = usable_plan(ctx, weights.conv(), dx.shape, dx.dtype, true);
+  const ConvPlan& p = usable_plan(ctx, weights.conv(), dx.shape, dx.dtype, true, epilogue.tf32);
   const CudnnState& s = cudnn_of(*ctx.gpu);
   const ConvKey& key = p.key;
   const void* w = packed_weights(ctx, weights, ConvPacking::krsc, dx.dtype);
@@ -283,7 +285,7 @@ bool cudnn_found(Context&, std::string& why_not) {
   return false;
 }
 
-bool cudnn_fits(Context& ctx, const Conv2d&, Shape, DType, bool, std::string& why_not) {
+bool cudnn_fits(Context& ctx, const Conv2d&, Shape, DType, bool, bool, std::string& why_not) {
   return cudnn_found(ctx, why_not);
 }
 

@@ -60,7 +60,6 @@ struct Context {
   int threads = 0;  // of the CPU; 0: as many as OpenMP gives
   // On a GPU `own`, not `automatic`: a choice by the clock would make maps depend on it and on the batch.
   ConvAlgorithm conv = gpu ? ConvAlgorithm::own : ConvAlgorithm::automatic;
-  bool tf32 = false;    // GPU: f32 products may be rounded to TF32; set by the plan that runs
   bool graphs = true;   // GPU: repeated steps are recorded and replayed
   std::shared_ptr<const GemmTable> gemm_table;  // GPU: measured choices of GEMM kernels, or null: a model chooses
   Scratch scratch;      // for one op at a time

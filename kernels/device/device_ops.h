@@ -74,8 +74,8 @@ struct DeviceOps {
   // --- for the sweep over GEMM kernels (tools/bench/sweep.h)
   std::vector<GemmVariant> (*gemm_variants)();  // all that this build has
   // How the context would compute a layer by GEMM; nothing where other kernels do.
-  std::optional<GemmOffer> (*conv2d_gemm)(Context&, const Conv2d&, Shape x, DType, bool backward);
-  std::optional<GemmOffer> (*linear_gemm)(Context&, const Linear&, int64_t n, DType, bool backward);
+  std::optional<GemmOffer> (*conv2d_gemm)(Context&, const Conv2d&, Shape x, DType, bool backward, bool tf32);
+  std::optional<GemmOffer> (*linear_gemm)(Context&, const Linear&, int64_t n, DType, bool backward, bool tf32);
   // Adds to *count (on the device) how many 32-bit words of two arrays differ. Both and `bytes` are aligned to 16.
   void (*count_differences)(Context&, const void* a, const void* b, size_t bytes, uint32_t* count);
 

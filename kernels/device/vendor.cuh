@@ -80,6 +80,7 @@ struct Product {
   int64_t rows, in_features, out_features;
   bool backward;
   DType dtype;  // of x or dy, and of W
+  bool tf32;    // f32 products may be rounded to TF32
   const void* in;
   const void* weight;  // may be null for cublas_fits; an allocation of its own
 };

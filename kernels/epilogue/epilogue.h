@@ -34,6 +34,8 @@ struct Epilogue {
   const MaxPool2d* pool = nullptr;
   void* switches = nullptr;  // of the pool (kernels/pool/pool.h), or null
   bool pool_before_relu = false;
+
+  bool tf32 = false;  // GPUs: the op's f32 products may be rounded to TF32
 };
 
 // dx = rule(gate, op^T(dy) + other).
@@ -42,7 +44,8 @@ struct BackwardEpilogue {
   bool relu = false;                // dx belongs to the output of a ReLU: apply `rule` with `gates`
   const uint32_t* gates = nullptr;  // gate bits of the tape, item p of dx uses item p / seeds_per_item
   int64_t seeds_per_item = 1;
-  ReluRule rule;
+  ReluRule rule = {};
+  bool tf32 = false;  // GPUs: the op's f32 products may be rounded to TF32
 };
 
 // y = act(y + residual) in place, writing gates, for items [first, last) of y: what ops without a fused form run.

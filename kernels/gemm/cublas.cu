@@ -59,8 +59,8 @@ uint32_t alignment_of(const void* p) {
   return uint32_t(std::min<uintptr_t>(address & -address, 256));  // more is never asked for
 }
 
-ProductKey key_of(const Context& ctx, const Product& p) {
-  return {p.rows,  p.in_features,     p.out_features, p.backward, ctx.tf32 && p.dtype == DType::f32,
+ProductKey key_of(const Product& p) {
+  return {p.rows,  p.in_features,     p.out_features, p.backward, p.tf32 && p.dtype == DType::f32,
           p.dtype, alignment_of(p.in)};
 }
 
@@ -175,7 +175,7 @@ static std::unique_ptr<ProductPlan> make_plan(const CublasState& s, const Produc
 
 static const ProductPlan& plan_of(Context& ctx, const Product& p) {
   CublasState& s = cublas_of(*ctx.gpu);
-  const ProductKey key = key_of(ctx, p);
+  const ProductKey key = key_of(p);
   for (const auto& plan : s.plans)
     if (plan->key == key) return *plan;
   s.plans.push_back(make_plan(s, p, key));

@@ -111,8 +111,8 @@ GemmPlan modelled_plan(const Context& ctx, const GemmProblem& p) {
   return best;
 }
 
-GemmKey key_of(const Context& ctx, const GemmProblem& p, bool backward) {
-  return {.arithmetic = arithmetic_of(p.dtype, ctx.tf32), .backward = backward, .n = p.n,
+GemmKey key_of(const GemmProblem& p, bool backward) {
+  return {.arithmetic = arithmetic_of(p.dtype, p.tf32), .backward = backward, .n = p.n,
           .rows = int64_t(p.rows[0].outs) * p.cols[0].outs, .columns = p.columns, .depth = p.depth,
           .taps = largest_taps(p), .phases = phases(p), .groups = p.groups};
 }
@@ -132,7 +132,7 @@ GemmPlan plan_of(const GemmVariant& v, const GemmProblem& p) {
 // model chooses.
 GemmPlan make_plan(const Context& ctx, const GemmProblem& p, bool backward) {
   if (!ctx.gemm_table) return modelled_plan(ctx, p);
-  const GemmTable::Entry* entry = ctx.gemm_table->find(key_of(ctx, p, backward));
+  const GemmTable::Entry* entry = ctx.gemm_table->find(key_of(p, backward));
   if (!entry) return modelled_plan(ctx, p);
   const GemmPlan plan = plan_of(entry->variant, p);
   if (fits(ctx, p, plan)) return plan;
@@ -150,7 +150,7 @@ void launch_gemm(Context& ctx, const Launch& l, const GemmPlan& plan, const Gemm
   else if constexpr (std::is_same_v<T, f16>)
     launch_gemm_f16(ctx, l, plan, args);
   else
-    (ctx.tf32 ? launch_gemm_tf32 : launch_gemm_f32)(ctx, l, plan, args);
+    (args.problem.tf32 ? launch_gemm_tf32 : launch_gemm_f32)(ctx, l, plan, args);
 }
 
 template <typename T>
@@ -226,7 +226,7 @@ bool gemm_supports(const GemmProblem& p) {
 
 std::string gemm_kernel_name(const Context& ctx, const GemmProblem& p, bool backward) {
   const GemmPlan plan = make_plan(ctx, p, backward);
-  const char* f32 = ctx.tf32 ? "mma_tf32" : "f32";
+  const char* f32 = p.tf32 ? "mma_tf32" : "f32";
   const char* kind = p.dtype == DType::bf16 ? "mma_bf16" : p.dtype == DType::f16 ? "mma_f16" : f32;
   std::string name = fmt::format("gemm_{}_{}x{}", kind, kGemmTiles[plan.tile].bm, kGemmTiles[plan.tile].bn);
   if (plan.ring > 0) name += fmt::format("_ring{}", plan.ring);
@@ -245,7 +245,7 @@ std::vector<GemmVariant> gemm_variants() {
 }
 
 GemmOffer gemm_offer(const Context& ctx, const GemmProblem& p, bool backward) {
-  GemmOffer offer{key_of(ctx, p, backward), variant_of(make_plan(ctx, p, backward)), {}};
+  GemmOffer offer{key_of(p, backward), variant_of(make_plan(ctx, p, backward)), {}};
   const int usual = offer.key.arithmetic == Arithmetic::fp32 ? kFmaRing : kMmaRing;
   for (const GemmVariant& v : gemm_variants())
     if (v.ring != usual && fits(ctx, p, plan_of(v, p))) offer.fitting.push_back(v);

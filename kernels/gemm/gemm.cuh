@@ -38,6 +38,7 @@ struct GemmProblem {
   const void* in = nullptr;      // [n][in_h][in_w][groups·depth]
   const void* weight = nullptr;  // [groups·columns][kernel_h][kernel_w][depth]
   DType dtype = DType::f32;      // of in, weight and out
+  bool tf32 = false;             // f32 products may be rounded to TF32
   int n = 0;
   int in_h = 1, in_w = 1;
   int out_h = 1, out_w = 1;

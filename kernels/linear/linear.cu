@@ -171,14 +171,16 @@ Way way_of(Context& ctx, const GemmProblem& gemm, const Product& product) {
   if (ctx.conv == ConvAlgorithm::vendor) return Way::vendor;  // which throws where there is none
   if (ctx.conv == ConvAlgorithm::automatic && cublas_fits(ctx, product, why_not)) return Way::vendor;
   if (ctx.conv == ConvAlgorithm::direct || !gemm_supports(gemm)) return Way::stream;
-  const bool fma = gemm.dtype == DType::f32 && !ctx.tf32;  // tensor cores add in an order of their own
+  const bool fma = gemm.dtype == DType::f32 && !gemm.tf32;  // tensor cores add in an order of their own
   return fma && gemm.n <= kItems && ctx.conv != ConvAlgorithm::gemm ? Way::stream : Way::gemm;
 }
 
 void forward(Context& ctx, const Layer& layer, ConstView x, View y, const float* bias, const Epilogue& epilogue) {
   CHECK(!epilogue.pool, "{}: a linear layer has no fused pool", layer.op);
-  Product product{layer.op, x.shape.n, layer.in_features, layer.out_features, false, x.dtype, x.data, nullptr};
+  Product product{layer.op, x.shape.n, layer.in_features, layer.out_features, false, x.dtype, epilogue.tf32,
+                  x.data, nullptr};
   GemmProblem gemm = linear_problem(x.dtype, x.shape.n, layer.in_features, layer.out_features, x.data, nullptr);
+  gemm.tf32 = epilogue.tf32;
   const Way way = way_of(ctx, gemm, product);
   if (way == Way::gemm) {
     gemm.weight = layer.weight(false);
@@ -194,8 +196,10 @@ void forward(Context& ctx, const Layer& layer, ConstView x, View y, const float*
 }
 
 void backward(Context& ctx, const Layer& layer, ConstView dy, View dx, const BackwardEpilogue& epilogue) {
-  Product product{layer.op, dy.shape.n, layer.in_features, layer.out_features, true, dy.dtype, dy.data, nullptr};
+  Product product{layer.op, dy.shape.n, layer.in_features, layer.out_features, true, dy.dtype, epilogue.tf32,
+                  dy.data, nullptr};
   GemmProblem gemm = linear_problem(dy.dtype, dy.shape.n, layer.out_features, layer.in_features, dy.data, nullptr);
+  gemm.tf32 = epilogue.tf32;
   gemm.whole_map = dx.shape.h * dx.shape.w > 1;
   const Way way = way_of(ctx, gemm, product);
   if (way == Way::gemm) {
@@ -269,10 +273,11 @@ void linear_backward_data(Context& ctx, const LinearWeights& weights, ConstView 
   backward(ctx, layer_of(ctx, "linear_backward_data", weights, dy.dtype), dy, dx, epilogue);
 }
 
-std::optional<GemmOffer> linear_gemm(Context& ctx, const Linear& l, int64_t n, DType dtype, bool backward) {
-  const Product product{"linear", n, l.in_features, l.out_features, backward, dtype, nullptr, nullptr};
-  const GemmProblem gemm = backward ? linear_problem(dtype, n, l.out_features, l.in_features, nullptr, nullptr)
+std::optional<GemmOffer> linear_gemm(Context& ctx, const Linear& l, int64_t n, DType dtype, bool backward, bool tf32) {
+  const Product product{"linear", n, l.in_features, l.out_features, backward, dtype, tf32, nullptr, nullptr};
+  GemmProblem gemm = backward ? linear_problem(dtype, n, l.out_features, l.in_features, nullptr, nullptr)
                                     : linear_problem(dtype, n, l.in_features, l.out_features, nullptr, nullptr);
+  gemm.tf32 = tf32;
   if (way_of(ctx, gemm, product) != Way::gemm) return {};
   return gemm_offer(ctx, gemm, backward);
 }

@@ -202,6 +202,8 @@ TEST(OnnxEnds, AreRecognised) {
   const Network unknown = read_golden("end_unknown").network;
   EXPECT_EQ(outputs_of(unknown, false), Outputs::classes);
   EXPECT_EQ(outputs_of(unknown, true), Outputs::probabilities);
+  EXPECT_EQ(probabilities(std::vector<float>{0.25f, 1.f}, Outputs::probabilities), (std::vector<double>{0.25, 1}));
+  EXPECT_THROW(probabilities(std::vector<float>{0.25f, 3.f}, Outputs::probabilities), Error) << "these are none";
 }
 
 // The command's probabilities are the network's own.

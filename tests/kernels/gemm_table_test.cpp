@@ -140,10 +140,11 @@ struct ConvCase {
   std::vector<float> values =
       std::vector<float>(size_t(conv.out_channels * conv.in_channels / conv.groups * conv.kernel_h * conv.kernel_w));
   ConvWeights weights{conv, values.data()};
+  bool tf32;
   Memory in, out;
 
-  ConvCase(Context& c, const Conv2d& layer, Shape shape, DType type, bool back)
-      : ctx(c), conv(layer), x(shape), dtype(type), backward(back) {
+  ConvCase(Context& c, const Conv2d& layer, Shape shape, DType type, bool back, bool to_tf32 = false)
+      : ctx(c), conv(layer), x(shape), dtype(type), backward(back), tf32(to_tf32) {
     std::mt19937 rng(7);
     std::uniform_real_distribution<float> uniform(-1, 1);
     for (float& v : values) v = uniform(rng);
@@ -166,15 +167,15 @@ struct ConvCase {
   std::vector<char> run() {
     ctx.zero(out.data(), out.size());
     if (backward)
-      conv2d_backward_data(ctx, weights, {in.data(), y(), dtype}, {out.data(), x, dtype});
+      conv2d_backward_data(ctx, weights, {in.data(), y(), dtype}, {out.data(), x, dtype}, {.tf32 = tf32});
     else
-      conv2d_forward(ctx, weights, {in.data(), x, dtype}, {out.data(), y(), dtype});
+      conv2d_forward(ctx, weights, {in.data(), x, dtype}, {out.data(), y(), dtype}, {.tf32 = tf32});
     std::vector<char> bytes(out.size());
     ctx.copy_out(bytes.data(), out.data(), bytes.size());
     return bytes;
   }
-  std::optional<GemmOffer> offer() { return ctx.gpu->ops->conv2d_gemm(ctx, conv, x, dtype, backward); }
-  std::string algorithm() { return conv2d_algorithm(ctx, weights, x, dtype, backward); }
+  std::optional<GemmOffer> offer() { return ctx.gpu->ops->conv2d_gemm(ctx, conv, x, dtype, backward, tf32); }
+  std::string algorithm() { return conv2d_algorithm(ctx, weights, x, dtype, backward, tf32); }
 };
 
 void use(Context& ctx, const GemmKey& key, const GemmVariant& variant) {
@@ -186,10 +187,11 @@ void use(Context& ctx, const GemmKey& key, const GemmVariant& variant) {
 class GpuGemm : public OnDevice {
  protected:
   // Every kernel that fits, by a table: it is the one that runs, and it leaves the bits that the model's choice leaves.
-  void expect_same_bits(const Conv2d& conv, Shape x, DType dtype, std::set<std::string>* names = nullptr) {
+  void expect_same_bits(const Conv2d& conv, Shape x, DType dtype, std::set<std::string>* names = nullptr,
+                        bool tf32 = false) {
     for (const bool backward : {false, true}) {
       ctx.gemm_table = nullptr;
-      ConvCase layer(ctx, conv, x, dtype, backward);
+      ConvCase layer(ctx, conv, x, dtype, backward, tf32);
       const auto offer = layer.offer();
       ASSERT_TRUE(offer);
       EXPECT_NE(std::find(offer->fitting.begin(), offer->fitting.end(), offer->chosen), offer->fitting.end());
@@ -219,8 +221,7 @@ TEST_P(GpuGemm, AllKernelsGiveTheSameBitsInFp32) {
     EXPECT_EQ(names.count(name_of(v)), v.ring == 3 ? 0u : 1u) << name_of(v);
 }
 TEST_P(GpuGemm, AllKernelsGiveTheSameBitsInTf32) {
-  ctx.tf32 = true;
-  expect_same_bits(conv2d(16, 40, 4, 1, 2), {1, 16, 5, 4}, DType::f32);
+  expect_same_bits(conv2d(16, 40, 4, 1, 2), {1, 16, 5, 4}, DType::f32, nullptr, true);
 }
 TEST_P(GpuGemm, AllKernelsGiveTheSameBitsInBf16) {
   std::set<std::string> names;
@@ -328,7 +329,7 @@ TEST_P(GpuGemm, TablesChangeNoBitOfAMap) {
         ctx.gemm_table = nullptr;
         const Conv2d& conv = std::get<Conv2d>(net.nodes[size_t(node)].layer);
         const auto offer =
-            ctx.gpu->ops->conv2d_gemm(ctx, conv, {2, conv.in_channels, size, size}, DType::f32, backward);
+            ctx.gpu->ops->conv2d_gemm(ctx, conv, {2, conv.in_channels, size, size}, DType::f32, backward, false);
         if (std::count(offer->fitting.begin(), offer->fitting.end(), v) > 0) table.set(offer->key, v);
       }
     EXPECT_FALSE(table.empty()) << name_of(v);
@@ -401,7 +402,7 @@ TEST_P(GpuGemm, SweepIsComplete) {
       const DType dtype = d["precision"] == "fp32" ? DType::f32 : DType::bf16;
       const Conv2d& conv = std::get<Conv2d>(layers[0].layer);
       std::set<std::string> fitting;
-      const auto offer = ctx.gpu->ops->conv2d_gemm(ctx, conv, {2, 24, 4, 4}, dtype, d["backward"]);
+      const auto offer = ctx.gpu->ops->conv2d_gemm(ctx, conv, {2, 24, 4, 4}, dtype, d["backward"], false);
       for (const GemmVariant& v : offer->fitting) fitting.insert(name_of(v));
       EXPECT_EQ(names, fitting);
       EXPECT_EQ(fitting.count("64x64_split"), dtype == DType::f32 ? 1u : 0u);

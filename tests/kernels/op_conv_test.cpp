@@ -170,31 +170,33 @@ std::vector<Variant> variants(const DeviceRow& device) {
 class Layer {
  public:
   Layer(OpRun& run, const ConvWeights& weights, const Variant& variant)
-      : ctx_(run.ctx), weights_(weights), product_(variant.product) {
+      : ctx_(run.ctx), weights_(weights), product_(variant.product), tf32_(variant.tf32) {
     if (!product_) return;
     forward_ = pack_im2col(weights, Im2col::forward);
     backward_ = pack_im2col(weights, Im2col::backward);
   }
-  void forward(ConstView x, View y, const Epilogue& e = {}) const {
+  void forward(ConstView x, View y, Epilogue e = {}) const {
+    e.tf32 = tf32_;
     if (product_)
       im2col_forward(ctx_, weights_, forward_.data(), x, y, e);
     else
       conv2d_forward(ctx_, weights_, x, y, e);
   }
-  void backward(ConstView dy, View dx, const BackwardEpilogue& e = {}) const {
+  void backward(ConstView dy, View dx, BackwardEpilogue e = {}) const {
+    e.tf32 = tf32_;
     if (product_)
       im2col_backward(ctx_, weights_, Im2col::backward, backward_.data(), dy, dx, e);
     else
       conv2d_backward_data(ctx_, weights_, dy, dx, e);
   }
   std::string algorithm(Shape x, DType dtype, bool backward) const {
-    return product_ ? "im2col" : conv2d_algorithm(ctx_, weights_, x, dtype, backward);
+    return product_ ? "im2col" : conv2d_algorithm(ctx_, weights_, x, dtype, backward, tf32_);
   }
 
  private:
   Context& ctx_;
   const ConvWeights& weights_;
-  bool product_;
+  bool product_, tf32_;
   std::vector<float> forward_, backward_;
 };
 
@@ -212,14 +214,13 @@ std::string why_no_vendor(const DeviceRow& device) {
 bool repeats_own(const DeviceRow& device, const Case& c, const Variant& variant) {
   if (variant.algorithm == ConvAlgorithm::own) return false;
   Context ctx(device.open());
-  ctx.tf32 = variant.tf32;
   const Conv2d& v = c.conv;
   const std::vector<float> w(size_t(v.out_channels * (v.in_channels / v.groups) * v.kernel_h * v.kernel_w));
   const ConvWeights weights(v, w.data());
   const auto kernels = [&](ConvAlgorithm algorithm) {
     ctx.conv = algorithm;
-    return std::pair(conv2d_algorithm(ctx, weights, c.x, variant.dtype, false),
-                     conv2d_algorithm(ctx, weights, c.x, variant.dtype, true));
+    return std::pair(conv2d_algorithm(ctx, weights, c.x, variant.dtype, false, variant.tf32),
+                     conv2d_algorithm(ctx, weights, c.x, variant.dtype, true, variant.tf32));
   };
   return kernels(variant.algorithm) == kernels(ConvAlgorithm::own);
 }
@@ -243,13 +244,14 @@ Data make_data(OpRun& run, const Case& c, bool integers, DType dtype) {
 }
 
 // What one direction of one convolution may err by, given the algorithm that the engine says it uses.
-Accuracy accuracy_of(const Context& ctx, const Case& c, const Data& d, bool integers, DType dtype,
-                     const std::string& algorithm, bool backward) {
+Accuracy accuracy_of(const Variant& variant, const Case& c, const Data& d, bool integers, const std::string& algorithm,
+                     bool backward) {
+  const DType dtype = variant.dtype;
   const Conv2d& v = c.conv;
   const int64_t in = v.in_channels / v.groups, taps = v.kernel_h * v.kernel_w;
   if (algorithm != "winograd") {
     double steps = rounding_steps((backward ? v.out_channels / v.groups : in) * taps + 2);
-    if (ctx.tf32) steps += 2.02 * kEpsTf32 / kEpsF32;  // both factors of every product are rounded
+    if (variant.tf32) steps += 2.02 * kEpsTf32 / kEpsF32;  // both factors of every product are rounded
     Accuracy accuracy = integers ? exact(dtype) : within(dtype, steps);
     accuracy.stored_before_epilogue = algorithm.starts_with("direct:");  // oneDNN, then a pass of our own
     if (algorithm == "cudnn" && dtype != DType::f32) {
@@ -296,14 +298,14 @@ void check_both_directions(OpRun& run, const Case& c, const Variant& variant, bo
   const std::string forward = layer.algorithm(c.x, dtype, false);
   const Activation x = run.input(d.x, dtype);
   SCOPED_TRACE("forward algorithm " + forward);
-  check_forward(run, y, accuracy_of(run.ctx, c, d, integers, dtype, forward, false),
+  check_forward(run, y, accuracy_of(variant, c, d, integers, forward, false),
                 [&](View out, const Epilogue& e) { layer.forward(x, out, e); });
 
   const Ref dx = conv_backward(c.conv, d.dy, d.weight, d.scale, c.x);
   const std::string backward = layer.algorithm(c.x, dtype, true);
   const Activation dy = run.input(d.dy, dtype);
   SCOPED_TRACE("backward algorithm " + backward);
-  Accuracy accuracy = accuracy_of(run.ctx, c, d, integers, dtype, backward, true);
+  Accuracy accuracy = accuracy_of(variant, c, d, integers, backward, true);
   if (c.conv.stride_h > c.conv.kernel_h || c.conv.kernel_h == 1) accuracy.zeros = Zeros::many_allowed;
   const auto call = [&](View out, const BackwardEpilogue& e) { layer.backward(dy, out, e); };
   check_backward(run, dx, accuracy, 1, call);
@@ -324,7 +326,7 @@ void check_linear_map(OpRun& run, const Case& c, const Variant& variant) {
   layer.backward(dy, dx);
   const auto allowed = [&](const Ref& ref, bool back) {
     const std::string algorithm = layer.algorithm(c.x, dtype, back);
-    return accuracy_of(run.ctx, c, d, false, dtype, algorithm, back).tolerance(ref);
+    return accuracy_of(variant, c, d, false, algorithm, back).tolerance(ref);
   };
   EXPECT_EQ(check_adjoint(d.dy, y.read(), allowed(conv_forward(c.conv, d.x, d.weight, {}, d.scale), false), dx.read(),
                           d.x, allowed(conv_backward(c.conv, d.dy, d.weight, d.scale, c.x), true)),
@@ -364,7 +366,6 @@ void check_batch_splits(OpRun& run, const Case& c, const Variant& variant) {
 
 void check_case(OpRun& run, const Case& c, const Variant& variant) {
   run.ctx.conv = variant.algorithm;
-  run.ctx.tf32 = variant.tf32;
   check_both_directions(run, c, variant, true);
   if (testing::Test::HasFailure()) return;
   check_both_directions(run, c, variant, false);
@@ -467,7 +468,7 @@ void check_large(OpRun& run, const Case& c, bool backward) {
     const std::string name = conv2d_algorithm(run.ctx, weights, c.x, DType::f32, backward);
     SCOPED_TRACE(name);
     EXPECT_EQ(name == "winograd", algorithm == winograd);
-    const Accuracy accuracy = accuracy_of(run.ctx, c, d, true, DType::f32, name, backward);
+    const Accuracy accuracy = accuracy_of({run.ctx.conv, DType::f32}, c, d, true, name, backward);
     const Nchw branch = run.integers(out_shape, 50);
     const Guarded* branch_in = run.input(branch, DType::f32).memory;
     Guarded& bits = run.bytes(size_t(gate_words(out_shape)) * 4, kPoisonBits);

@@ -77,6 +77,8 @@ TEST(Sliding, InputsTapsAndOutputs) {
       for (int64_t k = 0; k < a.kernel; ++k) {
         const int64_t i = a.input(o, k);
         EXPECT_EQ(a.tap(o, i), k);
+        EXPECT_EQ(a.output(i, k), o);
+        for (int64_t away = 1; away < a.stride; ++away) EXPECT_EQ(a.output(i + away, k), SlidingAxis::kNowhere);
         EXPECT_EQ(a.output(i, k, o + 1), o >= 0 ? o : -1);
         EXPECT_EQ(a.output(i, k, o), -1) << "there is no such output";
         if (i >= 0 && i < in) inside = {std::min(inside.begin, k), k + 1};

@@ -27,6 +27,7 @@ std::vector<int64_t> shape_numbers(const BenchOptions& o, const char* form, size
 double bytes_of(const Activation& a) { return double(a.view.shape.count()) * double(size_of(a.view.dtype)); }
 
 Work conv_work(Context& ctx, const BenchOptions& o, DType dtype) {
+  const bool tf32 = o.precision == Precision::tf32;
   const auto v = shape_numbers(o, "N,C,H,W,K,kernel[,stride[,padding[,dilation[,groups]]]]", 6, 10);
   const int64_t kernel = v[5], stride = v.size() > 6 ? v[6] : 1, padding = v.size() > 7 ? v[7] : kernel / 2;
   const int64_t dilation = v.size() > 8 ? v[8] : 1, groups = v.size() > 9 ? v[9] : 1;
@@ -45,15 +46,16 @@ Work conv_work(Context& ctx, const BenchOptions& o, DType dtype) {
             .item = "image",
             .flops = 2.0 * double(out.count()) * double(v[1] / groups * kernel * kernel),
             .bytes = bytes_of(*x) + bytes_of(*y) + double(state->weight.size() * size_of(dtype))};
-  work.details["algorithm"] = conv2d_algorithm(ctx, *state->packed, in, dtype, o.backward);
+  work.details["algorithm"] = conv2d_algorithm(ctx, *state->packed, in, dtype, o.backward, tf32);
   if (o.backward)
-    work.once = [&ctx, state, x, y] { conv2d_backward_data(ctx, *state->packed, y->view, x->view); };
+    work.once = [&ctx, state, x, y, tf32] { conv2d_backward_data(ctx, *state->packed, y->view, x->view, {.tf32 = tf32}); };
   else
-    work.once = [&ctx, state, x, y] { conv2d_forward(ctx, *state->packed, x->view, y->view); };
+    work.once = [&ctx, state, x, y, tf32] { conv2d_forward(ctx, *state->packed, x->view, y->view, {.tf32 = tf32}); };
   return work;
 }
 
 Work linear_work(Context& ctx, const BenchOptions& o, DType dtype) {
+  const bool tf32 = o.precision == Precision::tf32;
   const auto v = shape_numbers(o, "N,in,out", 3, 3);
   struct State {
     std::vector<float> weight;
@@ -70,9 +72,9 @@ Work linear_work(Context& ctx, const BenchOptions& o, DType dtype) {
             .flops = 2.0 * double(v[0] * v[1] * v[2]),
             .bytes = bytes_of(*x) + bytes_of(*y) + double(state->weight.size() * size_of(dtype))};
   if (o.backward)
-    work.once = [&ctx, state, x, y] { linear_backward_data(ctx, state->weights, y->view, x->view); };
+    work.once = [&ctx, state, x, y, tf32] { linear_backward_data(ctx, state->weights, y->view, x->view, {.tf32 = tf32}); };
   else
-    work.once = [&ctx, state, x, y] { linear_forward(ctx, state->weights, x->view, y->view); };
+    work.once = [&ctx, state, x, y, tf32] { linear_forward(ctx, state->weights, x->view, y->view, {.tf32 = tf32}); };
   return work;
 }
 

@@ -72,26 +72,28 @@ struct Operand {
   }
 };
 
-// One direction of a layer at one batch, in the precision that the context is set to.
+// One direction of a layer at one batch.
 struct Product {
   Context& ctx;
   const Operand& operand;
   Shape x, y;
   DType dtype;
-  bool backward;
+  bool backward, tf32;
 
   std::optional<GemmOffer> offer() const {
     const DeviceOps& ops = *ctx.gpu->ops;
-    return operand.conv ? ops.conv2d_gemm(ctx, operand.conv->conv(), x, dtype, backward)
-                        : ops.linear_gemm(ctx, operand.linear.linear, x.n, dtype, backward);
+    return operand.conv ? ops.conv2d_gemm(ctx, operand.conv->conv(), x, dtype, backward, tf32)
+                        : ops.linear_gemm(ctx, operand.linear.linear, x.n, dtype, backward, tf32);
   }
   Shape in() const { return backward ? y : x; }
   Shape out() const { return backward ? x : y; }
   void run(ConstView from, View to) const {
     if (operand.conv)
-      backward ? conv2d_backward_data(ctx, *operand.conv, from, to) : conv2d_forward(ctx, *operand.conv, from, to);
+      backward ? conv2d_backward_data(ctx, *operand.conv, from, to, {.tf32 = tf32})
+               : conv2d_forward(ctx, *operand.conv, from, to, {.tf32 = tf32});
     else
-      backward ? linear_backward_data(ctx, operand.linear, from, to) : linear_forward(ctx, operand.linear, from, to);
+      backward ? linear_backward_data(ctx, operand.linear, from, to, {.tf32 = tf32})
+               : linear_forward(ctx, operand.linear, from, to, {.tf32 = tf32});
   }
 };
 
@@ -298,10 +300,10 @@ SweepResult sweep(Context& ctx, const std::vector<SweepLayer>& layers, const Swe
                        bool backward) {
     ++done;
     if (clock_seconds() > end) return void(++result.left_out);
-    ctx.tf32 = precision == Precision::tf32;
     ctx.gemm_table = given;
     const Shape x = layer.in.with_n(batch), inputs[] = {x};
-    const Product product{ctx, operand, x, output_shape(layer.layer, inputs), activation_type(precision), backward};
+    const Product product{ctx, operand, x, output_shape(layer.layer, inputs), activation_type(precision), backward,
+                          precision == Precision::tf32};
     const auto offer = product.offer();
     if (!offer || !seen.insert(offer->key).second) return;  // no product, or one that another layer is as well
     Json document;

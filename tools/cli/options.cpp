@@ -141,7 +141,7 @@ void add_model(CLI::App& app, Options& o) {
 void add_target(CLI::App& app, Options& o, bool hidden_units) {
   if (hidden_units)
     add_setting(app, o, "--layer", o.layer, Changes::kind, "a hidden unit instead of an output",
-                "NAME[:CHANNEL|max|all[:ROW,COL|max]]");
+                "NAME[:CHANNEL|max|all[:ROW,COL|max|all]]");
   add_setting(app, o, "--target", o.target, Changes::values,
               "output units to explain: max, all, class numbers C,C or a label (default max)", "max|all|C,C|LABEL");
   add_choice(app, o, "--score", kScores, o.score, Changes::kind, "what is differentiated");
@@ -159,10 +159,10 @@ void add_folder(CLI::App& app, Options& o) {
 void add_output(CLI::App& app, Options& o, bool saves_by_default) {
   if (!saves_by_default) o.save = "none";
   app.add_option("--save", o.save,
-                 fmt::format("what to write: png, npy or both; json: what made them, beside each (always beside a .npy) "
+                 fmt::format("what to write: png, npy or both, or none; json: what made them, beside each (always beside a .npy) "
                              "(default {})",
                              o.save))
-      ->type_name("png,npy,json");
+      ->type_name("png,npy,json|none");
   add_folder(app, o);
 }
 

@@ -169,7 +169,6 @@ void bench_ops(const BenchOptions& o) {
   set_up(ctx, o);
   const Precision precision = o.precision;
   check_precision(ctx, precision);
-  ctx.tf32 = precision == Precision::tf32;
   ProgressBar bar("bench", !o.quiet);
   if (!o.shapes.empty()) return bench_shapes(ctx, o, precision, bar);
   const Json document = bench_op(ctx, o, precision, bar);

@@ -190,7 +190,8 @@ void run_info(const InfoOptions& o) {
 
 std::function<void()> setup_info(CLI::App& app) {
   auto o = std::make_shared<InfoOptions>();
-  app.add_option("--model", o->model, "built-in architecture; `switchback models` lists them")->type_name("NAME");
+  app.add_option("--model", o->model, "built-in architecture (`switchback models` lists them) or an ONNX file")
+      ->type_name("NAME|FILE.onnx");
   app.add_option("--size", o->size, "of the input (default: the model's own)")->type_name("HxW");
   app.add_option("--threads", o->threads, "default: one for each processor")->type_name("N");
   add_report(app, *o);

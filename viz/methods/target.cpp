@@ -347,6 +347,10 @@ std::vector<double> softmax(std::span<const float> logits) {
 std::vector<double> probabilities(std::span<const float> values, Outputs outputs) {
   if (outputs == Outputs::classes) return softmax(values);
   std::vector<double> p(values.begin(), values.end());
+  for (const double v : p)
+    if (outputs == Outputs::probabilities && (v < -1e-3 || v > 1 + 1e-3))
+      throw Error(fmt::format("the outputs are said to be probabilities, and one is {:.4g}", v),
+                  "leave \"output_is_probability\" out of the --preprocess file");
   for (double& v : p)
     v = outputs == Outputs::labels ? sigmoid(v) : outputs == Outputs::value ? std::nan("") : v;
   return p;

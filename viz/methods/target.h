@@ -81,7 +81,8 @@ Tensor batch_item(const Tensor& batch, int64_t i);
 
 // Softmax over one item's values, in double.
 std::vector<double> softmax(std::span<const float> logits);
-// Of each of one item's outputs the probability; NaN where there is none.
+// Of each of one item's outputs the probability; NaN where there is none. Throws where a value that is said to be one
+// (Outputs::probabilities) lies outside of 0..1.
 std::vector<double> probabilities(std::span<const float> values, Outputs outputs);
 
 }  // namespace switchback
