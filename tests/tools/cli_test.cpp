@@ -266,7 +266,8 @@ TEST(Cli, PicturesFollowTheChannelOrder) {
       EXPECT_EQ(d["channel_order"], name);
       return d["inputs"][0]["files"];
     };
-    const json files = run({"gradient", "--rule", "guided", "--save", "png,npy", "--json", "-o", folder / name, folder / "x.npy"});
+    const json files = run({"gradient", "--rule", "guided", "--plain", "--save", "png,npy", "--json", "-o",
+                            folder / name, folder / "x.npy"});
     const Tensor map = read_npy(files[1]["path"]);  // in the network's order, whatever that is
     const Image picture = enlarge_to_at_least(signed_rgb(map.data(), 3, 64, 64, order), 224);
     EXPECT_TRUE(load_image(files[0]["path"]) == picture) << name;

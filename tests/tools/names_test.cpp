@@ -120,6 +120,8 @@ TEST(CliNames, RunsThatDifferShareNoFile) {
       {"activations"},
       {"activations", "--layer", "fc1"},
       {"activations", "--channels", "0-3"},
+      {"activations", "--panel-scale", "shared"},
+      {"occlusion", "--mask", "8", "--alpha", "0.3", "--colormap", "jet"},
       {"filters"},
       {"filters", "--layer", "conv2"},
       {"etalon"},

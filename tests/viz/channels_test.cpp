@@ -230,15 +230,15 @@ TEST(ColumnChart, BarsHaveTheirHeightsAndColors) {
   options.width = 40;  // bars of 9 pixels and a gap
   options.height = 100;
   options.marked = {1};
-  const Image chart = column_chart(values, options);
+  const Image chart = pixels(column_chart(values, options));
   // The scale is -1 … 1, 50 pixels a side. The line of the zero, 1 pixel high, covers the top row of the bar below.
   EXPECT_EQ(pixels_of(chart, options.bar), 9 * 50 + 9 * 49);
   EXPECT_EQ(pixels_of(chart, options.mark), 9 * 25);
   const std::vector<float> many(4500, 1.f);  // three values a bar, 1500 bars
   ColumnOptions plain;
   plain.height = 10;
-  EXPECT_EQ(pixels_of(column_chart(many, plain), plain.bar), 1500 * 10);
-  EXPECT_EQ(pixels_of(column_chart(std::vector<float>(7, 0.f), plain), plain.bar), 0);
+  EXPECT_EQ(pixels_of(pixels(column_chart(many, plain)), plain.bar), 1500 * 10);
+  EXPECT_EQ(pixels_of(pixels(column_chart(std::vector<float>(7, 0.f), plain)), plain.bar), 0);
 }
 
 // ---- the command
@@ -301,7 +301,7 @@ TEST(CliChannels, SeveralImagesAreAveraged) {
   const TempFolder folder;
   const json d = channels_json({"--layer", "fc1", "--top", "3", "--save", "png,npy", "-o", folder.path(),
                                 kSamples + "digit_3.png", kSamples + "digit_8.png"});
-  EXPECT_EQ(d["contact_sheet"], folder / "contact_sheet.channels-fc1-top3.png");
+  EXPECT_EQ(d["average"], folder / "average.channels-fc1-top3.png");
   const Tensor three = read_npy(result(d, ".npy")), eight = read_npy(result(d, ".npy", 1));
   ASSERT_EQ(d["layers"][0]["top"].size(), 3u);
   for (const json& entry : d["layers"][0]["top"]) {

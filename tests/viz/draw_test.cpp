@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "tests/support/temp_folder.h"
+#include "viz/pictures/canvas.h"
 #include "viz/pictures/grid.h"
 #include "viz/pictures/render.h"
 
@@ -79,11 +80,30 @@ TEST(Draw, PolygonsThatShareEdgesShareNoPixel) {
   EXPECT_EQ(count(image, kWhite), 31 * 23);
 }
 
+std::vector<std::string> words_of(const Canvas& canvas) {
+  std::vector<std::string> words;
+  for (const Canvas::Mark& mark : canvas.marks())
+    if (const auto* w = std::get_if<Canvas::Words>(&mark)) words.push_back(w->text);
+  return words;
+}
+
+TEST(LineChart, SeriesOfTheSameValuesShareALineAndTheirNames) {
+  const double gap = std::nan("");
+  const std::vector<Series> series{
+      {"conv1", {1, gap, 0.5}}, {"conv2", {1, gap, 0.5}, {200, 0, 0}}, {"fc1", {1, 0.9, 0.5}}};
+  const std::vector<std::string> places{"a", "b", "c"};
+  const Canvas chart = line_chart(places, series);
+  const std::vector<std::string> words = words_of(chart);
+  EXPECT_EQ(std::count(words.begin(), words.end(), "conv1, conv2"), 1);
+  EXPECT_EQ(std::count(words.begin(), words.end(), "fc1"), 1);
+  EXPECT_EQ(count(pixels(chart), {200, 0, 0}), 0);
+}
+
 TEST(LineChart, LinesStandWhereTheirValuesAre) {
   const std::vector<std::string> places{"a", "b", "c"};
   const Rgb red{200, 0, 0}, blue{0, 0, 200};
   const std::vector<Series> series{{"up", {0, 0.5, 1}, red}, {"gap", {1, std::nan(""), 1}, blue}};
-  const Image chart = line_chart(places, series, {.title = "t"});
+  const Image chart = pixels(line_chart(places, series, {.title = "t"}));
   EXPECT_EQ(chart.width, 720);
   EXPECT_EQ(chart.height, 360);
   int lowest = 0, highest = chart.height, blue_in_the_middle = 0, middle = 0;
@@ -100,7 +120,8 @@ TEST(LineChart, LinesStandWhereTheirValuesAre) {
   std::vector<std::string> many;
   for (int i = 0; i < 80; ++i) many.push_back("checkpoint_" + std::to_string(i));
   std::vector<Series> lines(50, {"layer", std::vector<double>(80, 3e-7), red});
-  EXPECT_GT(line_chart(many, lines).height, 700);
+  for (size_t i = 0; i < lines.size(); ++i) lines[i].values[0] = double(i) * 1e-9;
+  EXPECT_GT(line_chart(many, lines).height(), 700);
   lines = {{"none", std::vector<double>(80, std::nan("")), red}};
   line_chart(many, lines);
   lines[0].values.pop_back();

@@ -133,7 +133,7 @@ TEST_P(ActiveSubgraph, OfHiddenUnits) {
     for (const auto& v : g.layers[0].vertices) sum += v.contribution;
     EXPECT_NEAR(sum, check.dot, 1e-5 * check.magnitude) << layer;
     EXPECT_NEAR(g.value, check.score, 1e-5 * check.magnitude) << layer;
-    EXPECT_GT(subgraph_picture(g, layer).width, 400);
+    EXPECT_GT(subgraph_picture(g, layer).width(), 400);
   }
 }
 
@@ -189,22 +189,22 @@ TEST(SubgraphPicture, ShowsSignsStrengthAndFrozenUnits) {
   Context ctx;
   const Net net = small_network();
   const Subgraph g = active_subgraph(ctx, net, net.input, kPoint, {3, 0});
-  const Image picture = subgraph_picture(g, "title");
+  const Image picture = pixels(subgraph_picture(g, "title"));
   Subgraph positive = g;
   for (auto& edges : positive.edges)
     for (SubgraphEdge& e : edges) e.contribution = std::abs(e.contribution);
   for (auto& layer : positive.layers)
     for (auto& v : layer.vertices) v.contribution = std::abs(v.contribution);
-  const Coloured all = coloured(picture), red = coloured(subgraph_picture(positive, "title"));
+  const Coloured all = coloured(picture), red = coloured(pixels(subgraph_picture(positive, "title")));
   EXPECT_GT(all.blue, 3 * red.blue) << "the legend alone is blue there";
   EXPECT_GT(red.red, all.red);
   Subgraph weaker = g;
   weaker.edges[1].pop_back();
-  EXPECT_LT(coloured(subgraph_picture(weaker, "title")).blue, all.blue) << "a line less";
+  EXPECT_LT(coloured(pixels(subgraph_picture(weaker, "title"))).blue, all.blue) << "a line less";
   // A unit that freezes changes its disc, its number's shade and the count above its layer, not the lines.
   Subgraph thawed = g;
   thawed.layers[1].vertices[1].active = 0.5;
-  const auto [width, height] = extent_of_difference(picture, subgraph_picture(thawed, "title"));
+  const auto [width, height] = extent_of_difference(picture, pixels(subgraph_picture(thawed, "title")));
   EXPECT_LT(width, 120);
   EXPECT_GT(height, 10);
 }
@@ -221,9 +221,9 @@ TEST(SubgraphPicture, OfManyVertices) {
     g.layers[1].vertices.push_back({.active = double(i % 2), .contribution = 1, .map = {1}});
     g.edges[0].push_back({0, i, 1});
   }
-  const Image picture = subgraph_picture(g, "many");
+  const Image picture = pixels(subgraph_picture(g, "many"));
   for (auto& v : g.layers[1].vertices) v.active = 0;
-  const int discs = coloured(picture).red - coloured(subgraph_picture(g, "many")).red;
+  const int discs = coloured(picture).red - coloured(pixels(subgraph_picture(g, "many"))).red;
   EXPECT_GT(discs, 120 * 40) << "120 discs of at least 40 pixels";
   EXPECT_LT(picture.height, 1000);
 }

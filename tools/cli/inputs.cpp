@@ -168,7 +168,7 @@ void Inputs::add(const std::string& argument) {
 void Inputs::add_file(const std::string& path, std::string stem, std::shared_ptr<const Dataset> dataset) {
   std::string unique = stem;
   const auto taken = [&] {
-    return unique == kContactSheet ||
+    return unique == kContactSheet || (unique == kAverage && job_.command == "channels") ||
            std::any_of(files_.begin(), files_.end(), [&](const InputFile& file) { return file.stem == unique; });
   };
   for (int i = 2; taken(); ++i) unique = fmt::format("{}_{}", stem, i);

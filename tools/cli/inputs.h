@@ -28,6 +28,7 @@ struct InputFile {
   bool many() const { return array || dataset; }
 };
 inline constexpr const char* kContactSheet = "contact_sheet";  // the stem of the sheet of all inputs
+inline constexpr const char* kAverage = "average";             // and of what is the average over all
 inline constexpr const char* kInputs =
     "images, folders of images, - (an image on standard input), .npy arrays [N,C,H,W], or data sets (an idx file, a CIFAR "
     "mosaic, a folder with one sub-folder a class) and parts of them, DATASET[INDEX] and DATASET[FIRST:LAST]";

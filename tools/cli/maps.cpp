@@ -59,31 +59,106 @@ Json save_array(const Results& r, const Chunk::Part& part, Output& output) {
   return output.add_npy(*part.file, array, axes);
 }
 
-Json save_picture(const Results& r, const Chunk::Part& part, Output& output) {
-  std::vector<Panel> panels;
-  Json units = Json::array(), colors = Json::array();  // of each panel
-  for (int64_t i = 0; i < part.count && panels.size() <= kMostGridPanels; ++i)
-    for (int64_t t = 0; t < r.targets() && panels.size() <= kMostGridPanels; ++t) {
-      const Explained& explained = r.maps.explained[size_t(part.first + i)];
-      const std::string number = part.count > 1 ? fmt::format("[{}] ", i) : "";
-      const MapView map{r.map(part.first + i, t), r.map_dims(), r.photo(part, part.first + i)};
-      DrawnMap drawn = r.method.picture(map);
-      panels.push_back({std::move(drawn.image), number + caption(r.job, explained, size_t(t))});
-      units.push_back(unit_name(r.job, explained.units[size_t(t)]));
-      colors.push_back(std::move(drawn.colors));
+// The maps of one input that a figure shows, and whose they are.
+struct Shown {
+  struct Map {
+    int64_t item, target;
+    size_t first, count;  // of its panels
+  };
+  std::vector<Map> maps;
+  std::vector<MapPanel> panels;
+  bool all = true;  // whether these are all maps
+};
+
+Shown shown_maps(const Results& r, const Chunk::Part& part) {
+  Shown shown;
+  for (int64_t i = 0; i < part.count; ++i)
+    for (int64_t t = 0; t < r.targets(); ++t) {
+      if (shown.panels.size() >= kMostGridPanels) {
+        shown.all = false;
+        continue;
+      }
+      const int64_t item = part.first + i;
+      std::vector<MapPanel> panels = r.method.panels({r.map(item, t), r.map_dims(), r.photo(part, item)});
+      shown.maps.push_back({i, t, shown.panels.size(), panels.size()});
+      for (MapPanel& panel : panels) shown.panels.push_back(std::move(panel));
     }
-  const std::string title = fmt::format("{} of {}", r.method.name, part.file->stem);
-  return output.add_png(*part.file, arrange(std::move(panels), title), {{"units", units}, {"colors", colors}});
+  if (r.job.options.panel_scale == PanelScale::shared) share_scale(shown.panels);
+  return shown;
 }
 
-void add_sheet_panels(const Results& r, const Chunk::Part& part, Output& output) {
+// The maps alone, as large as they are.
+Canvas plain_picture(const Results& r, const Chunk::Part& part, const Shown& shown) {
+  std::vector<Panel> panels;
+  for (const Shown::Map& m : shown.maps)
+    for (size_t p = m.first; p < m.first + m.count; ++p) {
+      const Explained& explained = r.maps.explained[size_t(part.first + m.item)];
+      const std::string number = part.count > 1 ? fmt::format("[{}] ", m.item) : "";
+      const std::string& label = shown.panels[p].label;
+      panels.push_back(
+          {shown.panels[p].image(), label.empty() ? number + caption(r.job, explained, size_t(m.target)) : label});
+    }
+  return arrange(std::move(panels), {.columns = r.job.options.columns});
+}
+
+// Each input beside its maps, with bars, classes and scores.
+Canvas figure(const Results& r, const Chunk::Part& part, const Shown& shown) {
+  const bool one_scale = r.job.options.panel_scale == PanelScale::shared && shown.panels.size() > 1;
+  std::vector<Panel> panels;
+  int64_t last = -1;
+  size_t of_first = 0;  // panels of the first input
+  int longest = 1;
+  for (const Shown::Map& m : shown.maps) {
+    const Explained& explained = r.maps.explained[size_t(part.first + m.item)];
+    const std::string about = figure_caption(r.job, explained, size_t(m.target));
+    if (m.item != last) {
+      Image photo = r.photo(part, part.first + m.item);
+      longest = std::max({longest, photo.width, photo.height});
+      panels.push_back({std::move(photo), item_name(*part.file, m.item) + (m.count > 1 ? "\n" + about : "")});
+      last = m.item;
+    }
+    for (size_t p = m.first; p < m.first + m.count; ++p) {
+      const MapPanel& map = shown.panels[p];
+      panels.push_back({map.image(), m.count > 1 ? map.label : about});
+      if (!one_scale) panels.back().colors = map.colors;
+    }
+    if (m.item == 0) of_first = panels.size();
+  }
+  GridOptions options{.columns = r.job.options.columns,
+                      .group = of_first <= 6 ? int(of_first) : 1,
+                      .title = figure_title(r.job, r.method.title, r.method.where ? r.method.where() : ""),
+                      .subtitle = weights_text(r.job)};
+  if (panels.size() <= 4) options.panel_side = large_side(longest);
+  if (panels.size() <= 4 && options.columns == 0) options.columns = int(panels.size());
+  if (one_scale) options.colors = shown.panels[0].colors;
+  if (!shown.all) options.note = fmt::format("the first {} of {} maps", shown.maps.size(), part.count * r.targets());
+  return grid(panels, std::move(options));
+}
+
+void save_picture(const Results& r, const Chunk::Part& part, Output& output, Json& files) {
+  const Shown shown = shown_maps(r, part);
+  if (!shown.all)
+    output.note(fmt::format("the picture of {} shows the first {} of {} maps", part.file->path, shown.maps.size(),
+                            part.count * r.targets()));
+  Json units = Json::array(), colors = Json::array();  // of each map
+  for (const Shown::Map& m : shown.maps) {
+    units.push_back(unit_name(r.job, r.maps.explained[size_t(part.first + m.item)].units[size_t(m.target)]));
+    Json of_map = Json::array();
+    for (size_t p = m.first; p < m.first + m.count; ++p) of_map.push_back(colors_json(shown.panels[p]));
+    colors.push_back(m.count == 1 ? of_map[0] : of_map);
+  }
+  output.add_picture(files, *part.file, r.job.options.plain ? plain_picture(r, part, shown) : figure(r, part, shown),
+                     {{"units", units}, {"colors", colors}});
+}
+
+void add_to_sheet(const Results& r, const Chunk::Part& part, Output& output) {
   for (int64_t i = 0; i < part.count; ++i) {
     const int64_t item = part.first + i;
-    const MapView map{r.map(item, 0), r.map_dims(), r.photo(part, item)};
-    const auto& picture = r.method.sheet_picture ? r.method.sheet_picture : r.method.picture;
-    const Image pictures[] = {thumbnail(map.photo, 112, 224), thumbnail(picture(map).image, 112, 224)};
-    output.add_panel(side_by_side(pictures, 4), fmt::format("{}\n{}", item_name(*part.file, i),
-                                                            caption(r.job, r.maps.explained[size_t(item)], 0)));
+    const MapView view{r.map(item, 0), r.map_dims(), r.photo(part, item)};
+    const MapPanel map = std::move(r.method.panels(view).back());
+    output.add_to_sheet(
+        {{thumbnail(view.photo, 112, 224), item_name(*part.file, i)},
+         {thumbnail(map.image(), 112, 224), caption(r.job, r.maps.explained[size_t(item)], 0), map.colors}});
   }
 }
 
@@ -112,9 +187,9 @@ std::string summary_line(const Results& r, const Chunk::Part& part, int64_t i) {
 std::vector<Json> finish_input(const Results& r, const Chunk::Part& part, Output& output,
                                ItemLines& lines) {
   Json files = Json::array();
-  if (output.png()) files.push_back(save_picture(r, part, output));
+  if (output.pictures()) save_picture(r, part, output, files);
   if (output.npy()) files.push_back(save_array(r, part, output));
-  if (output.png()) add_sheet_panels(r, part, output);
+  if (output.pictures()) add_to_sheet(r, part, output);
   std::vector<Json> entries;
   for (int64_t i = 0; i < part.count; ++i) {
     const Explained& explained = r.maps.explained[size_t(part.first + i)];
@@ -130,13 +205,20 @@ std::vector<Json> finish_input(const Results& r, const Chunk::Part& part, Output
   return entries;
 }
 
+}  // namespace
+
+std::string figure_caption(const Job& job, const Explained& explained, size_t t) {
+  std::string text = caption(job, explained, t);
+  if (!std::isnan(explained.scores[t]))
+    text += fmt::format("\n{} {:.4g}", score_word(job.model.network, job.target), explained.scores[t]);
+  return text;
+}
+
 int64_t chunk_items(const Job& job, const MapMethod& method, Shape image) {
   const int64_t targets = check_target(job.model.network, image, job.target, job.model.labels);
   if (method.one_chunk) return std::numeric_limits<int64_t>::max();
   return std::clamp<int64_t>(kChunkBytes / (targets * image.item() * int64_t(sizeof(float))), 1, kChunkItems);
 }
-
-}  // namespace
 
 std::string unit_name(const Job& job, const Unit& unit) {
   if (job.options.layer.empty()) {
@@ -199,8 +281,14 @@ void run_maps(Job& job, const MapMethod& method) {
         items += chunk.x.dim(0);
         batch = std::max(batch, maps.batch);
       });
-  if (output.png()) report.sheet = output.add_contact_sheet(fmt::format("{} of {}", method.name, job.model_name()));
+  if (output.pictures())
+    report.sheet =
+        output.add_contact_sheet({.columns = 2 * job.options.columns,
+                                  .group = 2,
+                                  .title = figure_title(job, method.title, method.where ? method.where() : ""),
+                                  .subtitle = weights_text(job)});
   report.details = method.details;
+  if (method.details_of_run) report.details.update(method.details_of_run());
   report.details["score_kind"] = word_of(kScores, job.options.score);
   report.details["batch"] = batch;
   report.summary = [&, sheet = report.sheet] {

@@ -6,40 +6,36 @@
 #include <string>
 #include <vector>
 
+#include "tools/cli/figure.h"
 #include "tools/cli/inputs.h"
 #include "tools/cli/job.h"
 
 namespace switchback {
 
-// One map and what it belongs to, for drawing.
-struct MapView {
-  const float* values;
-  Dims dims;     // of the map: [C,H,W] or [rows,cols]
-  Image photo;   // what the network saw
-};
-
-// A map as a picture, and what its colours mean (colors_json).
-struct DrawnMap {
-  Image image;
-  Json colors;
-};
-
 struct MapMethod {
   std::string name;                              // in reports: "gradient", "deconv", "smoothgrad"
+  std::string title;                             // in figures: "Guided backpropagation"
+  std::function<std::string()> where = {};       // of the last run: "layer conv2"
   std::string command = "";                      // in names of results, where it is not the job's
   std::vector<std::string> axes{"C", "H", "W"};  // of one map
-  std::function<DrawnMap(const MapView&)> picture;
-  std::function<DrawnMap(const MapView&)> sheet_picture;  // beside the photo on the contact sheet; empty: `picture`
+  // What is drawn of one map, as many panels for each; the contact sheet shows the last.
+  std::function<std::vector<MapPanel>(const MapView&)> panels;
   bool one_chunk = false;                        // all inputs must run as one batch (tape files)
   const char* noun = "images";                   // what progress counts
   // The maps of x; `index`: of each item within its file.
   std::function<Maps(const Tensor& x, const std::vector<uint32_t>& index, const Progress& progress)> run;
-  Json details = Json::object();  // the method's own settings, for the JSON document; `run` may add to it
+  Json details = Json::object();              // the method's own settings, for the JSON document
+  std::function<Json()> details_of_run = {};  // and what the last run adds to them
   // Adds to the JSON entry of item i of the last run's x; may be empty. Returns what the summary line gains.
   std::function<std::string(int64_t i, Json& entry)> finish;
 };
 
 void run_maps(Job& job, const MapMethod& method);
+
+// "285 Egyptian cat, 93.2 %\nlogit 12.34": of one target.
+std::string figure_caption(const Job& job, const Explained& explained, size_t t);
+// How many items of this shape run at once.
+int64_t chunk_items(const Job& job, const MapMethod& method, Shape image);
 
 // "285 Egyptian cat", "class 3", "features.28:151:6,6".
 std::string unit_name(const Job& job, const Unit& unit);

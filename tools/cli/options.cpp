@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 
 #include "engine/files/files.h"
 #include "engine/version.h"
@@ -114,6 +115,27 @@ bool Options::saves(std::string_view kind) const {
   return false;
 }
 
+namespace {
+
+// A number from `least` to `most`; `standard` where the option is not given.
+double number_or(const char* option, const std::string& text, double standard, double least, double most) {
+  if (text == "auto") return standard;
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size() || !(value >= least && value <= most))
+    usage(fmt::format("{} '{}' is out of range", option, printable(text)),
+          fmt::format("a number from {} to {}", least, most));
+  return value;
+}
+
+}  // namespace
+
+float Options::alpha_or(double standard) const { return float(number_or("--alpha", alpha, standard, 0, 1)); }
+
+double Options::clip_or(double standard) const {
+  return clip == "none" ? 100 : number_or("--clip", clip, standard, 0, 100);
+}
+
 void add_inputs(CLI::App& app, Options& o, const char* about) {
   app.add_option("INPUT", o.inputs, about);
   add_switch(app, o, "--exif", o.exif, Changes::values,
@@ -158,12 +180,55 @@ void add_folder(CLI::App& app, Options& o) {
 
 void add_output(CLI::App& app, Options& o, bool saves_by_default) {
   if (!saves_by_default) o.save = "none";
-  app.add_option("--save", o.save,
-                 fmt::format("what to write: png, npy or both, or none; json: what made them, beside each (always beside a .npy) "
-                             "(default {})",
-                             o.save))
-      ->type_name("png,npy,json|none");
+  app.add_option(
+         "--save", o.save,
+         fmt::format("what to write, several with commas: png and svg are pictures, npy arrays; json: what made them, "
+                     "beside each (always beside a .npy); or none (default {})",
+                     o.save))
+      ->type_name("png,svg,npy,json|none");
+  add_setting(app, o, "--scale", o.scale, Changes::pictures, "pixel density of PNGs: 2 for print (default 1)", "N");
   add_folder(app, o);
+}
+
+void add_drawing(CLI::App& app, Options& o, Drawing which, const DrawingDefaults& standard) {
+  const auto has = [&](Drawing d) { return (unsigned(which) & unsigned(d)) != 0; };
+  if (has(Drawing::plain))
+    add_switch(app, o, "--plain", o.plain, Changes::pictures, "the bare map, without input, words and colour bar");
+  if (has(Drawing::colormap)) {
+    std::vector<std::string> words = {"auto"};
+    for (const auto& [name, map] : kColorMaps) words.emplace_back(name);
+    add_word(
+        app, o, "--colormap", words,
+        [&o] {
+          const auto at = std::ranges::find(kColorMaps, o.colormap, &std::pair<std::string_view, ColorMap>::second);
+          return o.colormap ? size_t(at - std::begin(kColorMaps)) + 1 : 0;
+        },
+        [&o](size_t i) { o.colormap = i == 0 ? std::nullopt : std::optional(kColorMaps[i - 1].second); },
+        Changes::pictures, fmt::format("colours, by matplotlib's names; auto: {}", standard.colormap));
+  }
+  if (has(Drawing::alpha))
+    add_setting(app, o, "--alpha", o.alpha, Changes::pictures,
+                fmt::format("opacity of colours over the photo, 0 to 1 (default {})", standard.alpha), "A");
+  if (has(Drawing::clip))
+    add_setting(
+        app, o, "--clip", o.clip, Changes::pictures,
+        fmt::format("percentile of the values that gets the strongest colour, or none: the largest one does (default "
+                    "{})",
+                    standard.clip),
+        "PERCENTILE|none");
+  if (has(Drawing::panel_scale)) {
+    const auto index = [&o] {
+      return o.panel_scale ? *o.panel_scale == PanelScale::shared ? size_t(1) : size_t(2) : size_t(0);
+    };
+    const auto set = [&o](size_t i) {
+      o.panel_scale = i == 0 ? std::nullopt : std::optional(i == 1 ? PanelScale::shared : PanelScale::own);
+    };
+    add_word(app, o, "--panel-scale", {"auto", "shared", "own"}, index, set, Changes::pictures,
+             fmt::format("one range of colours for all maps of a picture, or each map's own; auto: {}",
+                         standard.panel_scale));
+  }
+  if (has(Drawing::columns))
+    add_setting(app, o, "--columns", o.columns, Changes::pictures, "of grids (default: near 4:3)", "N");
 }
 
 void add_run(CLI::App& app, Options& o, bool random) {
@@ -262,6 +327,11 @@ std::vector<int> parse_nodes(const Network& network, const std::vector<std::stri
 std::vector<int64_t> parse_list(std::string_view option, const std::string& text, int64_t count) {
   std::vector<int64_t> out;
   if (text.empty()) return out;
+  if (text == "all") {
+    out.resize(size_t(count));
+    std::iota(out.begin(), out.end(), 0);
+    return out;
+  }
   for (const std::string& part : split(text, ',')) {
     const size_t dash = part.find('-', 1);
     const int64_t first = parse_whole(option, part.substr(0, dash), 0, count - 1);
@@ -381,8 +451,12 @@ void check_options(const Options& o) {
   parse_seed(o.seed);
   if (!o.threads.empty()) parse_whole("--threads", o.threads, 1, 4096);
   if (o.top < 1) usage(fmt::format("--top {} is less than 1", o.top));
-  for (const std::string& part : split(o.save, ',')) check_choice("--save", part, {"png", "npy", "json", "none"});
-  if (o.saves("json") && !o.saves("npy") && !o.saves("png"))
+  for (const std::string& part : split(o.save, ','))
+    check_choice("--save", part, {"png", "svg", "npy", "json", "none"});
+  if (!(o.scale >= 0.25 && o.scale <= 16)) usage(fmt::format("--scale {} is out of range", o.scale), "0.25 to 16");
+  if (o.columns < 0 || o.columns > 1000) usage(fmt::format("--columns {} is out of range", o.columns), "1 to 1000");
+  o.alpha_or(0), o.clip_or(0);
+  if (o.saves("json") && !o.saves("npy") && !o.saves("png") && !o.saves("svg"))
     usage("--save json writes what made a picture or an array, but neither is saved", "for example --save png,json");
   name_by_template(o.name, {.stem = "a", .command = "a", .options = "", .model = "a", .layer = "a", .target = "a"});
   if (o.output.empty()) usage("--output names no folder");

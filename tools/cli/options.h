@@ -7,6 +7,7 @@
 #include <functional>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "tools/cli/names.h"
 #include "viz/methods/fill.h"
 #include "viz/methods/target.h"
+#include "viz/pictures/colormap.h"
 
 namespace CLI {
 class App;
@@ -48,6 +50,9 @@ inline constexpr Choice<Precision> kPrecisions[] = {
 inline constexpr Choice<ReluRule> kRules[] = {{"gradient", kGradient}, {"deconv", kDeconv}, {"guided", kGuided}};
 inline constexpr Choice<bool> kOnOff[] = {{"on", true}, {"off", false}};
 
+// The range of colours: one for all panels of a picture, or each panel's own.
+enum class PanelScale { shared, own };
+
 struct Options {
   std::vector<std::string> inputs;
   std::string save_input;
@@ -59,6 +64,13 @@ struct Options {
   Score score = Score::logit;
   // output
   std::string output = "out", save = "png", name = kDefaultName;
+  // pictures
+  double scale = 1;                  // pixels of a PNG for each of the page's
+  bool plain = false;                // maps alone, without input, words and bars
+  std::optional<ColorMap> colormap;  // empty: the method's own
+  std::string alpha = "auto", clip = "auto";
+  std::optional<PanelScale> panel_scale;  // empty: the command's own
+  int columns = 0;                        // of grids; 0: chosen
   // run
   std::string device = "auto", batch = "auto", memory, conv;
   Precision precision = Precision::fp32;
@@ -67,7 +79,10 @@ struct Options {
   int top = 5;
   bool json = false, quiet = false;
 
-  bool saves(std::string_view kind) const;  // "png", "npy" or "json"
+  bool saves(std::string_view kind) const;  // "png", "svg", "npy" or "json"
+  ColorMap map_or(ColorMap standard) const { return colormap.value_or(standard); }
+  float alpha_or(double standard) const;    // 0 … 1
+  double clip_or(double standard) const;    // a percentile; 100: nothing is clipped
   std::vector<Setting> settings() const;    // of all options that change results, in the order they were added
 
   // Of each option that changes results: `given` is empty, `text` tells it.
@@ -118,7 +133,17 @@ void add_inputs(CLI::App& app, Options& o, const char* about);  // and how they 
 void add_model(CLI::App& app, Options& o);
 void add_target(CLI::App& app, Options& o, bool hidden_units = true);  // target, score; layer where hidden units can be
 void add_folder(CLI::App& app, Options& o);  // output, name
-void add_output(CLI::App& app, Options& o, bool saves_by_default = true);  // these, and save
+void add_output(CLI::App& app, Options& o, bool saves_by_default = true);  // these, save, and scale of pictures
+// How maps are drawn. Each is added where a command's pictures can follow it.
+enum class Drawing : unsigned { plain = 1, colormap = 2, alpha = 4, clip = 8, panel_scale = 16, columns = 32 };
+constexpr Drawing operator|(Drawing a, Drawing b) { return Drawing(unsigned(a) | unsigned(b)); }
+constexpr Drawing kMapDrawing =
+    Drawing::plain | Drawing::colormap | Drawing::clip | Drawing::panel_scale | Drawing::columns;
+// `standard`: the defaults of these, for the help, as "99th percentile".
+struct DrawingDefaults {
+  const char *colormap = "by the method", *alpha = "0.5", *clip = "99", *panel_scale = "own";
+};
+void add_drawing(CLI::App& app, Options& o, Drawing which, const DrawingDefaults& standard = {});
 // device, precision, batch, memory, seed, threads, conv; random: the command draws random numbers
 void add_run(CLI::App& app, Options& o, bool random = false);
 void add_report(CLI::App& app, Options& o);  // json, quiet
@@ -147,7 +172,7 @@ size_t parse_memory(const std::string& text);  // "2G", "500M", "1.5GiB"; "" giv
 // Nodes by name: each text is a name, or several with commas between. Throws (usage) on unknown and repeated ones.
 std::vector<int> parse_nodes(const Network& network, const std::vector<std::string>& texts);
 std::pair<int64_t, int64_t> parse_size(std::string_view option, const std::string& text);  // "32" or "HxW", at least 1
-std::vector<int64_t> parse_list(std::string_view option, const std::string& text, int64_t count);  // "0-15,20"
+std::vector<int64_t> parse_list(std::string_view option, const std::string& text, int64_t count);  // "0-15,20", "all"
 Fill parse_fill(const std::string& text);  // 0, mean, blur or a number
 Box parse_box(const std::string& text);    // "x,y,w,h": the column and row of the top left pixel, width and height
 // Throws (usage) where a box does not lie inside of the image, whose size the error tells.

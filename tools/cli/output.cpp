@@ -16,9 +16,14 @@
 namespace switchback {
 
 Output::Output(Job& job, std::string command)
-    : job_(job), command_(command.empty() ? job.command : std::move(command)), folder_(job.options.output),
-      png_(job.options.saves("png")), npy_(job.options.saves("npy")), json_(job.options.saves("json")) {
-  if (!png_ && !npy_) return;
+    : job_(job),
+      command_(command.empty() ? job.command : std::move(command)),
+      folder_(job.options.output),
+      png_(job.options.saves("png")),
+      svg_(job.options.saves("svg")),
+      npy_(job.options.saves("npy")),
+      json_(job.options.saves("json")) {
+  if (!pictures() && !npy_) return;
   make_directories(folder_);
   if (access(folder_.c_str(), W_OK | X_OK) != 0)
     throw Error(fmt::format("cannot write into {}: {}", printable(folder_), std::strerror(errno)),
@@ -37,7 +42,7 @@ std::string Output::path(const ResultOf& of, std::string_view ending) const {
   };
   const NameFields fields{.stem = of.stem,
                           .command = command_,
-                          .options = name_suffix(settings, ending == "png"),
+                          .options = name_suffix(settings, ending == "png" || ending == "svg"),
                           .model = name_part(job_.model_name()),
                           .layer = given("layer"),
                           .target = given("target"),
@@ -65,17 +70,23 @@ void Output::describe(const std::string& path, Json entry) {
     found->second.push_back(std::move(entry));
 }
 
-Json Output::add_png(const ResultOf& of, const Image& image, const Json& about) {
-  const std::string file = take(of, "png");
+void Output::add_picture(Json& files, const ResultOf& of, const Canvas& canvas, const Json& about) {
   Json run = job_.provenance();
   run.update(about);
   // Escaped to ASCII, as tEXt wants it.
   const std::string text = run.dump(-1, ' ', true, Json::error_handler_t::replace);
-  files_.add(file, png_bytes(image, {{"Software", fmt::format("switchback {}", kVersion)}, {"switchback", text}}));
-  paths_.push_back(file);
-  Json entry = {{"path", file}, {"axes", nullptr}};
-  if (json_) describe(file, entry);
-  return entry;
+  const auto add = [&](std::string_view ending, auto bytes) {
+    const std::string file = take(of, ending);
+    files_.add(file, bytes);
+    paths_.push_back(file);
+    Json entry = {{"path", file}, {"axes", nullptr}};
+    if (json_) describe(file, entry);
+    files.push_back(std::move(entry));
+  };
+  if (png_)
+    add("png", png_bytes(pixels(canvas, job_.options.scale),
+                         {{"Software", fmt::format("switchback {}", kVersion)}, {"switchback", text}}));
+  if (svg_) add("svg", svg(canvas, text));
 }
 
 Json Output::add_own_npy(const ResultOf& of, const Dims& dims, const std::vector<std::string>& axes, const Json& more,
@@ -136,18 +147,17 @@ void Output::commit(const Json& document) {
   for (const auto& finish : finish_) finish();
 }
 
-void Output::add_panel(Image picture, std::string label) {
-  if (panels_wanted_++ < kMostPanels) panels_.push_back({std::move(picture), std::move(label)});
+void Output::add_to_sheet(std::vector<Panel> panels) {
+  if (items_++ >= kMostItems) return;
+  for (Panel& panel : panels) panels_.push_back(std::move(panel));
 }
 
-std::string Output::add_contact_sheet(const std::string& title, int panel_side) {
-  if (panels_wanted_ < 2) return "";
-  std::string text = title;
-  if (panels_wanted_ > panels_.size()) text += fmt::format(" (the first {} of {})", panels_.size(), panels_wanted_);
-  GridOptions options;
-  options.title = text;
-  options.panel_side = panel_side;
-  return add_png({kContactSheet}, grid(panels_, options))["path"];
+std::string Output::add_contact_sheet(GridOptions options) {
+  if (items_ < 2) return "";
+  if (items_ > kMostItems) options.note = fmt::format("the first {} of {}", kMostItems, items_);
+  Json files = Json::array();
+  add_picture(files, {kContactSheet}, grid(panels_, std::move(options)));
+  return files[0]["path"];
 }
 
 Json colors_json(std::string_view map, Range range) { return {{"map", map}, {"from", range.lo}, {"to", range.hi}}; }
@@ -159,16 +169,17 @@ Image thumbnail(const Image& image, int least, int most) {
   return resized(large, std::max(1, int(large.width * scale)), std::max(1, int(large.height * scale)));
 }
 
-Image arrange(std::vector<Panel> panels, const std::string& title) {
+Canvas arrange(std::vector<Panel> panels, GridOptions options) {
   constexpr int kLeastSide = 224;
-  if (panels.size() == 1) return enlarge_to_at_least(panels[0].picture, kLeastSide);
-  GridOptions options;
-  options.title = title;
+  if (panels.size() == 1) {
+    const auto alone = panels[0].picture.picture();
+    return alone ? Canvas(enlarge_to_at_least(*alone, kLeastSide)) : panels[0].picture;
+  }
   if (panels.size() > kMostGridPanels) {
-    options.title += fmt::format(" (the first {} of {})", kMostGridPanels, panels.size());
+    options.note = fmt::format("the first {} of {}", kMostGridPanels, panels.size());
     panels.resize(kMostGridPanels);
   }
-  return grid(panels, options);
+  return grid(panels, std::move(options));
 }
 
 }  // namespace switchback

@@ -39,6 +39,7 @@ void finish_run(Job& job, Output& output, Report report) {
     print_json(document);
   } else if (!job.options.quiet) {
     report.summary();
+    for (const std::string& note : output.notes()) print_line(note);
   }
   if (job.failed.empty()) return;
   std::vector<std::string> paths;

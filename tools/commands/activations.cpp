@@ -5,16 +5,18 @@
 #include <memory>
 #include <numeric>
 
-#include "tools/commands/commands.h"
+#include "tools/cli/figure.h"
 #include "tools/cli/inputs.h"
 #include "tools/cli/job.h"
+#include "tools/commands/commands.h"
 #include "viz/methods/inspect.h"
 #include "viz/pictures/render.h"
 
 namespace switchback {
 namespace {
 
-constexpr size_t kMostChannels = 64;  // in one picture, unless --channels asks for more
+constexpr size_t kMostChannels = 64;  // in one picture, unless --channels asks for others
+constexpr int64_t kMostItems = 12;    // inputs of one file in one picture
 
 enum class ChannelSort { strongest, channel };
 constexpr Choice<ChannelSort> kOrders[] = {{"strongest", ChannelSort::strongest}, {"channel", ChannelSort::channel}};
@@ -22,7 +24,6 @@ constexpr Choice<ChannelSort> kOrders[] = {{"strongest", ChannelSort::strongest}
 struct ActivationOptions : Options {
   std::string channels;
   ChannelSort order = ChannelSort::strongest;
-  int columns = 0;
 };
 
 // The channels to show of one item, in order.
@@ -44,43 +45,76 @@ std::vector<int64_t> shown_channels(const ActivationOptions& o, const Tensor& va
 }
 
 // Signed values around zero, others from the least to the most.
-Range map_range(std::span<const float> values) {
+Range map_range(const Options& o, std::span<const float> values) {
   const Range range = value_range(values);
-  return range.lo < 0 ? symmetric_range(values, 99.9) : range;
+  if (range.lo < 0) return symmetric_range(values, o.clip_or(99.9));
+  return {range.lo, o.clip_or(100) < 100 ? percentile(values, o.clip_or(100)) : range.hi};
 }
 
-// One scale for all maps of an item, so that strong and weak channels look so. Signed maps have white at zero.
-Image maps_picture(const ActivationOptions& o, const Tensor& values, int64_t item, const std::string& title) {
-  const std::vector<int64_t> channels = shown_channels(o, values, item);
+ColorScale map_colors(const Options& o, std::span<const float> values) {
+  const Range range = map_range(o, values);
+  return {.map = o.map_or(range.lo < 0 ? ColorMap::seismic : ColorMap::viridis), .range = range};
+}
+
+// The maps of one item.
+std::span<const float> item_values(const Tensor& values, int64_t item) {
+  const int64_t size = values.count() / values.dim(0);
+  return values.values().subspan(size_t(item * size), size_t(size));
+}
+
+// "the 64 strongest of 512 channels, by mean activation; --channels all shows all"; "" where none is left out unasked.
+std::string shown_note(const ActivationOptions& o, int64_t channels) {
+  if (!o.channels.empty() || channels <= int64_t(kMostChannels)) return "";
+  const std::string which = o.order == ChannelSort::strongest
+                                ? fmt::format("the {} strongest of {} channels, by their mean", kMostChannels, channels)
+                                : fmt::format("the first {} of {} channels", kMostChannels, channels);
+  return which + "; --channels all shows all";
+}
+
+// With --panel-scale own each map over its own range, which is written below it; else all of an item on one scale,
+// whose bar stands below, so that strong and weak channels look so. Signed maps have their middle at zero.
+Canvas maps_picture(const ActivationOptions& o, const Tensor& values, int64_t item) {
+  const bool own = o.panel_scale != PanelScale::shared;
   const int h = int(values.dim(2)), w = int(values.dim(3));
-  const float* maps = values.data() + item * values.dim(1) * h * w;
-  const std::span<const float> all(maps, size_t(values.dim(1) * h * w));
-  const Range range = map_range(all);
-  const ColorMap colors = range.lo < 0 ? ColorMap::seismic : ColorMap::viridis;
+  const std::span<const float> all = item_values(values, item);
+  const ColorScale one = map_colors(o, all);
   std::vector<Panel> panels;
-  for (int64_t c : channels)
-    panels.push_back({heatmap(maps + c * h * w, h, w, colors, range), std::to_string(c)});
+  for (int64_t c : shown_channels(o, values, item)) {
+    const std::span<const float> map = all.subspan(size_t(c * h * w), size_t(h * w));
+    ColorScale colors = one;  // signed maps of a layer are all signed
+    if (own) colors.range = one.range.lo < 0 ? symmetric_range(map, o.clip_or(99.9)) : map_range(o, map);
+    std::string label = std::to_string(c);
+    if (own && !o.plain) {
+      const Range values_of = value_range(map);
+      label += values_of.lo < 0 ? fmt::format("\n±{}", short_number(colors.range.hi))
+                                : fmt::format("\n{}…{}", short_number(colors.range.lo), short_number(colors.range.hi));
+    }
+    panels.push_back({heatmap(map.data(), h, w, colors.map, colors.range), o.plain ? "" : label});
+  }
   GridOptions options;
   options.columns = o.columns;
-  options.title = title;
+  if (o.plain) return grid(panels, options);
+  options.note = shown_note(o, values.dim(1));
+  if (own)
+    options.subtitle = fmt::format("each channel on its own scale ({}), whose ends stand below it", name_of(one.map));
+  else
+    options.colors = one;
   return grid(panels, options);
 }
 
 // Features of a linear layer have no map: bars.
-Image bars_picture(const ActivationOptions& o, const Tensor& values, int64_t item, const std::string& title) {
-  std::vector<int64_t> channels = shown_channels(o, values, item);
-  if (o.channels.empty() && channels.size() > 40) channels.resize(40);
+Canvas bars_picture(const ActivationOptions& o, const Tensor& values, int64_t item) {
   std::vector<std::string> names;
   std::vector<float> bars;
-  for (int64_t c : channels) {
+  for (int64_t c : shown_channels(o, values, item)) {
     names.push_back(std::to_string(c));
     bars.push_back(values[item * values.dim(1) + c]);
   }
-  return bar_chart(names, bars, {.title = title, .percent = false});
+  return bar_chart(names, bars, {.title = shown_note(o, values.dim(1)), .percent = false});
 }
 
-Image picture(const ActivationOptions& o, const Tensor& values, int64_t item, const std::string& title) {
-  return values.dims().size() == 4 ? maps_picture(o, values, item, title) : bars_picture(o, values, item, title);
+Canvas picture(const ActivationOptions& o, const Tensor& values, int64_t item) {
+  return values.dims().size() == 4 ? maps_picture(o, values, item) : bars_picture(o, values, item);
 }
 
 Json strongest_json(const ActivationOptions& o, const Tensor& values, int64_t item) {
@@ -97,13 +131,12 @@ Json strongest_json(const ActivationOptions& o, const Tensor& values, int64_t it
   return list;
 }
 
-// What the picture's colours mean: one scale for all maps of an item.
-Json colors_of(const Tensor& values, int64_t item) {
+// What the picture's colours mean.
+Json colors_of(const ActivationOptions& o, const Tensor& values, int64_t item) {
   if (values.dims().size() != 4) return nullptr;  // bars
-  const int64_t size = values.count() / values.dim(0);
-  const std::span<const float> all = values.values().subspan(size_t(item * size), size_t(size));
-  const Range range = map_range(all);
-  return colors_json(range.lo < 0 ? "seismic" : "viridis", range);
+  const ColorScale colors = map_colors(o, item_values(values, item));
+  if (o.panel_scale != PanelScale::shared) return {{"map", name_of(colors.map)}, {"scale", "own"}};
+  return colors_json(name_of(colors.map), colors.range);
 }
 
 struct Results {
@@ -124,23 +157,30 @@ void finish_file(const Job& job, const ActivationOptions& o, const Chunk& chunk,
         *part.file, own,
         dims.size() == 4 ? std::vector<std::string>{"N", "C", "H", "W"} : std::vector<std::string>{"N", "C"}));
   }
-  constexpr int64_t kMostItems = 12;
   std::vector<Panel> panels;
   Json colors = Json::array();
-  for (int64_t i = 0; i < part.count && i < kMostItems && output.png(); ++i) {
-    panels.push_back(
-        {picture(o, values, part.first + i, fmt::format("{} of {}", layer, item_name(*part.file, i))), ""});
-    colors.push_back(colors_of(values, part.first + i));
+  const int64_t drawn = output.pictures() ? std::min(part.count, kMostItems) : 0;
+  for (int64_t i = 0; i < drawn; ++i) {
+    const std::string name = item_name(*part.file, i);
+    colors.push_back(colors_of(o, values, part.first + i));
+    const Canvas input = thumbnail(input_picture(chunk.x, part.first + i, job.model, part.file->array), 224, 224);
+    const Canvas pair[] = {input, picture(o, values, part.first + i)};
+    const GridOptions words{.title = fmt::format("Activations, {}, layer {}, {}", job.model_name(), layer, name),
+                            .subtitle = weights_text(job)};
+    panels.push_back({o.plain ? pair[1] : titled(side_by_side(pair), words), ""});
+    output.add_to_sheet({{side_by_side(pair), name}});
   }
-  for (int64_t i = 0; i < std::min<int64_t>(part.count, kMostItems) && output.png(); ++i) {
-    const Image pair[] = {thumbnail(input_picture(chunk.x, part.first + i, job.model, part.file->array), 224, 224),
-                          thumbnail(panels[size_t(i)].picture, 1, 800)};
-    output.add_panel(side_by_side(pair), item_name(*part.file, i));
+  if (output.pictures()) {
+    GridOptions options{.title = part.file->stem, .subtitle = weights_text(job)};
+    for (const Panel& panel : panels)
+      options.panel_side = std::max({options.panel_side, int(panel.picture.width()), int(panel.picture.height())});
+    if (drawn < part.count) {
+      options.note = fmt::format("the first {} of {} inputs", drawn, part.count);
+      output.note(fmt::format("the picture of {} shows {}", part.file->path, options.note));
+    }
+    output.add_picture(files, *part.file, panels.size() == 1 ? panels[0].picture : grid(panels, options),
+                       {{"layer", layer}, {"colors", colors}});
   }
-  if (output.png())
-    files.push_back(
-        output.add_png(*part.file, panels.size() == 1 ? panels[0].picture : arrange(std::move(panels), part.file->stem),
-                       {{"layer", layer}, {"colors", colors}}));
   for (int64_t i = 0; i < part.count; ++i) {
     results.inputs.push_back(item_json(*part.file, i));
     results.inputs.back().update(
@@ -150,8 +190,6 @@ void finish_file(const Job& job, const ActivationOptions& o, const Chunk& chunk,
 }
 
 void run_activations(const ActivationOptions& o) {
-  if (o.columns < 0 || o.columns > 1000)
-    throw Error(fmt::format("--columns {} is out of range", o.columns), "1 to 1000", true);
   Job job("activations", o);
   const Network& network = job.model.network;
   const int node = o.layer.empty() ? first_conv(network) : network.find(o.layer);
@@ -172,7 +210,11 @@ void run_activations(const ActivationOptions& o) {
     job.bar.update(results.items, items, "images");
   });
   Report report;
-  if (output.png()) report.sheet = output.add_contact_sheet(fmt::format("{} of {}", layer, job.model_name()), 1000);
+  if (output.pictures())
+    report.sheet =
+        output.add_contact_sheet({.panel_side = 1000, .title = fmt::format("{} of {}", layer, job.model_name())});
+  if (const std::string note = shown_note(o, shape[0]); output.pictures() && !note.empty())
+    output.note("pictures show " + note);
   report.inputs = std::move(results.inputs);
   report.details = {{"layer", layer}, {"shape", shape}};
   report.summary = [&, sheet = report.sheet] {
@@ -190,11 +232,13 @@ std::function<void()> setup_activations(CLI::App& app) {
   add_inputs(app, *o, kInputs);
   add_setting(app, *o, "--layer", o->layer, Changes::kind, "whose values to show (default: the first convolution)", "NAME");
   add_setting(app, *o, "--channels", o->channels, Changes::pictures,
-              "which of them, for example 0-15,20 (default: up to 64)", "LIST");
-  add_choice(app, *o, "--order", kOrders, o->order, Changes::pictures, "strongest first, or by channel");
-  add_setting(app, *o, "--columns", o->columns, Changes::pictures, "of the grid (default: near 4:3)", "N");
+              fmt::format("which of them, for example 0-15,20, or all (default: up to {})", kMostChannels), "LIST|all");
+  add_choice(app, *o, "--order", kOrders, o->order, Changes::pictures,
+             "strongest first, by the mean over the map, or by channel");
   add_model(app, *o);
   add_output(app, *o);
+  add_drawing(app, *o, kMapDrawing,
+              {.colormap = "viridis; seismic where there are negative values", .clip = "none; of signed maps 99.9"});
   add_run(app, *o);
   add_report(app, *o);
   add_top(app, *o, Changes::nothing, "channels listed in the JSON document (default 5)");

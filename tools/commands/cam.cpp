@@ -5,8 +5,7 @@
 #include <optional>
 
 #include "tools/commands/commands.h"
-#include "tools/cli/maps.h"
-#include "viz/methods/cam.h"
+#include "tools/commands/map_methods.h"
 #include "viz/pictures/render.h"
 
 namespace switchback {
@@ -18,13 +17,7 @@ constexpr Choice<std::optional<CamMethod>> kMethods[] = {{"auto", {}},
                                                          {"gradcam++", CamMethod::gradcam_plus_plus},
                                                          {"guided-gradcam", CamMethod::guided_gradcam}};
 
-struct CamFlags : Options {
-  std::optional<CamMethod> method;
-  std::vector<std::string> layers;
-};
-
 constexpr int kLeastSide = 112;  // of the photo below a map: so that the map is smooth on a small one too
-constexpr float kOpacity = 0.5f;
 
 std::string_view name_of(CamMethod method) { return word_of(kMethods, std::optional(method)); }
 
@@ -35,39 +28,41 @@ CamMethod chosen_method(const CamFlags& o, const Network& network) {
   return exact ? CamMethod::cam : CamMethod::gradcam;
 }
 
-Image heat(const Image& photo, const float* map, int h, int w, Range range) {
-  return overlay(enlarge_to_at_least(photo, kLeastSide), map, h, w, ColorMap::viridis, kOpacity, range);
+Range range_from_zero(std::span<const float> map, double clip) {
+  return {0, clip < 100 ? percentile(map, clip) : value_range(map).hi};
 }
 
-Range range_from_zero(const float* map, int h, int w) { return {0, value_range({map, size_t(h) * size_t(w)}).hi}; }
-
-// view: [L,H,W], the maps of several layers.
-DrawnMap drawn(const Image& photo, const float* map, int h, int w, Range range) {
-  return {heat(photo, map, h, w, range), colors_json("viridis", range)};
+// map [h,w], which the panel keeps.
+MapPanel heat(const Options& o, const Image& photo, std::vector<float> map, int h, int w, Range range) {
+  const float alpha = o.alpha_or(0.5);
+  return {.colors = {.map = o.map_or(ColorMap::viridis), .range = range},
+          .draw = [photo = enlarge_to_at_least(photo, kLeastSide), map = std::move(map), h, w,
+                   alpha](const ColorScale& s) { return overlay(photo, map.data(), h, w, s.map, alpha, s.range); }};
 }
 
-DrawnMap mean_picture(const MapView& view) {
+// view: [L,H,W], the maps of several layers; one by one and all together.
+std::vector<MapPanel> layers_panels(const Options& o, const MapView& view, const std::vector<std::string>& layers) {
   const int h = int(view.dims[1]), w = int(view.dims[2]);
-  const std::vector<float> map = combined_map(view.values, view.dims[0], int64_t(h) * w);
-  return drawn(view.photo, map.data(), h, w, range_from_zero(map.data(), h, w));
-}
-
-DrawnMap layers_picture(const MapView& view, const std::vector<std::string>& layers) {
-  const int h = int(view.dims[1]), w = int(view.dims[2]);
-  std::vector<Panel> panels;
-  Json colors = Json::array();
-  const auto add = [&](DrawnMap map, const std::string& label) {
-    panels.push_back({std::move(map.image), label});
-    colors.push_back(std::move(map.colors));
+  std::vector<MapPanel> panels;
+  const auto add = [&](std::vector<float> map, const std::string& label) {
+    const Range range = range_from_zero(map, o.clip_or(100));
+    panels.push_back(heat(o, view.photo, std::move(map), h, w, range));
+    panels.back().label = label;
   };
-  for (size_t l = 0; l < layers.size(); ++l) {
-    const float* map = view.values + int64_t(l) * h * w;
-    add(drawn(view.photo, map, h, w, range_from_zero(map, h, w)), layers[l]);
-  }
-  add(mean_picture(view), "all together");
-  GridOptions options;
-  options.panel_side = std::max({2 * kLeastSide, view.photo.width, view.photo.height});
-  return {grid(panels, options), std::move(colors)};
+  const int64_t size = int64_t(h) * w;
+  for (int64_t l = 0; l < int64_t(layers.size()); ++l)
+    add({view.values + l * size, view.values + (l + 1) * size}, layers[size_t(l)]);
+  add(combined_map(view.values, view.dims[0], size), "all together");
+  return panels;
+}
+
+// "Grad-CAM, layer conv2"
+std::string title_of(CamMethod method) {
+  constexpr Choice<CamMethod> kTitles[] = {{"Class activation map", CamMethod::cam},
+                                           {"Grad-CAM", CamMethod::gradcam},
+                                           {"Grad-CAM++", CamMethod::gradcam_plus_plus},
+                                           {"Guided Grad-CAM", CamMethod::guided_gradcam}};
+  return std::string(word_of(kTitles, method));
 }
 
 // "gradcam at relu1 (all zero), relu2" for each image: Grad-CAM's ReLU leaves nothing where no place speaks for the
@@ -98,44 +93,57 @@ CamOptions cam_options(const CamFlags& o, const Job& job) {
 
 void run_cam(const CamFlags& o) {
   Job job("cam", o);
-  const Network& network = job.model.network;
-  CamOptions options = cam_options(o, job);
-  const bool guided = options.method == CamMethod::guided_gradcam, several = options.layers.size() > 1;
-  MapMethod method;
-  method.name = "cam";
-  if (!guided) method.axes = several ? std::vector<std::string>{"L", "H", "W"} : std::vector<std::string>{"h", "w"};
+  run_maps(job, cam_method(job, o));
+}
+
+// What the last run left for pictures and reports.
+struct LastRun {
   std::vector<std::string> layers, described;
   bool from_zero = true;
-  method.run = [&](const Tensor& x, const std::vector<uint32_t>&, const Progress& progress) {
+};
+
+}  // namespace
+
+MapMethod cam_method(Job& job, const CamFlags& o) {
+  const CamOptions given = cam_options(o, job);
+  const bool guided = given.method == CamMethod::guided_gradcam, several = given.layers.size() > 1;
+  const auto last = std::make_shared<LastRun>();
+  MapMethod method;
+  method.name = "cam";
+  method.title = title_of(given.method);
+  if (!guided) method.axes = several ? std::vector<std::string>{"L", "H", "W"} : std::vector<std::string>{"h", "w"};
+  method.run = [&job, given, guided, several, last](const Tensor& x, const std::vector<uint32_t>&,
+                                                    const Progress& progress) {
+    CamOptions options = given;
     options.progress = progress;
     Cams cams = class_activation_maps(job.ctx, job.model, x, job.target, job.model.labels, options);
-    layers.clear();
-    for (int layer : cams.layers) layers.push_back(network.nodes[size_t(layer)].name);
-    described = descriptions(cams, network, options.method);
-    from_zero = cams.from_zero;
-    method.details = {{"method", name_of(options.method)}, {"layers", layers}};
+    last->layers.clear();
+    for (int layer : cams.layers) last->layers.push_back(job.model.network.nodes[size_t(layer)].name);
+    last->described = descriptions(cams, job.model.network, options.method);
+    last->from_zero = cams.from_zero;
     Tensor values = guided    ? std::move(cams.guided)
                     : several ? enlarged_maps(cams, x.dim(2), x.dim(3))
                               : std::move(cams.maps[0]);
     return Maps{std::move(values), std::move(cams.explained), cams.batch};
   };
-  method.picture = [&](const MapView& view) -> DrawnMap {
-    if (guided) {
-      const int c = int(view.dims[0]), h = int(view.dims[1]), w = int(view.dims[2]);
-      return {signed_rgb(view.values, c, h, w, job.model.preprocess.order),
-              colors_json("signed", signed_range(view.values, c, h, w))};
-    }
-    if (several) return layers_picture(view, layers);
-    const int h = int(view.dims[0]), w = int(view.dims[1]);
-    return drawn(view.photo, view.values, h, w,
-                 from_zero ? range_from_zero(view.values, h, w) : value_range({view.values, size_t(h) * size_t(w)}));
+  method.details_of_run = [given, last] { return Json{{"method", name_of(given.method)}, {"layers", last->layers}}; };
+  method.where = [last] {
+    return fmt::format("{} {}", last->layers.size() == 1 ? "layer" : "layers", fmt::join(last->layers, ", "));
   };
-  if (several && !guided) method.sheet_picture = mean_picture;
-  method.finish = [&](int64_t i, Json&) { return described[size_t(i)]; };
-  run_maps(job, method);
+  method.panels = [&job, &o, guided, several, last](const MapView& view) -> std::vector<MapPanel> {
+    if (guided) return {signed_panel(o, view, job.model.preprocess.order)};
+    if (several) return layers_panels(o, view, last->layers);
+    const int h = int(view.dims[0]), w = int(view.dims[1]);
+    std::vector<float> map(view.values, view.values + int64_t(h) * w);
+    const double clip = o.clip_or(100);
+    const Range all = value_range(map);
+    const Range range =
+        last->from_zero ? range_from_zero(map, clip) : Range{all.lo, clip < 100 ? percentile(map, clip) : all.hi};
+    return {heat(o, view.photo, std::move(map), h, w, range)};
+  };
+  method.finish = [last](int64_t i, Json&) { return last->described[size_t(i)]; };
+  return method;
 }
-
-}  // namespace
 
 std::function<void()> setup_cam(CLI::App& app) {
   auto o = std::make_shared<CamFlags>();
@@ -149,6 +157,9 @@ std::function<void()> setup_cam(CLI::App& app) {
   add_target(app, *o, false);
   add_model(app, *o);
   add_output(app, *o);
+  add_drawing(
+      app, *o, kMapDrawing | Drawing::alpha,
+      {.colormap = "viridis; guided-gradcam red, green and blue around grey", .clip = "none; guided-gradcam 99.5"});
   add_run(app, *o);
   add_report(app, *o);
   return [o] { run_cam(*o); };

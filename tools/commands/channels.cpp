@@ -1,16 +1,17 @@
 // `switchback channels`: which channels of a layer answer to an image, and which still do when a part of it is
 // occluded.
+#include "viz/methods/channels.h"
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstring>
 #include <memory>
 
-#include "tools/commands/commands.h"
+#include "tools/cli/figure.h"
 #include "tools/cli/inputs.h"
 #include "tools/cli/job.h"
-#include "viz/methods/channels.h"
+#include "tools/commands/commands.h"
 #include "viz/pictures/render.h"
-#include "viz/pictures/text.h"
 
 namespace switchback {
 namespace {
@@ -147,7 +148,7 @@ Image copy_picture(const Selection& view, const Job& job, const Chunk& chunk, co
 }
 
 // All channels of one copy, and the most active ones; those that lead in the clean image are marked.
-Image copy_chart(const Selection& view, size_t k, const Tensor& means, int64_t copy, int64_t images) {
+Canvas copy_chart(const Selection& view, size_t k, const Tensor& means, int64_t copy, int64_t images) {
   const int64_t channels = means.dim(1);
   const std::vector<int64_t> clean = top_channels(means, 0, view.top), top = top_channels(means, copy, view.top);
   const std::span<const float> values(means.data() + copy * channels, size_t(channels));
@@ -170,25 +171,24 @@ Image copy_chart(const Selection& view, size_t k, const Tensor& means, int64_t c
     names.push_back(std::to_string(c));
     bars.push_back(values[size_t(c)]);
   }
-  const Image charts[] = {column_chart(values, columns), bar_chart(names, bars, list)};
+  const Canvas charts[] = {column_chart(values, columns), bar_chart(names, bars, list)};
   return side_by_side(charts);
 }
 
 // One row for each layer and copy, of the means over `images`. `thumbnails`: of the copies of a single one.
-Image picture(const Selection& view, const Means& means, int64_t images, const std::vector<Image>& thumbnails) {
-  std::vector<Image> rows;
+Canvas picture(const Job& job, const Selection& view, const Means& means, int64_t images,
+               const std::vector<Image>& thumbnails) {
+  std::vector<Canvas> rows;
   for (size_t k = 0; k < means.size(); ++k)
     for (int64_t copy = 0; copy < view.copies() && rows.size() < kMostRows; ++copy) {
-      Image chart = copy_chart(view, k, means[k], copy, images);
-      if (!thumbnails.empty()) chart = side_by_side(std::vector<Image>{thumbnails[size_t(copy)], std::move(chart)});
+      Canvas chart = copy_chart(view, k, means[k], copy, images);
+      if (!thumbnails.empty()) chart = side_by_side(std::vector<Canvas>{thumbnails[size_t(copy)], std::move(chart)});
       rows.push_back(std::move(chart));
     }
-  const size_t all = means.size() * size_t(view.copies());
-  if (all > rows.size()) {
-    rows.push_back(blank_image(400, kLineHeight, {255, 255, 255}));
-    draw_text(rows.back(), 10, 0, fmt::format("the first {} of {} charts", rows.size() - 1, all), {32, 32, 32});
-  }
-  return one_below_other(rows);
+  GridOptions words{.title = figure_title(job, "Channels"), .subtitle = weights_text(job)};
+  if (const size_t all = means.size() * size_t(view.copies()); all > rows.size())
+    words.note = fmt::format("the first {} of {} charts", rows.size(), all);
+  return titled(one_below_other(rows), words);
 }
 
 std::vector<Image> thumbnails(const Selection& view, const Job& job, const Chunk& chunk, const Chunk::Part& part) {
@@ -244,11 +244,11 @@ Means Results::average() const {
 void finish_file(const Job& job, const Selection& view, const Chunk& chunk, const Chunk::Part& part, const Means& means,
                  Output& output, Results& results) {
   Json files = Json::array();
-  if (output.png()) {
+  if (output.pictures()) {
     const bool one = part.count == 1;
-    files.push_back(output.add_png(*part.file,
-                                   picture(view, average_of(means, part.first, part.count), part.count,
-                                           one ? thumbnails(view, job, chunk, part) : std::vector<Image>())));
+    output.add_picture(files, *part.file,
+                       picture(job, view, average_of(means, part.first, part.count), part.count,
+                               one ? thumbnails(view, job, chunk, part) : std::vector<Image>()));
   }
   if (output.npy()) save_arrays(view, means, part, output, files);
   for (int64_t i = 0; i < part.count; ++i) {
@@ -308,8 +308,13 @@ void run_channels(const ChannelsOptions& o) {
     for (const Chunk::Part& part : chunk.parts) finish_file(job, view, chunk, part, means, output, results);
   });
   Report report = report_of(job, view, results, output);
-  if (output.png() && inputs.files().size() > 1)
-    report.sheet = output.add_png({kContactSheet}, picture(view, results.average(), results.items, {}))["path"];
+  if (const size_t charts = view.nodes.size() * size_t(view.copies()); output.pictures() && charts > kMostRows)
+    output.note(fmt::format("pictures show the first {} of {} charts", kMostRows, charts));
+  if (output.pictures() && inputs.files().size() > 1) {
+    Json files = Json::array();
+    output.add_picture(files, {kAverage}, picture(job, view, results.average(), results.items, {}));
+    report.details["average"] = files[0]["path"];
+  }
   finish_run(job, output, std::move(report));
 }
 

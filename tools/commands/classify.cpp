@@ -2,14 +2,16 @@
 // place.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <memory>
 #include <numeric>
 #include <tuple>
 
-#include "tools/commands/commands.h"
+#include "tools/cli/figure.h"
 #include "tools/cli/inputs.h"
 #include "tools/cli/job.h"
+#include "tools/commands/commands.h"
 #include "viz/methods/inspect.h"
 #include "viz/pictures/label_map.h"
 #include "viz/pictures/render.h"
@@ -52,8 +54,8 @@ Json entry_json(const Job& job, const Chunk::Part& part, int64_t i, std::span<co
   return entry;
 }
 
-Image chart(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, std::span<const float> logits,
-            const Ranking& r) {
+Canvas chart(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, std::span<const float> logits,
+             const Ranking& r) {
   const bool percent = job.outputs != Outputs::value;
   std::vector<std::string> names;
   std::vector<float> values;
@@ -61,8 +63,8 @@ Image chart(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t
     names.push_back(shown_name(job, c));
     values.push_back(percent ? float(r.probability[size_t(c)]) : logits[size_t(c)]);
   }
-  const Image pictures[] = {thumbnail(input_picture(chunk.x, part.first + i, job.model, part.file->array), 224, 448),
-                            bar_chart(names, values, {.title = item_name(*part.file, i), .percent = percent})};
+  const Canvas pictures[] = {thumbnail(input_picture(chunk.x, part.first + i, job.model, part.file->array), 224, 448),
+                             bar_chart(names, values, {.title = item_name(*part.file, i), .percent = percent})};
   return side_by_side(pictures);
 }
 
@@ -86,7 +88,7 @@ struct Classified {
 struct Answer {
   Json entry;
   std::string line;
-  std::function<Image()> picture;  // drawn only where pictures are wanted
+  std::function<Canvas()> picture;  // drawn only where pictures are wanted
 };
 
 // ---- outputs that are maps
@@ -103,12 +105,14 @@ Json map_json(const Job& job, const Chunk::Part& part, int64_t i, const LabelMap
   return entry;
 }
 
-Image segmentation(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, const LabelMap& map) {
+Canvas segmentation(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, const LabelMap& map) {
   const Image photo = input_picture(chunk.x, part.first + i, job.model, part.file->array);
-  const Image both[] = {photo, label_overlay(photo, map, 0.6f)};
+  Image colored = label_overlay(photo, map, job.model.labels, job.options.alpha_or(0.6));
+  if (job.options.plain) return colored;
+  const Canvas both[] = {photo, std::move(colored)};
   const bool wide = photo.width > 3 * photo.height / 2;
-  const Image pair = wide ? one_below_other(both) : side_by_side(both);
-  const Image all[] = {pair, label_legend(map, job.model.labels, 20)};
+  const Canvas pair = wide ? one_below_other(both) : side_by_side(both);
+  const Canvas all[] = {pair, label_legend(map, job.model.labels, 20)};
   return side_by_side(all);
 }
 
@@ -140,15 +144,68 @@ Answer place_answer(const Job& job, const Chunk& chunk, const Chunk::Part& part,
   const PlaceValues v = place_values(job, scores);
   const bool percent = job.outputs == Outputs::labels || job.outputs == Outputs::probabilities;
   const std::string name = job.class_name(0).empty() ? percent ? "probability" : "value" : job.class_name(0);
-  return {{{"path", part.file->path}, {"index", i}, {"target", 0}, {"class", job.class_json(0)}, {"mean", v.mean},
-           {"min", v.least}, {"max", v.most}},
-          fmt::format("  {:<28}  {} {:.4g} on average, {:.4g} to {:.4g}", item_name(*part.file, i), name, v.mean, v.least,
-                      v.most),
-          [&, i, v] {
+  return {{{"path", part.file->path},
+           {"index", i},
+           {"target", 0},
+           {"class", job.class_json(0)},
+           {"mean", v.mean},
+           {"min", v.least},
+           {"max", v.most}},
+          fmt::format("  {:<28}  {} {:.4g} on average, {:.4g} to {:.4g}", item_name(*part.file, i), name, v.mean,
+                      v.least, v.most),
+          [&, i, v, name]() -> Canvas {
             const Image photo = input_picture(chunk.x, part.first + i, job.model, part.file->array);
-            const Image both[] = {photo, overlay(photo, v.map.data(), int(all.dim(2)), int(all.dim(3)),
-                                                 ColorMap::viridis, 0.6f, {v.least, v.most})};
-            return side_by_side(both);
+            const ColorScale colors{.map = job.options.map_or(ColorMap::viridis), .range = {v.least, v.most}};
+            Image colored = overlay(photo, v.map.data(), int(all.dim(2)), int(all.dim(3)), colors.map,
+                                    job.options.alpha_or(0.6), colors.range);
+            if (job.options.plain) return Canvas(std::move(colored));
+            return grid(std::vector<Panel>{{photo, item_name(*part.file, i)}, {std::move(colored), name, colors}},
+                        {.columns = 2, .panel_side = large_side(std::max(photo.width, photo.height))});
+          }};
+}
+
+// ---- outputs that are images: no classes, but the input again
+
+// An output like the input, whose channels have no names.
+bool is_reconstruction(const Job& job, Shape input, Shape output) {
+  return output.with_n(1) == input.with_n(1) && input.h * input.w > 1 && (input.c == 1 || input.c == 3) &&
+         job.model.labels.empty();
+}
+
+Shape shape_of(const Tensor& t) {
+  return t.dims().size() == 4 ? Shape{t.dim(0), t.dim(1), t.dim(2), t.dim(3)} : Shape{t.dim(0), t.dim(1), 1, 1};
+}
+
+Answer reconstruction_answer(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, const Tensor& all,
+                             std::span<const float> scores) {
+  Tensor output({1, all.dim(1), all.dim(2), all.dim(3)});
+  std::ranges::copy(scores, output.data());
+  if (job.outputs == Outputs::labels)
+    std::ranges::copy(probabilities(scores, job.outputs), output.data());  // of a sigmoid
+  const int64_t plane = all.dim(2) * all.dim(3);
+  const float* x = chunk.x.data() + (part.first + i) * output.count();
+  std::vector<float> error(size_t(plane), 0);  // the mean of |difference| over channels
+  double absolute = 0, square = 0;
+  for (int64_t k = 0; k < output.count(); ++k) {
+    const double difference = double(output[k]) - x[k];
+    absolute += std::abs(difference), square += difference * difference;
+    error[size_t(k % plane)] += float(std::abs(difference) / double(all.dim(1)));
+  }
+  const double n = double(output.count()), mean = absolute / n, root = std::sqrt(square / n);
+  Json entry = item_json(*part.file, i);
+  entry["reconstruction"] = {{"mean_absolute_error", mean}, {"root_mean_square_error", root}};
+  const std::string about = fmt::format("mean |error| {:.4g}, RMSE {:.4g}", mean, root);
+  return {std::move(entry), fmt::format("  {:<28}  reconstruction: {} (input units)", item_name(*part.file, i), about),
+          [&, i, about, output = std::make_shared<Tensor>(std::move(output)), error = std::move(error)]() -> Canvas {
+            const int h = int(all.dim(2)), w = int(all.dim(3));
+            Image drawn = input_picture(*output, 0, job.model, part.file->array);
+            if (job.options.plain) return drawn;
+            const ColorScale colors{.map = job.options.map_or(ColorMap::viridis), .range = {0, value_range(error).hi}};
+            const std::vector<Panel> panels = {
+                {input_picture(chunk.x, part.first + i, job.model, part.file->array), item_name(*part.file, i)},
+                {std::move(drawn), "reconstruction"},
+                {heatmap(error.data(), h, w, colors.map, colors.range), about, colors}};
+            return grid(panels, {.columns = 3, .panel_side = large_side(std::max(h, w))});
           }};
 }
 
@@ -157,6 +214,8 @@ Answer place_answer(const Job& job, const Chunk& chunk, const Chunk::Part& part,
 Answer answer_for(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, const Tensor& all) {
   const int64_t item = all.count() / all.dim(0);
   const std::span<const float> scores = all.values().subspan(size_t((part.first + i) * item), size_t(item));
+  if (is_reconstruction(job, shape_of(chunk.x), shape_of(all)))
+    return reconstruction_answer(job, chunk, part, i, all, scores);
   if (all.dims().size() == 4 && all.dim(1) == 1) return place_answer(job, chunk, part, i, all, scores);
   if (all.dims().size() == 4) {
     LabelMap map = label_map(scores.data(), int(all.dim(1)), int(all.dim(2)), int(all.dim(3)));
@@ -179,6 +238,13 @@ Json save_scores(const Job& job, const Chunk::Part& part, const Tensor& all, Out
   return output.add_npy(*part.file, own, {axes.begin(), axes.begin() + int64_t(dims.size())});
 }
 
+std::string title(const Job& job) {
+  const Shape input = job.model.network.input, output = job.model.network.shapes(input).back();
+  return figure_title(job, is_reconstruction(job, input, output) ? "Reconstruction"
+                           : output.h * output.w > 1             ? "Segmentation"
+                                                                 : "Most probable classes");
+}
+
 void classify_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const Tensor& all, Output& output,
                    Classified& result) {
   Json files = Json::array();
@@ -189,13 +255,24 @@ void classify_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const 
     Answer answer = answer_for(job, chunk, part, i, all);
     entries.push_back(std::move(answer.entry));
     result.lines.add(std::move(answer.line));
-    if (!output.png()) continue;
-    const Image picture = answer.picture();
-    if (panels.size() < kMostGridPanels) panels.push_back({picture, ""});
-    output.add_panel(picture, "");
+    if (!output.pictures()) continue;
+    const Canvas picture = answer.picture();
+    if (panels.size() <= kMostGridPanels) panels.push_back({picture, ""});
+    output.add_to_sheet({{picture, all.dims().size() == 4 ? item_name(*part.file, i) : ""}});
   }
-  if (output.png())
-    files.push_back(output.add_png(*part.file, arrange(std::move(panels), part.file->stem)));
+  if (output.pictures()) {
+    GridOptions words{.title = title(job), .subtitle = weights_text(job)};
+    if (panels.size() > 1) words.panel_side = 800;
+    if (part.count == 1 && all.dims().size() == 4) words.title += ", " + item_name(*part.file, 0);
+    if (part.count > int64_t(kMostGridPanels))
+      output.note(fmt::format("the picture of {} shows the first {} of {} images", part.file->path, kMostGridPanels,
+                              part.count));
+    if (job.options.plain) words = {};
+    output.add_picture(files, *part.file,
+                       panels.size() > 1   ? arrange(std::move(panels), words)
+                       : job.options.plain ? panels[0].picture
+                                           : titled(panels[0].picture, words));
+  }
   for (Json& entry : entries) {
     entry["files"] = files;
     result.inputs.push_back(std::move(entry));
@@ -230,7 +307,9 @@ void run_classify(const Options& o) {
         for (const Chunk::Part& part : chunk.parts) classify_file(job, chunk, part, all, output, result);
       });
   Report report;
-  if (output.png()) report.sheet = output.add_contact_sheet("classes by " + job.model_name(), 800);
+  if (output.pictures())
+    report.sheet = output.add_contact_sheet(
+        {.columns = o.columns, .panel_side = 800, .title = title(job), .subtitle = weights_text(job)});
   report.inputs = std::move(result.inputs);
   report.summary = [&, sheet = report.sheet] {
     print_line(job.summary_title("classify"));
@@ -248,6 +327,8 @@ std::function<void()> setup_classify(CLI::App& app) {
   add_inputs(app, *o, kInputs);
   add_model(app, *o);
   add_output(app, *o, false);
+  add_drawing(app, *o, Drawing::plain | Drawing::colormap | Drawing::alpha | Drawing::columns,
+              {.colormap = "viridis, of outputs that are one map", .alpha = "0.6"});
   add_run(app, *o);
   add_report(app, *o);
   add_top(app, *o, Changes::pictures, "classes to show (default 5)");

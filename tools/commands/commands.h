@@ -27,6 +27,7 @@ std::function<void()> setup_smoothgrad(CLI::App& app);
 std::function<void()> setup_integrated(CLI::App& app);
 std::function<void()> setup_occlusion(CLI::App& app);
 std::function<void()> setup_cam(CLI::App& app);
+std::function<void()> setup_compare(CLI::App& app);
 std::function<void()> setup_etalon(CLI::App& app);
 std::function<void()> setup_regions(CLI::App& app);
 std::function<void()> setup_channels(CLI::App& app);
@@ -45,8 +46,10 @@ inline constexpr Command kCommands[] = {
     {"integrated", "integrated gradients between a baseline and the image", setup_integrated},
     {"occlusion", "how the score falls when a mask covers a part of the image", setup_occlusion},
     {"cam", "class activation maps: CAM, Grad-CAM, Grad-CAM++, guided Grad-CAM", setup_cam},
+    {"compare", "one figure of several methods, for several inputs and models", setup_compare},
     {"etalon", "etalon images: the affine map that the network is around each input", setup_etalon},
-    {"regions", "the linear regions that a data set meets, or those of the plane of a network with two inputs", setup_regions},
+    {"regions", "the linear regions that a data set meets, or those of the plane of a network with two inputs",
+     setup_regions},
     {"channels", "which channels of a layer answer to an image, and to occluded copies of it", setup_channels},
     {"filters", "the weights of a convolution as a picture grid", setup_filters},
     {"activations", "the maps of a layer as a picture grid", setup_activations},

@@ -49,6 +49,10 @@ std::function<void()> setup_etalon(CLI::App& app) {
                "FILE.npy.partial; begins anew where there is none");
   add_model(app, *o);
   add_output(app, *o);
+  add_drawing(app, *o, kMapDrawing,
+              {.colormap = "seismic; red, green and blue around grey for etalons of colour images",
+               .clip = "99.8; of colour images 99",
+               .panel_scale = "shared; own for etalons of colour images"});
   add_run(app, *o);
   add_report(app, *o);
   return [o] { run_etalon(*o); };

@@ -1,5 +1,6 @@
-// Pictures of etalons as in figure 11 of Molchanov et al.: a row for each input, the input first, then its etalons, all in
-// one symmetric colour scale; a single etalon large beside its input.
+// Pictures of etalons as in figure 11 of Molchanov et al.: a row for each input, the input first, then its etalons; of
+// one input with more than ten etalons a grid; a single etalon large beside its input. Colours are symmetric around 0:
+// of one value a pixel on one scale for all, of RGB etalons each on its own, unless --panel-scale says otherwise.
 #pragma once
 
 #include <string>
@@ -7,7 +8,7 @@
 
 #include "engine/files/image.h"
 #include "kernels/types.h"
-#include "tools/cli/output.h"
+#include "tools/cli/figure.h"
 
 namespace switchback {
 
@@ -18,13 +19,14 @@ class EtalonFigure {
 
   struct Row {
     std::string label;                    // of the input
+    int64_t order = 0;  // rows stand in the order of these, and as they were added: a data set's classes
     Image input;
     std::vector<std::string> captions;    // below each etalon
     std::vector<std::vector<float>> maps;
   };
 
   // order: of the image's channels; columns: etalons of each input; product: maps are W ⊙ x, votes for and against.
-  EtalonFigure(Shape image, ChannelOrder order, int64_t columns, bool product);
+  EtalonFigure(const Options& options, Shape image, ChannelOrder order, int64_t columns, bool product);
   bool full() const { return rows_.size() == kMostRows; }
   bool empty() const { return rows_.empty(); }
   int64_t columns() const { return columns_; }  // that are shown
@@ -32,11 +34,17 @@ class EtalonFigure {
   std::vector<float> kept(const float* map) const;
   void add(Row row) { rows_.push_back(std::move(row)); }
   Json colors() const;  // what they mean (colors_json)
-  Image draw(const std::string& title, const std::vector<std::string>& headings) const;
+  Canvas draw(GridOptions words, const std::vector<std::string>& headings) const;
 
  private:
-  Image picture(const std::vector<float>& map, float limit) const;
-  float limit() const;  // of the colour scale: ±
+  ColorScale scale_of(const std::vector<float>& map) const;
+  ColorScale shared_scale() const;
+  Image picture(const std::vector<float>& map, const ColorScale& scale) const;
+  bool own() const {
+    return options_.panel_scale.value_or(flat_ ? PanelScale::shared : PanelScale::own) == PanelScale::own;
+  }
+  int side(bool single) const;  // of a panel
+  const Options& options_;
   Shape image_;
   ChannelOrder order_;
   int64_t columns_;

@@ -126,13 +126,19 @@ void EtalonRun::run() {
     for (int64_t i = source->done; i < source->count; ++i) push(source, i);
   }
   flush();
-  if (sheet_ && !sheet_->empty() && output_.png())
-    report_.sheet = add_figure({kContactSheet}, *sheet_, fmt::format("{} of {}", name_, job_.model_name()))["path"];
+  if (sheet_ && !sheet_->empty() && output_.pictures()) report_.sheet = add_figure({kContactSheet}, *sheet_)[0]["path"];
   finish_all();
 }
 
-Json EtalonRun::add_figure(const ResultOf& of, const EtalonFigure& figure, const std::string& title) {
-  return output_.add_png(of, figure.draw(title, headings_), {{"units", headings_}, {"colors", figure.colors()}});
+Json EtalonRun::add_figure(const ResultOf& of, const EtalonFigure& figure) {
+  GridOptions words{.title = figure_title(job_, flags_.product ? "Etalons times input" : "Etalons"),
+                    .subtitle = weights_text(job_)};
+  if (figure.columns() < etalons_->units())
+    words.note = fmt::format("the first {} of {} units; --target chooses others", figure.columns(), etalons_->units());
+  if (!words.note.empty()) output_.note(fmt::format("the picture shows {}", words.note));
+  Json files = Json::array();
+  output_.add_picture(files, of, figure.draw(words, headings_), {{"units", headings_}, {"colors", figure.colors()}});
+  return files;
 }
 
 // Loads the source, and takes over what an earlier run left of it.
@@ -150,7 +156,7 @@ void EtalonRun::start(const std::shared_ptr<Source>& pointer) {
   }
   plan_for(s.dataset ? Shape{1, how.channels(), how.size[0], how.size[1]} : Shape{1, s.x.dim(1), s.x.dim(2), s.x.dim(3)});
   s.biases = allocate_maps({s.count, etalons_->units()});
-  s.figure.emplace(image_, job_.model.preprocess.order, etalons_->units(), flags_.product);
+  s.figure.emplace(flags_, image_, job_.model.preprocess.order, etalons_->units(), flags_.product);
   if (output_.npy()) open_files(s);
   if (!s.resumable) return;
   const std::vector<Json> notes = s.resumable->notes();
@@ -175,7 +181,8 @@ void EtalonRun::plan_for(Shape image) {
   batch_ = std::max(batch_, etalons_->batch());
   seeds_ = std::max(seeds_, etalons_->seeds());
   x_.resize(size_t(etalons_->batch() * image.item()));
-  if (sources_.size() > 1 && !sheet_) sheet_.emplace(image, job_.model.preprocess.order, etalons_->units(), flags_.product);
+  if (sources_.size() > 1 && !sheet_)
+    sheet_.emplace(flags_, image, job_.model.preprocess.order, etalons_->units(), flags_.product);
 }
 
 void EtalonRun::open_files(Source& s) {
@@ -277,7 +284,7 @@ void EtalonRun::flush() {
     write(s, queue_[size_t(i)].index, unit, count, maps);
     auto& shown = shown_[size_t(i)];
     shown.resize(size_t(s.figure->columns()));
-    for (int64_t p = unit; p < std::min(unit + count, s.figure->columns()) && output_.png(); ++p)
+    for (int64_t p = unit; p < std::min(unit + count, s.figure->columns()) && output_.pictures(); ++p)
       shown[size_t(p)] = s.figure->kept(maps + (p - unit) * item);
   };
   const std::vector<EtalonInput> results = etalons_->run(x_.data(), int64_t(queue_.size()), sink);
@@ -305,7 +312,7 @@ void EtalonRun::item_done(Source& s, int64_t index, const EtalonInput& result, b
     worst_.residual = std::max(worst_.residual, check.residual());
   }
   if (s.resumable && !resumed) s.resumable->row_done(note_of(result));
-  if (output_.png()) keep_row(s, index, result);
+  if (output_.pictures()) keep_row(s, index, result);
   if (flags_.subgraph && index == 0) draw_subgraph(s, index, result);
   add_entry(s, index, result);
   ++s.done, ++items_done_, items_resumed_ += resumed;
@@ -329,6 +336,7 @@ void EtalonRun::keep_row(Source& s, int64_t index, const EtalonInput& result) {
   else
     std::memcpy(one.data(), s.x.data() + index * image_.item(), size_t(image_.item()) * sizeof(float));
   row.input = input_picture(one, 0, job_.model, s.file.array);
+  row.order = s.dataset ? s.dataset->label(index) : 0;
   row.label = s.dataset ? s.dataset->classes[size_t(s.dataset->label(index))] : s.name(index);
   std::vector<float> whole;
   const auto queued = std::find_if(queue_.begin(), queue_.end(),
@@ -375,8 +383,8 @@ void EtalonRun::finish(Source& s) {
     if (!rows) biases = std::move(biases).reshaped({etalons_->units()});
     s.files.push_back(output_.add_npy({s.file, "bias"}, biases, axes));
   }
-  if (output_.png() && !s.figure->empty())
-    s.files.push_back(add_figure({s.file}, *s.figure, fmt::format("{} of {}", name_, s.file.stem)));
+  if (output_.pictures() && !s.figure->empty())
+    for (Json& file : add_figure({s.file}, *s.figure)) s.files.push_back(std::move(file));
   for (size_t entry : s.entries)
     if (entry < report_.inputs.size()) report_.inputs[entry]["files"] = s.files;
   s.figure.reset();
@@ -385,7 +393,7 @@ void EtalonRun::finish(Source& s) {
 
 // The subgraph of the strongest unit.
 void EtalonRun::draw_subgraph(Source& s, int64_t index, const EtalonInput& result) {
-  if (!output_.png()) return;
+  if (!output_.pictures()) return;
   std::vector<float> x(static_cast<size_t>(image_.item()));
   if (s.dataset)
     load_item(*s.dataset, index, job_.model, x.data());
@@ -393,9 +401,9 @@ void EtalonRun::draw_subgraph(Source& s, int64_t index, const EtalonInput& resul
     std::memcpy(x.data(), s.x.data() + index * image_.item(), x.size() * sizeof(float));
   const Unit unit = result.explained.units[strongest(result)];
   const Subgraph graph = active_subgraph(job_.ctx, job_.model, image_, x.data(), unit);
-  s.files.push_back(output_.add_png({s.file, "subgraph"},
-                                    subgraph_picture(graph, fmt::format("{}: the active subgraph that makes up the {:.4g} of {}",
-                                                                        s.name(index), graph.value, unit_name(job_, unit)))));
+  output_.add_picture(s.files, {s.file, "subgraph"},
+                      subgraph_picture(graph, fmt::format("{}: the active subgraph that makes up the {:.4g} of {}",
+                                                          s.name(index), graph.value, unit_name(job_, unit))));
 }
 
 void EtalonRun::finish_all() {

@@ -57,7 +57,7 @@ class EtalonRun {
   void keep_row(Source& source, int64_t index, const EtalonInput& result);
   void add_entry(Source& source, int64_t index, const EtalonInput& result);
   void finish(Source& source);
-  Json add_figure(const ResultOf& of, const EtalonFigure& figure, const std::string& title);
+  Json add_figure(const ResultOf& of, const EtalonFigure& figure);  // the entries of its files
   void draw_subgraph(Source& source, int64_t index, const EtalonInput& result);
   void finish_all();
   void print_summary() const;

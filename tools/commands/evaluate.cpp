@@ -4,10 +4,11 @@
 #include <memory>
 
 #include "engine/files/dataset.h"
-#include "tools/commands/commands.h"
+#include "tools/cli/figure.h"
 #include "tools/cli/inputs.h"
 #include "tools/cli/job.h"
 #include "tools/cli/labelled.h"
+#include "tools/commands/commands.h"
 #include "viz/methods/batches.h"
 #include "viz/methods/inspect.h"
 #include "viz/pictures/render.h"
@@ -108,15 +109,16 @@ Json worst_json(const Job& job, const Dataset& data, const Evaluation& e) {
   return list;
 }
 
-Image worst_picture(const Job& job, const Dataset& data, const Evaluation& e, const std::string& title) {
+Canvas worst_picture(const Job& job, const Dataset& data, const Evaluation& e) {
   std::vector<Panel> panels;
   for (const Case& c : e.worst)
     panels.push_back({enlarge_to_at_least(to_rgb(preprocessed_picture(data.image(c.index), job.model.preprocess)), 112),
                       fmt::format("#{}: {}\nread as {}, {:.0f} %", data.number(c.index), name_of(job, c.label),
                                   name_of(job, c.predicted), 100 * c.probability)});
-  GridOptions options;
-  options.title = title;
-  return grid(panels, options);
+  return grid(panels, {.columns = job.options.columns,
+                       .title = figure_title(job, "Worst cases"),
+                       .subtitle = fmt::format("top-1 {:.2f} % of {}; {}", 100 * double(e.top1) / double(e.images),
+                                               counted(e.images, "image"), weights_text(job))});
 }
 
 void print_confusion(const Job& job, const Evaluation& e) {
@@ -174,10 +176,7 @@ void run_evaluate(const EvaluateOptions& o) {
   Output output(job);
   const Evaluation e = evaluate(job, output, data, classes, images);
   Json files = Json::array();
-  if (output.png() && !e.worst.empty()) {
-    files.push_back(output.add_png(dataset_stem(path),
-                                   worst_picture(job, data, e, "worst cases of " + job.model_name())));
-  }
+  if (output.pictures() && !e.worst.empty()) output.add_picture(files, dataset_stem(path), worst_picture(job, data, e));
   Report report;
   report.inputs.push_back({{"path", path}, {"index", 0}, {"files", files}});
   report.details = {{"images", e.images},
@@ -201,6 +200,7 @@ std::function<void()> setup_evaluate(CLI::App& app) {
   add_setting(app, *o, "--limit", o->limit, Changes::values, "only the first N images", "N");
   add_model(app, *o);
   add_output(app, *o, false);
+  add_drawing(app, *o, Drawing::columns);
   add_run(app, *o);
   add_report(app, *o);
   add_top(app, *o, Changes::pictures, "worst cases to list (default 10)");

@@ -2,8 +2,9 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
-#include "tools/commands/commands.h"
+#include "tools/cli/figure.h"
 #include "tools/cli/job.h"
+#include "tools/commands/commands.h"
 #include "viz/methods/inspect.h"
 
 namespace switchback {
@@ -29,14 +30,21 @@ void run_filters(const FilterOptions& o) {
   options.filters = narrow(parse_list("--filters", o.filters, weights.dim(0)));
   options.channels = narrow(parse_list("--channels", o.channels, weights.dim(1)));
   options.order = job.model.preprocess.order;
-  options.shared_scale = o.shared_scale;
-  options.color_map = o.color;
-  options.grid.title = fmt::format("filters of {} in {}, {}", layer, job.model_name(), to_string(weights.dims()));
+  options.shared_scale = o.shared_scale || o.panel_scale == PanelScale::shared;
+  options.color_map = o.map_or(o.color);
+  options.grid.columns = o.columns;
+  options.grid.title = fmt::format("Filters, {}, layer {}, {}", job.model_name(), layer, to_string(weights.dims()));
+  options.grid.subtitle = weights_text(job);
   Output output(job);
   Json files = Json::array();
-  const Json about = {{"layer", layer},
-                      {"colors", {{"map", word_of(kColors, o.color)}, {"scale", o.shared_scale ? "shared" : "own"}}}};
-  if (output.png()) files.push_back(output.add_png(job.model_name(), filter_grid(weights, options), about));
+  const Json about = {
+      {"layer", layer},
+      {"colors", {{"map", name_of(options.color_map)}, {"scale", options.shared_scale ? "shared" : "own"}}}};
+  if (output.pictures()) {
+    output.add_picture(files, job.model_name(), filter_grid(weights, options), about);
+    if (const std::string left_out = left_out_filters(weights, options); !left_out.empty())
+      output.note("the picture shows " + left_out);
+  }
   if (output.npy()) files.push_back(output.add_npy(job.model_name(), weights, {"O", "I", "kh", "kw"}));
   Report report;
   report.inputs.push_back({{"path", job.model.source}, {"index", 0}, {"layer", layer}, {"files", files}});
@@ -54,13 +62,17 @@ std::function<void()> setup_filters(CLI::App& app) {
   auto o = std::make_shared<FilterOptions>();
   add_setting(app, *o, "--layer", o->layer, Changes::kind, "a convolution (default: the first)", "NAME");
   add_setting(app, *o, "--filters", o->filters, Changes::pictures,
-              "which of them, for example 0-15,20 (default: all of a first layer, 12 of a deeper one)", "LIST");
-  add_setting(app, *o, "--channels", o->channels, Changes::pictures, "which input channels of each", "LIST");
+              "which of them, for example 0-15,20, or all (default: all of a first layer, 12 of a deeper one)",
+              "LIST|all");
+  add_setting(app, *o, "--channels", o->channels, Changes::pictures,
+              "which input channels of each (default: all at once of a first layer, 16 of a deeper one)", "LIST|all");
   add_choice(app, *o, "--color", kColors, o->color, Changes::pictures, "colours of single channels");
   add_switch(app, *o, "--shared-scale", o->shared_scale, Changes::pictures,
              "one scale for all filters; else each has its own");
   add_model(app, *o);
   add_output(app, *o);
+  add_drawing(app, *o, Drawing::colormap | Drawing::panel_scale | Drawing::columns,
+              {.colormap = "as --color; of three channels at once red, green and blue around grey"});
   add_run(app, *o);
   add_report(app, *o);
   return [o] { run_filters(*o); };

@@ -4,8 +4,7 @@
 #include <memory>
 
 #include "tools/commands/commands.h"
-#include "tools/cli/maps.h"
-#include "viz/methods/occlusion.h"
+#include "tools/commands/map_methods.h"
 #include "viz/pictures/render.h"
 
 namespace switchback {
@@ -13,13 +12,6 @@ namespace {
 
 using Algorithm = OcclusionOptions::Algorithm;
 constexpr Choice<Algorithm> kAlgorithms[] = {{"incremental", Algorithm::incremental}, {"full", Algorithm::full}};
-
-struct OcclusionFlags : Options {
-  Algorithm algorithm = Algorithm::incremental;
-  std::string mask = "32", stride = "8", fill = "0";
-  std::vector<std::string> boxes;
-  bool cover = false, pixels = false, preview = false, check_preview = false;
-};
 
 OcclusionOptions occlusion_options(const OcclusionFlags& o) {
   if (!o.boxes.empty() && (o.cover || o.pixels))
@@ -47,12 +39,17 @@ Tensor by_pixels(const OcclusionMaps& maps, Shape image) {
   return out;
 }
 
-// Red where the score falls, blue where it rises; pixels that no mask covers show the photo alone.
-DrawnMap heat_on_photo(const Image& photo, std::vector<float> map, int h, int w) {
-  const Range range = symmetric_range(map, 99.5);
+// Red where the score falls, blue where it rises, the stronger the more opaque; pixels that no mask covers show the
+// photo alone.
+MapPanel heat_on_photo(const Options& o, const Image& photo, std::vector<float> map, int h, int w) {
+  const ColorScale colors{.map = o.map_or(ColorMap::coolwarm),
+                          .range = symmetric_range(map, o.clip_or(99.5)),
+                          .fading = std::max(o.alpha_or(0.85), 1e-3f)};  // 0 means none
   for (float& v : map)
     if (std::isnan(v)) v = 0;
-  return {overlay(photo, map.data(), h, w, ColorMap::seismic, 0.55f, range), colors_json("seismic", range)};
+  return {.colors = colors, .draw = [photo, map = std::move(map), h, w](const ColorScale& s) {
+            return faded_overlay(photo, map.data(), h, w, s.map, s.fading, s.range);
+          }};
 }
 
 Json details_of(const OcclusionFlags& o, const OcclusionOptions& options, const OcclusionMaps& maps) {
@@ -94,9 +91,23 @@ std::string add_drops(Json& entry, const Tensor& drops, int64_t i, const std::ve
 }
 
 void run_occlusion(const OcclusionFlags& o) {
-  OcclusionOptions options = occlusion_options(o);
+  occlusion_options(o);  // what is wrong with them is said before a model is opened
   Job job("occlusion", o);
-  static_cast<RunOptions&>(options) = job.run;
+  run_maps(job, occlusion_method(job, o));
+}
+
+// What the last run left for pictures and reports.
+struct LastRun {
+  Places places;
+  Tensor drops;                      // [N,T,1,B], where boxes are given
+  std::vector<double> correlations;  // of every item's first target, where the preview is checked
+  Json details = Json::object();
+};
+
+}  // namespace
+
+MapMethod occlusion_method(Job& job, const OcclusionFlags& o) {
+  const auto last = std::make_shared<LastRun>();
   MapMethod method;
   method.name = o.preview ? "occlusion-preview" : "occlusion";
   method.noun = "positions";
@@ -104,57 +115,62 @@ void run_occlusion(const OcclusionFlags& o) {
     method.axes = {"H", "W"};
   else
     method.axes = {"rows", "cols"};
-  Places places;
-  Tensor drops;  // of the last run, [N,T,1,B], where boxes are given
-  std::vector<double> correlations;  // of every item's first target, where the preview is checked
-  method.run = [&](const Tensor& x, const std::vector<uint32_t>&, const Progress& progress) {
+  method.run = [&job, &o, last](const Tensor& x, const std::vector<uint32_t>&, const Progress& progress) {
+    OcclusionOptions options = occlusion_options(o);
+    static_cast<RunOptions&>(options) = job.run;
     options.progress = progress;
     const auto run = [&](const auto& map) {
       return map(job.ctx, job.model, x, job.target, job.model.labels, options);
     };
     OcclusionMaps maps = o.preview ? run(occlusion_preview) : run(occlusion);
-    correlations.clear();
+    last->correlations.clear();
     if (o.check_preview) {
       const OcclusionMaps preview = run(occlusion_preview);
       const size_t size = maps.places.boxes.size();
       for (size_t m = 0; m < size_t(x.dim(0) * maps.values.dim(1)); m += size_t(maps.values.dim(1)))
-        correlations.push_back(rank_correlation(maps.values.values().subspan(m * size, size),
-                                                preview.values.values().subspan(m * size, size)));
+        last->correlations.push_back(rank_correlation(maps.values.values().subspan(m * size, size),
+                                                      preview.values.values().subspan(m * size, size)));
     }
-    places = maps.places;
-    method.details = details_of(o, options, maps);
-    if (!options.boxes.empty()) drops = maps.values.clone();
+    last->places = maps.places;
+    last->details = details_of(o, options, maps);
+    if (!options.boxes.empty()) last->drops = maps.values.clone();
     const Shape image{1, x.dim(1), x.dim(2), x.dim(3)};
     return Maps{o.pixels ? by_pixels(maps, image) : std::move(maps.values), std::move(maps.explained), maps.batch};
   };
-  method.picture = [&](const MapView& map) {
-    const int h = map.photo.height, w = map.photo.width;
-    return heat_on_photo(map.photo,
-                         o.pixels ? std::vector<float>(map.values, map.values + int64_t(h) * w)
-                                  : pixel_average(places, map.values, h, w),
-                         h, w);
+  method.title = fmt::format(
+      "Occlusion{}, {}", o.preview ? ", first order" : "",
+      o.boxes.empty() ? fmt::format("mask {}, stride {}", o.mask, o.stride) : counted(int64_t(o.boxes.size()), "box"));
+  method.panels = [&o, last](const MapView& view) -> std::vector<MapPanel> {
+    const int h = view.photo.height, w = view.photo.width;
+    return {heat_on_photo(o, view.photo,
+                          o.pixels ? std::vector<float>(view.values, view.values + int64_t(h) * w)
+                                   : pixel_average(last->places, view.values, h, w),
+                          h, w)};
   };
-  method.finish = [&](int64_t i, Json& entry) -> std::string {
+  method.finish = [&o, last](int64_t i, Json& entry) -> std::string {
     std::string line;
-    if (!drops.empty()) line = add_drops(entry, drops, i, o.boxes);
-    if (correlations.empty()) return line;
-    entry["preview_rank_correlation"] = correlations[size_t(i)];
-    return line + fmt::format(", preview's rank correlation {}", rounded(correlations[size_t(i)]));
+    if (!last->drops.empty()) line = add_drops(entry, last->drops, i, o.boxes);
+    if (last->correlations.empty()) return line;
+    entry["preview_rank_correlation"] = last->correlations[size_t(i)];
+    return line + fmt::format(", preview's rank correlation {}", rounded(last->correlations[size_t(i)]));
   };
-  run_maps(job, method);
+  method.details_of_run = [last] { return last->details; };
+  return method;
 }
 
-}  // namespace
+void add_occlusion_grid(CLI::App& app, Options& all, OcclusionFlags& o) {
+  add_setting(app, all, "--mask", o.mask, Changes::values,
+              "occlusion's mask, in pixels of the network's input (default 32)", "S|HxW");
+  add_setting(app, all, "--stride", o.stride, Changes::values,
+              "pixels from one place of occlusion's mask to the next (default 8)", "S|HxW");
+}
 
 std::function<void()> setup_occlusion(CLI::App& app) {
   auto o = std::make_shared<OcclusionFlags>();
   add_inputs(app, *o, kInputs);
   add_switch(app, *o, "--preview", o->preview, Changes::values,
              "instead of the exact map the first-order one, from a single backward pass");
-  add_setting(app, *o, "--mask", o->mask, Changes::values, "the mask, in pixels of the network's input (default 32)",
-              "S|HxW");
-  add_setting(app, *o, "--stride", o->stride, Changes::values,
-              "pixels from one place of the mask to the next (default 8)", "S|HxW");
+  add_occlusion_grid(app, *o, *o);
   add_occlusion(app, *o, o->boxes, o->fill);
   add_switch(app, *o, "--cover", o->cover, Changes::values, "add a last row and column of places, flush with the border");
   add_switch(app, *o, "--pixels", o->pixels, Changes::values,
@@ -166,6 +182,8 @@ std::function<void()> setup_occlusion(CLI::App& app) {
   add_target(app, *o);
   add_model(app, *o);
   add_output(app, *o);
+  add_drawing(app, *o, kMapDrawing | Drawing::alpha,
+              {.colormap = "coolwarm", .alpha = "0.85, of the strongest; less the nearer to 0", .clip = "99.5"});
   add_run(app, *o);
   add_report(app, *o);
   return [o] { run_occlusion(*o); };

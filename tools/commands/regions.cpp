@@ -214,7 +214,7 @@ bool has_values(const Series& series) {
 }
 
 // Shares over the layers of one network.
-Image picture_of_one(const NetworkRegions& n, const std::string& title) {
+Canvas picture_of_one(const NetworkRegions& n, const std::string& title) {
   const RegionReport& r = n.report;
   std::vector<std::string> places;
   std::vector<Series> series{{"patterns / images", {}, {30, 90, 160}},
@@ -252,7 +252,7 @@ std::vector<Series> series_over(const std::vector<NetworkRegions>& networks,
   return series;
 }
 
-Image picture_of_several(const std::vector<NetworkRegions>& networks, const std::string& title) {
+Canvas picture_of_several(const std::vector<NetworkRegions>& networks, const std::string& title) {
   std::vector<std::string> places;
   Series top1{"top-1", {}, {200, 60, 50}, true};
   for (const NetworkRegions& n : networks) {
@@ -270,8 +270,8 @@ Image picture_of_several(const std::vector<NetworkRegions>& networks, const std:
   std::vector<Panel> charts;
   const auto add = [&](const char* about, const std::vector<Series>& series) {
     options.title = about;
-    const Image chart = line_chart(places, series, options);
-    grid_options.panel_side = std::max({grid_options.panel_side, chart.width, chart.height});
+    const Canvas chart = line_chart(places, series, options);
+    grid_options.panel_side = std::max({grid_options.panel_side, int(chart.width()), int(chart.height())});
     charts.push_back({chart, ""});
   };
   add("distinct patterns / images", patterns);
@@ -288,7 +288,7 @@ void run_dataset(const RegionsOptions& o) {
   if (!o.points.empty() || !o.range.empty()) throw Error("--points and --range belong to --plane", "add --plane", true);
   if (o.saves("npy"))
     throw Error("regions saves no arrays", "--save png draws its charts, --json has all numbers", true);
-  const std::vector<NetworkSpec> specs = network_specs(o);
+  const std::vector<NetworkSpec> specs = network_specs(o.models, o.checkpoints);
   Job job("regions", options_of(o, specs[0]));
   const std::string& path = o.inputs[0];
   const Dataset data = open_dataset(path, o.exif);
@@ -307,11 +307,11 @@ void run_dataset(const RegionsOptions& o) {
     }));
   }
   Json files = Json::array();
-  if (output.png()) {
+  if (output.pictures()) {
     const std::string what = fmt::format("linear regions of {} images of {}", images, dataset_stem(path));
-    files.push_back(output.add_png(dataset_stem(path),
-                                   networks.size() == 1 ? picture_of_one(networks[0], what + " in " + specs[0].name)
-                                                        : picture_of_several(networks, what)));
+    output.add_picture(files, dataset_stem(path),
+                       networks.size() == 1 ? picture_of_one(networks[0], what + " in " + specs[0].name)
+                                            : picture_of_several(networks, what));
   }
   job.model.source = networks[0].weights;
   Report report;
@@ -327,11 +327,12 @@ bool is_weights(const std::string& text) {
 
 }  // namespace
 
-std::vector<NetworkSpec> network_specs(const RegionsOptions& o) {
+std::vector<NetworkSpec> network_specs(const std::vector<std::string>& given_models,
+                                       const std::vector<std::string>& checkpoints) {
   const std::vector<std::string> models =
-      o.models.empty() ? std::vector<std::string>{""} : o.models;  // Job says what is missing
-  const std::vector<std::string> weights = o.checkpoints.empty() ? std::vector<std::string>{""} : o.checkpoints;
-  if (models.size() > 1 && weights.size() != models.size() && !o.checkpoints.empty())
+      given_models.empty() ? std::vector<std::string>{""} : given_models;  // Job says what is missing
+  const std::vector<std::string> weights = checkpoints.empty() ? std::vector<std::string>{""} : checkpoints;
+  if (models.size() > 1 && weights.size() != models.size() && !checkpoints.empty())
     throw Error(fmt::format("{} --model and {} --weights", models.size(), weights.size()),
                 "one model with several weights, or weights for each model", true);
   std::vector<NetworkSpec> specs;

@@ -21,7 +21,8 @@ struct NetworkSpec {
   std::string model, weights;  // weights "": the model's own
   std::string name;            // in tables and pictures: the weights' or the model's
 };
-std::vector<NetworkSpec> network_specs(const RegionsOptions& o);
+std::vector<NetworkSpec> network_specs(const std::vector<std::string>& given_models,
+                                       const std::vector<std::string>& checkpoints);
 Options options_of(const RegionsOptions& o, const NetworkSpec& spec);  // for a Job
 Model open_network_of(const RegionsOptions& o, const NetworkSpec& spec);
 

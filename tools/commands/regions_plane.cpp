@@ -120,7 +120,7 @@ void run_regions_plane(const RegionsOptions& o) {
   if (!o.limit.empty()) throw Error("--limit belongs to a data set", "leave out --plane", true);
   if (o.saves("npy"))
     throw Error("regions saves no arrays", "--save png draws the plane, --json has all numbers", true);
-  const std::vector<NetworkSpec> specs = network_specs(o);
+  const std::vector<NetworkSpec> specs = network_specs(o.models, o.checkpoints);
   const std::vector<PlanePoint> points = load_points(o.points);
   const bool labelled = std::any_of(points.begin(), points.end(), [](const PlanePoint& p) { return p.label > 0; });
   const PlaneBox box = o.range.empty() ? box_around(points) : parse_range(o.range);
@@ -135,21 +135,22 @@ void run_regions_plane(const RegionsOptions& o) {
     const Model model = planes.empty() ? std::move(job.model) : open_network_of(o, spec);
     planes.push_back(make_plane(model, spec, box, points));
     const int side = specs.size() == 1 ? 640 : 400;
-    if (panels.size() < kMostGridPanels && output.png())
-      panels.push_back({plane_picture(planes.back().map, points, side),
+    if (panels.size() < kMostGridPanels && output.pictures())
+      panels.push_back({plane_picture(planes.back().map, points, side, std::max(2, int(std::ceil(o.scale)))),
                         planes.back().spec.name + "\n" + caption(planes.back(), points.size(), labelled)});
     job.bar.update(int64_t(planes.size()), int64_t(specs.size()), "networks");
   }
   Json files = Json::array();
-  if (output.png()) {
+  if (output.pictures()) {
     std::string stem = specs[0].model;
     std::replace(stem.begin(), stem.end(), ':', '-');
     const std::string title = fmt::format("hidden units' lines and linear regions on [{:.3g},{:.3g}]x[{:.3g},{:.3g}]",
                                           box.left, box.right, box.bottom, box.top);
-    GridOptions grid_options{.text_scale = 1, .title = title};
+    GridOptions grid_options{.title = title};
     for (const Panel& panel : panels)  // at their own size: their lines and text are not to be blurred
-      grid_options.panel_side = std::max({grid_options.panel_side, panel.picture.width, panel.picture.height});
-    files.push_back(output.add_png(stem, grid(panels, grid_options)));
+      grid_options.panel_side =
+          std::max({grid_options.panel_side, int(panel.picture.width()), int(panel.picture.height())});
+    output.add_picture(files, stem, grid(panels, grid_options));
   }
   job.model.source = planes[0].weights;
   Report report;

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "engine/model.h"
-#include "viz/pictures/draw.h"
+#include "viz/pictures/canvas.h"
 
 namespace switchback {
 
@@ -61,7 +61,7 @@ struct PlanePoint {
 };
 
 // Regions in the colour of their class, each in its own shade; lines by layer, with a legend below; points over it.
-// `side`: the longer one of the box, in pixels.
-Image plane_picture(const PlaneMap& map, std::span<const PlanePoint> points, int side);
+// `side`: the longer one of the box, in pixels; density: pixels of the regions' image for each of them.
+Canvas plane_picture(const PlaneMap& map, std::span<const PlanePoint> points, int side, int density = 2);
 
 }  // namespace switchback

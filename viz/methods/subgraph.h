@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "engine/files/image.h"
 #include "engine/network.h"
 #include "kernels/device/context.h"
 #include "viz/methods/target.h"
+#include "viz/pictures/canvas.h"
 
 namespace switchback {
 
@@ -43,6 +43,6 @@ struct Subgraph {
 // between channels; throws (usage) for other networks, naming the layer, and for larger ones.
 Subgraph active_subgraph(Context& ctx, const Model& model, Shape image, const float* x, const Unit& unit);
 
-Image subgraph_picture(const Subgraph& graph, const std::string& title);
+Canvas subgraph_picture(const Subgraph& graph, const std::string& title);
 
 }  // namespace switchback

@@ -17,6 +17,13 @@ std::vector<int> first_indices(int64_t count, int64_t at_most) {
   return out;
 }
 
+constexpr int64_t kMostFilters = 12, kMostChannels = 16;  // of a deeper layer, unless more are asked for
+
+// First layers: filters as pictures of their own.
+bool shows_whole(const Tensor& weights, const FilterGridOptions& options) {
+  return (weights.dim(1) == 1 || weights.dim(1) == 3) && options.channels.empty();
+}
+
 void check_indices(const char* what, std::span<const int> chosen, int64_t count) {
   for (int i : chosen) {
     if (i < 0 || i >= count) {
@@ -27,26 +34,33 @@ void check_indices(const char* what, std::span<const int> chosen, int64_t count)
 }
 
 // One first-layer picture per filter, all input channels at once.
-Image whole_filters(const Tensor& weights, const FilterGridOptions& options) {
+Canvas whole_filters(const Tensor& weights, const FilterGridOptions& options) {
   const int channels = int(weights.dim(1)), h = int(weights.dim(2)), w = int(weights.dim(3));
   const size_t size = size_t(channels) * h * w;
   float largest = 0;
   for (int f : options.filters) {
     largest = std::max(largest, symmetric_range({weights.data() + size_t(f) * size, size}).hi);
   }
+  const auto scale = [&](Range range) {
+    return channels == 1 ? ColorScale{.map = options.color_map, .range = range}
+                         : ColorScale{.kind = ColorScale::Kind::channels, .range = range};
+  };
   std::vector<Panel> panels;
+  GridOptions layout = options.grid;
+  if (options.shared_scale) layout.colors = scale({-largest, largest});
   for (int f : options.filters) {
     const float* filter = weights.data() + size_t(f) * size;
     const Range range = options.shared_scale ? Range{-largest, largest} : symmetric_range({filter, size});
     Image picture = channels == 1 ? heatmap(filter, h, w, options.color_map, range)
                                   : signed_rgb_in(filter, channels, h, w, options.order, range);
-    panels.push_back({std::move(picture), std::to_string(f)});
+    const std::string own = options.shared_scale ? "" : fmt::format("\n±{}", short_number(range.hi));
+    panels.push_back({std::move(picture), std::to_string(f) + own});
   }
-  return grid(panels, options.grid);
+  return grid(panels, layout);
 }
 
 // A row per filter, a column per channel. Each filter has one scale, so that its channels can be compared.
-Image filter_channels(const Tensor& weights, const FilterGridOptions& options) {
+Canvas filter_channels(const Tensor& weights, const FilterGridOptions& options) {
   const int h = int(weights.dim(2)), w = int(weights.dim(3));
   const size_t plane = size_t(h) * w;
   auto slice = [&](int f, int c) { return weights.data() + (size_t(f) * weights.dim(1) + c) * plane; };
@@ -64,11 +78,13 @@ Image filter_channels(const Tensor& weights, const FilterGridOptions& options) {
   for (size_t i = 0; i < options.filters.size(); i++) {
     const int f = options.filters[i];
     const float s = options.shared_scale ? largest : own[i];
-    SheetRow row{fmt::format("filter {}", f), {}};
+    SheetRow row{fmt::format("filter {}{}", f, options.shared_scale ? "" : fmt::format("\n±{}", short_number(s))), {}};
     for (int c : options.channels) row.panels.push_back({heatmap(slice(f, c), h, w, options.color_map, {-s, s}), ""});
     rows.push_back(std::move(row));
   }
-  return contact_sheet(rows, headings, options.grid);
+  GridOptions layout = options.grid;
+  if (options.shared_scale) layout.colors = ColorScale{.map = options.color_map, .range = {-largest, largest}};
+  return contact_sheet(rows, headings, layout);
 }
 
 std::string value_text(float value, bool percent) {
@@ -79,13 +95,30 @@ std::string value_text(float value, bool percent) {
 
 }  // namespace
 
-Image filter_grid(const Tensor& weights, FilterGridOptions options) {
+std::string left_out_filters(const Tensor& weights, const FilterGridOptions& options) {
+  const int64_t filters = weights.dim(0), channels = weights.dim(1);
+  if (shows_whole(weights, options)) return "";
+  std::vector<std::string> parts, flags;
+  if (options.filters.empty() && filters > kMostFilters) {
+    parts.push_back(fmt::format("the first {} of {} filters", kMostFilters, filters));
+    flags.push_back("--filters all");
+  }
+  if (options.channels.empty() && channels > kMostChannels) {
+    parts.push_back(fmt::format("the first {} of {} channels", kMostChannels, channels));
+    flags.push_back("--channels all");
+  }
+  if (parts.empty()) return "";
+  return fmt::format("{}; {} shows all", fmt::join(parts, " and "), fmt::join(flags, " "));
+}
+
+Canvas filter_grid(const Tensor& weights, FilterGridOptions options) {
   CHECK(weights.dims().size() == 4 && weights.count() > 0, "filters need weights [O,I,kh,kw], not {}",
         to_string(weights.dims()));
   const int64_t filters = weights.dim(0), channels = weights.dim(1);
-  const bool whole = (channels == 1 || channels == 3) && options.channels.empty();
-  if (options.filters.empty()) options.filters = first_indices(filters, whole ? filters : 12);
-  if (options.channels.empty()) options.channels = first_indices(channels, 16);
+  const bool whole = shows_whole(weights, options);
+  options.grid.note = left_out_filters(weights, options);
+  if (options.filters.empty()) options.filters = first_indices(filters, whole ? filters : kMostFilters);
+  if (options.channels.empty()) options.channels = first_indices(channels, kMostChannels);
   check_indices("filter", options.filters, filters);
   check_indices("channel", options.channels, channels);
   if (options.grid.panel_side == 0) {  // kernels of few pixels need not be as large as pictures
@@ -96,51 +129,56 @@ Image filter_grid(const Tensor& weights, FilterGridOptions options) {
   return whole ? whole_filters(weights, options) : filter_channels(weights, options);
 }
 
-Image bar_chart(std::span<const std::string> labels, std::span<const float> values, const BarOptions& options) {
+Canvas bar_chart(std::span<const std::string> labels, std::span<const float> values, const BarOptions& options) {
   CHECK(labels.size() == values.size() && !labels.empty(), "bar chart of {} labels and {} values", labels.size(),
         values.size());
-  const int scale = options.text_scale, margin = 10 * scale, space = 8 * scale;
-  const int bar_height = 16 * scale, pitch = 22 * scale, text_offset = (bar_height - 10 * scale) / 2;
-  CHECK(scale >= 1 && options.width >= 160 * scale, "a bar chart of {} pixels is too narrow for text at scale {}",
-        options.width, scale);
-  int label_width = 0, value_width = 0;
+  constexpr int kMargin = 10, kSpace = 8, kBar = 16, kGap = 6;
+  CHECK(options.width >= 160, "a bar chart of {} pixels is too narrow for its text", options.width);
+  int widest = 0, value_width = 0;
   Range range{0, options.percent ? 1.0f : 0.0f};  // always holds zero
   for (size_t i = 0; i < labels.size(); i++) {
-    label_width = std::max(label_width, text_width(labels[i], scale));
-    value_width = std::max(value_width, text_width(value_text(values[i], options.percent), scale));
+    widest = std::max(widest, text_width(labels[i]));
+    value_width = std::max(value_width, text_width(value_text(values[i], options.percent)));
     if (!std::isfinite(values[i])) continue;
     range = {std::min(range.lo, values[i]), std::max(range.hi, values[i])};
   }
-  label_width = std::min(label_width, options.width * 2 / 5);
-  const int left = margin + label_width + space;
-  const int bar_width = std::max(1, options.width - left - space - value_width - margin);
-  const int top = options.title.empty() ? margin : margin + kGlyphHeight * scale + space;
-  const int height = top + pitch * int(labels.size()) - (pitch - bar_height) + margin;
+  const int label_width = std::min(widest, options.width * 2 / 5);
+  const int left = kMargin + label_width + kSpace;
+  const int bar_width = std::max(1, options.width - left - kSpace - value_width - kMargin);
+  const std::string title = wrapped_text(options.title, options.width - 2 * kMargin);
+  const int top = title.empty() ? kMargin : kMargin + text_height(title) + kSpace;
+  std::vector<std::string> names;  // long ones wrap, and make their rows taller
+  std::vector<int> y;
+  int height = top;
+  for (const std::string& label : labels) {
+    names.push_back(wrapped_text(label, label_width, kTextSize, 3));
+    y.push_back(height);
+    height += std::max(kBar, text_height(names.back())) + kGap;
+  }
+  height += kMargin - kGap;
   CHECK(height <= kMaxPictureSide && options.width <= kMaxPictureSide, "a bar chart of {} x {} pixels is too large",
         options.width, height);
 
-  Image image = blank_image(options.width, height, options.background);
-  const std::string title = fitted_text(options.title, options.width - 2 * margin, scale);
-  draw_text(image, margin, margin - scale, title, options.ink, scale);
+  Canvas canvas(options.width, height);
+  canvas.text(kMargin, kMargin, title);
   const int zero = left + int(std::lround(unit_position(0, range) * float(bar_width)));
   for (size_t i = 0; i < labels.size(); i++) {
-    const int y = top + int(i) * pitch;
-    const std::string label = fitted_text(labels[i], label_width, scale);
-    draw_text(image, left - space - text_width(label, scale), y + text_offset, label, options.ink, scale);
-    fill_rectangle(image, left, y, bar_width, bar_height, {240, 240, 240});
+    const double middle = y[i] + (std::max(kBar, text_height(names[i])) - kBar) / 2;
+    const double text_top = middle + (kBar - text_height("")) / 2;
+    canvas.text(left - kSpace, y[i] + (names[i].find('\n') == std::string::npos ? (kBar - text_height("")) / 2 : 0),
+                names[i], kInk, kTextSize, 1);
+    canvas.rectangle(left, middle, bar_width, kBar, {240, 240, 240});
     if (std::isfinite(values[i])) {
       int end = left + int(std::lround(unit_position(values[i], range) * float(bar_width)));
       if (values[i] > 0) end = std::max(end, zero + 1);  // small but not nothing
       if (values[i] < 0) end = std::min(end, zero - 1);
       const bool marked = std::find(options.marked.begin(), options.marked.end(), int(i)) != options.marked.end();
-      fill_rectangle(image, std::min(zero, end), y, std::abs(end - zero), bar_height,
-                     marked ? options.mark : options.bar);
+      canvas.rectangle(std::min(zero, end), middle, std::abs(end - zero), kBar, marked ? options.mark : options.bar);
     }
-    const std::string text = value_text(values[i], options.percent);
-    draw_text(image, left + bar_width + space + value_width - text_width(text, scale), y + text_offset, text,
-              options.ink, scale);
+    canvas.text(left + bar_width + kSpace + value_width, text_top, value_text(values[i], options.percent), kInk,
+                kTextSize, 1);
   }
-  return image;
+  return canvas;
 }
 
 }  // namespace switchback

@@ -5,21 +5,26 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <utility>
 
 namespace switchback {
 
 using Rgb = std::array<uint8_t, 3>;
 
-enum class ColorMap {
-  grey,     // black -> white
-  seismic,  // dark blue -> white -> dark red; for signed maps, white = the middle of the range
-  viridis,  // matplotlib's perceptually uniform map; for maps that are never negative
-};
+// matplotlib's.
+enum class ColorMap { grey, viridis, inferno, jet, seismic, red_blue, coolwarm };
+inline constexpr std::pair<std::string_view, ColorMap> kColorMaps[] = {
+    {"gray", ColorMap::grey},       {"viridis", ColorMap::viridis}, {"inferno", ColorMap::inferno},
+    {"seismic", ColorMap::seismic}, {"RdBu_r", ColorMap::red_blue}, {"coolwarm", ColorMap::coolwarm},
+    {"jet", ColorMap::jet}};
+std::string_view name_of(ColorMap map);
+// From blue by a light middle, which stands for 0, to red; for signed values.
+constexpr bool is_diverging(ColorMap map) {
+  return map == ColorMap::seismic || map == ColorMap::red_blue || map == ColorMap::coolwarm;
+}
 
 // A value that is NaN or infinite is never hidden: it is drawn in this colour, which no map contains.
 inline constexpr Rgb kNonFiniteColor = {255, 0, 255};
-
-ColorMap color_map_by_name(std::string_view name);  // "grey"/"gray", "seismic", "viridis"
 
 // t in [0,1], clamped; NaN gives kNonFiniteColor.
 Rgb color(ColorMap map, float t);
@@ -43,6 +48,6 @@ Range symmetric_range(std::span<const float> values, double p = 100);
 float unit_position(float value, Range range, float at_constant = 0);
 
 // Where a map's only value goes: the middle of a signed map, the bottom of the others (matplotlib's Normalize).
-inline float constant_position(ColorMap map) { return map == ColorMap::seismic ? 0.5f : 0.0f; }
+inline float constant_position(ColorMap map) { return is_diverging(map) ? 0.5f : 0.0f; }
 
 }  // namespace switchback

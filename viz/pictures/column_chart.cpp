@@ -53,9 +53,9 @@ struct Plot {
   int y(float value) const { return bottom - int(std::lround(unit_position(value, range) * float(bottom - top))); }
 };
 
-void draw_bars(Image& image, const Plot& plot, std::span<const float> values, const ColumnOptions& options) {
+void draw_bars(Canvas& canvas, const Plot& plot, std::span<const float> values, const ColumnOptions& options) {
   const Columns& columns = plot.columns;
-  fill_rectangle(image, plot.left, plot.top, columns.width(), plot.bottom - plot.top, {240, 240, 240});
+  canvas.rectangle(plot.left, plot.top, columns.width(), plot.bottom - plot.top, {240, 240, 240});
   const int zero = plot.y(0);
   for (int b = 0; b < columns.bars; ++b) {
     const int64_t first = b * columns.each;
@@ -63,51 +63,52 @@ void draw_bars(Image& image, const Plot& plot, std::span<const float> values, co
     if (!std::isfinite(value)) continue;
     const bool marked = std::any_of(options.marked.begin(), options.marked.end(),
                                     [&](int64_t m) { return m >= first && m < first + columns.each; });
-    fill_rectangle(image, plot.left + b * columns.bar_width, std::min(plot.y(value), zero),
-                   columns.bar_width - (columns.bar_width > 3), std::abs(plot.y(value) - zero),
-                   marked ? options.mark : options.bar);
+    canvas.rectangle(plot.left + b * columns.bar_width, std::min(plot.y(value), zero),
+                     columns.bar_width - (columns.bar_width > 3), std::abs(plot.y(value) - zero),
+                     marked ? options.mark : options.bar);
   }
-  fill_rectangle(image, plot.left, zero, columns.width(), 1, options.ink);
+  canvas.rectangle(plot.left, zero, columns.width(), 1, kInk);
 }
 
-void draw_scales(Image& image, const Plot& plot, Rgb ink) {
+void draw_scales(Canvas& canvas, const Plot& plot) {
   const auto write_left = [&](const std::string& text, float value) {
-    draw_text(image, plot.left - kSpace - text_width(text), plot.y(value) - kGlyphHeight / 2, text, ink);
+    canvas.text(plot.left - kSpace, plot.y(value) - text_height(text) / 2, text, kInk, kTextSize, 1);
   };
   if (plot.range.hi > 0) write_left(fmt::format("{:.4g}", plot.range.hi), plot.range.hi);
   if (plot.range.lo < 0) write_left(fmt::format("{:.4g}", plot.range.lo), plot.range.lo);
-  const auto is_free = [&](float end) { return end == 0 || std::abs(plot.y(end) - plot.y(0)) > kGlyphHeight; };
+  const auto is_free = [&](float end) { return end == 0 || std::abs(plot.y(end) - plot.y(0)) > text_height(""); };
   if (is_free(plot.range.hi) && is_free(plot.range.lo)) write_left("0", 0);
   const Columns& columns = plot.columns;
   const int64_t step = round_step(48.0 * double(columns.each) / columns.bar_width);
   for (int64_t v = 0; v < columns.values; v += step) {
     const std::string text = std::to_string(v);
     const int x = plot.left + columns.x(v) + columns.bar_width / 2;
-    fill_rectangle(image, x, plot.bottom, 1, kTick, ink);
-    draw_text(image, x - text_width(text) / 2, plot.bottom + kTick, text, ink);
+    canvas.rectangle(x, plot.bottom, 1, kTick, kInk);
+    canvas.text(x + 0.5, plot.bottom + kTick, text, kInk, kTextSize, 0.5);
   }
 }
 
 }  // namespace
 
-Image column_chart(std::span<const float> values, const ColumnOptions& options) {
+Canvas column_chart(std::span<const float> values, const ColumnOptions& options) {
   CHECK(!values.empty() && options.width > 0 && options.height > 0, "a chart of {} values, {} x {} pixels",
         values.size(), options.width, options.height);
   Range range = options.range.lo < options.range.hi ? options.range : value_range(values);
   range = {std::min(range.lo, 0.f), std::max(range.hi, 0.f)};
   if (range.lo == range.hi) range.hi = 1;
   const int label = std::max(text_width(fmt::format("{:.4g}", range.hi)), text_width(fmt::format("{:.4g}", range.lo)));
-  const int top = options.title.empty() ? kMargin : kMargin + kGlyphHeight + kSpace;
-  const Plot plot{place_columns(int64_t(values.size()), options.width), range, kMargin + label + kSpace, top,
-                  top + options.height};
-  Image image = blank_image(plot.left + plot.columns.width() + 3 * kMargin,
-                            plot.bottom + kTick + kGlyphHeight + kMargin, options.background);
+  const Columns columns = place_columns(int64_t(values.size()), options.width);
+  const int left = kMargin + label + kSpace, width = left + columns.width() + 3 * kMargin;
   std::string title = options.title;
-  if (plot.columns.each > 1) title += fmt::format(" ({} a bar: the one furthest from 0)", plot.columns.each);
-  draw_text(image, kMargin, kMargin - 1, fitted_text(title, image.width - 2 * kMargin), options.ink);
-  draw_bars(image, plot, values, options);
-  draw_scales(image, plot, options.ink);
-  return image;
+  if (columns.each > 1) title += fmt::format(" ({} a bar: the one furthest from 0)", columns.each);
+  title = wrapped_text(title, width - 2 * kMargin);
+  const int top = title.empty() ? kMargin : kMargin + text_height(title) + kSpace;
+  const Plot plot{columns, range, left, top, top + options.height};
+  Canvas canvas(width, plot.bottom + kTick + text_height("") + kMargin);
+  canvas.text(kMargin, kMargin - 1, title);
+  draw_bars(canvas, plot, values, options);
+  draw_scales(canvas, plot);
+  return canvas;
 }
 
 }  // namespace switchback

@@ -6,39 +6,46 @@
 
 #include "kernels/check.h"
 #include "viz/pictures/render.h"
-#include "viz/pictures/text.h"
 
 namespace switchback {
 namespace {
 
 constexpr Rgb kFrame = {200, 200, 200};
-constexpr int kCaptionSpace = 5;          // between a picture and its caption
-constexpr int kWidestRowLabel = 200;      // pixels, times the text scale
-constexpr int kMinCaptionCharacters = 4;  // narrower panels go without captions
-constexpr double kAspect = 4.0 / 3;       // wanted width / height of the whole
+constexpr int kCaptionSpace = 4;       // between a picture and what stands below it
+constexpr int kWidestRowLabel = 200;   // pixels
+constexpr int kNarrowestCaption = 28;  // pixels; narrower panels go without captions
+constexpr int kWidestBar = 320;        // of the bar below all
+constexpr double kAspect = 4.0 / 3;    // wanted width / height of the whole
 
 // Where everything goes; pixels.
 struct Layout {
   int side, columns, rows;
   int cell_width, cell_height;  // the largest scaled picture
-  int gap, scale;
-  int caption_height, row_label_width, heading_height, title_height, title_scale;
-  int left, top;  // of the first picture
+  int gap;
+  int bar_height, caption_height, row_label_width, heading_height;  // with the space before them
+  int left, top;                                                    // of the first picture
+  int foot;                                                         // where the bar and the note below all begin
   int width, height;
 
+  int below() const { return bar_height + caption_height; }
   int x(int column) const { return left + column * (cell_width + gap); }
-  int y(int row) const { return top + row * (cell_height + caption_height + gap); }
+  int y(int row) const { return top + row * (cell_height + below() + gap); }
 };
 
-int line_count(const std::string& text) { return 1 + int(std::count(text.begin(), text.end(), '\n')); }
+int longer_side(const Canvas& picture) { return int(std::ceil(std::max(picture.width(), picture.height()))); }
 
-int text_height(int lines, int scale) { return ((lines - 1) * kLineHeight + kGlyphHeight) * scale; }
-
-int longer_side(const Image& picture) { return std::max(picture.width, picture.height); }
-
-int scaled(int length, int longer, int side) {
-  return std::max(1, int(std::lround(double(length) * side / std::max(longer, 1))));
+int scaled(double length, int longer, int side) {
+  return std::max(1, int(std::lround(length * side / std::max(longer, 1))));
 }
+
+std::string caption_text(const std::string& label, int width) {
+  return wrapped_text(label, width, kTextSize, kMostCaptionLines);
+}
+// The height of a caption. Most fit into one line, which is found out at once.
+int caption_height(const std::string& label, int natural_width, int width) {
+  return text_height(natural_width <= width ? label : caption_text(label, width));
+}
+std::string row_label_text(const std::string& label) { return wrapped_text(label, kWidestRowLabel); }
 
 // Small pictures are enlarged by whole factors to a size worth looking at, which is smaller the more there are.
 int natural_side(int longest, size_t panels) {
@@ -48,53 +55,64 @@ int natural_side(int longest, size_t panels) {
 }
 
 // The parts that depend on the panels' size but not on the number of columns.
-Layout sized_layout(std::span<const Panel> panels, const GridOptions& options, int side) {
+Layout sized_layout(std::span<const Panel> panels, std::span<const int> label_widths, const GridOptions& options,
+                    int side) {
   Layout l{};
   l.side = side;
-  l.scale = options.text_scale > 0 ? options.text_scale : side >= 360 ? 2 : 1;
   l.gap = side >= 24 ? options.gap : std::min(options.gap, 1);
-  int caption_lines = 0;
   for (const Panel& panel : panels) {
     const int longer = longer_side(panel.picture);
-    l.cell_width = std::max(l.cell_width, scaled(panel.picture.width, longer, side));
-    l.cell_height = std::max(l.cell_height, scaled(panel.picture.height, longer, side));
-    if (!panel.label.empty()) caption_lines = std::max(caption_lines, line_count(panel.label));
+    l.cell_width = std::max(l.cell_width, scaled(panel.picture.width(), longer, side));
+    l.cell_height = std::max(l.cell_height, scaled(panel.picture.height(), longer, side));
   }
-  const bool readable = l.cell_width >= kMinCaptionCharacters * kGlyphWidth * l.scale;
-  if (caption_lines > 0 && readable) l.caption_height = kCaptionSpace + text_height(caption_lines, l.scale);
-  if (!options.column_headings.empty() && readable) {
-    int lines = 1;
-    for (const std::string& heading : options.column_headings) lines = std::max(lines, line_count(heading));
-    l.heading_height = text_height(lines, l.scale) + kCaptionSpace + 1;
-  }
-  if (l.cell_height + l.caption_height >= kGlyphHeight * l.scale) {
-    for (const std::string& label : options.row_labels) {
-      l.row_label_width = std::max(l.row_label_width, text_width(label, l.scale));
+  if (l.cell_width >= kNarrowestCaption) {
+    int caption = 0, heading = 0;
+    for (size_t i = 0; i < panels.size(); i++) {
+      const Panel& panel = panels[i];
+      if (!panel.label.empty())
+        caption = std::max(caption, caption_height(panel.label, label_widths[i], l.cell_width));
+      if (panel.colors)
+        l.bar_height = std::max(l.bar_height, kCaptionSpace + 1 + color_bar_height(*panel.colors, l.cell_width));
     }
-    l.row_label_width = std::min(l.row_label_width, kWidestRowLabel * l.scale);
+    if (caption > 0) l.caption_height = kCaptionSpace + caption;
+    for (const std::string& text : options.column_headings)
+      heading = std::max(heading, text_height(caption_text(text, l.cell_width)));
+    if (heading > 0) l.heading_height = heading + kCaptionSpace + 1;
   }
+  if (l.cell_height + l.below() >= text_height(""))
+    for (const std::string& label : options.row_labels)
+      l.row_label_width = std::max(l.row_label_width, text_width(row_label_text(label)));
   return l;
 }
 
+int title_height(const std::string& title, const std::string& subtitle, int width, int gap) {
+  int height = 0;
+  if (!title.empty()) height += text_height(wrapped_text(title, width, kTitleSize), kTitleSize);
+  if (!subtitle.empty()) height += 2 + text_height(wrapped_text(subtitle, width));
+  return height > 0 ? height + std::max(gap, 8) : 0;
+}
+
+int bar_width(int width) { return std::min(width, kWidestBar); }
+
 Layout with_columns(Layout l, size_t panels, const GridOptions& options, int columns) {
   l.columns = columns;
-  l.rows = int((panels + columns - 1) / columns);
+  l.rows = int((panels + size_t(columns) - 1) / size_t(columns));
   const int margin = std::max(l.gap, 2);
   l.left = margin + (l.row_label_width > 0 ? l.row_label_width + l.gap : 0);
   l.width = l.left + columns * (l.cell_width + l.gap) - l.gap + margin;
-  l.top = margin + l.heading_height;
-  if (!options.title.empty()) {
-    // A narrow grid is widened for its title, within reason, and stands in the middle.
-    const int natural = text_width(options.title, 1) + 2 * margin;
-    const int wider = std::max(l.width, std::min(natural, 480));
+  // A narrow grid is widened for its title, within reason, and stands in the middle.
+  int natural = std::max(text_width(options.title, kTitleSize), text_width(options.subtitle));
+  natural = std::max(natural, options.colors ? 160 : 0);
+  if (const int wider = std::max(l.width, std::min(natural + 2 * margin, 480)); wider > l.width) {
     l.left += (wider - l.width) / 2;
     l.width = wider;
-    const int large = l.scale + 1;
-    l.title_scale = text_width(options.title, large) + 2 * margin <= l.width ? large : l.scale;
-    l.title_height = text_height(line_count(options.title), l.title_scale) + std::max(l.gap, 8);
-    l.top += l.title_height;
   }
-  l.height = l.top + l.rows * (l.cell_height + l.caption_height + l.gap) - l.gap + margin;
+  const int room = l.width - 2 * margin;
+  l.top = margin + title_height(options.title, options.subtitle, room, l.gap) + l.heading_height;
+  l.foot = l.height = l.top + l.rows * (l.cell_height + l.below() + l.gap) - l.gap;
+  if (options.colors) l.height += std::max(l.gap, 8) + color_bar_height(*options.colors, bar_width(room));
+  if (!options.note.empty()) l.height += std::max(l.gap, 8) + text_height(wrapped_text(options.note, room));
+  l.height += margin;
   return l;
 }
 
@@ -107,21 +125,23 @@ double badness(const Layout& l, size_t panels) {
 Layout choose_layout(std::span<const Panel> panels, const GridOptions& options, int longest) {
   const int wanted = options.panel_side > 0 ? options.panel_side : natural_side(longest, panels.size());
   const int count = int(panels.size());
+  std::vector<int> label_widths;
+  for (const Panel& panel : panels) label_widths.push_back(text_width(panel.label));
   for (int side = wanted; side >= 1; side--) {
     // Shrunk panels that still enlarge their pictures keep to whole factors.
     if (side != wanted && side > longest && side % longest != 0) continue;
-    const Layout sized = sized_layout(panels, options, side);
+    const Layout sized = sized_layout(panels, label_widths, options, side);
     Layout best{};
     if (options.columns > 0) {
       best = with_columns(sized, panels.size(), options, std::min(options.columns, count));
     } else {
       // Near 4:3, hence near a square number of columns; more than three times that can not be the best.
-      const double ratio =
-          double(sized.cell_height + sized.caption_height + sized.gap) / (sized.cell_width + sized.gap);
-      const int most = std::min(count, 4 + int(3 * std::sqrt(double(count) * kAspect * ratio)));
-      for (int columns = 1; columns <= most; columns++) {
+      const double ratio = double(sized.cell_height + sized.below() + sized.gap) / (sized.cell_width + sized.gap);
+      const int group = std::min(options.group, count);
+      const int most = std::min(count, 4 + group + int(3 * std::sqrt(double(count) * kAspect * ratio)));
+      for (int columns = group; columns <= most; columns += group) {
         const Layout l = with_columns(sized, panels.size(), options, columns);
-        if (columns == 1 || badness(l, panels.size()) < badness(best, panels.size())) best = l;
+        if (columns == group || badness(l, panels.size()) < badness(best, panels.size())) best = l;
       }
     }
     if (best.width <= kMaxPictureSide && best.height <= kMaxPictureSide) return best;
@@ -130,67 +150,77 @@ Layout choose_layout(std::span<const Panel> panels, const GridOptions& options, 
               "choose fewer inputs, filters or channels");
 }
 
-// Lines of text, each shortened to `width` and centred in it (right = 1: flush right, left = 0: flush left).
-void draw_lines(Image& image, int x, int y, int width, const std::string& text, Rgb ink, int scale, double right) {
-  for (size_t start = 0; start <= text.size(); y += kLineHeight * scale) {
-    const size_t end = std::min(text.find('\n', start), text.size());
-    const std::string line = fitted_text(std::string_view(text).substr(start, end - start), width, scale);
-    draw_text(image, x + int((width - text_width(line, scale) + 2 * scale) * right), y, line, ink, scale);
-    start = end + 1;
+void draw_panel(Canvas& canvas, const Layout& l, const GridOptions& options, const Panel& panel, int x, int y) {
+  if (!panel.picture.empty()) {
+    const int longer = longer_side(panel.picture);
+    const int width = scaled(panel.picture.width(), longer, l.side),
+              height = scaled(panel.picture.height(), longer, l.side);
+    const int px = x + (l.cell_width - width) / 2, py = y + (l.cell_height - height) / 2;
+    if (options.frames && l.gap >= 3) canvas.rectangle(px - 1, py - 1, width + 2, height + 2, kFrame);
+    if (const auto alone = panel.picture.picture())
+      canvas.image(alone, px, py, width, height);
+    else
+      canvas.place(panel.picture, px, py, double(width) / panel.picture.width());
   }
+  y += l.cell_height;
+  if (panel.colors && l.bar_height > 0) canvas.place(color_bar(*panel.colors, l.cell_width), x, y + kCaptionSpace + 1);
+  if (l.caption_height > 0)
+    canvas.text(x + l.cell_width / 2.0, y + (panel.colors ? l.bar_height : 0) + kCaptionSpace,
+                caption_text(panel.label, l.cell_width), kInk, kTextSize, 0.5);
 }
 
-void draw_panel(Image& image, const Layout& l, const GridOptions& options, const Panel& panel, int x, int y) {
-  if (panel.picture.width > 0 && panel.picture.height > 0) {
-    const int longer = longer_side(panel.picture);
-    const Image picture = resized(panel.picture, scaled(panel.picture.width, longer, l.side),
-                                  scaled(panel.picture.height, longer, l.side));
-    const int px = x + (l.cell_width - picture.width) / 2, py = y + (l.cell_height - picture.height) / 2;
-    if (options.frames && l.gap >= 3) {
-      fill_rectangle(image, px - 1, py - 1, picture.width + 2, picture.height + 2, kFrame);
-    }
-    paste(image, picture, px, py);
+void draw_title(Canvas& canvas, const GridOptions& options, int margin) {
+  const int room = int(canvas.width()) - 2 * margin;
+  const std::string title = wrapped_text(options.title, room, kTitleSize);
+  canvas.text(canvas.width() / 2, margin, title, kInk, kTitleSize, 0.5);
+  const int y = margin + (title.empty() ? 0 : text_height(title, kTitleSize) + 2);
+  canvas.text(canvas.width() / 2, y, wrapped_text(options.subtitle, room), kFaintInk, kTextSize, 0.5);
+}
+
+void draw_foot(Canvas& canvas, const Layout& l, const GridOptions& options, int margin) {
+  const int room = l.width - 2 * margin, space = std::max(l.gap, 8);
+  int y = l.foot + space;
+  if (options.colors) {
+    const Canvas bar = color_bar(*options.colors, bar_width(room));
+    canvas.place(bar, (l.width - bar.width()) / 2, y);
+    y += int(bar.height()) + space;
   }
-  if (l.caption_height > 0 && !panel.label.empty()) {
-    draw_lines(image, x, y + l.cell_height + kCaptionSpace, l.cell_width, panel.label, options.ink, l.scale, 0.5);
-  }
+  canvas.text(l.width / 2.0, y, wrapped_text(options.note, room), kFaintInk, kTextSize, 0.5);
 }
 
 }  // namespace
 
-Image grid(std::span<const Panel> panels, GridOptions options) {
+Canvas grid(std::span<const Panel> panels, GridOptions options) {
   CHECK(!panels.empty(), "a grid needs at least one panel");
-  CHECK(options.columns >= 0 && options.panel_side >= 0 && options.gap >= 0 && options.text_scale >= 0,
-        "grid options are negative: columns {}, panel side {}, gap {}, text scale {}", options.columns,
-        options.panel_side, options.gap, options.text_scale);
+  CHECK(options.columns >= 0 && options.panel_side >= 0 && options.gap >= 0 && options.group >= 1,
+        "grid options are negative: columns {}, panel side {}, gap {}, group {}", options.columns, options.panel_side,
+        options.gap, options.group);
   int longest = 1;
   for (const Panel& panel : panels) longest = std::max(longest, longer_side(panel.picture));
   const Layout l = choose_layout(panels, options, longest);
 
-  Image image = blank_image(l.width, l.height, options.background);
+  Canvas canvas(l.width, l.height);
   const int margin = std::max(l.gap, 2);
-  if (l.title_height > 0) {
-    draw_lines(image, margin, margin, l.width - 2 * margin, options.title, options.ink, l.title_scale, 0.5);
-  }
+  draw_title(canvas, options, margin);
   for (int column = 0; l.heading_height > 0 && column < l.columns; column++) {
     if (size_t(column) >= options.column_headings.size()) break;
-    const std::string& heading = options.column_headings[column];
-    const int y = l.top - kCaptionSpace - 1 - text_height(line_count(heading), l.scale);
-    draw_lines(image, l.x(column), y, l.cell_width, heading, options.ink, l.scale, 0.5);
+    const std::string heading = caption_text(options.column_headings[size_t(column)], l.cell_width);
+    canvas.text(l.x(column) + l.cell_width / 2.0, l.top - kCaptionSpace - 1 - text_height(heading), heading, kInk,
+                kTextSize, 0.5);
   }
   for (int row = 0; l.row_label_width > 0 && row < l.rows; row++) {
     if (size_t(row) >= options.row_labels.size()) break;
-    const std::string& label = options.row_labels[row];
-    const int y = l.y(row) + (l.cell_height - text_height(line_count(label), l.scale)) / 2;
-    draw_lines(image, l.left - l.gap - l.row_label_width, y, l.row_label_width, label, options.ink, l.scale, 1.0);
+    const std::string label = row_label_text(options.row_labels[size_t(row)]);
+    canvas.text(l.left - l.gap, l.y(row) + (l.cell_height - text_height(label)) / 2, label, kInk, kTextSize, 1);
   }
   for (size_t i = 0; i < panels.size(); i++) {
-    draw_panel(image, l, options, panels[i], l.x(int(i) % l.columns), l.y(int(i) / l.columns));
+    draw_panel(canvas, l, options, panels[i], l.x(int(i) % l.columns), l.y(int(i) / l.columns));
   }
-  return image;
+  draw_foot(canvas, l, options, margin);
+  return canvas;
 }
 
-Image contact_sheet(std::span<const SheetRow> rows, std::vector<std::string> column_headings, GridOptions options) {
+Canvas contact_sheet(std::span<const SheetRow> rows, std::vector<std::string> column_headings, GridOptions options) {
   CHECK(!rows.empty(), "a contact sheet needs at least one row");
   size_t columns = column_headings.size();
   for (const SheetRow& row : rows) columns = std::max(columns, row.panels.size());
@@ -206,35 +236,35 @@ Image contact_sheet(std::span<const SheetRow> rows, std::vector<std::string> col
   return grid(panels, std::move(options));
 }
 
-Image side_by_side(std::span<const Image> pictures, int gap, Rgb background) {
+Canvas side_by_side(std::span<const Canvas> pictures, int gap) {
   CHECK(!pictures.empty() && gap >= 0, "cannot set {} pictures side by side with a gap of {}", pictures.size(), gap);
-  int width = gap * int(pictures.size() - 1), height = 0;
-  for (const Image& picture : pictures) {
-    width += picture.width;
-    height = std::max(height, picture.height);
+  double width = gap * double(pictures.size() - 1), height = 0;
+  for (const Canvas& picture : pictures) {
+    width += picture.width();
+    height = std::max(height, picture.height());
   }
-  Image out = blank_image(width, height, background);
-  int x = 0;
-  for (const Image& picture : pictures) {
-    paste(out, to_rgb(picture), x, (height - picture.height) / 2);
-    x += picture.width + gap;
+  Canvas out(width, height);
+  double x = 0;
+  for (const Canvas& picture : pictures) {
+    out.place(picture, x, std::floor((height - picture.height()) / 2));
+    x += picture.width() + gap;
   }
   return out;
 }
 
-Image one_below_other(std::span<const Image> pictures, int gap, Rgb background) {
+Canvas one_below_other(std::span<const Canvas> pictures, int gap) {
   CHECK(!pictures.empty() && gap >= 0, "cannot set {} pictures one below the other with a gap of {}", pictures.size(),
         gap);
-  int width = 0, height = gap * int(pictures.size() - 1);
-  for (const Image& picture : pictures) {
-    width = std::max(width, picture.width);
-    height += picture.height;
+  double width = 0, height = gap * double(pictures.size() - 1);
+  for (const Canvas& picture : pictures) {
+    width = std::max(width, picture.width());
+    height += picture.height();
   }
-  Image out = blank_image(width, height, background);
-  int y = 0;
-  for (const Image& picture : pictures) {
-    paste(out, to_rgb(picture), 0, y);
-    y += picture.height + gap;
+  Canvas out(width, height);
+  double y = 0;
+  for (const Canvas& picture : pictures) {
+    out.place(picture, 0, y);
+    y += picture.height() + gap;
   }
   return out;
 }

@@ -3,10 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <map>
-
-#include "viz/pictures/render.h"
-#include "viz/pictures/text.h"
 
 namespace switchback {
 
@@ -27,6 +25,7 @@ LabelMap label_map(const float* scores, int classes, int h, int w) {
 }
 
 Rgb label_color(int32_t label) {
+  if (label == 0) return {224, 224, 192};
   int r = 0, g = 0, b = 0;
   for (int bit = 7; bit >= 0 && label > 0; --bit, label >>= 3) {
     r |= (label & 1) << bit;
@@ -36,19 +35,31 @@ Rgb label_color(int32_t label) {
   return {uint8_t(r), uint8_t(g), uint8_t(b)};
 }
 
-Image label_overlay(const Image& photo, const LabelMap& map, float alpha) {
+bool is_background(const std::vector<std::string>& names, int32_t label) {
+  if (label >= int32_t(names.size())) return false;
+  std::string name = names[size_t(label)];
+  for (char& c : name) c = char(std::tolower(static_cast<unsigned char>(c)));
+  constexpr std::string_view kNames[] = {"background", "__background__", "unlabeled", "unlabelled", "void"};
+  return std::ranges::find(kNames, name) != std::end(kNames);
+}
+
+Image label_overlay(const Image& photo, const LabelMap& map, const std::vector<std::string>& names, float alpha) {
   Image out = to_rgb(photo);
+  std::vector<bool> hidden;
+  for (int32_t c = 0; c < int32_t(names.size()); ++c) hidden.push_back(is_background(names, c));
   for (int y = 0; y < out.height; ++y)
     for (int x = 0; x < out.width; ++x) {
       const int row = int(int64_t(y) * map.h / out.height), column = int(int64_t(x) * map.w / out.width);
-      const Rgb color = label_color(map.labels[size_t(row) * size_t(map.w) + size_t(column)]);
+      const int32_t label = map.labels[size_t(row) * size_t(map.w) + size_t(column)];
+      if (size_t(label) < hidden.size() && hidden[size_t(label)]) continue;
+      const Rgb color = label_color(label);
       uint8_t* pixel = out.pixels.data() + 3 * (size_t(y) * size_t(out.width) + size_t(x));
       for (int k = 0; k < 3; ++k) pixel[k] = uint8_t((1 - alpha) * float(pixel[k]) + alpha * float(color[size_t(k)]) + 0.5f);
     }
   return out;
 }
 
-Image label_legend(const LabelMap& map, const std::vector<std::string>& names, size_t most) {
+Canvas label_legend(const LabelMap& map, const std::vector<std::string>& names, size_t most) {
   const size_t shown = std::min(most, map.shares.size());
   constexpr int kRow = 20, kSquare = 14;
   std::vector<std::string> lines;
@@ -60,14 +71,15 @@ Image label_legend(const LabelMap& map, const std::vector<std::string>& names, s
     width = std::max(width, text_width(lines.back()));
   }
   if (shown < map.shares.size()) lines.push_back(fmt::format("and {} more", map.shares.size() - shown));
-  Image legend = blank_image(kSquare + 10 + std::max(width, 80), kRow * int(lines.size()), {255, 255, 255});
+  Canvas legend(kSquare + 10 + std::max(width, 80), kRow * int(lines.size()));
   for (size_t i = 0; i < lines.size(); ++i) {
     const int y = kRow * int(i);
     if (i < shown) {
-      fill_rectangle(legend, 0, y, kSquare, kSquare, {128, 128, 128});
-      fill_rectangle(legend, 1, y + 1, kSquare - 2, kSquare - 2, label_color(map.shares[i].label));
+      const int32_t label = map.shares[i].label;
+      legend.rectangle(0, y, kSquare, kSquare, {128, 128, 128});
+      legend.rectangle(1, y + 1, kSquare - 2, kSquare - 2, is_background(names, label) ? kPaper : label_color(label));
     }
-    draw_text(legend, kSquare + 8, y + 1, lines[i], {32, 32, 32});
+    legend.text(kSquare + 8, y + 1, lines[i]);
   }
   return legend;
 }

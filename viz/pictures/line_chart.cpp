@@ -56,17 +56,20 @@ struct Frame {
   }
 };
 
-Frame make_frame(const Axis& axis, std::span<const Series> series, const LineOptions& options) {
+Frame make_frame(const Axis& axis, std::span<const Series> series, const LineOptions& options,
+                 const std::string& title) {
   int tick = 0, legend = 0;
   for (double v : axis.ticks()) tick = std::max(tick, text_width(axis.text(v)));
   for (const Series& s : series) legend = std::max(legend, text_width(s.name));
   legend = std::min(legend, options.width / 3);
+  int legend_height = 0;
+  for (const Series& s : series) legend_height += text_height(wrapped_text(s.name, legend)) + 2;
   Frame f{};
   f.left = kMargin + tick + kSpace;
   f.right = options.width - kMargin - legend - kSwatch - 2 * kSpace;
-  f.top = kMargin + (options.title.empty() ? 0 : kLineHeight + kSpace);
-  f.height = std::max(options.height, f.top + int(series.size()) * kLineHeight + kMargin);
-  f.bottom = f.height - kMargin - kLineHeight - kSpace;
+  f.top = kMargin + (title.empty() ? 0 : text_height(title) + kSpace + 2);
+  f.height = std::max(options.height, f.top + legend_height + kMargin);
+  f.bottom = f.height - kMargin - text_height("") - kSpace;
   CHECK(f.right - f.left >= 40 && f.bottom - f.top >= 40, "a line chart of {} x {} pixels has no room for its lines",
         options.width, options.height);
   CHECK(options.width <= kMaxPictureSide && f.height <= kMaxPictureSide, "a line chart of {} x {} pixels is too large",
@@ -75,55 +78,77 @@ Frame make_frame(const Axis& axis, std::span<const Series> series, const LineOpt
 }
 
 // Names of the places below the plot: all, or as many as fit.
-void draw_places(Image& image, const Frame& f, std::span<const std::string> places, const LineOptions& options) {
+void draw_places(Canvas& canvas, const Frame& f, std::span<const std::string> places) {
+  constexpr int kApart = 7;
   int free_from = 0;
   for (size_t i = 0; i < places.size(); ++i) {
-    const std::string text = fitted_text(places[i], (f.right - f.left) / 3);
+    const std::string text = wrapped_text(places[i], (f.right - f.left) / 3, kTextSize, 1);
     const int width = text_width(text), middle = int(std::lround(f.x(i, places.size())));
-    const int x = std::clamp(middle - width / 2, 3, std::max(3, options.width - width));
-    fill_rectangle(image, middle, f.bottom, 1, 4, options.ink);
+    const int x = std::clamp(middle - width / 2, 3, std::max(3, int(canvas.width()) - width));
+    canvas.rectangle(middle, f.bottom, 1, 4, kInk);
     if (x < free_from) continue;
-    draw_text(image, x, f.bottom + kSpace, text, options.ink);
-    free_from = x + width + kGlyphWidth;
+    canvas.text(x, f.bottom + kSpace, text);
+    free_from = x + width + kApart;
   }
 }
 
-void draw_series(Image& image, const Frame& f, const Axis& axis, const Series& s) {
+void draw_series(Canvas& canvas, const Frame& f, const Axis& axis, const Series& s) {
   const double width = s.bold ? 3 : 1.6;
   const auto at = [&](size_t i) { return Point{f.x(i, s.values.size()), f.y(s.values[i], axis)}; };
   for (size_t i = 0; i < s.values.size(); ++i) {
     if (!std::isfinite(s.values[i])) continue;
-    if (i > 0 && std::isfinite(s.values[i - 1])) draw_line(image, at(i - 1), at(i), width, s.color);
-    draw_disc(image, at(i), width + 1, s.color);
+    if (i > 0 && std::isfinite(s.values[i - 1])) canvas.line(at(i - 1), at(i), width, s.color);
+    canvas.disc(at(i), width + 1, s.color);
   }
+}
+
+// Series of the same values are drawn once, under all their names.
+std::vector<Series> distinct(std::span<const Series> series) {
+  const auto same = [](double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); };
+  std::vector<Series> out;
+  for (const Series& s : series) {
+    const auto twin =
+        std::ranges::find_if(out, [&](const Series& o) { return std::ranges::equal(o.values, s.values, same); });
+    if (twin == out.end()) {
+      out.push_back(s);
+    } else {
+      twin->name += ", " + s.name;
+      if (s.bold && !twin->bold) twin->bold = true, twin->color = s.color;
+    }
+  }
+  return out;
 }
 
 }  // namespace
 
-Image line_chart(std::span<const std::string> places, std::span<const Series> series, const LineOptions& options) {
-  CHECK(!places.empty() && !series.empty(), "a line chart of {} series over {} places", series.size(), places.size());
-  for (const Series& s : series)
+Canvas line_chart(std::span<const std::string> places, std::span<const Series> given, const LineOptions& options) {
+  CHECK(!places.empty() && !given.empty(), "a line chart of {} series over {} places", given.size(), places.size());
+  for (const Series& s : given)
     CHECK(s.values.size() == places.size(), "series {} has {} values for {} places", s.name, s.values.size(),
           places.size());
+  const std::vector<Series> series = distinct(given);
   const Axis axis = make_axis(series, options);
-  const Frame f = make_frame(axis, series, options);
-  Image image = blank_image(options.width, f.height, options.background);
-  draw_text(image, kMargin, kMargin, fitted_text(options.title, options.width - 2 * kMargin), options.ink);
+  const std::string title = wrapped_text(options.title, options.width - 2 * kMargin);
+  const Frame f = make_frame(axis, series, options, title);
+  Canvas canvas(options.width, f.height);
+  canvas.text(kMargin, kMargin, title);
   for (double v : axis.ticks()) {
     const int y = int(std::lround(f.y(v, axis)));
-    fill_rectangle(image, f.left, y, f.right - f.left, 1, kGridLine);
-    const std::string text = axis.text(v);
-    draw_text(image, f.left - kSpace - text_width(text), y - kGlyphHeight / 2, text, options.ink);
+    canvas.rectangle(f.left, y, f.right - f.left, 1, kGridLine);
+    canvas.text(f.left - kSpace, y - text_height("") / 2, axis.text(v), kInk, kTextSize, 1);
   }
-  fill_rectangle(image, f.left, f.bottom, f.right - f.left, 1, options.ink);
-  draw_places(image, f, places, options);
-  for (const Series& s : series) draw_series(image, f, axis, s);
-  for (size_t i = 0; i < series.size(); ++i) {
-    const int x = f.right + kSpace, y = f.top + int(i) * kLineHeight;
-    fill_rectangle(image, x, y + (series[i].bold ? 5 : 6), kSwatch - kSpace, series[i].bold ? 3 : 2, series[i].color);
-    draw_text(image, x + kSwatch, y, fitted_text(series[i].name, options.width - kMargin - x - kSwatch), options.ink);
+  canvas.rectangle(f.left, f.bottom, f.right - f.left, 1, kInk);
+  draw_places(canvas, f, places);
+  for (const Series& s : series) draw_series(canvas, f, axis, s);
+  int y = f.top;
+  for (const Series& s : series) {
+    const int x = f.right + kSpace;
+    const std::string name = wrapped_text(s.name, options.width - kMargin - x - kSwatch);
+    canvas.rectangle(x, y + (s.bold ? 5 : 6), kSwatch - kSpace, s.bold ? 3 : 2, s.color);
+    canvas.text(x + kSwatch, y, name);
+    y += text_height(name) + 2;
   }
-  return image;
+  return canvas;
 }
 
 }  // namespace switchback

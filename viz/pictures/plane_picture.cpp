@@ -4,12 +4,10 @@
 
 #include "viz/methods/plane.h"
 #include "viz/pictures/render.h"
-#include "viz/pictures/text.h"
 
 namespace switchback {
 namespace {
 
-constexpr Rgb kPaper = {255, 255, 255}, kInk = {32, 32, 32};
 constexpr int kMargin = 5;
 // Of classes, and of layers: dark enough to be seen on any class's shades.
 constexpr Rgb kClassColors[] = {{66, 133, 214}, {240, 138, 50}, {76, 170, 90},  {200, 80, 160},
@@ -46,38 +44,46 @@ void draw_region(Image& image, const Scale& scale, const PlaneRegion& region, si
   });
 }
 
-// A short line in each layer's colour with its name, below the box; what has no room is left out.
-void draw_legend(Image& image, const PlaneMap& map, int y) {
+// A short line in each layer's colour with its name, below the box, in as many rows as they take. Returns where they
+// end.
+int draw_legend(Canvas& canvas, const PlaneMap& map, int width, int y) {
+  constexpr int kRow = 16, kSwatch = 20, kApart = 14;
   int x = kMargin;
   for (size_t l = 0; l < map.layers.size(); ++l) {
     const PlaneLayer& layer = map.layers[l];
     const std::string text = fmt::format("ReLU {}: {} of {} lines", layer.name, layer.crossing, layer.units);
-    const int width = 20 + text_width(text);
-    if (x > kMargin && x + width > image.width) break;
-    draw_line(image, {x + 1.0, y + 6.5}, {x + 15.0, y + 6.5}, 2, color_of(kLayerColors, int64_t(l)));
-    draw_text(image, x + 20, y, text, kInk);
-    x += width + 14;
+    const int wide = kSwatch + text_width(text);
+    if (x > kMargin && x + wide > width) x = kMargin, y += kRow;
+    canvas.line({x + 1.0, y + 6.5}, {x + 15.0, y + 6.5}, 2, color_of(kLayerColors, int64_t(l)));
+    canvas.text(x + kSwatch, y, text);
+    x += wide + kApart;
   }
+  return y + kRow;
 }
 
 }  // namespace
 
-Image plane_picture(const PlaneMap& map, std::span<const PlanePoint> points, int side) {
+Canvas plane_picture(const PlaneMap& map, std::span<const PlanePoint> points, int side, int density) {
   const double width = map.box.right - map.box.left, height = map.box.top - map.box.bottom;
-  const Scale scale{map.box, side / std::max(width, height)};
-  const auto pixels = [&](double length) { return std::max(1, int(std::lround(length * scale.pixels))); };
-  Image plane = blank_image(pixels(width), pixels(height), kPaper);
-  for (size_t i = 0; i < map.regions.size(); ++i) draw_region(plane, scale, map.regions[i], i);
+  const double longer = std::max(width, height);
+  const auto whole = [&](double length) { return std::max(1, int(std::lround(length * side / longer))); };
+  const int w = whole(width), h = whole(height);
+  Image regions = blank_image(w * density, h * density, kPaper);
+  const Scale fine{map.box, density * side / longer}, scale{map.box, side / longer};
+  for (size_t i = 0; i < map.regions.size(); ++i) draw_region(regions, fine, map.regions[i], i);
+  Canvas plane(w, h);
+  plane.image(std::move(regions), 0, 0, w, h);
   for (const PlaneLine& line : map.lines)
-    draw_line(plane, scale.to_pixels(line.from), scale.to_pixels(line.to), 1.3, color_of(kLayerColors, line.layer),
-              0.9);
+    plane.line(scale.to_pixels(line.from), scale.to_pixels(line.to), 1.3, color_of(kLayerColors, line.layer), 0.9);
   for (const PlanePoint& p : points) {
-    draw_disc(plane, scale.to_pixels(p.at), 3.2, kPaper);
-    draw_disc(plane, scale.to_pixels(p.at), 2.3, mixed(color_of(kClassColors, p.label), kInk, 0.25));
+    plane.disc(scale.to_pixels(p.at), 3.2, kPaper);
+    plane.disc(scale.to_pixels(p.at), 2.3, mixed(color_of(kClassColors, p.label), kInk, 0.25));
   }
-  Image out = blank_image(plane.width, plane.height + kLineHeight + 6, kPaper);
-  paste(out, plane, 0, 0);
-  draw_legend(out, map, plane.height + 6);
+  Canvas legend(w, 1);
+  const int end = draw_legend(legend, map, w, h + 6);
+  Canvas out(w, end);
+  out.place(plane, 0, 0);
+  out.place(legend, 0, 0);
   return out;
 }
 

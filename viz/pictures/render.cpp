@@ -55,9 +55,6 @@ Image heatmap(const float* map, int h, int w, ColorMap color_map, Range range) {
   return out;
 }
 
-namespace {
-
-// The sum over channels of |v|.
 std::vector<float> absolute_sum(const float* chw, int c, int h, int w) {
   check_map(chw, c, h, w);
   const size_t plane = size_t(h) * w;
@@ -68,12 +65,16 @@ std::vector<float> absolute_sum(const float* chw, int c, int h, int w) {
   return sum;
 }
 
+namespace {
+
 Range clipped_range(std::span<const float> sum, double clip_percentile) {
   Range range = value_range(sum);
   // A map with few non-zero places may have its percentile at its minimum; then nothing is clipped.
   if (const float clip = percentile(sum, clip_percentile); clip > range.lo) range.hi = clip;
   return range;
 }
+
+}  // namespace
 
 std::vector<float> channel_mean(const float* chw, int c, int h, int w) {
   const size_t plane = size_t(h) * w;
@@ -83,8 +84,6 @@ std::vector<float> channel_mean(const float* chw, int c, int h, int w) {
   }
   return mean;
 }
-
-}  // namespace
 
 std::vector<float> saliency_map(const float* chw, int c, int h, int w, double clip_percentile) {
   std::vector<float> sum = absolute_sum(chw, c, h, w);
@@ -162,16 +161,36 @@ std::vector<float> bilinear_map(const float* map, int h, int w, int out_h, int o
   return out;
 }
 
-Image overlay(const Image& photo, const float* map, int h, int w, ColorMap color_map, float alpha, Range range) {
+namespace {
+
+// share(v): of the colour of a value.
+template <typename Share>
+Image blended(const Image& photo, const float* map, int h, int w, ColorMap color_map, float alpha, Range range,
+              const Share& share) {
   CHECK(alpha >= 0 && alpha <= 1, "overlay strength {} is outside 0..1", alpha);
   check_image(photo);
   Image out = to_rgb(photo);
   const std::vector<float> large = bilinear_map(map, h, w, out.height, out.width);
   const Image colors = heatmap(large.data(), out.height, out.width, color_map, range);
   for (size_t i = 0; i < out.pixels.size(); i++) {
-    out.pixels[i] = to_byte(float(out.pixels[i]) * (1 - alpha) + float(colors.pixels[i]) * alpha);
+    const float s = share(large[i / 3]);
+    out.pixels[i] = to_byte(float(out.pixels[i]) * (1 - s) + float(colors.pixels[i]) * s);
   }
   return out;
+}
+
+}  // namespace
+
+Image overlay(const Image& photo, const float* map, int h, int w, ColorMap color_map, float alpha, Range range) {
+  return blended(photo, map, h, w, color_map, alpha, range, [&](float) { return alpha; });
+}
+
+Image faded_overlay(const Image& photo, const float* map, int h, int w, ColorMap color_map, float alpha, Range range) {
+  const float most = std::max(std::fabs(range.lo), std::fabs(range.hi));
+  return blended(photo, map, h, w, color_map, alpha, range, [&](float v) {
+    if (!std::isfinite(v)) return 1.0f;
+    return most > 0 ? alpha * std::min(1.0f, std::fabs(v) / most) : 0.0f;
+  });
 }
 
 Image resized(const Image& image, int width, int height) {

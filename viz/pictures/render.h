@@ -14,6 +14,10 @@ Image blank_image(int width, int height, Rgb color);
 // map [h,w], linear from range.lo to range.hi.
 Image heatmap(const float* map, int h, int w, ColorMap color_map, Range range);
 
+// chw [c,h,w] -> [h,w]: the sum over channels of |v|; their mean.
+std::vector<float> absolute_sum(const float* chw, int c, int h, int w);
+std::vector<float> channel_mean(const float* chw, int c, int h, int w);
+
 // chw [c,h,w] -> [h,w] in [0,1]: the sum over channels of |v|, clipped at its 99th percentile and min-max normalised,
 // as SmoothGrad's own code and Captum show it. Non-finite values stay NaN; a constant map becomes 0.
 std::vector<float> saliency_map(const float* chw, int c, int h, int w, double clip_percentile = 99);
@@ -37,6 +41,10 @@ Image signed_rgb_in(const float* chw, int c, int h, int w, ChannelOrder order, R
 
 // Photo with the map, enlarged bilinearly to the photo's size, blended over it: (1 - alpha) photo + alpha colour.
 Image overlay(const Image& photo, const float* map, int h, int w, ColorMap color_map, float alpha, Range range);
+
+// The same with an opacity that follows strength: (1 - s) photo + s colour, s = alpha · |v| / the range's furthest end,
+// so that the photo shows where the map is near 0.
+Image faded_overlay(const Image& photo, const float* map, int h, int w, ColorMap color_map, float alpha, Range range);
 
 // map [h,w] -> [out_h,out_w], bilinear between pixel centres, edges repeated (align_corners = False in PyTorch).
 std::vector<float> bilinear_map(const float* map, int h, int w, int out_h, int out_w);

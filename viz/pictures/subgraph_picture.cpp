@@ -3,21 +3,20 @@
 #include <algorithm>
 #include <cmath>
 
-#include "viz/pictures/draw.h"
-#include "viz/pictures/render.h"
 #include "viz/methods/subgraph.h"
-#include "viz/pictures/text.h"
+#include "viz/pictures/render.h"
 
 namespace switchback {
 namespace {
 
+constexpr int kLine = 15, kTextHeight = 13;                                     // pixels: from line to line; of one
 constexpr int kTop = 96, kBottom = 96, kLeft = 60, kRight = 130, kGap = 180;    // pixels
 constexpr int kVertexStep = 60, kLeastRoom = 240, kMostRoom = 750;               // room: of the columns, downwards
 constexpr size_t kMostLines = 200;       // between two columns: the strongest
 constexpr size_t kFewVertices = 30;      // up to here their values are written, too
 constexpr size_t kMostNames = 14;        // in columns of several lanes: the strongest
 constexpr int kMostLanes = 4, kLaneGap = 6;
-constexpr Rgb kInk = {32, 32, 32}, kFaint = {150, 150, 150}, kFrozen = {205, 205, 205}, kPaper = {255, 255, 255};
+constexpr Rgb kFaint = {150, 150, 150}, kFrozen = {205, 205, 205};
 
 Rgb sign_color(double v) { return v >= 0 ? Rgb{176, 16, 24} : Rgb{24, 48, 176}; }
 
@@ -59,31 +58,35 @@ double largest_contribution(const SubgraphLayer& layer) {
   return most;
 }
 
-Image tile_picture(const SubgraphLayer& layer, const SubgraphLayer::Vertex& v, int side) {
+Canvas tile_picture(const SubgraphLayer& layer, const SubgraphLayer::Vertex& v, int side) {
   const auto [low, high] = std::minmax_element(v.map.begin(), v.map.end());
-  const Image picture = heatmap(v.map.data(), int(layer.height), int(layer.width), ColorMap::grey, {*low, *high});
+  Image picture = heatmap(v.map.data(), int(layer.height), int(layer.width), ColorMap::grey, {*low, *high});
   const double scale = double(side) / double(std::max(layer.height, layer.width));
-  return resized(picture, std::max(1, int(double(layer.width) * scale)), std::max(1, int(double(layer.height) * scale)));
+  const int width = std::max(1, int(double(layer.width) * scale)),
+            height = std::max(1, int(double(layer.height) * scale));
+  Canvas tile(width, height);
+  tile.image(std::move(picture), 0, 0, width, height);
+  return tile;
 }
 
-void draw_tile(Image& image, const SubgraphLayer& layer, const SubgraphLayer::Vertex& v, const Column& c, Point at,
+void draw_tile(Canvas& canvas, const SubgraphLayer& layer, const SubgraphLayer::Vertex& v, const Column& c, Point at,
                double strength) {
   const int frame = c.tile >= 24 ? 3 : 2, left = int(at.x) - c.tile / 2, top = int(at.y) - c.tile / 2;
   Rgb color = kFrozen;
   if (v.active > 0)
     for (size_t i = 0; i < 3; ++i)
       color[i] = uint8_t(kFrozen[i] + (int(sign_color(v.contribution)[i]) - kFrozen[i]) * std::sqrt(strength));
-  fill_rectangle(image, left, top, c.tile, c.tile, color);
+  canvas.rectangle(left, top, c.tile, c.tile, color);
   if (v.active > 0)
-    paste(image, tile_picture(layer, v, c.tile - 2 * frame), left + frame, top + frame);
+    canvas.place(tile_picture(layer, v, c.tile - 2 * frame), left + frame, top + frame);
   else
-    fill_rectangle(image, left + 1, top + 1, c.tile - 2, c.tile - 2, kPaper);
+    canvas.rectangle(left + 1, top + 1, c.tile - 2, c.tile - 2, kPaper);
 }
 
-void draw_disc_of(Image& image, const SubgraphLayer::Vertex& v, const Column& c, Point at, double strength) {
-  draw_disc(image, at, c.radius, kFrozen);
-  draw_disc(image, at, std::max(0.6, c.radius - 1.2), kPaper);
-  if (v.active > 0) draw_disc(image, at, c.radius, sign_color(v.contribution), 0.25 + 0.75 * std::sqrt(strength));
+void draw_disc_of(Canvas& canvas, const SubgraphLayer::Vertex& v, const Column& c, Point at, double strength) {
+  canvas.disc(at, c.radius, kFrozen);
+  canvas.disc(at, std::max(0.6, c.radius - 1.2), kPaper);
+  if (v.active > 0) canvas.disc(at, c.radius, sign_color(v.contribution), 0.25 + 0.75 * std::sqrt(strength));
 }
 
 // Vertices that are drawn: of the unit's own layer only the unit.
@@ -92,19 +95,19 @@ bool is_drawn(const Subgraph& graph, size_t layer, size_t vertex) {
 }
 
 // A frame around the unit's place on its map.
-void mark_place(Image& image, const SubgraphLayer& layer, const Unit& unit, const Column& c) {
+void mark_place(Canvas& canvas, const SubgraphLayer& layer, const Unit& unit, const Column& c) {
   const double scale = double(c.tile - 6) / double(std::max(layer.height, layer.width));
   const Point at = c.middle(0);
   const int left = int(at.x) - c.tile / 2 + 3 + int(double(unit.col) * scale), side = std::max(4, int(scale));
   const int top = int(at.y) - c.tile / 2 + 3 + int(double(unit.row) * scale);
   const Rgb mark = {255, 170, 0};
-  fill_rectangle(image, left, top, side, 2, mark);
-  fill_rectangle(image, left, top + side - 2, side, 2, mark);
-  fill_rectangle(image, left, top, 2, side, mark);
-  fill_rectangle(image, left + side - 2, top, 2, side, mark);
+  canvas.rectangle(left, top, side, 2, mark);
+  canvas.rectangle(left, top + side - 2, side, 2, mark);
+  canvas.rectangle(left, top, 2, side, mark);
+  canvas.rectangle(left + side - 2, top, 2, side, mark);
 }
 
-void draw_vertices(Image& image, const Subgraph& graph, size_t k, const Column& c) {
+void draw_vertices(Canvas& canvas, const Subgraph& graph, size_t k, const Column& c) {
   const SubgraphLayer& layer = graph.layers[k];
   const double most = largest_contribution(layer);
   for (size_t i = 0; i < layer.vertices.size(); ++i) {
@@ -112,11 +115,11 @@ void draw_vertices(Image& image, const Subgraph& graph, size_t k, const Column& 
     if (!is_drawn(graph, k, i)) continue;
     const double strength = most > 0 ? std::abs(v.contribution) / most : 0;
     if (c.tile)
-      draw_tile(image, layer, v, c, c.middle(i), strength);
+      draw_tile(canvas, layer, v, c, c.middle(i), strength);
     else
-      draw_disc_of(image, v, c, c.middle(i), strength);
+      draw_disc_of(canvas, v, c, c.middle(i), strength);
   }
-  if (c.alone && c.tile && graph.unit.row >= 0) mark_place(image, layer, graph.unit, c);
+  if (c.alone && c.tile && graph.unit.row >= 0) mark_place(canvas, layer, graph.unit, c);
 }
 
 std::string vertex_name(const Subgraph& graph, size_t k, size_t i) {
@@ -133,13 +136,13 @@ std::string vertex_name(const Subgraph& graph, size_t k, size_t i) {
 
 // Numbers (and values) beside the vertices, the strongest first, as far as they do not touch each other: left of a
 // column, right of the last one.
-void name_vertices(Image& image, const Subgraph& graph, size_t k, const Column& c) {
+void name_vertices(Canvas& canvas, const Subgraph& graph, size_t k, const Column& c) {
   const SubgraphLayer& layer = graph.layers[k];
   const bool last = k + 1 == graph.layers.size();
   std::vector<size_t> order;
   for (size_t i = 0; i < layer.vertices.size(); ++i)
     if (last ? is_drawn(graph, k, i) || !c.alone : layer.vertices.size() > 1)
-      if (c.step >= kLineHeight || layer.vertices[i].active > 0) order.push_back(i);
+      if (c.step >= kLine || layer.vertices[i].active > 0) order.push_back(i);
   const auto stronger = [&](size_t a, size_t b) {
     return std::abs(layer.vertices[a].contribution) > std::abs(layer.vertices[b].contribution);
   };
@@ -148,23 +151,23 @@ void name_vertices(Image& image, const Subgraph& graph, size_t k, const Column& 
   std::vector<double> taken;
   for (size_t i : order) {
     const double y = c.middle(i).y;
-    const auto touches = [&](double other) { return std::abs(other - y) < kGlyphHeight; };
+    const auto touches = [&](double other) { return std::abs(other - y) < kTextHeight; };
     if (std::any_of(taken.begin(), taken.end(), touches)) continue;
     taken.push_back(y);
     const std::string text = vertex_name(graph, k, i);
     const int width = text_width(text), x = last ? c.left + c.width() + 6 : c.left - 6 - width;
-    const int top = int(y) - kGlyphHeight / 2;
-    if (!last) fill_rectangle(image, x - 1, top, width + 1, kGlyphHeight, kPaper);
-    draw_text(image, x, top, text, layer.vertices[i].active > 0 ? kInk : kFaint);
+    const int top = int(y) - kTextHeight / 2;
+    if (!last) canvas.rectangle(x - 1, top, width + 1, kTextHeight, kPaper);
+    canvas.text(x, top, text, layer.vertices[i].active > 0 ? kInk : kFaint);
   }
 }
 
-void draw_centred(Image& image, int middle, int y, const std::string& text, Rgb color) {
-  draw_text(image, middle - text_width(text) / 2, y, text, color);
+void draw_centred(Canvas& canvas, int middle, int y, const std::string& text, Rgb color) {
+  canvas.text(middle, y, text, color, kTextSize, 0.5);
 }
 
 // Lines between two columns, and below them how many there are and what share of all strength is shown.
-void draw_edges(Image& image, const std::vector<SubgraphEdge>& edges, const Column& from, const Column& to) {
+void draw_edges(Canvas& canvas, const std::vector<SubgraphEdge>& edges, const Column& from, const Column& to) {
   std::vector<SubgraphEdge> order = edges;
   const auto weaker = [](const SubgraphEdge& a, const SubgraphEdge& b) {
     return std::abs(a.contribution) < std::abs(b.contribution);
@@ -181,51 +184,56 @@ void draw_edges(Image& image, const std::vector<SubgraphEdge>& edges, const Colu
   for (const SubgraphEdge& e : order) {  // the strongest on top
     const double strength = std::abs(e.contribution) / most;
     const Point a = from.middle(size_t(e.from)), b = to.middle(size_t(e.to));
-    draw_line(image, {a.x + from.side() / 2.0, a.y}, {b.x - to.side() / 2.0, b.y}, 0.6 + 3.4 * strength,
-              sign_color(e.contribution), 0.1 + 0.8 * std::sqrt(strength));
+    canvas.line({a.x + from.side() / 2.0, a.y}, {b.x - to.side() / 2.0, b.y}, 0.6 + 3.4 * strength,
+                sign_color(e.contribution), 0.1 + 0.8 * std::sqrt(strength));
   }
-  const int middle = (from.left + from.width() + to.left) / 2, y = image.height - kBottom + 8;
+  const int middle = (from.left + from.width() + to.left) / 2, y = int(canvas.height()) - kBottom + 8;
   const bool cut = order.size() < edges.size();
-  draw_centred(image, middle, y, cut ? fmt::format("{} of {} lines,", order.size(), edges.size())
-                                     : fmt::format("{} line{}", edges.size(), edges.size() == 1 ? "" : "s"), kFaint);
-  if (cut) draw_centred(image, middle, y + kLineHeight, fmt::format("{:.0f} % of the sum", 100 * sum() / all), kFaint);
+  draw_centred(canvas, middle, y,
+               cut ? fmt::format("{} of {} lines,", order.size(), edges.size())
+                   : fmt::format("{} line{}", edges.size(), edges.size() == 1 ? "" : "s"),
+               kFaint);
+  if (cut) draw_centred(canvas, middle, y + kLine, fmt::format("{:.0f} % of the sum", 100 * sum() / all), kFaint);
 }
 
-void draw_heading(Image& image, const Subgraph& graph, size_t k, const Column& c) {
+void draw_heading(Canvas& canvas, const Subgraph& graph, size_t k, const Column& c) {
   const SubgraphLayer& layer = graph.layers[k];
   const auto on = std::count_if(layer.vertices.begin(), layer.vertices.end(), [](const auto& v) { return v.active > 0; });
   const bool last = k + 1 == graph.layers.size();
   const int middle = last ? int(c.middle(size_t(graph.unit.channel)).x) : c.left + c.width() / 2;
-  draw_centred(image, middle, kTop - 2 * kLineHeight - 14, layer.name, kInk);
-  draw_centred(image, middle, kTop - kLineHeight - 12,
-               last ? "the unit" : k == 0 ? "input" : fmt::format("{} of {} active", on, layer.vertices.size()), kFaint);
+  draw_centred(canvas, middle, kTop - 2 * kLine - 14, layer.name, kInk);
+  draw_centred(canvas, middle, kTop - kLine - 12,
+               last     ? "the unit"
+               : k == 0 ? "input"
+                        : fmt::format("{} of {} active", on, layer.vertices.size()),
+               kFaint);
 }
 
 // One entry at x, and where the next one begins.
-int legend_line(Image& image, int x, int y, double sign, const std::string& text) {
-  draw_line(image, {x + 2.0, y + 6.5}, {x + 28.0, y + 6.5}, 3.4, sign_color(sign));
-  draw_text(image, x + 36, y, text, kInk);
+int legend_line(Canvas& canvas, int x, int y, double sign, const std::string& text) {
+  canvas.line({x + 2.0, y + 6.5}, {x + 28.0, y + 6.5}, 3.4, sign_color(sign));
+  canvas.text(x + 36, y, text, kInk);
   return x + 36 + text_width(text) + 24;
 }
 
-void draw_legend(Image& image, int y) {
-  int x = legend_line(image, 10, y, 1, "adds to the unit's value");
-  legend_line(image, x, y, -1, "takes from it; the wider, the more (of each layer's most)");
-  y += kLineHeight + 2;
-  draw_disc(image, {17, y + 6.5}, 6, sign_color(1));
-  draw_disc(image, {33, y + 6.5}, 6, sign_color(-1));
-  draw_text(image, 46, y, "active, in the colour of all it adds", kInk);
+void draw_legend(Canvas& canvas, int y) {
+  int x = legend_line(canvas, 10, y, 1, "adds to the unit's value");
+  legend_line(canvas, x, y, -1, "takes from it; the wider, the more (of each layer's most)");
+  y += kLine + 2;
+  canvas.disc({17, y + 6.5}, 6, sign_color(1));
+  canvas.disc({33, y + 6.5}, 6, sign_color(-1));
+  canvas.text(46, y, "active, in the colour of all it adds", kInk);
   x = 46 + text_width("active, in the colour of all it adds") + 24;
-  draw_disc(image, {x + 7.0, y + 6.5}, 6, kFrozen);
-  draw_disc(image, {x + 7.0, y + 6.5}, 4.8, kPaper);
-  fill_rectangle(image, x + 18, y, 13, 13, kFrozen);
-  fill_rectangle(image, x + 19, y + 1, 11, 11, kPaper);
-  draw_text(image, x + 38, y, "frozen: its ReLU is off, nothing passes", kInk);
+  canvas.disc({x + 7.0, y + 6.5}, 6, kFrozen);
+  canvas.disc({x + 7.0, y + 6.5}, 4.8, kPaper);
+  canvas.rectangle(x + 18, y, 13, 13, kFrozen);
+  canvas.rectangle(x + 19, y + 1, 11, 11, kPaper);
+  canvas.text(x + 38, y, "frozen: its ReLU is off, nothing passes", kInk);
 }
 
 }  // namespace
 
-Image subgraph_picture(const Subgraph& graph, const std::string& title) {
+Canvas subgraph_picture(const Subgraph& graph, const std::string& title) {
   const size_t count = graph.layers.size();
   size_t most = 0;
   for (const SubgraphLayer& layer : graph.layers) most = std::max(most, layer.vertices.size());
@@ -236,17 +244,21 @@ Image subgraph_picture(const Subgraph& graph, const std::string& title) {
     columns.push_back(column_of(layer, x, room, columns.size() + 1 == count));
     x += columns.back().width() + kGap;
   }
-  const int width = std::max({x - kGap + kRight, 20 + text_width(title), 640});
-  Image image = blank_image(width, kTop + room + kBottom, kPaper);
-  for (size_t k = 0; k + 1 < count; ++k) draw_edges(image, graph.edges[k], columns[k], columns[k + 1]);
+  const int width = std::max({x - kGap + kRight, std::min(20 + text_width(title), 960), 640});
+  const std::string lines = wrapped_text(title, width - 20);
+  const int more = text_height(lines) - kTextHeight;  // than one line of title
+  Canvas canvas(width, kTop + room + kBottom);
+  for (size_t k = 0; k + 1 < count; ++k) draw_edges(canvas, graph.edges[k], columns[k], columns[k + 1]);
   for (size_t k = 0; k < count; ++k) {
-    draw_vertices(image, graph, k, columns[k]);
-    name_vertices(image, graph, k, columns[k]);
-    draw_heading(image, graph, k, columns[k]);
+    draw_vertices(canvas, graph, k, columns[k]);
+    name_vertices(canvas, graph, k, columns[k]);
+    draw_heading(canvas, graph, k, columns[k]);
   }
-  draw_text(image, 10, 10, title, kInk);
-  draw_legend(image, image.height - 42);
-  return image;
+  draw_legend(canvas, int(canvas.height()) - 42);
+  Canvas page(width, canvas.height() + more);
+  page.place(canvas, 0, more);
+  page.text(10, 10, lines);
+  return page;
 }
 
 }  // namespace switchback

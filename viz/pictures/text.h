@@ -1,4 +1,7 @@
-// Text in pictures: one built-in 7x13 bitmap font, drawn at whole multiples so that it stays sharp.
+// Text in pictures: measuring, wrapping and drawing, in the DejaVu Sans that is part of the program (Latin, Greek and
+// Cyrillic letters, punctuation, arrows, mathematical signs; a box stands for any other character). Text is UTF-8; what
+// is no UTF-8 counts as U+FFFD. Sizes are in pixels: lines are 13/12 of the size tall, and 15/12 apart where there are
+// several.
 #pragma once
 
 #include <string>
@@ -9,18 +12,24 @@
 
 namespace switchback {
 
-inline constexpr int kGlyphWidth = 7;    // 5, and two columns of space on the right
-inline constexpr int kGlyphHeight = 13;  // capitals 9, ascent 11, descent 2
-inline constexpr int kLineHeight = 15;   // of one line in text of several
+inline constexpr double kTextSize = 12, kTitleSize = 15, kSmallSize = 10;
+inline constexpr const char* kFontName = "DejaVu Sans";
 
-// Characters drawn: each ASCII character counts 1, each UTF-8 sequence outside ASCII counts 1 (a '?').
-int text_width(std::string_view text, int scale = 1);  // pixels, of the longest line
+// Of the longest line, rounded up.
+int text_width(std::string_view text, double size = kTextSize);
+// Of all lines, rounded up; one line's at least.
+int text_height(std::string_view text, double size = kTextSize);
+inline double line_pitch(double size) { return size * 15 / 12; }
+inline double baseline(double size) { return size * 10 / 12; }  // below the top of a line
 
-// The text, shortened to end in "..." (fewer dots where under 6 characters fit) if it is wider than `width`
-// pixels; "" where not even one character fits.
-std::string fitted_text(std::string_view text, int width, int scale = 1);
+// The text with line ends where it would be wider than `width`: at spaces (but not before %), in words that are too
+// long anywhere. Of more than most_lines (0: any number) the last one kept ends in "…".
+std::string wrapped_text(std::string_view text, int width, double size = kTextSize, int most_lines = 0);
 
-// x, y = the top left corner, in pixels; '\n' starts a new line. Parts outside the picture are not drawn.
-void draw_text(Image& image, int x, int y, std::string_view text, Rgb color, int scale = 1);
+// The text as valid UTF-8 without control characters but '\n'.
+std::string clean_text(std::string_view text);
+
+// x, y: the top left corner of the first line. Parts outside the picture are not drawn.
+void draw_text(Image& image, double x, double y, std::string_view text, Rgb color, double size = kTextSize);
 
 }  // namespace switchback

@@ -1,0 +1,46 @@
+// The methods whose results are maps of the input, for their own commands and for `compare`. Flags outlive the methods
+// made of them.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tools/cli/maps.h"
+#include "viz/methods/cam.h"
+#include "viz/methods/gradient.h"
+#include "viz/methods/occlusion.h"
+
+namespace switchback {
+
+struct MapOptions : Options {
+  ReluRule rule = kGradient;
+  SmoothGradOptions::Moment moment = SmoothGradOptions::Moment::mean;
+  std::string baseline = "0", save_tape, load_tape;
+  bool times_input = false;
+  int64_t samples = 50, steps = 50;
+  double noise = 0.15;
+};
+void check_maps(const MapOptions& o);  // throws (usage) on numbers out of range
+MapMethod gradient_method(Job& job, const MapOptions& o);
+MapMethod smoothgrad_method(Job& job, const MapOptions& o);
+MapMethod integrated_method(Job& job, const MapOptions& o);
+void add_smoothgrad_samples(CLI::App& app, Options& all, MapOptions& o);  // --samples, --noise
+
+struct OcclusionFlags : Options {
+  OcclusionOptions::Algorithm algorithm = OcclusionOptions::Algorithm::incremental;
+  std::string mask = "32", stride = "8", fill = "0";
+  std::vector<std::string> boxes;
+  bool cover = false, pixels = false, preview = false, check_preview = false;
+};
+MapMethod occlusion_method(Job& job, const OcclusionFlags& o);
+void add_occlusion_grid(CLI::App& app, Options& all, OcclusionFlags& o);  // --mask, --stride
+
+struct CamFlags : Options {
+  std::optional<CamMethod> method;
+  std::vector<std::string> layers;
+};
+MapMethod cam_method(Job& job, const CamFlags& o);
+
+}  // namespace switchback
