@@ -86,7 +86,8 @@ Canvas maps_picture(const ActivationOptions& o, const Tensor& values, int64_t it
     std::string label = std::to_string(c);
     if (own && !o.plain) {
       const Range values_of = value_range(map);
-      label += values_of.lo < 0 ? fmt::format("\n±{}", short_number(colors.range.hi))
+      label += values_of.lo == values_of.hi ? "\n" + short_number(values_of.lo)
+               : values_of.lo < 0           ? fmt::format("\n±{}", short_number(colors.range.hi))
                                 : fmt::format("\n{}…{}", short_number(colors.range.lo), short_number(colors.range.hi));
     }
     panels.push_back({heatmap(map.data(), h, w, colors.map, colors.range), o.plain ? "" : label});

@@ -23,13 +23,13 @@ struct Layout {
   int cell_width, cell_height;  // the largest scaled picture
   int gap;
   int bar_height, caption_height, row_label_width, heading_height;  // with the space before them
+  int below;                                                        // a row's pictures: the most of any panel
   int left, top;                                                    // of the first picture
   int foot;                                                         // where the bar and the note below all begin
   int width, height;
 
-  int below() const { return bar_height + caption_height; }
   int x(int column) const { return left + column * (cell_width + gap); }
-  int y(int row) const { return top + row * (cell_height + below() + gap); }
+  int y(int row) const { return top + row * (cell_height + below + gap); }
 };
 
 int longer_side(const Canvas& picture) { return int(std::ceil(std::max(picture.width(), picture.height()))); }
@@ -75,11 +75,13 @@ Layout sized_layout(std::span<const Panel> panels, std::span<const int> label_wi
         l.bar_height = std::max(l.bar_height, kCaptionSpace + 1 + color_bar_height(*panel.colors, l.cell_width));
     }
     if (caption > 0) l.caption_height = kCaptionSpace + caption;
+    for (const Panel& panel : panels)
+      l.below = std::max(l.below, (panel.colors ? l.bar_height : 0) + (panel.label.empty() ? 0 : l.caption_height));
     for (const std::string& text : options.column_headings)
       heading = std::max(heading, text_height(caption_text(text, l.cell_width)));
     if (heading > 0) l.heading_height = heading + kCaptionSpace + 1;
   }
-  if (l.cell_height + l.below() >= text_height(""))
+  if (l.cell_height + l.below >= text_height(""))
     for (const std::string& label : options.row_labels)
       l.row_label_width = std::max(l.row_label_width, text_width(row_label_text(label)));
   return l;
@@ -109,7 +111,7 @@ Layout with_columns(Layout l, size_t panels, const GridOptions& options, int col
   }
   const int room = l.width - 2 * margin;
   l.top = margin + title_height(options.title, options.subtitle, room, l.gap) + l.heading_height;
-  l.foot = l.height = l.top + l.rows * (l.cell_height + l.below() + l.gap) - l.gap;
+  l.foot = l.height = l.top + l.rows * (l.cell_height + l.below + l.gap) - l.gap;
   if (options.colors) l.height += std::max(l.gap, 8) + color_bar_height(*options.colors, bar_width(room));
   if (!options.note.empty()) l.height += std::max(l.gap, 8) + text_height(wrapped_text(options.note, room));
   l.height += margin;
@@ -136,7 +138,7 @@ Layout choose_layout(std::span<const Panel> panels, const GridOptions& options, 
       best = with_columns(sized, panels.size(), options, std::min(options.columns, count));
     } else {
       // Near 4:3, hence near a square number of columns; more than three times that can not be the best.
-      const double ratio = double(sized.cell_height + sized.below() + sized.gap) / (sized.cell_width + sized.gap);
+      const double ratio = double(sized.cell_height + sized.below + sized.gap) / (sized.cell_width + sized.gap);
       const int group = std::min(options.group, count);
       const int most = std::min(count, 4 + group + int(3 * std::sqrt(double(count) * kAspect * ratio)));
       for (int columns = group; columns <= most; columns += group) {
