@@ -225,6 +225,7 @@ void Decoder::instruction(std::string_view opcode, const std::vector<std::string
   } else if (!decode_operation(*this, parts)) {
     unknown("no such operation");
   }
+  i.strict |= i.kind != Instruction::Kind::plain;
   i.reads = uint32_t(kernel.uses.size());
   i.read_count = uint8_t(reads_.size());
   i.write_count = uint8_t(writes_.size());

@@ -30,6 +30,8 @@ struct Instruction {
   Run run = nullptr;
   Kind kind = Kind::plain;
   bool guarded = false, guard_negated = false;
+  bool chooses = false;  // selp: what is not chosen does not matter
+  bool strict = false;   // must not read what nobody wrote; others pass that on to what they write
   uint8_t space = 0, count = 1, bytes = 0;  // of memory accesses: where, how many elements and how large
   uint8_t variant = 0;                      // what else the operation has to tell apart
   Register guard, to, a, b, c, d;

@@ -71,18 +71,32 @@ void begin(Warp& warp) {
 
 std::string lanes_text(uint32_t lanes) { return fmt::format("{:#010x}", lanes); }
 
-void check_defined(Warp& warp, const Instruction& i, uint32_t lanes) {
+// The lanes whose result means nothing, since the instruction reads what nobody has written. Compilers compute such
+// results and then choose others (selp), which is fine: a fault is what depends on them.
+uint32_t undefined_lanes(Warp& warp, const Instruction& i, uint32_t lanes) {
   const int32_t* ids = warp.launch->kernel->uses.data() + i.reads;
-  for (uint32_t n = 0; n < i.read_count; ++n)
-    if (const uint32_t missing = lanes & ~warp.defined[size_t(ids[n])]) {
-      state.lanes = missing;
-      fault("reads a register that nobody has written");
-    }
+  uint32_t missing = 0;
+  for (uint32_t n = 0; n < i.read_count; ++n) missing |= ~warp.defined[size_t(ids[n])];
+  missing &= lanes;
+  if (missing == 0) return 0;
+  if (i.strict) {
+    state.lanes = missing;
+    fault("reads a register that nobody has written");
+  }
+  if (i.chooses) {
+    const auto defined = [&](const Register& r) { return r.id < 0 ? ~0u : warp.defined[size_t(r.id)]; };
+    const uint32_t p = warp.predicate(i.c);
+    missing = lanes & ~(defined(i.c) & ((p & defined(i.a)) | (~p & defined(i.b))));
+  }
+  return missing;
 }
 
-void note_written(Warp& warp, const Instruction& i, uint32_t lanes) {
+void note_written(Warp& warp, const Instruction& i, uint32_t lanes, uint32_t undefined) {
   const int32_t* ids = warp.launch->kernel->uses.data() + i.reads + i.read_count;
-  for (uint32_t n = 0; n < i.write_count; ++n) warp.defined[size_t(ids[n])] |= lanes;
+  for (uint32_t n = 0; n < i.write_count; ++n) {
+    uint32_t& defined = warp.defined[size_t(ids[n])];
+    defined = (defined | lanes) & ~undefined;
+  }
 }
 
 // Joins groups at the same place and puts the one at the lowest place that does not wait last. False: all wait.
@@ -165,11 +179,11 @@ void run_warp(Warp& warp) {
       state.instruction = &i;
       state.lanes = lanes;
       state.executed += uint32_t(std::popcount(lanes));
-      check_defined(warp, i, lanes);
+      const uint32_t undefined = undefined_lanes(warp, i, lanes);
       switch (i.kind) {
         case Kind::plain:
           i.run(warp, i, lanes);
-          note_written(warp, i, lanes);
+          note_written(warp, i, lanes, undefined);
           stays = ++at < limit;
           break;
         case Kind::branch:
@@ -206,7 +220,7 @@ void run_warp(Warp& warp) {
             return;
           }
           i.run(warp, i, lanes);
-          note_written(warp, i, lanes);
+          note_written(warp, i, lanes, undefined);
           stays = ++at < limit;
           break;
         }

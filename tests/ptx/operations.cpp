@@ -300,6 +300,7 @@ bool decode_access(Decoder& d, const Words& op) {
   if (has(op, "const")) return false;
   const uint32_t count = has(op, "v2") ? 2 : has(op, "v4") ? 4 : 1;
   i.bytes = uint8_t(size_of(op.back()));
+  i.strict = true;
   d.address(loads ? 1 : 0);
   d.elements(loads ? 0 : 1, loads);
   if (i.count != count || i.bytes == 0) return false;
@@ -337,6 +338,7 @@ bool decode_atomic(Decoder& d, const Words& op) {
   const std::string_view type = op.back();
   i.bytes = uint8_t(size_of(type));
   if (i.bytes < 4) return false;
+  i.strict = true;
   if (returns) i.to = d.write(0, i.bytes);
   d.address(returns ? 1 : 0);
   i.b = d.read(returns ? 2 : 1, i.bytes);
@@ -713,6 +715,7 @@ bool decode_copy(Decoder& d, const Words& op) {
   if (!bytes || !(*bytes == 16 || (op[2] == "ca" && (*bytes == 4 || *bytes == 8))) || i.b.bytes != 8) return false;
   i.bytes = uint8_t(*bytes);
   if (d.operands.size() > 3) i.c = d.read(3, 4);
+  i.strict = true;
   i.run = ptx::copy_async;
   return true;
 }
@@ -896,6 +899,7 @@ bool decode_choice(Decoder& d, const Words& op) {
   i.a = d.read(1, bytes);
   i.b = d.read(2, bytes);
   i.c = d.read(3, 0);
+  i.chooses = true;
   i.run = by_bits(type, []<typename T>(T) -> Run { return selected<T>; });
   return i.run != nullptr;
 }

@@ -130,7 +130,15 @@ TEST(Ptx, OutOfBounds) {
   expect_says(run_product({{"[%r18+512]", "[%r18+528]"}}), "shared memory out of bounds: 16 bytes at byte 768 of 768");
 }
 TEST(Ptx, RegisterThatNobodyWrote) {
-  expect_says(run_product({{"mul.f32 \t%f8, %f4, %f1;", "mul.f32 \t%f8, %f13, %f1;"}}), "reads a register that nobody has written");
+  expect_says(run_product({{"mul.f32 \t%f8, %f4, %f1;", "mul.f32 \t%f8, %f13, %f1;"}}), "reads a register that nobody has written: `st.global");
+}
+TEST(Ptx, WhatIsNotChosenDoesNotMatter) {
+  const auto choosing = [](const std::string& condition) {
+    return run_product({{"mul.f32 \t%f8, %f4, %f1;", "mul.f32 %f8, %f4, %f1; add.f32 %f14, %f13, %f1; setp." + condition +
+                                                       ".u32 %p3, %r3, 32; selp.f32 %f8, %f8, %f14, %p3;"}});
+  };
+  EXPECT_EQ(choosing("lt"), "");
+  expect_says(choosing("gt"), "reads a register that nobody has written: `st.global.v2.f32");
 }
 TEST(Ptx, SharedMemoryThatNobodyWrote) {
   expect_says(run_product({{"cp.async.ca.shared.global [%r5], [%rd6+-512], 16;", ""}}), "is nan where");
