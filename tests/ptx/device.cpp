@@ -20,7 +20,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kMostCompared = size_t{64} << 20;  // bytes of device memory in use: with more, launches are not compared
+// Launches that are compared: of each kernel so many, with at most so many bytes of device memory in use.
+constexpr int64_t kCompared = 8;
+constexpr size_t kMostBytes = size_t{64} << 20;
 
 std::string folder() {
   const char* name = std::getenv("SWITCHBACK_PTX");
@@ -61,7 +63,7 @@ Library& library() {
 
 Library::Library(const std::string& folder) : folder_(folder), functions_(own_functions()) {
   std::vector<fs::path> files;
-  for (const auto& e : fs::directory_iterator(folder))
+  for (const auto& e : fs::recursive_directory_iterator(folder))
     if (e.path().extension() == ".ptx") files.push_back(e.path());
   std::sort(files.begin(), files.end());
   for (const fs::path& path : files)
@@ -97,7 +99,7 @@ void Library::execute(const emulated::KernelCall& call) {
                 .name = call.name};
   if (entry.launches++ == 0) entry.first_case = current_case();
   emulator::DeviceMemory& memory = emulator::device_memory();
-  if (memory.used() > kMostCompared) {
+  if (entry.compared >= kCompared || memory.used() > kMostBytes) {
     entry.instructions += run(launch);
     return;
   }
