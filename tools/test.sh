@@ -177,7 +177,11 @@ cuda_sources() {
   installed_library
 }
 
-# The op tests on what nvcc makes of the kernels (text, for Hopper), two at a time, and the table of what ran: a kernel that was never executed fails.
+# Cases for it: cuDNN's kernels are none of ours, and the largest cases run no other kernels than the others.
+PTX_CASES='*/ptx:*/ptx/*:-*/ptx/cudnn/*:*many_tiles/ptx/*:*.large_sets/ptx/*'
+
+# The op tests on what nvcc makes of the kernels (text, for Hopper), two at a time, and the table of what ran: a kernel
+# that was never executed fails.
 ptx_kernels() {
   local nvcc shard code=0
   local -a running=()
