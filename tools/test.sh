@@ -177,8 +177,9 @@ cuda_sources() {
   installed_library
 }
 
-# Cases for it: cuDNN's kernels are none of ours, and the largest cases run no other kernels than the others.
-PTX_CASES='*/ptx:*/ptx/*:-*/ptx/cudnn/*:*many_tiles/ptx/*:*.large_sets/ptx/*'
+# Cases for it: all but the largest, as far as no kernel is theirs alone.
+PTX_CASES='*/ptx:*/ptx/*:-*many_tiles/ptx/cudnn/*:*many_tiles/ptx/direct/*:*c80_many_tiles/ptx/own/f32:*.large_sets/ptx/*'
+PTX_CASES+=':*first_alexnet*/ptx/own/*:*first_alexnet*/ptx/direct/*:*_p3_tall/ptx/*'
 
 # The op tests on what nvcc makes of the kernels (text, for Hopper), two at a time, and the table of what ran: a kernel
 # that was never executed fails.

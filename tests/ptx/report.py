@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What became of every kernel when the op tests ran on nvcc's PTX: adds up what the shards left
-(SWITCHBACK_PTX_REPORT), prints a table kernel -> launches and cases, and ends with exit code 1 when a kernel was never
-executed or left other bits than the emulated device without a reason in differs.txt.
+(SWITCHBACK_PTX_REPORT) and prints a table kernel -> launches and cases. Ends with exit code 1 when a kernel was never
+executed, or left other bits than the emulated device, and is not in the list of those that may: unreached.txt and
+differs.txt. A line that nothing needs any more fails, too, so that both lists can only become shorter.
 
     tests/ptx/report.py FILE..."""
 
@@ -10,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-REASONS = Path(__file__).resolve().parent / "differs.txt"
+HERE = Path(__file__).resolve().parent
 
 
 def read(files):
@@ -27,36 +28,46 @@ def read(files):
     return kernels
 
 
-def read_reasons():
-    """Patterns of kernels that may leave other bits, and why: `PATTERN  reason`."""
-    rules = []
-    for line in REASONS.read_text().splitlines():
-        if line.strip() and not line.startswith("#"):
-            pattern, reason = line.split(None, 1)
-            rules.append((re.compile(pattern), reason))
-    return rules
+def short(name):
+    """Without the result, the parameters and the types of template arguments that are numbers: `(int)4`."""
+    return re.sub(r"\(\w+\)(?=\d)", "", name).removeprefix("void ").split("(")[0]
+
+
+class Rules:
+    """Lines `PATTERN  reason` of a file: which kernels are excused, and which lines were needed."""
+
+    def __init__(self, name):
+        self.name, self.rules, self.used = name, [], set()
+        for line in (HERE / name).read_text().splitlines():
+            if line.strip() and not line.startswith("#"):
+                pattern, reason = re.split(r"\s{2,}", line, maxsplit=1)
+                self.rules.append((re.compile(pattern), reason))
+
+    def excuse(self, label):
+        found = [i for i, (pattern, _) in enumerate(self.rules) if pattern.search(label)]
+        self.used.update(found)
+        return bool(found)
+
+    def unneeded(self):
+        return [f"{self.name}: `{pattern.pattern}` excuses no kernel any more: take the line out"
+                for i, (pattern, _) in enumerate(self.rules) if i not in self.used]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+")
     kernels = read(parser.parse_args().files)
-    rules, used, wrong = read_reasons(), set(), []
+    differs, unreached, wrong = Rules("differs.txt"), Rules("unreached.txt"), []
 
     print(f"{'kernel':<100} {'launches':>8} {'other bits':>10} {'10^6 instr.':>11}  first case")
     for (source, name), (launches, compared, different, instructions, case, difference) in sorted(kernels.items()):
-        label = f"{source.removesuffix('.ptx')}: {name.removeprefix('void ').split('(')[0]}"
+        label = f"{source.removesuffix('.ptx')}: {short(name)}"
         print(f"{label[:100]:<100} {launches:>8} {different:>10} {instructions / 1e6:>11.1f}  {case}")
-        if launches == 0:
+        if launches == 0 and not unreached.excuse(label):
             wrong.append(f"{label} was never executed")
-        if different:
-            reasons = [reason for pattern, reason in rules if pattern.search(label)]
-            used.update(reasons)
-            if not reasons:
-                wrong.append(f"{label} left other bits than the emulated device in {different} of {compared} launches, first {difference}")
-    for pattern, reason in rules:
-        if reason not in used:
-            wrong.append(f"differs.txt: no kernel of `{pattern.pattern}` differs any more: take the line out")
+        if different and not differs.excuse(label):
+            wrong.append(f"{label} left other bits than the emulated device in {different} of {compared} launches, first {difference}")
+    wrong += unreached.unneeded() + differs.unneeded()
     executed = sum(row[0] > 0 for row in kernels.values())
     same = sum(row[0] > 0 and row[2] == 0 for row in kernels.values())
     print(f"{executed} of {len(kernels)} kernels were executed from their PTX, {sum(row[0] for row in kernels.values())} launches, "
