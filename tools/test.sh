@@ -195,10 +195,10 @@ ptx_kernels() {
   build "$folder" --target switchback_ptx
   rm -rf "$folder/ptx-report"
   mkdir "$folder/ptx-report"
+  export SWITCHBACK_PTX=$folder/tests/CMakeFiles/switchback_ptx.dir OMP_WAIT_POLICY=passive GTEST_TOTAL_SHARDS=2
   for shard in 0 1; do
-    SWITCHBACK_PTX=$(realpath "$folder")/tests/CMakeFiles/switchback_ptx.dir SWITCHBACK_PTX_REPORT=$folder/ptx-report/$shard.tsv \
-      GTEST_TOTAL_SHARDS=2 GTEST_SHARD_INDEX=$shard OMP_WAIT_POLICY=passive bounded "$folder/switchback_tests" --gtest_brief=1 \
-      --gtest_filter="$PTX_CASES" >"$folder/ptx-report/$shard.log" 2>&1 &
+    GTEST_SHARD_INDEX=$shard SWITCHBACK_PTX_REPORT=$folder/ptx-report/$shard.tsv bounded "$folder/switchback_tests" \
+      --gtest_brief=1 --gtest_filter="$PTX_CASES" >"$folder/ptx-report/$shard.log" 2>&1 &
     running+=($!)
   done
   for shard in "${running[@]}"; do wait "$shard" || code=$?; done

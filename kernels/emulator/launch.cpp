@@ -99,8 +99,8 @@ void launch_body(Context& ctx, const Launch& l, const void* kernel, std::vector<
   };
   const KernelExecutor executor = kernel_executor(stream_of(ctx));
   if (!executor) return enqueue(stream_of(ctx), cudaGraphNodeTypeKernel, std::move(emulate));
-  enqueue(stream_of(ctx), cudaGraphNodeTypeKernel,
-          [executor, call = KernelCall{kernel, name, g, b, l.shared, std::move(arguments), std::move(emulate)}] { executor(call); });
+  KernelCall call{kernel, name, g, b, l.shared, std::move(arguments), std::move(emulate)};
+  enqueue(stream_of(ctx), cudaGraphNodeTypeKernel, [executor, call = std::move(call)] { executor(call); });
 }
 
 }  // namespace emulated

@@ -11,9 +11,10 @@ namespace switchback::ptx {
 namespace {
 
 constexpr std::pair<const char*, Special> kSpecialNames[] = {
-    {"%tid.x", tid_x},       {"%tid.y", tid_y},       {"%tid.z", tid_z},       {"%ntid.x", ntid_x},     {"%ntid.y", ntid_y},
-    {"%ntid.z", ntid_z},     {"%ctaid.x", ctaid_x},   {"%ctaid.y", ctaid_y},   {"%ctaid.z", ctaid_z},   {"%nctaid.x", nctaid_x},
-    {"%nctaid.y", nctaid_y}, {"%nctaid.z", nctaid_z}, {"%laneid", laneid}};
+    {"%tid.x", tid_x},     {"%tid.y", tid_y},       {"%tid.z", tid_z},       {"%ntid.x", ntid_x},
+    {"%ntid.y", ntid_y},   {"%ntid.z", ntid_z},     {"%ctaid.x", ctaid_x},   {"%ctaid.y", ctaid_y},
+    {"%ctaid.z", ctaid_z}, {"%nctaid.x", nctaid_x}, {"%nctaid.y", nctaid_y}, {"%nctaid.z", nctaid_z},
+    {"%laneid", laneid}};
 
 template <typename T>
 std::optional<T> parsed(std::string_view digits, int base) {
@@ -31,8 +32,8 @@ Decoder::Decoder(Kernel& k) : kernel(k) { kernel.file_bytes = kSpecials * kLanes
 
 void Decoder::unknown(const std::string& why) const {
   const uint32_t line = now ? now->line : kernel.line;
-  throw Error(fmt::format("PTX that the interpreter does not know: `{}` ({}), {}:{}, kernel {}", kernel.instruction_text(line), why,
-                          kernel.file, line, kernel.name),
+  throw Error(fmt::format("PTX that the interpreter does not know: `{}` ({}), {}:{}, kernel {}",
+                          kernel.instruction_text(line), why, kernel.file, line, kernel.name),
               "add the instruction to tests/ptx/operations.cpp");
 }
 
@@ -44,7 +45,8 @@ uint32_t Decoder::room(uint32_t bytes) {
 
 void Decoder::declare(std::string_view name, bool numbered, uint32_t count, uint32_t bytes, uint32_t line) {
   const std::string key(name);
-  if (const auto known = banks_.find(key); known != banks_.end()) {  // in the braces of another piece of inline assembly
+  if (const auto known = banks_.find(key);
+      known != banks_.end()) {  // in the braces of another piece of inline assembly
     CHECK(!numbered && known->second.bytes == bytes, "{}:{}: {} is declared twice", kernel.file, line, name);
     return;
   }
@@ -64,7 +66,8 @@ void Decoder::declare(std::string_view name, bool numbered, uint32_t count, uint
 // `.align 16 .b8 __local_depot0[64]`
 void Decoder::declare_local(std::string_view declaration, uint32_t line) {
   const size_t open = declaration.find('['), name = declaration.rfind(' ', open);
-  CHECK(declaration.starts_with(".align") && open != declaration.npos && name != declaration.npos && declaration.find(".b8") != declaration.npos,
+  CHECK(declaration.starts_with(".align") && open != declaration.npos && name != declaration.npos &&
+            declaration.find(".b8") != declaration.npos,
         "{}:{}: unknown `.local {}`", kernel.file, line, declaration);
   const uint32_t alignment = uint32_t(std::stoul(std::string(declaration.substr(7))));
   kernel.local_bytes = (kernel.local_bytes + alignment - 1) / alignment * alignment;

@@ -36,14 +36,15 @@ std::string read_file(const fs::path& path) {
 
 // As PTX wants them, and as the host has them: both must agree.
 std::vector<char> laid_out(const Kernel& kernel, const emulated::KernelCall& call) {
-  CHECK(call.arguments.size() == kernel.parameters.size(), "{}: {} arguments where the PTX of {} has {} parameters", call.name,
-        call.arguments.size(), kernel.name, kernel.parameters.size());
+  CHECK(call.arguments.size() == kernel.parameters.size(), "{}: {} arguments where the PTX of {} has {} parameters",
+        call.name, call.arguments.size(), kernel.name, kernel.parameters.size());
   std::vector<char> bytes(kernel.parameter_bytes);
   for (size_t i = 0; i < kernel.parameters.size(); ++i) {
     const Parameter& p = kernel.parameters[i];
     const emulated::KernelArgument& a = call.arguments[i];
-    CHECK(a.bytes == p.bytes && a.alignment == p.alignment, "{}: parameter {} of {} has {} bytes aligned to {}, in PTX {} to {}", call.name,
-          i, kernel.name, a.bytes, a.alignment, p.bytes, p.alignment);
+    CHECK(a.bytes == p.bytes && a.alignment == p.alignment,
+          "{}: parameter {} of {} has {} bytes aligned to {}, in PTX {} to {}", call.name, i, kernel.name, a.bytes,
+          a.alignment, p.bytes, p.alignment);
     std::memcpy(bytes.data() + p.offset, a.value, a.bytes);
   }
   return bytes;
@@ -132,8 +133,8 @@ std::shared_ptr<Gpu> open() {
 std::string Library::report() const {
   std::string out;
   for (const Entry& e : all_)
-    out += fmt::format("{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\n", e.kernel->file, readable(e.kernel->name), e.launches, e.compared, e.different,
-                       e.instructions, e.first_case, e.difference);
+    out += fmt::format("{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\n", e.kernel->file, readable(e.kernel->name), e.launches,
+                       e.compared, e.different, e.instructions, e.first_case, e.difference);
   return out;
 }
 

@@ -1,8 +1,9 @@
-// The column …/ptx/… of the op tests: a GPU with the emulated runtime's memory, streams and graphs, whose kernels run from
-// the PTX that nvcc wrote for them. SWITCHBACK_PTX names the folder that holds it: FILE.ptx, somewhere, for every FILE.cu.
+// The column …/ptx/… of the op tests: a GPU with the emulated runtime's memory, streams and graphs, whose kernels run
+// from the PTX that nvcc wrote for them. SWITCHBACK_PTX names the folder that holds it: FILE.ptx, somewhere, for every
+// FILE.cu.
 //
-// The first launches of each kernel also run on the emulated device, from the same memory, and both results are compared
-// bit by bit.
+// The first launches of each kernel also run on the emulated device, from the same memory, and both results are
+// compared bit by bit.
 #pragma once
 
 #include <map>

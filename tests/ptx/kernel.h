@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -30,17 +29,17 @@ struct Instruction {
   Run run = nullptr;
   Kind kind = Kind::plain;
   bool guarded = false, guard_negated = false;
-  bool chooses = false;  // selp: what is not chosen does not matter
-  bool strict = false;   // must not read what nobody wrote; others pass that on to what they write
+  bool chooses = false;                     // selp: what is not chosen does not matter
+  bool strict = false;                      // must not read what nobody wrote; others pass that on to what they write
   uint8_t space = 0, count = 1, bytes = 0;  // of memory accesses: where, how many elements and how large
   uint8_t variant = 0;                      // what else the operation has to tell apart
   Register guard, to, a, b, c, d;
-  int64_t offset = 0;     // of an address, in bytes
-  uint32_t target = 0;    // of a branch: an instruction's number
-  uint32_t list = 0;      // first of the elements in Kernel::lists, for operands in braces
-  uint32_t reads = 0;     // first in Kernel::uses, `read_count` ids that are read, then `write_count` ones written
+  int64_t offset = 0;   // of an address, in bytes
+  uint32_t target = 0;  // of a branch: an instruction's number
+  uint32_t list = 0;    // first of the elements in Kernel::lists, for operands in braces
+  uint32_t reads = 0;   // first in Kernel::uses, `read_count` ids that are read, then `write_count` ones written
   uint8_t read_count = 0, write_count = 0;
-  uint32_t line = 0;      // of the PTX file
+  uint32_t line = 0;  // of the PTX file
 };
 
 struct Parameter {
@@ -60,10 +59,10 @@ struct Kernel {
   std::vector<Instruction> code;
   std::vector<Register> lists;
   std::vector<int32_t> uses;
-  uint32_t file_bytes = 0;    // of a warp's register file
-  uint32_t registers = 0;     // declared ones, predicates included
+  uint32_t file_bytes = 0;  // of a warp's register file
+  uint32_t registers = 0;   // declared ones, predicates included
   uint32_t predicates = 0;
-  uint32_t local_bytes = 0;   // of local memory, a thread
+  uint32_t local_bytes = 0;  // of local memory, a thread
   struct Constant {
     uint32_t offset;
     uint8_t bytes;
@@ -76,7 +75,22 @@ struct Kernel {
 };
 
 // Special registers lie at the beginning of the register file, 4 bytes a lane.
-enum Special : uint32_t { tid_x, tid_y, tid_z, ntid_x, ntid_y, ntid_z, ctaid_x, ctaid_y, ctaid_z, nctaid_x, nctaid_y, nctaid_z, laneid, kSpecials };
+enum Special : uint32_t {
+  tid_x,
+  tid_y,
+  tid_z,
+  ntid_x,
+  ntid_y,
+  ntid_z,
+  ctaid_x,
+  ctaid_y,
+  ctaid_z,
+  nctaid_x,
+  nctaid_y,
+  nctaid_z,
+  laneid,
+  kSpecials
+};
 
 enum Space : uint8_t { generic, global, shared, local, param };
 

@@ -146,7 +146,8 @@ uint32_t wanted_lanes(Warp& warp, const Instruction& i, uint32_t lanes) {
   for_lanes(lanes, [&](uint32_t l) {
     if (masks[l] != mask) fault("a warp operation whose lanes give different masks");
   });
-  if (lanes & ~mask) fault(fmt::format("a warp operation of lanes {}, called by {}", lanes_text(mask), lanes_text(lanes)));
+  if (lanes & ~mask)
+    fault(fmt::format("a warp operation of lanes {}, called by {}", lanes_text(mask), lanes_text(lanes)));
   return mask & warp.exist;
 }
 
@@ -244,11 +245,13 @@ void run_block() {
     }
     if (waiting == 0) return;
     if (waiting < state.warps.size()) {
-      const auto waits = std::find_if(state.warps.begin(), state.warps.end(), [](const Warp& w) { return w.at_barrier; });
+      const auto waits =
+          std::find_if(state.warps.begin(), state.warps.end(), [](const Warp& w) { return w.at_barrier; });
       state.warp = &*waits;
       state.instruction = &waits->launch->kernel->code[waits->groups.back().at - 1];
       state.lanes = waits->exist;
-      fault(fmt::format("divergent barrier: {} of {} warps wait here, the others have ended", waiting, state.warps.size()));
+      fault(fmt::format("divergent barrier: {} of {} warps wait here, the others have ended", waiting,
+                        state.warps.size()));
     }
     emulator::pass_block_barrier();
   }
@@ -260,9 +263,10 @@ void fault(const std::string& what) {
   const Warp& warp = *state.warp;
   const Kernel& kernel = *warp.launch->kernel;
   const uint32_t lane = state.lanes ? uint32_t(std::countr_zero(state.lanes)) : 0;
-  throw Error(fmt::format("PTX of {}: block ({},{},{}), thread {}: {}: `{}`, {}:{}, kernel {}", warp.launch->name, state.block[0],
-                          state.block[1], state.block[2], warp.first_thread + lane, what,
-                          kernel.instruction_text(state.instruction->line), kernel.file, state.instruction->line, kernel.name));
+  throw Error(fmt::format("PTX of {}: block ({},{},{}), thread {}: {}: `{}`, {}:{}, kernel {}", warp.launch->name,
+                          state.block[0], state.block[1], state.block[2], warp.first_thread + lane, what,
+                          kernel.instruction_text(state.instruction->line), kernel.file, state.instruction->line,
+                          kernel.name));
 }
 
 uint64_t run(const Launch& launch) {
@@ -309,13 +313,15 @@ void note_shared(Warp& warp, uint32_t lane, uint32_t byte, uint32_t bytes, bool 
 
 char* shared_at(uint32_t lane, uint64_t byte, uint32_t bytes) {
   if (byte + bytes > state.launch->shared_bytes || byte + bytes < byte)
-    lane_fault(lane, fmt::format("shared memory out of bounds: {} bytes at byte {} of {}", bytes, int64_t(byte), state.launch->shared_bytes));
+    lane_fault(lane, fmt::format("shared memory out of bounds: {} bytes at byte {} of {}", bytes, int64_t(byte),
+                                 state.launch->shared_bytes));
   return reinterpret_cast<char*>(emulator::machine.shared) + byte;
 }
 
 char* global_at(uint32_t lane, uint64_t address, uint32_t bytes) {
   if (!emulator::device_memory().contains_again(reinterpret_cast<void*>(address), bytes))
-    lane_fault(lane, fmt::format("global memory out of bounds: {} bytes at {:#x}, which is in no allocation", bytes, address));
+    lane_fault(
+        lane, fmt::format("global memory out of bounds: {} bytes at {:#x}, which is in no allocation", bytes, address));
   return reinterpret_cast<char*>(address);
 }
 
@@ -377,14 +383,16 @@ void locate(Warp& warp, const Instruction& i, uint32_t lanes, bool write, char* 
         note_shared(warp, l, uint32_t(place), bytes, write);
         break;
       case local:
-        at[l] = inside(l, warp.local.data() + size_t(l) * warp.launch->kernel->local_bytes, warp.launch->kernel->local_bytes, place, bytes,
-                       "local memory");
+        at[l] = inside(l, warp.local.data() + size_t(l) * warp.launch->kernel->local_bytes,
+                       warp.launch->kernel->local_bytes, place, bytes, "local memory");
         break;
       case param:
         if (write) lane_fault(l, "writes a parameter");
-        at[l] = inside(l, warp.launch->parameters.data(), warp.launch->parameters.size(), place - kParameterWindow, bytes, "parameters");
+        at[l] = inside(l, warp.launch->parameters.data(), warp.launch->parameters.size(), place - kParameterWindow,
+                       bytes, "parameters");
         break;
-      default: at[l] = global_at(l, place, bytes);
+      default:
+        at[l] = global_at(l, place, bytes);
     }
   });
 }

@@ -1,5 +1,5 @@
-// Runs kernels from their PTX on the CPU: warps of 32 lanes in lockstep, those with the lowest place in the program first
-// (so that they meet again where branches join), until all wait at the block's barrier.
+// Runs kernels from their PTX on the CPU: warps of 32 lanes in lockstep, those with the lowest place in the program
+// first (so that they meet again where branches join), until all wait at the block's barrier.
 //
 // Checked are: bounds and alignment of every access, against the emulated runtime's allocations; races in shared memory
 // (the emulator's record); registers and shared memory that nobody wrote; asynchronous copies, which arrive at their
@@ -17,7 +17,8 @@
 namespace switchback::ptx {
 
 // Where shared, local and parameter memory lie among generic addresses, far from any of the host's.
-inline constexpr uint64_t kSharedWindow = uint64_t{1} << 60, kLocalWindow = uint64_t{2} << 60, kParameterWindow = uint64_t{3} << 60;
+inline constexpr uint64_t kSharedWindow = uint64_t{1} << 60, kLocalWindow = uint64_t{2} << 60,
+                          kParameterWindow = uint64_t{3} << 60;
 
 struct Group {  // lanes at one place of the program
   uint32_t at, lanes;
@@ -51,7 +52,9 @@ struct Warp {
   emulator::Warp record;  // what the emulator's search for races knows of a warp
 
   template <typename T>
-  T* lanes(const Register& r) const { return reinterpret_cast<T*>(file + r.offset); }
+  T* lanes(const Register& r) const {
+    return reinterpret_cast<T*>(file + r.offset);
+  }
   uint32_t& predicate(const Register& r) { return predicates[r.offset]; }
 };
 

@@ -46,14 +46,18 @@ inline uint32_t bits_where(const F& f) {
     for (uint32_t l = 0; l < kLanes; ++l) t[l] = -int64_t(f(l));
     uint32_t bits = 0;
     for (uint32_t q = 0; q < 8; ++q)
-      bits |= uint32_t(_mm256_movemask_pd(_mm256_castsi256_pd(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(t + 4 * q))))) << 4 * q;
+      bits |= uint32_t(_mm256_movemask_pd(
+                  _mm256_castsi256_pd(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(t + 4 * q)))))
+              << 4 * q;
     return bits;
   } else {
     int32_t t[kLanes];
     for (uint32_t l = 0; l < kLanes; ++l) t[l] = -int32_t(f(l));
     uint32_t bits = 0;
     for (uint32_t q = 0; q < 4; ++q)
-      bits |= uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(t + 8 * q))))) << 8 * q;
+      bits |= uint32_t(_mm256_movemask_ps(
+                  _mm256_castsi256_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(t + 8 * q)))))
+              << 8 * q;
     return bits;
   }
 }
@@ -105,61 +109,146 @@ void inverted(Warp& w, const Instruction& i, uint32_t lanes) { set_predicate(w, 
 // ---- arithmetic ----
 
 // Integers wrap; a division by zero gives all ones, as GPUs do.
-template <typename T> using Bits = std::make_unsigned_t<T>;
-template <typename T> T same(T a) { return a; }
-template <typename T> T add_i(T a, T b) { return T(Bits<T>(Bits<T>(a) + Bits<T>(b))); }
-template <typename T> T sub_i(T a, T b) { return T(Bits<T>(Bits<T>(a) - Bits<T>(b))); }
-template <typename T> T mul_i(T a, T b) { return T(uint64_t(a) * uint64_t(b)); }
-template <typename T> T mad_i(T a, T b, T c) { return T(uint64_t(a) * uint64_t(b) + uint64_t(c)); }
-template <typename T> T div_i(T a, T b) {
+template <typename T>
+using Bits = std::make_unsigned_t<T>;
+template <typename T>
+T same(T a) {
+  return a;
+}
+template <typename T>
+T add_i(T a, T b) {
+  return T(Bits<T>(Bits<T>(a) + Bits<T>(b)));
+}
+template <typename T>
+T sub_i(T a, T b) {
+  return T(Bits<T>(Bits<T>(a) - Bits<T>(b)));
+}
+template <typename T>
+T mul_i(T a, T b) {
+  return T(uint64_t(a) * uint64_t(b));
+}
+template <typename T>
+T mad_i(T a, T b, T c) {
+  return T(uint64_t(a) * uint64_t(b) + uint64_t(c));
+}
+template <typename T>
+T div_i(T a, T b) {
   if (b == 0) return T(~T(0));
   if (std::is_signed_v<T> && b == T(-1)) return T(Bits<T>(0) - Bits<T>(a));
   return T(a / b);
 }
-template <typename T> T rem_i(T a, T b) {
+template <typename T>
+T rem_i(T a, T b) {
   if (b == 0) return a;
   if (std::is_signed_v<T> && b == T(-1)) return 0;
   return T(a % b);
 }
-template <typename T> T min_i(T a, T b) { return b < a ? b : a; }
-template <typename T> T max_i(T a, T b) { return a < b ? b : a; }
-template <typename T> T neg_i(T a) { return T(Bits<T>(0) - Bits<T>(a)); }
-template <typename T> T abs_i(T a) { return a < 0 ? neg_i(a) : a; }
-template <typename T> T and_b(T a, T b) { return T(a & b); }
-template <typename T> T or_b(T a, T b) { return T(a | b); }
-template <typename T> T xor_b(T a, T b) { return T(a ^ b); }
-template <typename T> T not_b(T a) { return T(~a); }
-template <typename W, typename T> W mul_wide(T a, T b) { return W(W(a) * W(b)); }
-template <typename W, typename T> W mad_wide(T a, T b, W c) { return add_i(W(W(a) * W(b)), c); }
-template <typename T> T mul_high(T a, T b) {
+template <typename T>
+T min_i(T a, T b) {
+  return b < a ? b : a;
+}
+template <typename T>
+T max_i(T a, T b) {
+  return a < b ? b : a;
+}
+template <typename T>
+T neg_i(T a) {
+  return T(Bits<T>(0) - Bits<T>(a));
+}
+template <typename T>
+T abs_i(T a) {
+  return a < 0 ? neg_i(a) : a;
+}
+template <typename T>
+T and_b(T a, T b) {
+  return T(a & b);
+}
+template <typename T>
+T or_b(T a, T b) {
+  return T(a | b);
+}
+template <typename T>
+T xor_b(T a, T b) {
+  return T(a ^ b);
+}
+template <typename T>
+T not_b(T a) {
+  return T(~a);
+}
+template <typename W, typename T>
+W mul_wide(T a, T b) {
+  return W(W(a) * W(b));
+}
+template <typename W, typename T>
+W mad_wide(T a, T b, W c) {
+  return add_i(W(W(a) * W(b)), c);
+}
+template <typename T>
+T mul_high(T a, T b) {
   using W = std::conditional_t<sizeof(T) == 8, std::conditional_t<std::is_signed_v<T>, __int128, unsigned __int128>,
                                std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>>;
   return T(W(a) * W(b) >> 8 * sizeof(T));
 }
 // Shifts by more than the width shift everything out.
-template <typename T> T shl_b(T a, uint32_t n) { return n < 8 * sizeof(T) ? T(Bits<T>(a) << n) : T(0); }
-template <typename T> T shr_b(T a, uint32_t n) {
+template <typename T>
+T shl_b(T a, uint32_t n) {
+  return n < 8 * sizeof(T) ? T(Bits<T>(a) << n) : T(0);
+}
+template <typename T>
+T shr_b(T a, uint32_t n) {
   constexpr uint32_t kWidth = 8 * sizeof(T);
   if (n >= kWidth) return std::is_signed_v<T> && a < 0 ? T(-1) : T(0);
   return T(a >> n);
 }
 
-template <typename T> T add_f(T a, T b) { return a + b; }
-template <typename T> T sub_f(T a, T b) { return a - b; }
-template <typename T> T mul_f(T a, T b) { return a * b; }
-template <typename T> T div_f(T a, T b) { return a / b; }
-template <typename T> T fma_f(T a, T b, T c) { return std::fma(a, b, c); }
-template <typename T> T neg_f(T a) { return -a; }
-template <typename T> T abs_f(T a) { return std::abs(a); }
-template <typename T> T sqrt_f(T a) { return std::sqrt(a); }
-template <typename T> T rcp_f(T a) { return T(1) / a; }
-template <typename T> T copysign_f(T sign, T value) { return std::copysign(value, sign); }
+template <typename T>
+T add_f(T a, T b) {
+  return a + b;
+}
+template <typename T>
+T sub_f(T a, T b) {
+  return a - b;
+}
+template <typename T>
+T mul_f(T a, T b) {
+  return a * b;
+}
+template <typename T>
+T div_f(T a, T b) {
+  return a / b;
+}
+template <typename T>
+T fma_f(T a, T b, T c) {
+  return std::fma(a, b, c);
+}
+template <typename T>
+T neg_f(T a) {
+  return -a;
+}
+template <typename T>
+T abs_f(T a) {
+  return std::abs(a);
+}
+template <typename T>
+T sqrt_f(T a) {
+  return std::sqrt(a);
+}
+template <typename T>
+T rcp_f(T a) {
+  return T(1) / a;
+}
+template <typename T>
+T copysign_f(T sign, T value) {
+  return std::copysign(value, sign);
+}
 // A number wins against NaN; -0 is less than +0.
-template <typename T> T min_f(T a, T b) {
+template <typename T>
+T min_f(T a, T b) {
   if (a == b) return std::signbit(a) ? a : b;
   return a < b || b != b ? a : b;
 }
-template <typename T> T max_f(T a, T b) {
+template <typename T>
+T max_f(T a, T b) {
   if (a == b) return std::signbit(a) ? b : a;
   return a > b || b != b ? a : b;
 }
@@ -187,38 +276,83 @@ float fma_down(float a, float b, float c) {
 
 // ---- comparisons ----
 
-template <typename T> bool eq(T a, T b) { return a == b; }
-template <typename T> bool ne(T a, T b) { return a < b || a > b; }  // ordered; of integers the same as !=
-template <typename T> bool lt(T a, T b) { return a < b; }
-template <typename T> bool le(T a, T b) { return a <= b; }
-template <typename T> bool gt(T a, T b) { return a > b; }
-template <typename T> bool ge(T a, T b) { return a >= b; }
-template <typename T> bool equ(T a, T b) { return !(a < b || a > b); }
-template <typename T> bool neu(T a, T b) { return a != b; }
-template <typename T> bool ltu(T a, T b) { return !(a >= b); }
-template <typename T> bool leu(T a, T b) { return !(a > b); }
-template <typename T> bool gtu(T a, T b) { return !(a <= b); }
-template <typename T> bool geu(T a, T b) { return !(a < b); }
-template <typename T> bool num(T a, T b) { return a == a && b == b; }
-template <typename T> bool nan(T a, T b) { return a != a || b != b; }
+template <typename T>
+bool eq(T a, T b) {
+  return a == b;
+}
+template <typename T>
+bool ne(T a, T b) {
+  return a < b || a > b;
+}  // ordered; of integers the same as !=
+template <typename T>
+bool lt(T a, T b) {
+  return a < b;
+}
+template <typename T>
+bool le(T a, T b) {
+  return a <= b;
+}
+template <typename T>
+bool gt(T a, T b) {
+  return a > b;
+}
+template <typename T>
+bool ge(T a, T b) {
+  return a >= b;
+}
+template <typename T>
+bool equ(T a, T b) {
+  return !(a < b || a > b);
+}
+template <typename T>
+bool neu(T a, T b) {
+  return a != b;
+}
+template <typename T>
+bool ltu(T a, T b) {
+  return !(a >= b);
+}
+template <typename T>
+bool leu(T a, T b) {
+  return !(a > b);
+}
+template <typename T>
+bool gtu(T a, T b) {
+  return !(a <= b);
+}
+template <typename T>
+bool geu(T a, T b) {
+  return !(a < b);
+}
+template <typename T>
+bool num(T a, T b) {
+  return a == a && b == b;
+}
+template <typename T>
+bool nan(T a, T b) {
+  return a != a || b != b;
+}
 
 template <typename T>
-Run comparison(std::string_view name, std::string_view type) {
-  struct Entry { const char* name; Run run; };
-  static constexpr Entry kAll[] = {
-      {"eq", compared<T, eq<T>>}, {"ne", compared<T, ne<T>>}, {"lt", compared<T, lt<T>>}, {"le", compared<T, le<T>>},
-      {"gt", compared<T, gt<T>>}, {"ge", compared<T, ge<T>>}, {"lo", compared<T, lt<T>>}, {"ls", compared<T, le<T>>},
-      {"hi", compared<T, gt<T>>}, {"hs", compared<T, ge<T>>}};
+Run comparison(std::string_view name) {
+  struct Entry {
+    const char* name;
+    Run run;
+  };
+  static constexpr Entry kAll[] = {{"eq", compared<T, eq<T>>}, {"ne", compared<T, ne<T>>}, {"lt", compared<T, lt<T>>},
+                                   {"le", compared<T, le<T>>}, {"gt", compared<T, gt<T>>}, {"ge", compared<T, ge<T>>},
+                                   {"lo", compared<T, lt<T>>}, {"ls", compared<T, le<T>>}, {"hi", compared<T, gt<T>>},
+                                   {"hs", compared<T, ge<T>>}};
   for (const auto& [n, run] : kAll)
     if (name == n) return run;
   if constexpr (std::is_floating_point_v<T>) {
-    static constexpr Entry kFloat[] = {
-        {"equ", compared<T, equ<T>>}, {"neu", compared<T, neu<T>>}, {"ltu", compared<T, ltu<T>>}, {"leu", compared<T, leu<T>>},
-        {"gtu", compared<T, gtu<T>>}, {"geu", compared<T, geu<T>>}, {"num", compared<T, num<T>>}, {"nan", compared<T, nan<T>>}};
+    static constexpr Entry kFloat[] = {{"equ", compared<T, equ<T>>}, {"neu", compared<T, neu<T>>},
+                                       {"ltu", compared<T, ltu<T>>}, {"leu", compared<T, leu<T>>},
+                                       {"gtu", compared<T, gtu<T>>}, {"geu", compared<T, geu<T>>},
+                                       {"num", compared<T, num<T>>}, {"nan", compared<T, nan<T>>}};
     for (const auto& [n, run] : kFloat)
       if (name == n) return run;
   }
-  (void)type;
   return nullptr;
 }
 
@@ -296,7 +430,11 @@ Run access(bool loads, uint32_t register_bytes) {
 bool decode_access(Decoder& d, const Words& op) {
   Instruction& i = *d.now;
   const bool loads = op[0] == "ld";
-  i.space = has(op, "global") ? global : has(op, "shared") ? shared : has(op, "param") ? param : has(op, "local") ? local : generic;
+  i.space = has(op, "global")   ? global
+            : has(op, "shared") ? shared
+            : has(op, "param")  ? param
+            : has(op, "local")  ? local
+                                : generic;
   if (has(op, "const")) return false;
   const uint32_t count = has(op, "v2") ? 2 : has(op, "v4") ? 4 : 1;
   i.bytes = uint8_t(size_of(op.back()));
@@ -309,10 +447,17 @@ bool decode_access(Decoder& d, const Words& op) {
     if (d.kernel.lists[i.list + n].bytes != width || width < i.bytes) return false;
   const bool is_signed = op.back()[0] == 's';
   switch (i.bytes) {
-    case 1: i.run = is_signed ? access<int8_t>(loads, width) : access<uint8_t>(loads, width); break;
-    case 2: i.run = is_signed ? access<int16_t>(loads, width) : access<uint16_t>(loads, width); break;
-    case 4: i.run = is_signed ? access<int32_t>(loads, width) : access<uint32_t>(loads, width); break;
-    default: i.run = access<uint64_t>(loads, width);
+    case 1:
+      i.run = is_signed ? access<int8_t>(loads, width) : access<uint8_t>(loads, width);
+      break;
+    case 2:
+      i.run = is_signed ? access<int16_t>(loads, width) : access<uint16_t>(loads, width);
+      break;
+    case 4:
+      i.run = is_signed ? access<int32_t>(loads, width) : access<uint32_t>(loads, width);
+      break;
+    default:
+      i.run = access<uint64_t>(loads, width);
   }
   return true;
 }
@@ -408,7 +553,9 @@ bool decode_move(Decoder& d, const Words& op) {
 
 // Between generic addresses and those of a space.
 template <int64_t Window>
-uint64_t shift_window(uint64_t a) { return a + uint64_t(Window); }
+uint64_t shift_window(uint64_t a) {
+  return a + uint64_t(Window);
+}
 
 bool decode_cvta(Decoder& d, const Words& op) {
   Instruction& i = *d.now;
@@ -417,8 +564,12 @@ bool decode_cvta(Decoder& d, const Words& op) {
   i.a = d.read(1, 8);
   const bool to = has(op, "to");
   if (has(op, "global") || has(op, "param")) i.run = unary<uint64_t, uint64_t, shift_window<0>>;
-  if (has(op, "shared")) i.run = to ? unary<uint64_t, uint64_t, shift_window<-int64_t(kSharedWindow)>> : unary<uint64_t, uint64_t, shift_window<int64_t(kSharedWindow)>>;
-  if (has(op, "local")) i.run = to ? unary<uint64_t, uint64_t, shift_window<-int64_t(kLocalWindow)>> : unary<uint64_t, uint64_t, shift_window<int64_t(kLocalWindow)>>;
+  if (has(op, "shared"))
+    i.run = to ? unary<uint64_t, uint64_t, shift_window<-int64_t(kSharedWindow)>>
+               : unary<uint64_t, uint64_t, shift_window<int64_t(kSharedWindow)>>;
+  if (has(op, "local"))
+    i.run = to ? unary<uint64_t, uint64_t, shift_window<-int64_t(kLocalWindow)>>
+               : unary<uint64_t, uint64_t, shift_window<int64_t(kLocalWindow)>>;
   return i.run != nullptr;
 }
 
@@ -457,16 +608,43 @@ T saturated(F v) {
   if (v >= kBeyond) return std::numeric_limits<T>::max();
   return T(v);
 }
-template <typename T, typename F> T to_zero(F v) { return saturated<T, F>(std::trunc(v)); }
-template <typename T, typename F> T to_nearest(F v) { return saturated<T, F>(std::nearbyint(v)); }
-template <typename T, typename F> T to_floor(F v) { return saturated<T, F>(std::floor(v)); }
-template <typename T, typename F> T to_ceil(F v) { return saturated<T, F>(std::ceil(v)); }
-template <typename T> T floor_f(T v) { return std::floor(v); }
-template <typename T> T ceil_f(T v) { return std::ceil(v); }
-template <typename T> T trunc_f(T v) { return std::trunc(v); }
-template <typename T> T nearest_f(T v) { return std::nearbyint(v); }
+template <typename T, typename F>
+T to_zero(F v) {
+  return saturated<T, F>(std::trunc(v));
+}
+template <typename T, typename F>
+T to_nearest(F v) {
+  return saturated<T, F>(std::nearbyint(v));
+}
+template <typename T, typename F>
+T to_floor(F v) {
+  return saturated<T, F>(std::floor(v));
+}
+template <typename T, typename F>
+T to_ceil(F v) {
+  return saturated<T, F>(std::ceil(v));
+}
+template <typename T>
+T floor_f(T v) {
+  return std::floor(v);
+}
+template <typename T>
+T ceil_f(T v) {
+  return std::ceil(v);
+}
+template <typename T>
+T trunc_f(T v) {
+  return std::trunc(v);
+}
+template <typename T>
+T nearest_f(T v) {
+  return std::nearbyint(v);
+}
 float saturate_f(float v) { return v != v || v < 0 ? 0.f : v > 1 ? 1.f : v; }
-template <typename T, typename F> T plainly(F v) { return T(v); }
+template <typename T, typename F>
+T plainly(F v) {
+  return T(v);
+}
 
 float from_half(uint16_t bits) { return _cvtsh_ss(bits); }
 uint16_t to_half(float v) { return v != v ? uint16_t(0x7fff) : uint16_t(_cvtss_sh(v, _MM_FROUND_TO_NEAREST_INT)); }
@@ -514,11 +692,16 @@ bool decode_conversion(Decoder& d, const Words& op) {
   }
   const std::string_view mode = op.size() > 3 ? op[1] : "";
   if (op.size() > 4) return false;
-  if (to == "f32" && from == "f16" && mode.empty()) return operands(4, 2), i.run = unary<float, uint16_t, from_half>, true;
-  if (to == "f32" && from == "bf16" && mode.empty()) return operands(4, 2), i.run = unary<float, uint16_t, from_bf16>, true;
-  if (to == "f16" && from == "f32" && mode == "rn") return operands(2, 4), i.run = unary<uint16_t, float, to_half>, true;
-  if (to == "bf16" && from == "f32" && mode == "rn") return operands(2, 4), i.run = unary<uint16_t, float, to_bf16>, true;
-  if (to == "tf32" && from == "f32" && mode == "rna") return operands(4, 4), i.run = unary<uint32_t, float, to_tf32>, true;
+  if (to == "f32" && from == "f16" && mode.empty())
+    return operands(4, 2), i.run = unary<float, uint16_t, from_half>, true;
+  if (to == "f32" && from == "bf16" && mode.empty())
+    return operands(4, 2), i.run = unary<float, uint16_t, from_bf16>, true;
+  if (to == "f16" && from == "f32" && mode == "rn")
+    return operands(2, 4), i.run = unary<uint16_t, float, to_half>, true;
+  if (to == "bf16" && from == "f32" && mode == "rn")
+    return operands(2, 4), i.run = unary<uint16_t, float, to_bf16>, true;
+  if (to == "tf32" && from == "f32" && mode == "rna")
+    return operands(4, 4), i.run = unary<uint32_t, float, to_tf32>, true;
   if (to == "f32" && from == "f32") {
     operands(4, 4);
     if (mode == "sat") i.run = unary<float, float, saturate_f>;
@@ -528,8 +711,10 @@ bool decode_conversion(Decoder& d, const Words& op) {
     if (mode == "rzi") i.run = unary<float, float, trunc_f<float>>;
     return i.run != nullptr;
   }
-  if (to == "f64" && from == "f32" && mode.empty()) return operands(8, 4), i.run = unary<double, float, plainly<double, float>>, true;
-  if (to == "f32" && from == "f64" && mode == "rn") return operands(4, 8), i.run = unary<float, double, plainly<float, double>>, true;
+  if (to == "f64" && from == "f32" && mode.empty())
+    return operands(8, 4), i.run = unary<double, float, plainly<double, float>>, true;
+  if (to == "f32" && from == "f64" && mode == "rn")
+    return operands(4, 8), i.run = unary<float, double, plainly<float, double>>, true;
   if (!from_float && mode == "rn") {
     operands(size_of(to), size_of(from));
     i.run = by_float(to, [&]<typename T>(T) {
@@ -592,8 +777,14 @@ void funnel_shift(Warp& w, const Instruction& i, uint32_t lanes) {  // shf: of b
     return Left ? uint32_t(both << n >> 32) : uint32_t(both >> n);
   });
 }
-template <typename T> uint32_t population(T a) { return uint32_t(std::popcount(a)); }
-template <typename T> uint32_t leading_zeros(T a) { return uint32_t(std::countl_zero(a)); }
+template <typename T>
+uint32_t population(T a) {
+  return uint32_t(std::popcount(a));
+}
+template <typename T>
+uint32_t leading_zeros(T a) {
+  return uint32_t(std::countl_zero(a));
+}
 uint32_t reversed(uint32_t a) {
   uint32_t r = 0;
   for (uint32_t n = 0; n < 32; ++n) r |= (a >> n & 1) << (31 - n);
@@ -613,10 +804,18 @@ void shuffle(Warp& w, const Instruction& i, uint32_t lanes) {
     int source = 0;
     bool valid = false;
     switch (ShuffleKind(i.variant)) {
-      case up: source = int(lane) - int(operand), valid = source >= int(most); break;
-      case down: source = int(lane + operand), valid = source <= int(most); break;
-      case bfly: source = int(lane ^ operand), valid = source <= int(most); break;
-      case idx: source = int(least | (operand & ~segment)), valid = source <= int(most); break;
+      case up:
+        source = int(lane) - int(operand), valid = source >= int(most);
+        break;
+      case down:
+        source = int(lane + operand), valid = source <= int(most);
+        break;
+      case bfly:
+        source = int(lane ^ operand), valid = source <= int(most);
+        break;
+      case idx:
+        source = int(least | (operand & ~segment)), valid = source <= int(most);
+        break;
     }
     if (!valid) source = int(lane);
     if (!(lanes >> source & 1)) fault(fmt::format("lane {} reads lane {}, which is not in the mask", lane, source));
@@ -705,7 +904,8 @@ bool decode_copy(Decoder& d, const Words& op) {
     i.target = uint32_t(*in_flight);
     return i.run = wait_group, true;
   }
-  if (!(op[2] == "ca" || op[2] == "cg") || !has(op, "shared") || op.back() != "global" || d.operands.size() < 3) return false;
+  if (!(op[2] == "ca" || op[2] == "cg") || !has(op, "shared") || op.back() != "global" || d.operands.size() < 3)
+    return false;
   d.address(1);
   i.b = i.a;
   i.target = uint32_t(i.offset);  // of the source
@@ -738,11 +938,15 @@ bool decode_arithmetic(Decoder& d, const Words& op) {
   };
   if (is_float) {
     const std::string_view mode = op.size() > 2 ? op[1] : "";
-    const bool exact = mode.empty() || (op.size() == 3 && mode == "rn"), approx_ftz = op.size() == 4 && mode == "approx" && op[2] == "ftz";
-    const bool approx = op.size() == 3 && mode == "approx", rn_ftz = type == "f32" && has(op, "ftz") && !has(op, "approx");
-    const bool unary_op = name == "neg" || name == "abs" || name == "sqrt" || name == "rcp" || name == "ex2" || name == "lg2" || name == "rsqrt";
+    const bool exact = mode.empty() || (op.size() == 3 && mode == "rn"),
+               approx_ftz = op.size() == 4 && mode == "approx" && op[2] == "ftz";
+    const bool approx = op.size() == 3 && mode == "approx",
+               rn_ftz = type == "f32" && has(op, "ftz") && !has(op, "approx");
+    const bool unary_op = name == "neg" || name == "abs" || name == "sqrt" || name == "rcp" || name == "ex2" ||
+                          name == "lg2" || name == "rsqrt";
     if (!operands(name == "fma" ? 3 : unary_op ? 1 : 2, bytes, bytes)) return false;
-    if (type == "f32" && name == "fma" && op.size() == 3 && mode == "rm") return i.run = ternary<float, float, fma_down>, true;
+    if (type == "f32" && name == "fma" && op.size() == 3 && mode == "rm")
+      return i.run = ternary<float, float, fma_down>, true;
     if (rn_ftz && name == "fma") return i.run = ternary<float, float, fma_ftz>, true;
     if (rn_ftz && name == "mul") return i.run = binary<float, float, mul_ftz>, true;
     if (type == "f32" && approx_ftz && name == "ex2") return i.run = unary<float, float, ex2_ftz>, true;
@@ -774,10 +978,18 @@ bool decode_arithmetic(Decoder& d, const Words& op) {
   const bool mad = name == "mad", product = mad || name == "mul";
   if (product && op.size() == 3 && op[1] == "wide") {
     if (!operands(mad ? 3 : 2, 2 * bytes, 2 * bytes)) return false;
-    if (type == "u16") i.run = mad ? ternary<uint32_t, uint16_t, mad_wide<uint32_t, uint16_t>> : binary<uint32_t, uint16_t, mul_wide<uint32_t, uint16_t>>;
-    if (type == "s16") i.run = mad ? ternary<int32_t, int16_t, mad_wide<int32_t, int16_t>> : binary<int32_t, int16_t, mul_wide<int32_t, int16_t>>;
-    if (type == "u32") i.run = mad ? ternary<uint64_t, uint32_t, mad_wide<uint64_t, uint32_t>> : binary<uint64_t, uint32_t, mul_wide<uint64_t, uint32_t>>;
-    if (type == "s32") i.run = mad ? ternary<int64_t, int32_t, mad_wide<int64_t, int32_t>> : binary<int64_t, int32_t, mul_wide<int64_t, int32_t>>;
+    if (type == "u16")
+      i.run = mad ? ternary<uint32_t, uint16_t, mad_wide<uint32_t, uint16_t>>
+                  : binary<uint32_t, uint16_t, mul_wide<uint32_t, uint16_t>>;
+    if (type == "s16")
+      i.run = mad ? ternary<int32_t, int16_t, mad_wide<int32_t, int16_t>>
+                  : binary<int32_t, int16_t, mul_wide<int32_t, int16_t>>;
+    if (type == "u32")
+      i.run = mad ? ternary<uint64_t, uint32_t, mad_wide<uint64_t, uint32_t>>
+                  : binary<uint64_t, uint32_t, mul_wide<uint64_t, uint32_t>>;
+    if (type == "s32")
+      i.run = mad ? ternary<int64_t, int32_t, mad_wide<int64_t, int32_t>>
+                  : binary<int64_t, int32_t, mul_wide<int64_t, int32_t>>;
     return i.run != nullptr;
   }
   if (product && op.size() == 3 && (op[1] == "lo" || op[1] == "hi")) {
@@ -838,7 +1050,8 @@ bool decode_bits(Decoder& d, const Words& op) {
     i.to = d.write(0, bytes);
     i.a = d.read(1, bytes);
     i.b = d.read(2, 4);
-    i.run = by_integer(type, [&]<typename T>(T) -> Run { return name == "shl" ? shifted<T, shl_b<T>> : shifted<T, shr_b<T>>; });
+    i.run = by_integer(
+        type, [&]<typename T>(T) -> Run { return name == "shl" ? shifted<T, shl_b<T>> : shifted<T, shr_b<T>>; });
     return i.run != nullptr;
   }
   if (name == "popc" || name == "clz" || name == "brev") {
@@ -860,7 +1073,8 @@ bool decode_bits(Decoder& d, const Words& op) {
     if (name == "prmt") return op.size() == 2 && (i.run = permute_bytes, true);
     if (op.size() != 4) return false;
     const bool left = op[1] == "l", wrap = op[2] == "wrap";
-    i.run = left ? (wrap ? funnel_shift<true, true> : funnel_shift<true, false>) : (wrap ? funnel_shift<false, true> : funnel_shift<false, false>);
+    i.run = left ? (wrap ? funnel_shift<true, true> : funnel_shift<true, false>)
+                 : (wrap ? funnel_shift<false, true> : funnel_shift<false, false>);
     return true;
   }
   if (name == "bfi") {
@@ -876,8 +1090,11 @@ bool decode_bits(Decoder& d, const Words& op) {
   i.a = d.read(1, bytes);
   i.b = d.read(2, 4);
   i.c = d.read(3, 4);
-  i.run = type == "u32" ? extract_bits<uint32_t> : type == "s32" ? extract_bits<int32_t> : type == "u64" ? extract_bits<uint64_t>
-          : type == "s64" ? extract_bits<int64_t> : Run();
+  i.run = type == "u32"   ? extract_bits<uint32_t>
+          : type == "s32" ? extract_bits<int32_t>
+          : type == "u64" ? extract_bits<uint64_t>
+          : type == "s64" ? extract_bits<int64_t>
+                          : Run();
   return i.run != nullptr;
 }
 
@@ -890,8 +1107,8 @@ bool decode_choice(Decoder& d, const Words& op) {
     i.to = d.write(0, 0);
     i.a = d.read(1, bytes);
     i.b = d.read(2, bytes);
-    i.run = by_float(type, [&]<typename T>(T) { return comparison<T>(op[1], type); });
-    if (!i.run) i.run = by_integer(type, [&]<typename T>(T) { return comparison<T>(op[1], type); });
+    i.run = by_float(type, [&]<typename T>(T) { return comparison<T>(op[1]); });
+    if (!i.run) i.run = by_integer(type, [&]<typename T>(T) { return comparison<T>(op[1]); });
     return i.run != nullptr;
   }
   if (op.size() != 2) return false;
@@ -910,18 +1127,22 @@ bool decode_operation(Decoder& d, const Words& op) {
   const std::string_view name = op[0];
   using Decode = bool (*)(Decoder&, const Words&);
   static const std::unordered_map<std::string_view, Decode> kTable = {
-      {"ld", decode_access},      {"st", decode_access},       {"atom", decode_atomic},     {"red", decode_atomic},
-      {"mov", decode_move},       {"cvta", decode_cvta},       {"cvt", decode_conversion},  {"setp", decode_choice},
-      {"selp", decode_choice},    {"and", decode_logic},       {"or", decode_logic},        {"xor", decode_logic},
-      {"not", decode_logic},      {"shl", decode_bits},        {"shr", decode_bits},        {"bfi", decode_bits},
-      {"bfe", decode_bits},       {"prmt", decode_bits},       {"shf", decode_bits},        {"popc", decode_bits},
-      {"clz", decode_bits},       {"brev", decode_bits},       {"add", decode_arithmetic},  {"sub", decode_arithmetic},
-      {"mul", decode_arithmetic}, {"mad", decode_arithmetic},  {"fma", decode_arithmetic},  {"div", decode_arithmetic},
-      {"rem", decode_arithmetic}, {"min", decode_arithmetic},  {"max", decode_arithmetic},  {"neg", decode_arithmetic},
-      {"abs", decode_arithmetic}, {"sqrt", decode_arithmetic}, {"rcp", decode_arithmetic},  {"ex2", decode_arithmetic},
-      {"lg2", decode_arithmetic}, {"rsqrt", decode_arithmetic},{"copysign", decode_arithmetic},
-      {"shfl", decode_shuffle},   {"vote", decode_vote},       {"bar", decode_barrier},     {"barrier", decode_barrier},
-      {"cp", decode_copy},        {"mma", decode_mma},         {"ldmatrix", decode_ldmatrix}};
+      {"ld", decode_access},        {"st", decode_access},        {"atom", decode_atomic},
+      {"red", decode_atomic},       {"mov", decode_move},         {"cvta", decode_cvta},
+      {"cvt", decode_conversion},   {"setp", decode_choice},      {"selp", decode_choice},
+      {"and", decode_logic},        {"or", decode_logic},         {"xor", decode_logic},
+      {"not", decode_logic},        {"shl", decode_bits},         {"shr", decode_bits},
+      {"bfi", decode_bits},         {"bfe", decode_bits},         {"prmt", decode_bits},
+      {"shf", decode_bits},         {"popc", decode_bits},        {"clz", decode_bits},
+      {"brev", decode_bits},        {"add", decode_arithmetic},   {"sub", decode_arithmetic},
+      {"mul", decode_arithmetic},   {"mad", decode_arithmetic},   {"fma", decode_arithmetic},
+      {"div", decode_arithmetic},   {"rem", decode_arithmetic},   {"min", decode_arithmetic},
+      {"max", decode_arithmetic},   {"neg", decode_arithmetic},   {"abs", decode_arithmetic},
+      {"sqrt", decode_arithmetic},  {"rcp", decode_arithmetic},   {"ex2", decode_arithmetic},
+      {"lg2", decode_arithmetic},   {"rsqrt", decode_arithmetic}, {"copysign", decode_arithmetic},
+      {"shfl", decode_shuffle},     {"vote", decode_vote},        {"bar", decode_barrier},
+      {"barrier", decode_barrier},  {"cp", decode_copy},          {"mma", decode_mma},
+      {"ldmatrix", decode_ldmatrix}};
   if (name == "membar" || name == "fence") {  // blocks run one after the other: memory has one order
     d.now->run = nothing;
     return true;

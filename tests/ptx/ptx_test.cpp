@@ -1,5 +1,5 @@
-// The machine that runs PTX: faults planted in a kernel's text, which it must find; instructions against their values; and
-// a folder of PTX as a device. Without nvcc: product.ptx and what stands here is all they need.
+// The machine that runs PTX: faults planted in a kernel's text, which it must find; instructions against their values;
+// and a folder of PTX as a device. Without nvcc: product.ptx and what stands here is all they need.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -84,7 +84,8 @@ std::string run_product(const std::vector<std::pair<std::string, std::string>>& 
   try {
     const auto kernel = first_kernel(text);
     decode(*kernel);
-    Launch launch{.kernel = kernel.get(), .block = {64, 1, 1}, .shared_bytes = 768, .parameters = {}, .name = "product"};
+    Launch launch{
+        .kernel = kernel.get(), .block = {64, 1, 1}, .shared_bytes = 768, .parameters = {}, .name = "product"};
     const uint64_t pointers[] = {device_a.address(), device_b.address(), device_bias.address() + 4, device_c.address()};
     const float scale = 0.5f;
     launch.parameters.resize(kernel->parameter_bytes);
@@ -130,12 +131,14 @@ TEST(Ptx, OutOfBounds) {
   expect_says(run_product({{"[%r18+512]", "[%r18+528]"}}), "shared memory out of bounds: 16 bytes at byte 768 of 768");
 }
 TEST(Ptx, RegisterThatNobodyWrote) {
-  expect_says(run_product({{"mul.f32 \t%f8, %f4, %f1;", "mul.f32 \t%f8, %f13, %f1;"}}), "reads a register that nobody has written: `st.global");
+  expect_says(run_product({{"mul.f32 \t%f8, %f4, %f1;", "mul.f32 \t%f8, %f13, %f1;"}}),
+              "reads a register that nobody has written: `st.global");
 }
 TEST(Ptx, WhatIsNotChosenDoesNotMatter) {
   const auto choosing = [](const std::string& condition) {
-    return run_product({{"mul.f32 \t%f8, %f4, %f1;", "mul.f32 %f8, %f4, %f1; add.f32 %f14, %f13, %f1; setp." + condition +
-                                                       ".u32 %p3, %r3, 32; selp.f32 %f8, %f8, %f14, %p3;"}});
+    return run_product(
+        {{"mul.f32 \t%f8, %f4, %f1;", "mul.f32 %f8, %f4, %f1; add.f32 %f14, %f13, %f1; setp." + condition +
+                                          ".u32 %p3, %r3, 32; selp.f32 %f8, %f8, %f14, %p3;"}});
   };
   EXPECT_EQ(choosing("lt"), "");
   expect_says(choosing("gt"), "reads a register that nobody has written: `st.global.v2.f32");
@@ -152,8 +155,8 @@ TEST(Ptx, UnknownInstructionIsNamed) {
 
 // ---- instructions ----
 
-// What a warp computes: lane l reads element l of three arrays of 64-bit words into %A, %B and %C (of the type's width),
-// `body` leaves its result in %D.
+// What a warp computes: lane l reads element l of three arrays of 64-bit words into %A, %B and %C (of the type's
+// width), `body` leaves its result in %D.
 std::vector<uint64_t> compute(const std::string& type, const std::string& body, const std::vector<uint64_t>& a,
                               const std::vector<uint64_t>& b = {}, const std::vector<uint64_t>& c = {}) {
   const std::string bits = type.substr(1);
@@ -189,8 +192,10 @@ std::vector<uint64_t> compute(const std::string& type, const std::string& body, 
 	)";
   text += body + "\n\tst.global.b@ 	[%rd5], %D;\n\tret;\n}\n";
   for (size_t i; (i = text.find('@')) != text.npos;)
-    if (text.compare(i, 2, "@%") == 0 || text.compare(i, 2, "@!") == 0) text[i] = '\1';
-    else text.replace(i, 1, bits);
+    if (text.compare(i, 2, "@%") == 0 || text.compare(i, 2, "@!") == 0)
+      text[i] = '\1';
+    else
+      text.replace(i, 1, bits);
   std::replace(text.begin(), text.end(), '\1', '@');
   const auto padded = [](std::vector<uint64_t> v) {
     v.resize(kLanes);
@@ -244,7 +249,8 @@ TEST(Ptx, FloatsRoundAsTheyShould) {
   EXPECT_EQ(one("cvt.rn.f16.f32 %rs1, %A; cvt.f32.f16 %D, %rs1;", 65520), kInf);
   EXPECT_EQ(one("cvt.rn.bf16.f32 %rs1, %A; cvt.f32.bf16 %D, %rs1;", 1 + 3 * 0x1p-8f), 1 + 0x1p-6f);
   EXPECT_EQ(one("cvt.rna.tf32.f32 %D, %A;", 1 + 0x1p-11f), 1 + 0x1p-10f) << "ties away from zero";
-  EXPECT_EQ(one("cvt.f64.f32 %rd7, %A; mul.f64 %rd7, %rd7, %rd7; cvt.rn.f32.f64 %D, %rd7;", third), float(double(third) * third));
+  EXPECT_EQ(one("cvt.f64.f32 %rd7, %A; mul.f64 %rd7, %rd7, %rd7; cvt.rn.f32.f64 %D, %rd7;", third),
+            float(double(third) * third));
 }
 
 TEST(Ptx, IntegersAndBits) {
@@ -252,7 +258,8 @@ TEST(Ptx, IntegersAndBits) {
     return uint32_t(compute("b32", body, {a}, {b}, {c})[0]);
   };
   EXPECT_EQ(one("mul.hi.u32 %D, %A, %B;", 0x80000000u, 6), 3u);
-  EXPECT_EQ(one("mul.wide.s32 %rd7, %A, %B; shr.s64 %rd7, %rd7, 32; cvt.u32.u64 %D, %rd7;", uint32_t(-1), 5), uint32_t(-1));
+  EXPECT_EQ(one("mul.wide.s32 %rd7, %A, %B; shr.s64 %rd7, %rd7, 32; cvt.u32.u64 %D, %rd7;", uint32_t(-1), 5),
+            uint32_t(-1));
   EXPECT_EQ(one("mad.lo.s32 %D, %A, %B, %C;", uint32_t(-3), 5, 7), uint32_t(-8));
   EXPECT_EQ(one("div.s32 %D, %A, %B;", uint32_t(-7), 2), uint32_t(-3));
   EXPECT_EQ(one("rem.s32 %D, %A, %B;", uint32_t(-7), 2), uint32_t(-1));
@@ -262,7 +269,8 @@ TEST(Ptx, IntegersAndBits) {
   EXPECT_EQ(one("bfi.b32 %D, %A, %B, 4, 8;", 0xab, 0xffffffff), 0xfffffabfu);
   EXPECT_EQ(one("bfe.s32 %D, %A, 4, 4;", 0x80), uint32_t(-8));
   EXPECT_EQ(one("prmt.b32 %D, %A, %B, 0x7531;", 0x33221100, 0x77665544), 0x77553311u);
-  EXPECT_EQ(one("prmt.b32 %D, %A, %B, 0x000b;", 0x80000000, 0), 0x000000ffu) << "8: the sign of byte 3; the others are byte 0";
+  EXPECT_EQ(one("prmt.b32 %D, %A, %B, 0x000b;", 0x80000000, 0), 0x000000ffu)
+      << "8: the sign of byte 3; the others are byte 0";
   EXPECT_EQ(one("cvt.u16.u32 %rs1, %A; cvt.s32.s8 %D, %rs1;", 0x1ff), ~0u);
   EXPECT_EQ(one("cvt.rzi.s32.f32 %D, %A;", bits_of({kNan})[0]), 0u);
   EXPECT_EQ(one("cvt.rzi.s32.f32 %D, %A;", bits_of({3e9f})[0]), 0x7fffffffu);
@@ -284,7 +292,8 @@ TEST(Ptx, WarpsShuffleAndVote) {
     EXPECT_EQ(all("shfl.sync.idx.b32 %D, %A, 2, 0x181f, -1;")[l], l / 8 * 8 + 2);
   }
   EXPECT_EQ(all("setp.gt.u32 %p1, %A, 27; vote.sync.ballot.b32 %D, %p1, -1;")[0], 0xf0000000u);
-  EXPECT_THROW(all("setp.gt.u32 %p1, %A, 27; @%p1 vote.sync.ballot.b32 %D, %p1, -1; mov.b32 %D, 0;"), Error) << "28 lanes do not come";
+  EXPECT_THROW(all("setp.gt.u32 %p1, %A, 27; @%p1 vote.sync.ballot.b32 %D, %p1, -1; mov.b32 %D, 0;"), Error)
+      << "28 lanes do not come";
 }
 
 // Lanes that loop for different times meet again behind the loop.
@@ -304,7 +313,8 @@ $LOOP:
 	bra $LOOP;
 $END:
 	shfl.sync.idx.b32 %r4, %A, 0, 31, -1;
-	add.s32 %D, %D, %r4;)", lanes);
+	add.s32 %D, %D, %r4;)",
+                           lanes);
   for (uint32_t l = 0; l < kLanes; ++l) EXPECT_EQ(got[l], l * (l - (l > 0)) / 2 + l / 2 * 100) << l;
 }
 
@@ -380,7 +390,8 @@ TEST_F(PtxDevice, OtherBitsAreCounted) {
 }
 TEST_F(PtxDevice, ParametersMustBeTheHosts) {
   expect_says(add_one(add_one_text(".u16")), "in PTX 2 to 2");
-  expect_says(add_one(add_one_text(".u64")), "parameter 1 of _ZN10switchback4cuda7add_oneEPfi has 4 bytes aligned to 4, in PTX 8 to 8");
+  expect_says(add_one(add_one_text(".u64")),
+              "parameter 1 of _ZN10switchback4cuda7add_oneEPfi has 4 bytes aligned to 4, in PTX 8 to 8");
 }
 TEST_F(PtxDevice, MissingKernelIsNamed) {
   std::string text = add_one_text();

@@ -16,7 +16,9 @@ uint32_t bytes_of(std::string_view type) {
   return digits == "8" ? 1 : digits == "16" ? 2 : digits == "32" ? 4 : digits == "64" ? 8 : 0;
 }
 
-bool in_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '$' || c == '.' || c == '%'; }
+bool in_word(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '$' || c == '.' || c == '%';
+}
 
 // Reads words and signs, skipping comments, and counts lines.
 class Cursor {
@@ -60,7 +62,8 @@ class Cursor {
   void skip() {
     for (; at_ < text_.size(); ++at_) {
       const char c = text_[at_];
-      if (c == '\n') ++line;
+      if (c == '\n')
+        ++line;
       else if (c == '/' && text_.substr(at_, 2) == "//") {
         while (at_ + 1 < text_.size() && text_[at_ + 1] != '\n') ++at_;
       } else if (c != ' ' && c != '\t' && c != '\r') {
@@ -81,8 +84,8 @@ std::string_view trimmed(std::string_view s) {
   return s;
 }
 
-// `.param .align 8 .b8 name[56]`, `.param .u64 name`, `.param .u64 .ptr .align 1 name`: laid out one behind the other, each
-// at its own alignment.
+// `.param .align 8 .b8 name[56]`, `.param .u64 name`, `.param .u64 .ptr .align 1 name`: laid out one behind the other,
+// each at its own alignment.
 Parameter parameter_of(std::string_view declared, const Kernel& kernel) {
   Cursor c(declared, 0);
   Parameter p;
@@ -91,12 +94,18 @@ Parameter parameter_of(std::string_view declared, const Kernel& kernel) {
   while (!c.done()) {
     const std::string_view w = c.word();
     if (w == ".param" || w == ".global") continue;
-    if (w == ".ptr") pointer = true;
-    else if (w == ".align") (pointer ? element : alignment) = pointer ? element : uint32_t(std::stoul(std::string(c.word())));
-    else if (!w.empty() && w[0] == '.') element = bytes_of(w.substr(1));
-    else if (!w.empty() && !std::isdigit(static_cast<unsigned char>(w[0]))) p.name = w;
-    else if (c.take('[')) element *= uint32_t(std::stoul(std::string(c.until(']'))));
-    else if (w.empty()) break;
+    if (w == ".ptr")
+      pointer = true;
+    else if (w == ".align")
+      (pointer ? element : alignment) = pointer ? element : uint32_t(std::stoul(std::string(c.word())));
+    else if (!w.empty() && w[0] == '.')
+      element = bytes_of(w.substr(1));
+    else if (!w.empty() && !std::isdigit(static_cast<unsigned char>(w[0])))
+      p.name = w;
+    else if (c.take('['))
+      element *= uint32_t(std::stoul(std::string(c.until(']'))));
+    else if (w.empty())
+      break;
   }
   CHECK(element > 0 && !p.name.empty(), "{}: {}: unknown parameter `{}`", kernel.file, kernel.name, declared);
   p.bytes = element;
@@ -198,7 +207,8 @@ void decode(Kernel& kernel) {
       for (const std::string_view one : split(c.until(';'))) {
         const size_t many = one.find('<');
         const uint32_t count = many == one.npos ? 1 : uint32_t(std::stoul(std::string(one.substr(many + 1))));
-        decoder.declare(one.substr(0, many), many != one.npos, count, type == ".pred" ? 0 : bytes_of(type.substr(1)), line);
+        decoder.declare(one.substr(0, many), many != one.npos, count, type == ".pred" ? 0 : bytes_of(type.substr(1)),
+                        line);
       }
     } else if (word == ".local") {
       decoder.declare_local(trimmed(c.until(';')), line);

@@ -66,12 +66,14 @@ def main():
         if launches == 0 and not unreached.excuse(label):
             wrong.append(f"{label} was never executed")
         if different and not differs.excuse(label):
-            wrong.append(f"{label} left other bits than the emulated device in {different} of {compared} launches, first {difference}")
+            wrong.append(f"{label} left other bits than the emulated device in {different} of {compared} launches, "
+                         f"first {difference}")
     wrong += unreached.unneeded() + differs.unneeded()
     executed = sum(row[0] > 0 for row in kernels.values())
     same = sum(row[0] > 0 and row[2] == 0 for row in kernels.values())
-    print(f"{executed} of {len(kernels)} kernels were executed from their PTX, {sum(row[0] for row in kernels.values())} launches, "
-          f"{sum(row[3] for row in kernels.values()) / 1e9:.1f}·10^9 instructions; {same} always left the emulated device's bits")
+    launches, instructions = (sum(row[i] for row in kernels.values()) for i in (0, 3))
+    print(f"{executed} of {len(kernels)} kernels were executed from their PTX, {launches} launches, "
+          f"{instructions / 1e9:.1f}·10^9 instructions; {same} always left the emulated device's bits")
     for line in wrong:
         print(line, file=sys.stderr)
     if not kernels:

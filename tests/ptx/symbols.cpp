@@ -17,7 +17,8 @@ namespace switchback::ptx {
 std::unordered_map<const void*, Symbol> own_functions() {
   std::ifstream in("/proc/self/exe", std::ios::binary);
   const std::vector<char> file((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  CHECK(file.size() > sizeof(Elf64_Ehdr) && std::memcmp(file.data(), ELFMAG, SELFMAG) == 0, "this program's file cannot be read");
+  CHECK(file.size() > sizeof(Elf64_Ehdr) && std::memcmp(file.data(), ELFMAG, SELFMAG) == 0,
+        "this program's file cannot be read");
   const auto at = [&]<typename T>(size_t offset, T) {
     CHECK(offset + sizeof(T) <= file.size(), "this program's symbol table is cut off");
     T v;

@@ -17,14 +17,15 @@ enum class Element { bf16, f16, tf32 };
 
 template <Element E>
 float element_of(uint32_t word, uint32_t half) {
-  if constexpr (E == Element::tf32) return std::bit_cast<float>(word & 0xffffe000u);  // its low 13 bits are not looked at
+  if constexpr (E == Element::tf32)
+    return std::bit_cast<float>(word & 0xffffe000u);  // its low 13 bits are not looked at
   const uint16_t bits = uint16_t(word >> 16 * half);
   if constexpr (E == Element::f16) return _cvtsh_ss(bits);
   return std::bit_cast<float>(uint32_t(bits) << 16);
 }
 
-// D = A·B + C for m16n8: A is row-major, B column-major. Products are exact in f32; sums are rounded one by one, k in order
-// (the ISA leaves order and rounding open). Lists: 4 registers of D, 4 of A, 2 of B, 4 of C.
+// D = A·B + C for m16n8: A is row-major, B column-major. Products are exact in f32; sums are rounded one by one, k in
+// order (the ISA leaves order and rounding open). Lists: 4 registers of D, 4 of A, 2 of B, 4 of C.
 template <Element E, uint32_t K>
 void mma(Warp& w, const Instruction& i, uint32_t lanes) {
   if (lanes != ~0u) fault("mma of fewer than 32 lanes");
