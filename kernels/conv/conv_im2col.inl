@@ -8,6 +8,7 @@
 #include "kernels/conv/conv_ends.h"
 #include "kernels/conv/conv_im2col.h"
 #include "kernels/linear/products.h"
+#include "kernels/sliding.h"
 
 namespace switchback {
 namespace {
