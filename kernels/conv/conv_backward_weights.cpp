@@ -11,9 +11,9 @@
 
 namespace switchback {
 
-const OuterSums& outer_sums() { return cpu_features().avx512 ? outer_sums_avx512 : outer_sums_avx2; }
-
 namespace {
+
+const OuterSums& outer_sums() { return cpu_features().avx512 ? outer_sums_avx512 : outer_sums_avx2; }
 
 constexpr int64_t kOutputs = 48, kInputs = 256;  // channels whose products one thread sums up at a time
 constexpr int64_t kNarrow = 16;        // channels of a group below which its windows are copied side by side first
@@ -101,12 +101,24 @@ void by_channels(Context& ctx, const Problem& p, float* dw) {
 void copy_window(const Problem& p, int64_t group, int64_t pixel, float* to) {
   const int64_t n = pixel / p.places(), row = pixel % p.places() / p.dy.shape.w, column = pixel % p.dy.shape.w;
   const float* x = p.item_x(n) + group * p.inputs;
-  for (int64_t r = 0; r < p.v.kernel_h; ++r)
-    for (int64_t s = 0; s < p.v.kernel_w; ++s, to += p.inputs) {
-      const int64_t h = p.down.input(row, r), w = p.along.input(column, s);
-      if (h < 0 || h >= p.x.shape.h || w < 0 || w >= p.x.shape.w) std::fill_n(to, p.inputs, 0.f);
-      else std::copy_n(x + (h * p.x.shape.w + w) * p.x.shape.c, p.inputs, to);
+  const int64_t left = p.along.start(column), length = p.v.kernel_w * p.inputs;
+  // A row of the window is one piece of the map.
+  const bool whole = p.v.dilation_w == 1 && p.v.groups == 1 && left >= 0 && left + p.v.kernel_w <= p.x.shape.w;
+  for (int64_t r = 0; r < p.v.kernel_h; ++r, to += length) {
+    const int64_t h = p.down.input(row, r);
+    if (h < 0 || h >= p.x.shape.h) {
+      std::fill_n(to, length, 0.f);
+    } else if (whole) {
+      const float* from = x + (h * p.x.shape.w + left) * p.inputs;
+      for (int64_t i = 0; i < length; ++i) to[i] = from[i];
+    } else {
+      for (int64_t s = 0; s < p.v.kernel_w; ++s) {
+        const int64_t w = p.along.input(column, s);
+        const float* from = x + (h * p.x.shape.w + w) * p.x.shape.c;
+        for (int64_t c = 0; c < p.inputs; ++c) to[s * p.inputs + c] = w >= 0 && w < p.x.shape.w ? from[c] : 0.f;
+      }
     }
+  }
 }
 
 // Narrow groups: windows side by side, all taps in one product.

@@ -24,6 +24,5 @@ struct OuterSums {
   void (*channels)(const float* a, const float* b, int64_t width, const OuterPlaces& places, float* sums);
 };
 extern const OuterSums outer_sums_avx2, outer_sums_avx512;
-const OuterSums& outer_sums();  // of this processor
 
 }  // namespace switchback

@@ -305,10 +305,24 @@ TEST(Augmentation, IsDrawnByCounter) {
   }
   EXPECT_EQ(shifts.size(), 9u);
   EXPECT_NEAR(mirrored, 150, 40);
+  // Bilinear values of a slope are the slope's: the column that each pixel came from.
+  std::vector<float> slope(21 * 21), black{-100};
+  double most = 0;
+  for (int64_t i = 0; i < 50; ++i) {
+    for (size_t e = 0; e < slope.size(); ++e) slope[e] = float(e % 21) - 10;
+    augment(parse_augmentation("rotate:20"), 3, 0, i, {1, 1, 21, 21}, black, slope.data());
+    const double cosine = double(slope[10 * 21 + 15]) / 5, sine = double(slope[5 * 21 + 10]) / 5;
+    EXPECT_NEAR(cosine * cosine + sine * sine, 1, 1e-5);
+    most = std::max(most, std::abs(std::atan2(sine, cosine)) * 180 / std::acos(-1));
+    for (const auto& [row, column] : {std::pair{4, 6}, {3, -5}, {-6, 2}})
+      EXPECT_NEAR(slope[size_t((10 + row) * 21 + 10 + column)], cosine * column - sine * row, 1e-4);
+  }
+  EXPECT_LT(most, 20.001);
+  EXPECT_GT(most, 15);
   std::vector<float> same = image;
   augment(parse_augmentation(""), 3, 2, 0, item, padding, same.data());
   EXPECT_EQ(same, image);
-  for (const char* wrong : {"crop", "crop:", "crop:0", "crop:4x", "flip,spin"}) EXPECT_THROW(parse_augmentation(wrong), Error) << wrong;
+  for (const char* wrong : {"crop", "crop:", "crop:0", "crop:4x", "flip,spin", "rotate:0", "rotate:200"}) EXPECT_THROW(parse_augmentation(wrong), Error) << wrong;
 }
 
 TEST(InitialWeights, ChangeNothingBesideTheDrawnOnes) {
