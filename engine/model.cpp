@@ -11,7 +11,8 @@
 #include "engine/files/json.h"
 #include "engine/files/labels.h"
 #include "engine/onnx/onnx.h"
-#include "engine/files/safetensors.h"
+#include "engine/files/state_dict.h"
+#include "engine/fit.h"
 #include "engine/zoo/zoo.h"
 
 namespace switchback {
@@ -81,7 +82,16 @@ void load_parameters(Model& model, const ModelSpec& spec, const std::vector<std:
                               folders.empty() ? "a folder that $SWITCHBACK_WEIGHTS names" : folders[0]));
     file = found[0].file;
   }
-  model.weights = load_weights(model.network, Safetensors(file));
+  StateDict dict = read_state_dict(file);
+  const int64_t channels = model.network.input.c;
+  for (std::string& note : fit(model.network, dict)) model.warnings.push_back(std::move(note));
+  model.weights = load_weights(model.network, dict);
+  if (model.network.input.c != channels && spec.preprocess.empty()) {
+    if (model.network.input.c == 1) model.preprocess.order = ChannelOrder::grey, model.preprocess.mean = {0}, model.preprocess.std = {1};
+    model.warnings.push_back(fmt::format("nobody says how images become its {} channels{} (--preprocess FILE.json does; .npy "
+                                         "inputs are used as they are)", model.network.input.c,
+                                         model.network.input.c == 1 ? ": grey x/255 is assumed" : ""));
+  }
   model.source = file;
 }
 
@@ -107,6 +117,7 @@ Model open_onnx(const ModelSpec& spec, std::vector<std::string>* outputs = nullp
   }
   const auto& [channels, height, width] = spec.open_sizes;
   options.channels = channels;
+  options.follow_links = spec.follow_links;
   if (height > 0) options.size = {height, width};
   OnnxNetwork read = read_onnx(spec.name, options);
   model.network = std::move(read.network);
@@ -158,7 +169,7 @@ Preprocess own_preprocess(std::string_view model) {
 Model open_built_in(const ModelSpec& spec) {
   Model model;
   if (spec.name == "mlp" && !spec.weights.empty() && !is_random(spec.weights))  // the only network whose sizes its weights tell
-    model.network = make_network("mlp", {.sizes = mlp_sizes(Safetensors(spec.weights))});
+    model.network = make_network("mlp", {.sizes = mlp_sizes(read_state_dict(spec.weights))});
   else
     model.network = open_network(spec.name);
   if (!spec.preprocess.empty())
@@ -229,7 +240,7 @@ std::vector<InstalledWeights> installed_weights(std::string_view model, const st
 }
 
 Network open_network(std::string_view name, std::vector<std::string>* outputs) {
-  if (is_onnx(name)) return open_onnx({std::string(name), "", "", {}}, outputs).network;
+  if (is_onnx(name)) return open_onnx({.name = std::string(name)}, outputs).network;
   std::vector<std::string> names;
   for (const ZooEntry& entry : zoo()) {
     if (base_name(name) == entry.name) return make_network(name);
@@ -244,7 +255,7 @@ Model open_model(const ModelSpec& spec, const std::vector<std::string>& folders)
   if (!is_onnx(spec.name) || !spec.weights.empty()) load_parameters(model, spec, folders);
   if (const int64_t bad = not_finite(model.weights); bad > 0)
     model.warnings.push_back(fmt::format("{} of the weights of {} are NaN or infinite", bad, spec.name));
-  const std::string& labels = model.preprocess.labels;
+  const std::string& labels = spec.labels.empty() ? model.preprocess.labels : spec.labels;
   if (!labels.empty())
     model.labels = load_labels(labels);
   else if (!is_onnx(spec.name))

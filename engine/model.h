@@ -23,9 +23,11 @@ struct Model {
 
 // `--model`, `--weights` and `--preprocess` as the user wrote them; empty = the model's own.
 struct ModelSpec {
-  std::string name, weights, preprocess;
+  std::string name, weights = {}, preprocess = {};
+  std::string labels = {};  // a file; empty: the preprocessing's, or the model's own
   // Channels, height and width of the input where an ONNX file leaves them open; 0: not known either.
   std::array<int64_t, 3> open_sizes = {};
+  bool follow_links = false;  // of external data, out of the ONNX file's folder
 };
 
 bool is_onnx(std::string_view name);  // a file's: .onnx, in whatever case

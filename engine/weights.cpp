@@ -99,7 +99,7 @@ Packed& Weights::packed() const {
   return *state_->packed;
 }
 
-Weights load_weights(const Network& network, const Safetensors& file) {
+Weights load_weights(const Network& network, const StateDict& file) {
   Weights weights(network);
   std::vector<std::string> missing, misshapen, surplus;
   std::set<std::string> known;

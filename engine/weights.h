@@ -15,7 +15,7 @@
 
 namespace switchback {
 
-class Safetensors;
+class StateDict;
 class Packed;  // engine/run/packed.h: weights in the layouts that kernels want
 
 struct Parameter {
@@ -70,7 +70,7 @@ class Weights {
 
 // State dict: NODE.weight and so on, names and shapes as in torchvision. Missing, surplus and misshapen tensors are all
 // named in one error. (num_batches_tracked and what Network::training_only names are ignored.)
-Weights load_weights(const Network& network, const Safetensors& file);
+Weights load_weights(const Network& network, const StateDict& file);
 // `random:SEED`: element i of parameter NAME draws word i%4 of Philox block (i/4, crc32(NAME), 2^31), v = 2u − 1:
 // conv and linear weights v·sqrt(6/fan_in), their biases 0.1·v; batch norm weight 1 + v/4, bias and mean 0.1·v,
 // variance 1 + v/2; slopes of PReLU (1 + v)/4. fan_in: a weight's elements over its first size. So that others can draw

@@ -103,9 +103,28 @@ inline uint32_t greater(Vec a, Vec b) { return uint32_t(_mm256_movemask_ps(_mm25
 inline uint32_t at_least(Vec a, Vec b) { return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ))); }
 inline Vec above_zero(Vec a) { return {_mm256_and_ps(a.v, _mm256_cmp_ps(a.v, _mm256_setzero_ps(), _CMP_NLE_UQ))}; }
 inline Vec keep(Vec a, uint32_t mask) { return {_mm256_and_ps(a.v, _mm256_castsi256_ps(lane_mask(mask)))}; }
+// out[8][16 floats apart] = the transposed 8 rows of `in`.
+inline void transpose8(const float* in, int64_t stride, float* out) {
+  __m256 a[8], b[8];
+  for (int i = 0; i < 8; ++i) a[i] = _mm256_loadu_ps(in + i * stride);
+  for (int i = 0; i < 8; i += 2) {
+    b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+    b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {  // a[i + j], half h: column 4h + j of rows i .. i+3
+    a[i] = _mm256_shuffle_ps(b[i], b[i + 2], 0x44);
+    a[i + 1] = _mm256_shuffle_ps(b[i], b[i + 2], 0xee);
+    a[i + 2] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0x44);
+    a[i + 3] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0xee);
+  }
+  for (int j = 0; j < 4; ++j) {
+    _mm256_storeu_ps(out + 16 * j, _mm256_permute2f128_ps(a[j], a[4 + j], 0x20));
+    _mm256_storeu_ps(out + 16 * (4 + j), _mm256_permute2f128_ps(a[j], a[4 + j], 0x31));
+  }
+}
 inline void transpose16(const float* in, int64_t stride, float* out) {
-  for (int i = 0; i < 16; ++i)
-    for (int j = 0; j < 16; ++j) out[16 * j + i] = in[i * stride + j];
+  for (int i = 0; i < 16; i += 8)
+    for (int j = 0; j < 16; j += 8) transpose8(in + i * stride + j, stride, out + 16 * j + i);
 }
 #endif
 

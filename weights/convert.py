@@ -5,9 +5,10 @@
 
 INPUT is a PyTorch checkpoint (.pth, .pt: torch.save of a state dict or of a dict that holds one, in the zip format or
 the one before PyTorch 1.6), an .npz whose names are those of the parameters, or a .safetensors file. Nothing that a
-file contains is run. With --model, names and shapes are checked against that architecture, and missing, surplus and
+file contains is run; objects beside the state dict are skipped. With --model, names and shapes are checked against that architecture, and missing, surplus and
 misshapen ones are listed. Wrappers ("state_dict", "model", ...) are looked into, or --key names one; the prefixes
-"module." and "_orig_mod." are cut off where all names have them; num_batches_tracked is dropped."""
+"module." and "_orig_mod." are cut off where all names have them, with --model any that the network's names stand
+behind (Lightning's "model."); num_batches_tracked is dropped."""
 
 import argparse
 import json
@@ -28,7 +29,7 @@ except ImportError:
 
 from checkpoints import Entry, open_checkpoint
 from shipping import WEIGHTS, written_beside
-from torch_pickle import CheckpointError, Tensor, printable
+from torch_pickle import CheckpointError, Tensor, Unknown, printable, refuse
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
 PREFIXES = ("module.", "_orig_mod.")  # of nn.DataParallel and torch.compile
@@ -82,6 +83,9 @@ def find_state_dict(value, key=None):
             break
         path.append(next((name for name in inner if tensors_in(value[name])), inner[0]))  # "model" may be a config
         value = value[path[-1]]
+    for one in [value, *(value.values() if type(value) is dict else [])]:
+        if isinstance(one, Unknown):
+            refuse(one.name)
     tensors = tensors_in(value)
     if not tensors:
         raise CheckpointError("it holds no state dict", f"it holds {listed(value)}; --key NAME picks one of several")
@@ -112,6 +116,24 @@ def clean_names(tensors, model, notes):
                      + ", ".join(["num_batches_tracked", *(a + "*" for a in auxiliary)]) + ")")
     if not kept:
         raise CheckpointError("it holds no weights", "is it a state dict?")
+    return kept
+
+
+def under_prefix(tensors, wanted, notes):
+    """Those below the prefix under which most of the wanted names are, without it; the shortest of equals."""
+    found = {}
+    for name in tensors:
+        parts = name.split(".")
+        for i in range(1, len(parts)):
+            if ".".join(parts[i:]) in wanted:
+                prefix = ".".join(parts[:i]) + "."
+                found[prefix] = found.get(prefix, 0) + 1
+    best = min(found, key=lambda prefix: (-found[prefix], len(prefix)), default="")
+    if not best or found[best] <= sum(name in wanted for name in tensors):
+        return tensors
+    kept = {name[len(best):]: tensor for name, tensor in tensors.items() if name.startswith(best)}
+    left = len(tensors) - len(kept)
+    notes.append(f"prefix '{printable(best)}' cut off" + (f", {left} others left out" if left else ""))
     return kept
 
 
@@ -163,6 +185,8 @@ def convert(source, target, model=None, key=None, wanted=None):
         tensors, path = find_state_dict(checkpoint.value, key)
         notes += [f"taken from '{'.'.join(path)}'"] if path else []
         tensors = clean_names(tensors, model, notes)
+        if wanted is not None:
+            tensors = under_prefix(tensors, wanted, notes)
         entries = {name: checkpoint.entry(tensor, name) for name, tensor in tensors.items()}
         if wanted is not None:
             check_architecture(entries, wanted, model)

@@ -1,6 +1,6 @@
 """Reads the pickles inside PyTorch's checkpoints as data. An interpreter of its own for the few opcodes that state
 dicts need: it imports nothing and calls nothing that a file names, so no file can make it run code. What stands for
-anything but tensors and plain data is refused by its name. Standard library only."""
+anything but tensors and plain data becomes an Unknown with its name, whatever is done to it. Standard library only."""
 
 import pickletools
 from dataclasses import dataclass
@@ -60,6 +60,12 @@ class Global:
     name: str
 
 
+@dataclass(frozen=True)
+class Unknown:
+    """An object of a class that is not known here, or that class: argparse.Namespace, a NumPy scalar, os.system."""
+    name: str
+
+
 MARK = object()
 
 
@@ -97,6 +103,8 @@ def make_dict(items=()):
 
 
 def put(target, key, value):
+    if isinstance(target, Unknown):
+        return
     # Tuples are no keys here: hashing nested shared ones takes exponential time.
     if type(target) is not dict or type(key) not in (str, int, float, bool, bytes, type(None)):
         raise ValueError("a dict with keys that are neither text nor numbers")
@@ -123,7 +131,7 @@ VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNIC
           "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (), "MARK": MARK}
 IGNORED = {"PROTO", "FRAME"}
-CODE = {"INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}  # these make objects, too; state dicts have none
+CODE = {"EXT1", "EXT2", "EXT4"}  # these make objects, too; state dicts have none
 
 
 class Machine:
@@ -200,6 +208,8 @@ class Machine:
         self.extend(self.pop_mark())
 
     def extend(self, items):
+        if isinstance(self.stack[-1], Unknown):
+            return
         if type(self.stack[-1]) is not list:
             raise ValueError("items for what is no list")
         self.stack[-1].extend(items)
@@ -238,9 +248,7 @@ class Machine:
         self.push_global(f"{module}.{name}")
 
     def push_global(self, name):
-        if name not in KNOWN:
-            refuse(name)
-        self.stack.append(Global(name))
+        self.stack.append(Global(name) if name in KNOWN else Unknown(name))
 
     def op_binpersid(self, _):
         storage = make_storage(self.stack.pop())
@@ -251,12 +259,27 @@ class Machine:
 
     def op_reduce(self, _):
         arguments, made = self.stack.pop(), self.stack.pop()
+        if isinstance(made, Unknown):
+            self.stack.append(made)
+            return
         if type(arguments) is not tuple or not isinstance(made, Global) or made.name not in BUILDERS:
             raise ValueError("a call of what is no function")
         self.spend(len(arguments) + sum(len(a) for a in arguments if isinstance(a, (tuple, list))))
         self.stack.append(BUILDERS[made.name](*arguments))
 
     op_newobj = op_reduce
+
+    def op_newobj_ex(self, _):
+        self.stack.pop()
+        self.op_reduce(None)
+
+    def op_inst(self, argument):
+        self.pop_mark()
+        self.stack.append(Unknown(argument.replace(" ", ".", 1)))
+
+    def op_obj(self, _):
+        made = self.pop_mark()[0]
+        self.stack.append(made if isinstance(made, Unknown) else Unknown("an object"))
 
     def op_build(self, _):
         """The attributes of an object. Those of a dict (state_dict's _metadata) mean nothing here. Tensors of PyTorch
@@ -265,13 +288,13 @@ class Machine:
         if isinstance(made, Tensor) and type(state) is tuple and len(state) in (4, 5):
             data = state[0]
             made.fill(*((data.storage, data.offset, data.size, data.stride) if isinstance(data, Tensor) else state[:4]))
-        elif not isinstance(made, (dict, Tensor)):
+        elif not isinstance(made, (dict, Tensor, Unknown)):
             raise ValueError("attributes of what is no object")
 
 
 def read_pickle(stream, storages=None):
     """One pickle's value, from where the stream (bytes or an open file) stands: dicts, lists, tuples, text, numbers,
-    None and Tensor. A stream is left behind the pickle's end. `storages`, a dict, gets key -> (element, count) of every
+    None, Tensor and Unknown. A stream is left behind the pickle's end. `storages`, a dict, gets key -> (element, count) of every
     storage that is mentioned."""
     machine = Machine({} if storages is None else storages)
     try:

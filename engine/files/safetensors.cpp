@@ -1,9 +1,7 @@
 #include "engine/files/safetensors.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
-#include <filesystem>
 #include <limits>
 #include <set>
 
@@ -16,30 +14,6 @@ using nlohmann::json;
 static_assert(std::endian::native == std::endian::little, "the files are little-endian");
 
 constexpr size_t kLongestHeader = size_t(16) << 20;  // a network of 1000 tensors needs about 100 KiB
-constexpr size_t kMostDims = 8;
-
-struct TypeName {
-  const char* name;
-  size_t bytes;
-};
-constexpr TypeName kTypes[] = {{"F32", 4}, {"F16", 2},  {"BF16", 2}, {"F64", 8},     {"U8", 1},
-                               {"I8", 1},  {"BOOL", 1}, {"U16", 2},  {"I16", 2},     {"U32", 4},
-                               {"I32", 4}, {"U64", 8},  {"I64", 8},  {"F8_E4M3", 1}, {"F8_E5M2", 1}};
-
-size_t size_of_type(const std::string& dtype) {
-  for (const TypeName& t : kTypes)
-    if (dtype == t.name) return t.bytes;
-  return 0;
-}
-
-float float_from_f16(uint16_t h) {
-  const uint32_t sign = uint32_t(h & 0x8000u) << 16, exponent = (h >> 10) & 31u, mantissa = h & 0x3ffu;
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | (mantissa << 13));
-  if (exponent) return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
-  const float small = float(mantissa) * 0x1p-24f;  // subnormal: exact in float32
-  return sign ? -small : small;
-}
-
 // Parses the header. A name that stands twice is an error (the JSON library would silently keep one), and so is
 // nesting deeper than the format has, which also bounds the parser's work.
 json parse_header(const std::string& path, std::string_view text) {
@@ -78,36 +52,13 @@ bool read_integers(const json& list, Dims& out) {
   return true;
 }
 
-// Elements times size, or -1 on overflow.
-int64_t byte_count(const Dims& dims, size_t size) {
-  int64_t bytes = int64_t(size);
-  for (const int64_t d : dims)
-    if (__builtin_mul_overflow(bytes, d, &bytes)) return -1;
-  return bytes;
-}
-
-template <typename T>
-void convert_ints(std::span<const std::byte> bytes, std::vector<int64_t>& out) {
-  for (size_t i = 0; i < out.size(); ++i) {
-    T v;
-    std::memcpy(&v, bytes.data() + i * sizeof(T), sizeof(T));
-    out[i] = int64_t(v);
-  }
-}
-
 }  // namespace
 
-Safetensors::Safetensors(const std::string& path) : file_(path) {
+Safetensors::Safetensors(const std::string& path) : StateDict(path) {
   const auto bytes = file_.bytes();
   const auto damaged = [&](const std::string& what) {
     throw Error(fmt::format("{}: {}", path, what), "the file is damaged, incomplete, or not a safetensors file");
   };
-  const std::string_view start(reinterpret_cast<const char*>(bytes.data()), std::min<size_t>(bytes.size(), 4));
-  // A zip archive, or a pickle of protocol 2 and later: neither is the length of a header that could be.
-  if (start == "PK\3\4" || (start.size() == 4 && start[0] == '\x80' && start[1] >= 2 && start[1] <= 5))
-    throw Error(fmt::format("{}: a PyTorch or NumPy file, not a safetensors file", path),
-                fmt::format("`python3 weights/convert.py {} {}` makes one of it", path,
-                            std::filesystem::path(path).replace_extension(".safetensors").string()));
   if (bytes.size() < 8) damaged(fmt::format("{} bytes are too few for a safetensors file", bytes.size()));
   uint64_t length;
   std::memcpy(&length, bytes.data(), 8);
@@ -163,83 +114,6 @@ Safetensors::Safetensors(const std::string& path) : file_(path) {
   }
   if (uint64_t(end) != data.size())
     damaged(fmt::format("{} of {} data bytes belong to no tensor", data.size() - uint64_t(end), data.size()));
-}
-
-std::vector<std::string> Safetensors::names() const {
-  std::vector<std::string> out;
-  for (const auto& [name, entry] : entries_) out.push_back(name);
-  return out;
-}
-
-const Safetensors::Entry& Safetensors::entry(const std::string& name) const {
-  const auto found = entries_.find(name);
-  if (found == entries_.end())
-    throw Error(fmt::format("{} has no tensor '{}'", path(), printable(name)), "is it the right file for this model?");
-  return found->second;
-}
-
-Tensor Safetensors::load(const std::string& name) const {
-  const Dims& d = dims(name);
-  Tensor out(d.empty() ? Dims{1} : d);
-  load(name, out.values());
-  return out;
-}
-
-void Safetensors::load(const std::string& name, std::span<float> values) const {
-  const Entry& e = entry(name);
-  const bool known = e.dtype == "F32" || e.dtype == "F16" || e.dtype == "BF16" || e.dtype == "F64";
-  if (!known)
-    throw Error(fmt::format("{}: tensor '{}' is {}, a float type is needed", path(), printable(name), e.dtype),
-                "save it as F32, F16, BF16 or F64");
-  float* to = values.data();
-  const std::byte* from = e.bytes.data();
-  const int64_t n = count(e.dims);
-  CHECK(int64_t(values.size()) == n, "{}: '{}' has {} values, not {}", path(), printable(name), n, values.size());
-  if (n == 0) return;
-  if (e.dtype == "F32") {
-    std::memcpy(to, from, e.bytes.size());
-  } else if (e.dtype == "F64") {
-    for (int64_t i = 0; i < n; ++i) {
-      double v;
-      std::memcpy(&v, from + 8 * i, 8);
-      to[i] = float(v);
-    }
-  } else {
-    const bool half = e.dtype == "F16";
-    for (int64_t i = 0; i < n; ++i) {
-      uint16_t v;
-      std::memcpy(&v, from + 2 * i, 2);
-      to[i] = half ? float_from_f16(v) : std::bit_cast<float>(uint32_t(v) << 16);
-    }
-  }
-  file_.release(e.bytes);  // or weights would count twice while they are loaded
-}
-
-std::vector<int64_t> Safetensors::load_ints(const std::string& name) const {
-  const Entry& e = entry(name);
-  std::vector<int64_t> out(e.bytes.size() / size_of_type(e.dtype));
-  if (e.dtype == "U8" || e.dtype == "BOOL") {
-    convert_ints<uint8_t>(e.bytes, out);
-  } else if (e.dtype == "I8") {
-    convert_ints<int8_t>(e.bytes, out);
-  } else if (e.dtype == "U16") {
-    convert_ints<uint16_t>(e.bytes, out);
-  } else if (e.dtype == "I16") {
-    convert_ints<int16_t>(e.bytes, out);
-  } else if (e.dtype == "U32") {
-    convert_ints<uint32_t>(e.bytes, out);
-  } else if (e.dtype == "I32") {
-    convert_ints<int32_t>(e.bytes, out);
-  } else if (e.dtype == "I64" || e.dtype == "U64") {
-    convert_ints<int64_t>(e.bytes, out);
-    if (e.dtype == "U64")
-      for (const int64_t v : out)
-        CHECK(v >= 0, "{}: tensor '{}' holds {}, too large for int64", path(), printable(name), uint64_t(v));
-  } else {
-    throw Error(fmt::format("{}: tensor '{}' is {}, an integer type is needed", path(), printable(name), e.dtype),
-                "is it the right file?");
-  }
-  return out;
 }
 
 NamedTensor::NamedTensor(std::string name, const Tensor& tensor)

@@ -126,13 +126,13 @@ struct Home<Resize> : ResampleHome<Resize>, NoShift, FreezesAsIs<Resize> {
   static std::string arguments(const Resize& l) {
     constexpr const char* kPlaces[] = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric",
                                        "tf_half_pixel_for_nn", "half_pixel_symmetric"};
+    constexpr const char* kModes[] = {"nearest", "bilinear", "bicubic"};
     const std::string to = l.out_h > 0 && l.out_w > 0 ? "to " + size2(l.out_h, l.out_w)
                                                       : fmt::format("by {}x{}", l.scale_h, l.scale_w);
-    return fmt::format("{}, {}, {}", to, l.mode == Resize::Mode::nearest ? "nearest" : "bilinear",
-                       kPlaces[int(l.coordinates)]);
+    return fmt::format("{}, {}, {}", to, kModes[int(l.mode)], kPlaces[int(l.coordinates)]);
   }
   static int64_t flops(const Resize& l, Shapes x) {
-    return l.mode == Resize::Mode::bilinear ? 8 * shape(l, x).count() : 0;
+    return (l.mode == Resize::Mode::bilinear ? 8 : l.mode == Resize::Mode::bicubic ? 32 : 0) * shape(l, x).count();
   }
   static Facts facts(const Resize&) { return {.affine = true, .output = Facts::Output::map}; }
 };

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "engine/files/files.h"
 #include "engine/onnx/onnx_graph.h"
@@ -59,7 +60,7 @@ class Reader {
  public:
   Reader(const std::string& path, const OnnxOptions& options)
       : path_(path), options_(options), model_(parse(path)), proto_(*model_.mutable_graph()), opset_(opset_of(model_, path)),
-        folder_(std::filesystem::path(path).parent_path().string()) {}
+        folder_{std::filesystem::path(path).parent_path().string(), options.follow_links} {}
 
   OnnxNetwork read() {
     index();
@@ -104,13 +105,14 @@ class Reader {
   onnx::ModelProto model_;
   onnx::GraphProto& proto_;
   int64_t opset_;
-  std::string folder_;
+  OnnxFolder folder_;
   std::map<std::string, onnx::TensorProto*> initializers_;
   std::map<std::string, int> makers_;  // of each tensor the node
   std::map<std::string, int> reads_;   // of each tensor, by nodes that are needed
   int64_t batch_ = 0;    // that the file fixes, or kOpenBatch
   Dims input_dims_;      // with a batch of 1
-  int dropped_ = -1;  // the Transpose from NHWC at the very beginning
+  int dropped_ = -1;    // the Transpose from NHWC at the very beginning
+  std::set<std::string> of_channels_;  // constants before it, along the last axis
   bool whole_ = false;  // the input is of whole numbers
 };
 
@@ -196,8 +198,10 @@ std::string Reader::find_input(const std::vector<bool>& needed) const {
 }
 
 // Images as TensorFlow has them: where all that happens to the input is a turn from NHWC to NCHW, that is left out.
+// Before it Keras may put its preprocessing: numbers alike everywhere, or one for each channel, which then lie on axis 1.
 void Reader::drop_layout_change(const std::string& input, const std::vector<bool>& needed, Dims& dims) {
   std::string tensor = input;  // and further names of it
+  std::set<std::string> constants;
   for (int i = 0; i < proto_.node_size() && dims.size() == 4; ++i) {
     const auto& read = proto_.node(i).input();
     if (!needed[i] || std::find(read.begin(), read.end(), tensor) == read.end()) continue;
@@ -205,10 +209,22 @@ void Reader::drop_layout_change(const std::string& input, const std::vector<bool
     const OnnxNode node(proto_.node(i), opset_, folder_);
     if (node.op() == "Transpose" && node.integers("perm", {}) == std::vector<int64_t>{0, 3, 1, 2}) {
       dropped_ = i;
+      of_channels_ = std::move(constants);
       dims = {dims[0], dims[3], dims[1], dims[2]};
       return;
     }
-    if ((node.op() != "Identity" && node.op() != "Cast") || node.outputs() == 0) return;
+    const bool arithmetic = node.op() == "Mul" || node.op() == "Add" || node.op() == "Sub" || node.op() == "Div";
+    if ((!arithmetic && node.op() != "Identity" && node.op() != "Cast") || node.outputs() == 0) return;
+    if (arithmetic) {
+      if (node.inputs() != 2) return;
+      const std::string& other = node.input(node.input(0) == tensor ? 1 : 0);
+      const auto found = initializers_.find(other);
+      if (found == initializers_.end() || reads_[other] != 1) return;
+      const auto& sizes = found->second->dims();
+      for (int k = 0; k + 1 < sizes.size(); ++k)
+        if (sizes[k] != 1) return;
+      constants.insert(other);
+    }
     tensor = node.output(0);
   }
 }
@@ -290,7 +306,9 @@ void Reader::load_constants(OnnxGraph& graph, const OnnxNode& node) {
     const auto found = initializers_.find(node.input(k));
     check_made(node.input(k));
     CHECK(found != initializers_.end(), "its input '{}' is not there", printable(node.input(k)));
-    graph.set(node.input(k), read_onnx_tensor(*found->second, folder_));
+    OnnxConstant constant = read_onnx_tensor(*found->second, folder_);
+    if (of_channels_.contains(node.input(k))) constant.dims = {count(constant.dims), 1, 1};
+    graph.set(node.input(k), std::move(constant));
   }
 }
 

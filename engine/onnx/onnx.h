@@ -12,9 +12,10 @@
 namespace switchback {
 
 struct OnnxOptions {
-  std::string output;                // the output or node to end at; empty: the graph's first output
+  std::string output = {};           // the output or node to end at; empty: the graph's first output
   std::array<int64_t, 2> size = {};  // height and width where the file leaves them open; 0: unknown
   int64_t channels = 0;              // likewise; else they are taken from the weights that the input meets
+  bool follow_links = false;         // external data may be links that lead out of the file's folder
 };
 
 struct OnnxNetwork {

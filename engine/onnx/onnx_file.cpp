@@ -126,14 +126,13 @@ int64_t whole_number(const std::string& text) {
   return value;
 }
 
-// The file of external data, inside `folder` also after links are followed.
-std::string external_path(const std::string& location, const std::string& folder) {
+std::string external_path(const std::string& location, const OnnxFolder& folder) {
   const fs::path relative(location);
   bool leaves = location.empty() || relative.is_absolute();
   for (const fs::path& part : relative) leaves |= part == "..";
-  const fs::path base = folder.empty() ? fs::path(".") : fs::path(folder), whole = base / relative;
+  const fs::path base = folder.path.empty() ? fs::path(".") : fs::path(folder.path), whole = base / relative;
   bool linked = false;
-  if (!leaves) {
+  if (!leaves && !folder.follow_links) {
     std::error_code no_base, no_file;
     const fs::path root = fs::canonical(base, no_base), real = fs::canonical(whole, no_file);
     if (!no_base && !no_file) {
@@ -144,14 +143,14 @@ std::string external_path(const std::string& location, const std::string& folder
   if (linked)
     throw Error(fmt::format("external data '{}' are a link to {}, outside the model's folder", printable(location),
                             printable(fs::canonical(whole).string())),
-                "copy what the links lead to: cp -L -r FOLDER COPY, and take the model there");
+                "--follow-links reads it, if you trust the file; or copy what the links lead to: cp -L -r FOLDER COPY");
   if (leaves)
     throw Error(fmt::format("external data '{}' are outside the model's folder", printable(location)),
                 "put the file beside the .onnx file");
   return whole.string();
 }
 
-void take_external(const Type& tensor, const std::string& folder, OnnxConstant& out) {
+void take_external(const Type& tensor, const OnnxFolder& folder, OnnxConstant& out) {
   std::string location;
   int64_t offset = 0, length = -1;
   for (const auto& entry : tensor.external_data()) {
@@ -178,7 +177,7 @@ const std::vector<int64_t>& OnnxConstant::as_ints(const std::string& what) const
   return ints;
 }
 
-OnnxConstant read_onnx_tensor(const onnx::TensorProto& tensor, const std::string& folder) {
+OnnxConstant read_onnx_tensor(const onnx::TensorProto& tensor, const OnnxFolder& folder) {
   OnnxConstant out;
   out.dims.assign(tensor.dims().begin(), tensor.dims().end());
   const int type = tensor.data_type();
@@ -195,7 +194,7 @@ OnnxConstant read_onnx_tensor(const onnx::TensorProto& tensor, const std::string
   return out;
 }
 
-OnnxNode::OnnxNode(const onnx::NodeProto& proto, int64_t opset, const std::string& folder)
+OnnxNode::OnnxNode(const onnx::NodeProto& proto, int64_t opset, const OnnxFolder& folder)
     : proto_(&proto), opset_(opset), folder_(folder), op_(proto.op_type()), name_(proto.name()) {
   if (!proto.domain().empty() && proto.domain() != "ai.onnx") op_ = proto.domain() + "." + op_;
   if (name_.empty() && proto.output_size() > 0) name_ = proto.output(0);

@@ -31,15 +31,21 @@ struct OnnxConstant {
   const std::vector<int64_t>& as_ints(const std::string& what) const;
 };
 
+// The file's, where external data lie: below it, also after links were followed, unless links may lead out of it.
+struct OnnxFolder {
+  std::string path;
+  bool follow_links = false;
+};
+
 // From FLOAT, DOUBLE, FLOAT16, BFLOAT16, BOOL and all integers. `folder` is where external data may lie; a path that
 // leaves it is refused.
-OnnxConstant read_onnx_tensor(const onnx::TensorProto& tensor, const std::string& folder);
+OnnxConstant read_onnx_tensor(const onnx::TensorProto& tensor, const OnnxFolder& folder);
 
 // One node of the graph. Every attribute must be asked for: check_all_read() throws naming one that nobody knows, since
 // to ignore it would mean to compute something else.
 class OnnxNode {
  public:
-  OnnxNode(const onnx::NodeProto& proto, int64_t opset, const std::string& folder);
+  OnnxNode(const onnx::NodeProto& proto, int64_t opset, const OnnxFolder& folder);
 
   const std::string& op() const;    // "Conv"; with its domain where that is not ONNX's own
   const std::string& name() const;  // the node's, or its first output's
@@ -63,7 +69,8 @@ class OnnxNode {
   const onnx::AttributeProto* find(std::string_view attribute) const;
   const onnx::NodeProto* proto_;
   int64_t opset_;
-  std::string folder_, op_, name_;
+  OnnxFolder folder_;
+  std::string op_, name_;
   mutable std::set<std::string, std::less<>> read_;
 };
 

@@ -380,8 +380,9 @@ Resize::Rounding rounding(const std::string& name) {
 }
 
 void set_mode(Resize& layer, const std::string& mode) {
-  CHECK(mode == "nearest" || mode == "linear", "mode {} (supported: nearest, linear)", printable(mode));
-  layer.mode = mode == "linear" ? Resize::Mode::bilinear : Resize::Mode::nearest;
+  CHECK(mode == "nearest" || mode == "linear" || mode == "cubic", "mode {} (supported: nearest, linear, cubic)",
+        printable(mode));
+  layer.mode = mode == "linear" ? Resize::Mode::bilinear : mode == "cubic" ? Resize::Mode::bicubic : Resize::Mode::nearest;
 }
 
 void set_scales(Resize& layer, const std::vector<float>& scales) {
@@ -405,7 +406,10 @@ void resize(OnnxGraph& g, const OnnxNode& n) {
   const Dims x = g.map_dims(n, 0);
   Resize layer;
   set_mode(layer, n.text("mode", "nearest"));
-  n.ignore({"cubic_coeff_a", "exclude_outside", "extrapolation_value"});  // of modes that are refused
+  n.ignore({"extrapolation_value"});  // of a mode that is refused
+  layer.cubic_coeff = n.real("cubic_coeff_a", -0.75f);
+  layer.exclude_outside = n.integer("exclude_outside", 0) != 0 && layer.mode == Resize::Mode::bicubic;
+  CHECK(std::abs(layer.cubic_coeff) <= 16, "cubic_coeff_a {}", layer.cubic_coeff);
   CHECK(n.integer("antialias", 0) == 0, "antialias is not supported");
   if (n.opset() < 11) {
     layer.coordinates = Resize::Coordinates::asymmetric;

@@ -4,7 +4,7 @@
 
 #include <charconv>
 
-#include "engine/files/safetensors.h"
+#include "engine/files/state_dict.h"
 #include "engine/zoo/zoo.h"
 
 namespace switchback {
@@ -42,7 +42,7 @@ std::vector<int64_t> parse_mlp_sizes(std::string_view text) {
   return sizes;
 }
 
-std::vector<int64_t> mlp_sizes(const Safetensors& file) {
+std::vector<int64_t> mlp_sizes(const StateDict& file) {
   const char* hint =
       "an mlp is the state dict of torch.nn.Sequential(Linear, ReLU, Linear, …): 0.weight, 0.bias, 2.weight, …";
   std::vector<int64_t> sizes;

@@ -11,7 +11,7 @@
 
 namespace switchback {
 
-class Safetensors;
+class StateDict;
 
 struct ZooOptions {
   int64_t divide_channels = 1;      // 8 gives the small copies that tests use; heads of 4096 and groups shrink likewise
@@ -50,6 +50,6 @@ Network make_encoder_decoder(const ZooOptions& options);
 Network make_mlp(const ZooOptions& options);
 
 std::vector<int64_t> parse_mlp_sizes(std::string_view text);  // "2-16-16-2"; throws (usage) on anything else
-std::vector<int64_t> mlp_sizes(const Safetensors& file);      // from the shapes of its weights
+std::vector<int64_t> mlp_sizes(const StateDict& file);      // from the shapes of its weights
 
 }  // namespace switchback

@@ -43,6 +43,7 @@ Shape output_shape(const Conv2d& c, Shape x) {
 // Weights in the layouts that algorithms ask for, made at first use.
 struct ConvWeights::Packed {
   std::vector<float> winograd, im2col[3];
+  int small_calls = 0;  // of Winograd with the weights as given
   DnnlWeights dnnl;
 };
 
@@ -88,6 +89,20 @@ const float* packed_once(std::vector<float>& packed, const Pack& pack) {
 // oneDNN's convolution of x, as it is asked for.
 DnnlConvKey direct_key(const Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward) {
   return {weights.conv(), x, dtype, backward, !backward && weights.bias() != nullptr, ctx.thread_count()};
+}
+
+int64_t tiles_of(Shape y) { return y.n * ceil_div(y.h, int64_t(4)) * ceil_div(y.w, int64_t(4)); }
+
+// A copy of the weights, packed for Winograd, pays where calls of few tiles are repeated: making U is a good part of
+// them, and turning blocks round makes it half as long again. Elsewhere it would cost its memory and a first call's time.
+constexpr int64_t kManyTiles = 64;
+constexpr int kSmallCalls = 4;
+WinogradWeights winograd_weights(const ConvWeights& weights, ConvWeights::Packed& packed, Shape y, bool backward) {
+  const Conv2d& c = weights.conv();
+  const bool many = tiles_of(y) >= (backward ? 2 : 1) * kManyTiles;
+  if (packed.winograd.empty() && !many && ++packed.small_calls > kSmallCalls) packed.winograd = pack_winograd(weights);
+  return {weights.given(), weights.scale().empty() ? nullptr : weights.scale().data(),
+          packed.winograd.empty() ? nullptr : packed.winograd.data(), c.out_channels, c.in_channels};
 }
 
 enum class Algorithm { winograd, windows, patches, direct };
@@ -177,11 +192,10 @@ void conv2d_forward(Context& ctx, const ConvWeights& weights, ConstView x, View 
   auto& packed = weights.packed();
   switch (choose(ctx, weights, x.shape, x.dtype, false)) {
     case Algorithm::winograd: {
-      const float* w = packed_once(packed.winograd, [&] { return pack_winograd(weights); });
       const WinogradProblem problem{.x = x.as<float>(), .n = x.shape.n, .h = x.shape.h, .w = x.shape.w, .c = x.shape.c,
                                     .y = y.as<float>(), .p = y.shape.h, .q = y.shape.w, .k = y.shape.c,
-                                    .pad_top = c.pad_top, .pad_left = c.pad_left, .packed = w,
-                                    .packed_c = c.in_channels, .transposed = false, .bias = weights.bias(),
+                                    .pad_top = c.pad_top, .pad_left = c.pad_left,
+                                    .weights = winograd_weights(weights, packed, y.shape, false), .transposed = false, .bias = weights.bias(),
                                     .forward = &epilogue};
       return avx512() ? winograd_avx512(ctx, problem) : winograd_avx2(ctx, problem);
     }
@@ -206,11 +220,10 @@ void conv2d_backward_data(Context& ctx, const ConvWeights& weights, ConstView dy
   const Algorithm algorithm = choose(ctx, weights, dx.shape, dx.dtype, true);
   switch (algorithm) {
     case Algorithm::winograd: {
-      const float* w = packed_once(packed.winograd, [&] { return pack_winograd(weights); });
       const WinogradProblem problem{.x = dy.as<float>(), .n = dy.shape.n, .h = dy.shape.h, .w = dy.shape.w,
                                     .c = dy.shape.c, .y = dx.as<float>(), .p = dx.shape.h, .q = dx.shape.w,
                                     .k = dx.shape.c, .pad_top = 2 - c.pad_top, .pad_left = 2 - c.pad_left,
-                                    .packed = w, .packed_c = c.in_channels, .transposed = true,
+                                    .weights = winograd_weights(weights, packed, dx.shape, true), .transposed = true,
                                     .backward = &epilogue};
       return avx512() ? winograd_avx512(ctx, problem) : winograd_avx2(ctx, problem);
     }

@@ -18,16 +18,22 @@ namespace switchback {
 
 inline constexpr int64_t kWinogradBlock = 16;  // channels are blocked by 16 in the packed weights
 
-// Packed weights: [O/16][C/16][3·3][16 c][16 o].
+// Weights, OIHW as they are given, with a scale for each output channel; or packed: [O/16][C/16][3·3][16 c][16 o].
+struct WinogradWeights {
+  const float* given;
+  const float* scale;   // [O] or null
+  const float* packed;  // or null: then each block of 16 c and 16 o is turned round whenever it is used
+  int64_t o, c;
+};
+
 struct WinogradProblem {
   const float* x;  // [n, h, w, c]
   int64_t n, h, w, c;
   float* y;  // [n, p, q, k]
   int64_t p, q, k;
   int64_t pad_top, pad_left;
-  const float* packed;
-  int64_t packed_c;  // C of the packed weights
-  bool transposed;   // backward-data: c runs over O, k over C, and taps are flipped
+  WinogradWeights weights;
+  bool transposed;  // backward-data: c runs over O, k over C, and taps are flipped
   const float* bias = nullptr;
   const Epilogue* forward = nullptr;           // one of the two
   const BackwardEpilogue* backward = nullptr;

@@ -108,36 +108,58 @@ void transform_tiles(const Geometry& g, int64_t first, int64_t begin, int64_t en
   }
 }
 
+constexpr int64_t kBlock = kWinogradBlock;
+
+// Weights of 16 input channels from c on and 16 output channels from o on: tap t of input channel i lies at
+// base + t·tap + i·channel, a vector of output channels.
+struct WeightBlock {
+  const float* base;
+  int64_t tap, channel;
+};
+// `room`: for what is turned round, [16 c][9 taps][16 o].
+WeightBlock weight_block(const WinogradWeights& w, int64_t o, int64_t c, float* room) {
+  if (w.packed) return {w.packed + (o / kBlock * (w.c / kBlock) + c / kBlock) * 9 * kBlock * kBlock, kBlock * kBlock, kBlock};
+  const float* rows = w.given + (o * w.c + c) * 9;  // 16 of them, in each 16 · 9 values
+  for (int64_t i = 0; i < 9; ++i) transpose16(rows + i * kBlock, w.c * 9, room + i * kBlock * kBlock);
+  if (w.scale)
+    for (int64_t lane = 0; lane < kBlock; lane += kLanes) {
+      const Vec scale = load(w.scale + o + lane);
+      for (int64_t i = 0; i < 9 * kBlock; ++i) store(room + i * kBlock + lane, scale * load(room + i * kBlock + lane));
+    }
+  return {room, kBlock, 9 * kBlock};
+}
+
 // U[36][stride], each [last - first][kCols]: for reduction channels [first, last) (multiples of 16) of output channels
 // k0 .. k0+kCols; columns beyond k are zero.
 void transform_weights(const WinogradProblem& w, int64_t k0, int64_t first, int64_t last, float* u, int64_t stride) {
-  alignas(64) float block[9][kWinogradBlock][kWinogradBlock];  // [tap][reduction][output lane]
-  for (int64_t j = 0; j < kCols; j += kWinogradBlock)
-    for (int64_t r0 = first; r0 < last; r0 += kWinogradBlock) {
+  alignas(64) float block[9 * kBlock * kBlock], room[9 * kBlock * kBlock];
+  for (int64_t j = 0; j < kCols; j += kBlock)
+    for (int64_t r0 = first; r0 < last; r0 += kBlock) {
       if (k0 + j >= w.k) {
-        for (int64_t r = r0; r < r0 + kWinogradBlock; ++r)
+        for (int64_t r = r0; r < r0 + kBlock; ++r)
           for (int point = 0; point < 36; ++point)
-            std::memset(u + point * stride + (r - first) * kCols + j, 0, kWinogradBlock * sizeof(float));
+            std::memset(u + point * stride + (r - first) * kCols + j, 0, kBlock * sizeof(float));
         continue;
       }
       const int64_t o = w.transposed ? r0 : k0 + j, c = w.transposed ? k0 + j : r0;
-      const float* packed = w.packed + ((o / kWinogradBlock) * (w.packed_c / kWinogradBlock) + c / kWinogradBlock) *
-                                           9 * kWinogradBlock * kWinogradBlock;
+      WeightBlock from = weight_block(w.weights, o, c, room);
       // What the next call will want, as callers go through the channels: big layers' weights come from memory.
-      const float* next = packed + (last - first) * (w.transposed ? w.packed_c : kWinogradBlock) * 9;
+      const float* next = w.weights.packed ? from.base + (last - first) * (w.transposed ? w.weights.c : kBlock) * 9
+                                           : w.weights.given + ((o + (w.transposed ? last - first : 0)) * w.weights.c + c +
+                                                                (w.transposed ? 0 : last - first)) * 9;
+      const int64_t next_row = w.weights.packed ? 9 * kBlock : 9 * w.weights.c;
       if (w.transposed) {
-        for (int tap = 0; tap < 9; ++tap)
-          transpose16(packed + tap * kWinogradBlock * kWinogradBlock, kWinogradBlock, &block[8 - tap][0][0]);
-        packed = &block[0][0][0];
+        for (int tap = 0; tap < 9; ++tap) transpose16(from.base + tap * from.tap, from.channel, block + (8 - tap) * kBlock * kBlock);
+        from = {block, kBlock * kBlock, kBlock};
       }
-      for (int r = 0; r < kWinogradBlock; ++r) {
-        for (int tap = 0; tap < 9; ++tap) __builtin_prefetch(next + (tap * kWinogradBlock + r) * kWinogradBlock, 0, 2);
-        for (int lane = 0; lane < kWinogradBlock; lane += kLanes) {
+      for (int r = 0; r < kBlock; ++r) {
+        for (int i = 0; i < 9; ++i) __builtin_prefetch(next + r * next_row + i * kBlock, 0, 2);
+        for (int lane = 0; lane < kBlock; lane += kLanes) {
           Vec half[6][3], out[6];
           for (int s = 0; s < 3; ++s) {
             Vec g[3], f[6];
             for (int t = 0; t < 3; ++t)
-              g[t] = load(packed + ((3 * t + s) * kWinogradBlock + r) * kWinogradBlock + lane);
+              g[t] = load(from.base + (3 * t + s) * from.tap + r * from.channel + lane);
             weight_transform(g, f);
             for (int t = 0; t < 6; ++t) half[t][s] = f[t];
           }
@@ -151,7 +173,7 @@ void transform_weights(const WinogradProblem& w, int64_t k0, int64_t first, int6
 }
 
 // From one point to the next. Not a power of two: all 36 would meet in the same lines of the cache.
-inline int64_t stride_of_u(int64_t depth) { return depth * kCols + kWinogradBlock; }
+inline int64_t stride_of_u(int64_t depth) { return depth * kCols + kBlock; }
 inline int64_t stride_of_m(int64_t tiles) { return tiles * kCols + kLanes; }
 
 // M[36][m_stride] (+)= V·U over the channels [begin, begin + depth) of `count` tiles, for one panel of U; v at channel 0.
@@ -214,13 +236,13 @@ void run_by_tiles(Context& ctx, const Geometry& g, const End& end) {
   float* zeros = u + panels * panel;
   std::memset(zeros, 0, size_t(zeros_size) * sizeof(float));
   float* per_thread = zeros + zeros_size;
-  const int64_t blocks = (g.tiles() + block - 1) / block, strips = w.c / kWinogradBlock;
+  const int64_t blocks = (g.tiles() + block - 1) / block, strips = w.c / kBlock;
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < panels * strips; ++i)
-      transform_weights(w, i / strips * kCols, i % strips * kWinogradBlock, (i % strips + 1) * kWinogradBlock,
-                        u + i / strips * panel + i % strips * kWinogradBlock * kCols, u_stride);
+      transform_weights(w, i / strips * kCols, i % strips * kBlock, (i % strips + 1) * kBlock,
+                        u + i / strips * panel + i % strips * kBlock * kCols, u_stride);
     float* v = per_thread + omp_get_thread_num() * (v_size + m_size);
     float* m = v + v_size;
 #pragma omp for schedule(dynamic)

@@ -50,6 +50,33 @@ double rounded(Resize::Rounding rounding, double at) {
   return at;
 }
 
+// Keys' cubic convolution kernel at distance d.
+double cubic_weight(double a, double d) {
+  d = std::abs(d);
+  if (d <= 1) return ((a + 2) * d - (a + 3)) * d * d + 1;
+  return d < 2 ? ((a * d - 5 * a) * d + 8 * a) * d - 4 * a : 0;
+}
+
+// The four places around `at`; those beyond the border count for it, or not at all.
+void add_cubic_taps(const Resize& r, double at, int64_t in, std::vector<Tap>& taps) {
+  const auto low = int64_t(std::floor(at));
+  double weights[4], sum = 0;
+  for (int k = 0; k < 4; ++k) {
+    const int64_t i = low - 1 + k;
+    weights[k] = r.exclude_outside && (i < 0 || i >= in) ? 0 : cubic_weight(r.cubic_coeff, at - double(i));
+    sum += weights[k];
+  }
+  const size_t first = taps.size();
+  for (int k = 0; k < 4; ++k) {
+    const auto from = int32_t(std::clamp<int64_t>(low - 1 + k, 0, in - 1));
+    const double weight = r.exclude_outside ? weights[k] / sum : weights[k];
+    if (taps.size() > first && taps.back().from == from)
+      taps.back().weight = float(double(taps.back().weight) + weight);
+    else if (weight != 0 || taps.size() == first)
+      taps.push_back({from, float(weight)});
+  }
+}
+
 Table resize_axis(const Resize& r, int64_t in, int64_t out, int64_t fixed_out, float scale) {
   Table table{{0}, {}};
   const auto inside = [&](double at) { return int32_t(std::clamp<double>(at, 0, double(in - 1))); };
@@ -58,6 +85,8 @@ Table resize_axis(const Resize& r, int64_t in, int64_t out, int64_t fixed_out, f
     if (r.mode == Resize::Mode::nearest) {
       // In f32, as PyTorch and ONNX runtimes have it: 3 / 0.6f is then 5 and not a little less.
       table.taps.push_back({inside(rounded(r.rounding, double(float(at)))), 1.f});
+    } else if (r.mode == Resize::Mode::bicubic) {
+      add_cubic_taps(r, at, in, table.taps);
     } else if (inside(low) == inside(low + 1) || at == low) {
       table.taps.push_back({inside(low), 1.f});
     } else {

@@ -1,4 +1,4 @@
-// Layers whose outputs are each a weighted sum of one, two or four inputs at places that do not depend on the values:
+// Layers whose outputs are each a weighted sum of one to sixteen inputs at places that do not depend on the values:
 // Resize, Pad, Slice, ChannelShuffle. All are separable: a table of rows, one of columns and one of channels say where an
 // output comes from. The way back is the transposed table, again a gather: every input sums its outputs in ascending
 // order, without atomics.
@@ -23,9 +23,10 @@ namespace switchback {
 //   align_corners         i·(in - 1) / (out - 1)
 //   asymmetric            i / s                  PyTorch's nearest (with Rounding::floor)
 //   tf_half_pixel_for_nn  (i + 0.5) / s
-// Places beyond the border are moved to it. The defaults are PyTorch's nearest.
+// Places beyond the border are moved to it; with exclude_outside bicubic's four weights along an axis are instead those of
+// the places inside, which then sum to 1. The defaults are PyTorch's nearest.
 struct Resize {
-  enum class Mode { nearest, bilinear };
+  enum class Mode { nearest, bilinear, bicubic };
   enum class Coordinates {
     half_pixel, pytorch_half_pixel, align_corners, asymmetric, tf_half_pixel_for_nn, half_pixel_symmetric
   };
@@ -35,6 +36,8 @@ struct Resize {
   Rounding rounding = Rounding::floor;
   int64_t out_h = 0, out_w = 0;       // 0: floor(in·scale)
   float scale_h = 1.f, scale_w = 1.f;
+  float cubic_coeff = -0.75f;         // a of bicubic's kernel (Keys 1981, equation 4), PyTorch's
+  bool exclude_outside = false;
   bool operator==(const Resize&) const = default;
 };
 // torch.nn.Upsample(size or scale_factor, mode="bilinear", align_corners).

@@ -396,8 +396,8 @@ TEST(OnnxErrors, NodesSayWhatIsWrong) {
                  [&](auto& m) { attribute(first(m), "strides", onnx::AttributeProto::INT)->set_i(2); });
   expect_refused("antialias", "linear_half_pixel",
                  [&](auto& m) { attribute(first(m), "antialias", onnx::AttributeProto::INT)->set_i(1); });
-  expect_refused("mode cubic", "linear_half_pixel",
-                 [&](auto& m) { attribute(first(m), "mode", onnx::AttributeProto::STRING)->set_s("cubic"); });
+  expect_refused("mode lanczos", "linear_half_pixel",
+                 [&](auto& m) { attribute(first(m), "mode", onnx::AttributeProto::STRING)->set_s("lanczos"); });
   expect_refused("mixes the images of a batch", "reshape_gemm", [](auto& m) {
     const int64_t sizes[] = {2, 84};
     m.mutable_graph()->mutable_initializer(0)->set_raw_data(sizes, sizeof sizes);
@@ -427,10 +427,11 @@ TEST(OnnxErrors, Tensors) {
 TEST(OnnxTensors, TypesAndPlaces) {
   const Tensor want = read_golden("conv").weights.tensor(1, "weight");
   const auto values = want.values();
-  const auto read_with = [&](const TempFolder& folder, const std::function<void(onnx::TensorProto*)>& change) {
+  const auto read_with = [&](const TempFolder& folder, const std::function<void(onnx::TensorProto*)>& change,
+                             const OnnxOptions& options = {}) {
     onnx::ModelProto model = model_of("conv");
     change(model.mutable_graph()->mutable_initializer(0));
-    return read_onnx(folder.put("m.onnx", model.SerializeAsString())).weights.tensor(1, "weight");
+    return read_onnx(folder.put("m.onnx", model.SerializeAsString()), options).weights.tensor(1, "weight");
   };
   const auto same = [&](const std::function<void(onnx::TensorProto*)>& change) {
     const TempFolder folder;
@@ -471,6 +472,11 @@ TEST(OnnxTensors, TypesAndPlaces) {
   for (const std::string& location : {outside, upwards, std::string("link.bin"), std::string()})
     refused("outside the model's folder", location, "8");
   refused("a link to", "link.bin", "8");
+  const Tensor linked = read_with(folder, [&](auto* t) { external(t, "link.bin", "8"); }, {.follow_links = true});
+  EXPECT_TRUE(std::equal(values.begin(), values.end(), linked.values().begin()));
+  for (const std::string& location : {outside, upwards})  // links may lead out, names may not
+    expect_error("outside the model's folder",
+                 [&] { read_with(folder, [&](auto* t) { external(t, location, "8"); }, {.follow_links = true}); }, false);
   refused("No such file", "weights/none.bin", "8");
   refused("which has", "weights/w.bin", "12");
   refused("is no size", "weights/w.bin", "-8");

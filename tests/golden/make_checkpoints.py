@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Makes the golden checkpoints of tests/golden with PyTorch's own torch.save; tests/weights_test.py reads them.
+"""Makes the golden checkpoints of tests/golden with PyTorch's own torch.save; tests/weights_test.py and the C++ tests
+read them.
 
     python3 tests/golden/make_checkpoints.py
 
 checkpoint.pth is in the zip format, checkpoint_legacy.pth in the one before PyTorch 1.6. Both hold the same small state
-dict under "state_dict", with the types, strides, offsets and shared storages that checkpoints have."""
+dict under "state_dict", with the types, strides, offsets and shared storages that checkpoints have.
+checkpoint_training.ckpt is what training scripts leave of an mlp 2-3-2: "model." before every name, averaged weights and
+a criterion beside them, and objects that only Python knows. checkpoint_model.pth is a whole pickled module."""
 
 from pathlib import Path
 
@@ -39,6 +42,23 @@ def state_dict():
     return bn
 
 
+def training():
+    import argparse
+
+    import torch
+
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    with torch.no_grad():
+        for parameter in net.parameters():  # eighths, as BASE
+            parameter.copy_((parameter * 8).round() / 8)
+    tensors = {f"model.{name}": tensor for name, tensor in net.state_dict().items()}
+    tensors |= {f"ema.module.{name}": torch.zeros_like(tensor) for name, tensor in net.state_dict().items()}
+    tensors["criterion.weight"] = torch.ones(2)
+    return {"state_dict": tensors, "args": argparse.Namespace(lr=0.1, layers=[3]), "best": np.float64(0.75),
+            "history": [np.float32(1), {"loss": np.arange(2)}], "pytorch-lightning_version": "2.4.0"}
+
+
 def main():
     import torch
 
@@ -46,6 +66,8 @@ def main():
     checkpoint = {"epoch": 3, "state_dict": state_dict(), "optimizer": optimizer, "name": "golden", "best": None}
     torch.save(checkpoint, HERE / "checkpoint.pth")
     torch.save(checkpoint, HERE / "checkpoint_legacy.pth", _use_new_zipfile_serialization=False)
+    torch.save(training(), HERE / "checkpoint_training.ckpt")
+    torch.save(torch.nn.Linear(1, 1), HERE / "checkpoint_model.pth")
 
 
 if __name__ == "__main__":

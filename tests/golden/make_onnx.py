@@ -315,6 +315,28 @@ def nhwc():
         keep(name, model, x, y)
 
 
+def keras():
+    """Preprocessing before the turn from NHWC, as Keras' applications have it inside."""
+    x = data(*MAP)
+    for name, rescaled in (("keras_rescaled", lambda g: g.node("Sub", g.node("Mul", "x", np.float32(1 / 32)), np.float32([1]))),
+                           ("keras_normalized", lambda g: g.node("Div", g.node("Sub", g.node("Cast", "x", to=TensorProto.FLOAT),
+                                                                               data(1, 1, 1, 4)), 2 + data(4))),
+                           ("keras_from_the_left", lambda g: g.node("Sub", data(4), "x"))):
+        graph = Graph()
+        y = graph.node("Conv", graph.node("Transpose", rescaled(graph), perm=[0, 3, 1, 2]), data(5, 4, 3, 3))
+        model = graph.model([None, 7, 6, 4], 13, y)
+        y = ReferenceEvaluator(doubled(model)).run(None, {"x": x.transpose(0, 2, 3, 1).astype(np.float64)})[0]
+        keep(name, model, x, y)
+
+
+def cubic():
+    for coordinates in ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"):
+        one(f"cubic_{coordinates}", (1, 4, 7, 6), "Resize", "", "", ints(1, 4, 10, 13), mode="cubic",
+            coordinate_transformation_mode=coordinates)
+    one("cubic_scaled", MAP, "Resize", "", np.array([1, 1, 0.6, 1.5], np.float32), mode="cubic")
+    one("cubic_inside", (1, 4, 7, 6), "Resize", "", "", ints(1, 4, 9, 5), mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1, opset=18)
+
+
 class Shuffle(torch.nn.Module):
     """What exporters make of views, sizes, interpolation and reductions."""
 
@@ -605,7 +627,7 @@ def needless():
 
 def main():
     for cases in (convolutions, features, pools, activations, arithmetic, movements, resizes, nhwc, exported, aliases,
-                  broadcasts, endings, needless, norms):
+                  broadcasts, endings, needless, norms, keras, cubic):
         cases()
     save_file(found, HERE / "onnx.safetensors")
     print(sum(name.endswith(".model") for name in found), "cases", sum(v.nbytes for v in found.values()), "bytes")

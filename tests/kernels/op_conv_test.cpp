@@ -408,6 +408,28 @@ void check_any_batch_and_threads(OpRun& run, const Case& c, DType dtype) {
   }
 }
 
+// Winograd turns weights round in every call, and keeps a packed copy once calls of few tiles were repeated: no bit changes.
+void check_winograd_weights(OpRun& run) {
+  run.ctx.conv = ConvAlgorithm::winograd;
+  for (const bool scaled : {false, true}) {
+    Case c{"", conv2d(48, 80, 3, 1, 1), {2, 48, 9, 11}};
+    c.scaled = scaled;
+    const Data d = make_data(run, c, false, DType::f32);
+    const Activation x = run.input(d.x, DType::f32), dy = run.input(d.dy, DType::f32);
+    const Activation y = run.output(d.dy.shape, DType::f32), dx = run.output(d.x.shape, DType::f32);
+    const ConvWeights weights(c.conv, d.weight.data(), d.bias, d.scale);
+    std::vector<uint8_t> first[2];
+    for (int call = 0; call < 8; ++call)
+      for (const bool backward : {false, true}) {
+        run.poison_scratch();
+        backward ? conv2d_backward_data(run.ctx, weights, dy, dx) : conv2d_forward(run.ctx, weights, x, y);
+        const std::vector<uint8_t> bytes = (backward ? dx : y).memory->read();
+        if (call == 0) first[backward] = bytes;
+        EXPECT_EQ(compare_bits(bytes, first[backward]), "") << "call " << call << (backward ? ", backward" : ", forward");
+      }
+  }
+}
+
 const std::vector<Case>& far_cases() {
   static const std::vector<Case> rows = {
       {"groups_of_4", conv2d(128, 128, 3, 1, 1, 1, 32), {5, 128, 14, 13}},
@@ -599,6 +621,7 @@ void register_conv_tests() {
     add_test("Op/Conv", "weights_and_errors", device, "", check_weights_and_errors);
     add_test("Op/Conv", "padding_alone", device, "", check_padding_alone);
     if (!device.gpu) add_test("Op/Conv", "algorithms", device, "", check_algorithms);
+    if (!device.gpu) add_test("Op/Conv", "winograd_weights", device, "", check_winograd_weights);
     for (const DType dtype : device.types) {
       if (device.gpu || !device.computes_in(dtype)) continue;
       for (const Case& c : far_cases())

@@ -44,6 +44,12 @@ std::vector<Case> resize_cases() {
       {"bilinear_align_corners_odd", bilinear_to(8, 11, true), {6, 3, 4, 5}, false},
       {"bilinear_to_one", bilinear_to(1, 1), {6, 5, 6, 4}, true},
       {"bilinear_to_one_aligned", bilinear_to(1, 1, true), {6, 5, 3, 4}, true},
+      {"bicubic_x2", Resize{.mode = Mode::bicubic, .coordinates = At::half_pixel, .scale_h = 2, .scale_w = 2}, {6, 3, 4, 5}},
+      {"bicubic_c33", Resize{.mode = Mode::bicubic, .coordinates = At::half_pixel, .out_h = 7, .out_w = 5}, {6, 33, 4, 3}, false},
+      {"bicubic_aligned", Resize{.mode = Mode::bicubic, .coordinates = At::align_corners, .out_h = 9, .out_w = 1}, {6, 2, 5, 4}, false},
+      {"bicubic_down", Resize{.mode = Mode::bicubic, .coordinates = At::asymmetric, .scale_h = 0.7f, .scale_w = 0.4f}, {6, 4, 9, 8}, false},
+      {"bicubic_inside", Resize{.mode = Mode::bicubic, .coordinates = At::half_pixel, .out_h = 6, .out_w = 3, .cubic_coeff = -0.5f,
+                                .exclude_outside = true}, {6, 5, 4, 1}, false},
       {"bilinear_same", bilinear_to(4, 3), {6, 5, 4, 3}, true},
   };
   const char* at_names[] = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_half_pixel_for_nn",

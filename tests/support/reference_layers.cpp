@@ -72,6 +72,17 @@ std::vector<std::vector<double>> axis_weights(const Resize& r, int64_t in, int64
     if (r.mode == Resize::Mode::bilinear) {
       place = std::clamp(place, 0.0, double(in - 1));
       for (int64_t i = 0; i < in; ++i) weights[size_t(i)] = std::max(0.0, 1 - std::abs(place - double(i)));
+    } else if (r.mode == Resize::Mode::bicubic) {
+      const double a = r.cubic_coeff;
+      double sum = 0;
+      for (int64_t i = -3; i < in + 3; ++i) {
+        const double d = std::abs(place - double(i)), d2 = d * d, d3 = d2 * d;
+        const double w = d < 1 ? (a + 2) * d3 - (a + 3) * d2 + 1 : d < 2 ? a * d3 - 5 * a * d2 + 8 * a * d - 4 * a : 0;
+        if (r.exclude_outside && (i < 0 || i >= in)) continue;
+        weights[size_t(std::clamp<int64_t>(i, 0, in - 1))] += w;
+        sum += w;
+      }
+      for (double& w : weights) w /= r.exclude_outside ? sum : 1;
     } else {
       for (int64_t i = -2; i < in + 2; ++i)
         if (is_chosen(r.rounding, place, double(i))) weights[size_t(std::clamp<int64_t>(i, 0, in - 1))] = 1;

@@ -32,7 +32,8 @@ std::array<int64_t, 3> array_sizes(const Options& o) {
 
 Model open(const Options& o) {
   if (o.model.empty()) throw Error("--model is missing", "`switchback models` lists the built-in ones", true);
-  return open_model({o.model, o.weights, o.preprocess, is_onnx(o.model) ? array_sizes(o) : std::array<int64_t, 3>{}},
+  return open_model({o.model, o.weights, o.preprocess, o.labels, is_onnx(o.model) ? array_sizes(o) : std::array<int64_t, 3>{},
+                     o.follow_links},
                     all_weight_folders());
 }
 

@@ -130,12 +130,16 @@ void add_model(CLI::App& app, Options& o) {
                  "preprocessing, beside it")
       ->type_name("NAME|FILE.onnx");
   app.add_option("--weights", o.weights,
-                 "safetensors file with torchvision's names, or random[:SEED]; default: the "
+                 "state dict with torchvision's names (.safetensors, .pth, .pt, .ckpt), or random[:SEED]; default: the "
                  "model's installed weights")
       ->type_name("FILE|random[:SEED]");
   app.add_option("--save-weights", o.save_weights, "write the weights that are loaded")->type_name("FILE");
   add_setting(app, o, "--preprocess", o.preprocess, Changes::values, "how images become input; default: the model's own",
               "FILE.json");
+  app.add_option("--labels", o.labels, "names of the outputs, one a line; default: those that the preprocessing names, or the "
+                 "model's own")
+      ->type_name("FILE");
+  app.add_flag("--follow-links", o.follow_links, "read an ONNX file's external data also where links lead out of its folder");
 }
 
 void add_target(CLI::App& app, Options& o, bool hidden_units) {

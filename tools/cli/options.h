@@ -53,7 +53,8 @@ struct Options {
   std::string save_input;
   bool exif = false, strict = false;
   // model
-  std::string model, weights, save_weights, preprocess;
+  std::string model, weights, save_weights, preprocess, labels;
+  bool follow_links = false;
   // target
   std::string target = "max", layer;
   Score score = Score::logit;

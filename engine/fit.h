@@ -1,0 +1,18 @@
+// A built-in architecture and the state dict of somebody's training, fitted to each other.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "engine/files/state_dict.h"
+#include "engine/network.h"
+
+namespace switchback {
+
+// Names that training scripts put something before (Lightning's "model.", "backbone.") lose it, and what else the file
+// holds (a criterion, a copy of averaged weights) is left out: the prefix under which most of the network's parameters
+// lie is taken, the shortest of equals. Sizes that fine-tuning changes are the file's: the outputs of the last layer that
+// has weights, and the channels that the first one reads. Returns what was done, for the user.
+std::vector<std::string> fit(Network& network, StateDict& file);
+
+}  // namespace switchback

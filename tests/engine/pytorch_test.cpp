@@ -1,0 +1,155 @@
+// State dicts that torch.save wrote (engine/files/pytorch.h), and how networks and such files are fitted to each other.
+#include "engine/files/pytorch.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "engine/files/npy.h"
+#include "engine/model.h"
+#include "engine/zoo/zoo.h"
+#include "tests/support/cli_run.h"
+#include "tests/support/harness.h"
+#include "tests/support/temp_folder.h"
+
+namespace switchback {
+namespace {
+
+using test::expect_error;
+
+const std::string kGolden = std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/";
+
+float base(int64_t row, int64_t column) { return float(6 * row + column) / 8 - 1; }
+
+// What tests/golden/make_checkpoints.py saves: types, strides, offsets, shared storages.
+TEST(Pytorch, ReadsTheGoldenCheckpoints) {
+  for (const char* name : {"checkpoint.pth", "checkpoint_legacy.pth"}) {
+    SCOPED_TRACE(name);
+    const StateDict file = read_state_dict(kGolden + name);
+    const auto expect = [&](const char* tensor, Dims dims, const auto& value) {
+      const Tensor t = file.load(tensor);
+      ASSERT_EQ(t.dims(), dims) << tensor;
+      for (int64_t i = 0; i < dims[0]; ++i)
+        for (int64_t j = 0; j < dims[1]; ++j) EXPECT_EQ(t[i * dims[1] + j], value(i, j)) << tensor << " " << i << "," << j;
+    };
+    for (const char* same : {"plain", "half", "bfloat", "double"}) expect(same, {4, 6}, base);
+    expect("transposed", {6, 4}, [](int64_t i, int64_t j) { return base(j, i); });
+    expect("slice", {3, 3}, [](int64_t i, int64_t j) { return base(i + 1, j + 2); });
+    expect("steps", {2, 2}, [](int64_t i, int64_t j) { return base(2 * i, 3 * j); });
+    EXPECT_EQ(file.load("scalar")[0], 2.5f);
+    EXPECT_EQ(file.dims("empty"), (Dims{0, 3}));
+    EXPECT_EQ(file.load_ints("integers"), (std::vector<int64_t>{-2, -1, 0, 1, 2}));
+    EXPECT_EQ(file.load_ints("flags"), (std::vector<int64_t>{1, 0, 1}));
+    const Tensor conv = file.load("conv.weight");  // channels last
+    ASSERT_EQ(conv.dims(), (Dims{2, 3, 2, 2}));
+    for (int64_t i = 0; i < 24; ++i) EXPECT_EQ(conv[i], base(0, i));
+    EXPECT_TRUE(file.has("bn.num_batches_tracked"));
+    EXPECT_EQ(file.names().size(), 14u) << "all names lost 'module.'";
+  }
+}
+
+TEST(Pytorch, WhatIsNoStateDictIsNamed) {
+  expect_error("holds no state dict but an object 'torch.nn.modules.linear.Linear'",
+               [] { PytorchFile file(kGolden + "checkpoint_model.pth"); });
+  const test::TempFolder t;
+  const std::string zip = read_file(kGolden + "checkpoint.pth", 1 << 20);
+  std::string other = zip;
+  for (size_t at = 0; (at = other.find("data.pkl", at)) != std::string::npos;) other[at] = 'D';
+  expect_error("none that torch.save wrote", [&] { PytorchFile file(t.put("other.pth", other)); });
+  expect_error("a pickle, but none that torch.save wrote", [&] { PytorchFile file(t.put("plain.pkl", "\x80\x02}q.")); });
+  expect_error("damaged", [&] { PytorchFile file(t.put("short.pth", zip.substr(0, zip.size() / 2))); });
+}
+
+// Whatever is cut off or flipped: an error with the file's name, or tensors that can be read.
+TEST(Pytorch, CutAndFlipped) {
+  const test::TempFolder t;
+  for (const char* name : {"checkpoint.pth", "checkpoint_legacy.pth", "checkpoint_training.ckpt"}) {
+    const std::string good = read_file(kGolden + name, 1 << 20);
+    const auto read = [&](const std::string& bytes, bool must_fail) {
+      try {
+        const PytorchFile file(t.put("damaged", bytes));
+        for (const std::string& tensor : file.names())
+          file.dtype(tensor)[0] == 'F' || file.dtype(tensor) == "BF16" ? void(file.load(tensor)) : void(file.load_ints(tensor));
+        EXPECT_FALSE(must_fail);
+      } catch (const Error& e) {
+        EXPECT_EQ(std::string(e.what()).find(t.path()), 0u) << e.what();
+        EXPECT_EQ(std::strchr(e.what(), '\n'), nullptr) << e.what();
+      }
+    };
+    for (size_t n = 0; n < good.size(); n += 7) {
+      SCOPED_TRACE(fmt::format("cut to {} of {} bytes", n, good.size()));
+      read(good.substr(0, n), true);
+    }
+    for (size_t i = 0; i < good.size(); ++i) {
+      SCOPED_TRACE(fmt::format("byte {}", i));
+      std::string bad = good;
+      bad[i] = char(bad[i] ^ (i % 3 == 0 ? 0x80 : i % 3 == 1 ? 0xff : 0x01));
+      read(bad, false);
+    }
+  }
+}
+
+// Lightning's prefix, averaged weights and a criterion beside the network's own; objects that only Python knows.
+TEST(Fit, TakesTheNetworksOwnFromATrainingCheckpoint) {
+  const Model model = open_model({.name = "mlp", .weights = kGolden + "checkpoint_training.ckpt"});
+  EXPECT_EQ(model.network.input.c, 2);
+  EXPECT_EQ(model.weights.list().size(), 4u);
+  ASSERT_EQ(model.warnings.size(), 1u);
+  EXPECT_NE(model.warnings[0].find("begin with 'model.': cut off, 5 others left out"), std::string::npos) << model.warnings[0];
+  float largest = 0;
+  for (const float v : model.weights.values(1, "weight")) largest = std::max(largest, std::abs(v));
+  EXPECT_GT(largest, 0) << "these are the averaged weights, which are zero";
+}
+
+// resnet18 with ten outputs and one input channel, and what cannot be fitted.
+TEST(Fit, TakesOutputsAndChannelsFromTheFile) {
+  const test::TempFolder t;
+  Network own = make_network("resnet18");
+  const auto resize = [&](const char* node, const auto& change) { change(own.nodes.edit(own.find(node)).layer); };
+  resize("fc", [](Layer& l) { std::get<Linear>(l).out_features = 10; });
+  resize("conv1", [](Layer& l) { std::get<Conv2d>(l).in_channels = 1; });
+  own.input.c = 1;
+  const Weights weights = random_weights(own, 3);
+  save_weights(own, weights, t / "mine.safetensors");
+  const Model model = open_model({.name = "resnet18", .weights = t / "mine.safetensors", .labels = t.put("ten.txt", "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n")});
+  EXPECT_EQ(model.network.nodes, own.nodes);
+  EXPECT_EQ(model.network.input.c, 1);
+  EXPECT_TRUE(std::ranges::equal(model.weights.values(), weights.values()));
+  EXPECT_EQ(model.labels[9], "j");
+  EXPECT_EQ(model.preprocess.channels(), 1);
+  EXPECT_EQ(model.warnings.size(), 3u) << fmt::format("{}", fmt::join(model.warnings, "; "));
+  expect_error("3 labels, but resnet18 has 10 outputs", [&] {
+    open_model({.name = "resnet18", .weights = t / "mine.safetensors", .labels = t.put("three.txt", "a\nb\nc\n")});
+  });
+  resize("layer2.0.conv1", [](Layer& l) { std::get<Conv2d>(l).out_channels = 64; });  // no head: the architecture's own
+  resize("layer2.0.bn1", [](Layer& l) { std::get<BatchNorm2d>(l).features = 64; });
+  resize("layer2.0.conv2", [](Layer& l) { std::get<Conv2d>(l).in_channels = 64; });
+  save_weights(own, random_weights(own, 3), t / "narrow.safetensors");
+  expect_error("layer2.0.conv1.weight is [64,64,3,3], should be [128,64,3,3]",
+               [&] { open_model({.name = "resnet18", .weights = t / "narrow.safetensors"}); });
+}
+
+// A checkpoint as it is: no conversion before.
+TEST(Fit, TheCommandReadsCheckpoints) {
+  const test::TempFolder t;
+  Tensor x({1, 2});
+  x[0] = 1, x[1] = -2;
+  write_npy(t / "x.npy", x);
+  const auto out = test::succeed_json({"classify", "--model", "mlp", "--weights", kGolden + "checkpoint_training.ckpt", "--json",
+                                       "-o", t / "out", "--save", "npy", t / "x.npy"});
+  const Model model = open_model({.name = "mlp", .weights = kGolden + "checkpoint_training.ckpt"});
+  const Weights& w = model.weights;
+  double want[2] = {w.values(3, "bias")[0], w.values(3, "bias")[1]};
+  for (int j = 0; j < 3; ++j) {
+    const auto first = w.values(1, "weight");
+    const double hidden = std::max(0., double(first[2 * j]) * x[0] + double(first[2 * j + 1]) * x[1] + w.values(1, "bias")[j]);
+    for (int k = 0; k < 2; ++k) want[k] += w.values(3, "weight")[3 * k + j] * hidden;
+  }
+  const Tensor y = read_npy(t / "out/x.classify.npy");
+  for (int k = 0; k < 2; ++k) EXPECT_NEAR(y[k], want[k], 1e-6);
+}
+
+}  // namespace
+}  // namespace switchback
