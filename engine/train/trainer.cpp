@@ -1,6 +1,7 @@
 #include "engine/train/trainer.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 
 #include "engine/files/safetensors.h"
@@ -185,8 +186,10 @@ void Trainer::save_state(const std::string& path, const std::map<std::string, st
 
 void Trainer::load_state(const std::string& path) {
   const Safetensors file(path);
-  const auto steps = file.metadata().find("steps");
-  if (steps == file.metadata().end()) throw Error(path + " is no state of a training run", "name RUN/state.safetensors");
+  const auto found = file.metadata().find("steps");
+  int64_t steps = -1;
+  if (found != file.metadata().end()) std::from_chars(found->second.data(), found->second.data() + found->second.size(), steps);
+  if (steps < 0) throw Error(path + " is no state of a training run", "name RUN/state.safetensors");
   const auto load = [&](const Parameter& p, const std::string& name, std::span<float> all) {
     if (!file.has(name) || file.dims(name) != p.dims)
       throw Error(fmt::format("{} holds no {}: it belongs to another run", path, name),
@@ -205,7 +208,7 @@ void Trainer::load_state(const std::string& path) {
     if (!host[i].empty()) ctx_.copy_in(states_[i].data(), host[i].data(), states_[i].size());
   if (ctx_.gpu) ctx_.copy_in(weights_.data(), loaded.values().data(), weights_.size());
   plan_.set_weights(loaded);
-  steps_ = std::stoll(steps->second);
+  steps_ = steps;
 }
 
 }  // namespace switchback

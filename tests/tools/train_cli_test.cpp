@@ -186,7 +186,7 @@ TEST(CliTrain, ClearErrorsBeforeTheFirstStep) {
   fails(data, {"--precision", "bf16"}, 2, "fp32");
   fails(data, {"--freeze", "layer9"}, 2, "layer9");
   fails(data, {"--resume"}, 1, "no run");
-  fails(data, {"--labels", "x.npy"}, 2, "--labels");
+  fails(data, {"--labels", folder / "x.npy"}, 2, "--labels");
   fails(data, {"--validate", folder / "missing"}, 1, "missing");
 
   succeed(training(data, folder / "run", {"--epochs", "1"}));
@@ -203,6 +203,28 @@ TEST(CliTrain, ClearErrorsBeforeTheFirstStep) {
   succeed(training(data, folder / "run", {"--epochs", "1", "--resume"}));  // there is nothing left to do
   fs::copy_file(folder / "run/last.safetensors", folder / "run/state.safetensors", fs::copy_options::overwrite_existing);
   EXPECT_EQ(run_switchback(training(data, folder / "run", {"--epochs", "1", "--resume"})).code, 1);
+}
+
+TEST(CliTrain, DrawsAHeadForOtherClasses) {
+  const TempFolder folder;
+  const std::string data = folder / "set";  // of names that are none of the model's
+  for (int d = 0; d < 3; ++d) {
+    const std::string name = std::string("set/class_") + char('a' + d);
+    fs::create_directories(folder / name);
+    fs::copy_file(digit(d), folder / (name + "/a.png"));
+  }
+  const Outcome o = succeed({"train", data, "--model", "lenet", "--weights", std::string(SWITCHBACK_SOURCE_DIR) + "/weights/lenet.safetensors",
+                             "--freeze", "conv", "--epochs", "3", "-o", folder / "run"});
+  EXPECT_NE(o.err.find("fc2 is drawn anew: 3 outputs instead of 10"), std::string::npos) << o.err;
+  const Safetensors start(folder / "run/epoch-000.safetensors"), last(folder / "run/last.safetensors");
+  const Safetensors shipped(std::string(SWITCHBACK_SOURCE_DIR) + "/weights/lenet.safetensors");
+  EXPECT_EQ(last.dims("fc2.weight"), (Dims{3, 200}));
+  for (const std::string name : {"conv1.weight", "conv2.bias", "fc1.weight"}) {
+    EXPECT_TRUE(std::ranges::equal(start.load(name).values(), shipped.load(name).values())) << name;
+    EXPECT_EQ(std::ranges::equal(last.load(name).values(), shipped.load(name).values()), name.starts_with("conv")) << name;
+  }
+  EXPECT_EQ(succeed_json({"evaluate", "--model", "lenet", "--weights", folder / "run/last.safetensors", "--json", "-o", folder / "out",
+                          data})["top1"], 1.0);
 }
 
 TEST(CliTrain, StopsWhereTheLossIsNoNumber) {

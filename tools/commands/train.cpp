@@ -2,7 +2,10 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
+#include <utility>
 
+#include "tools/cli/inputs.h"
+#include "tools/cli/labelled.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/train_run.h"
 
@@ -41,7 +44,7 @@ void check_request(TrainRequest& r, bool rate_given) {
 
 // All that a run's results depend on: a resumed one must ask for the same.
 Json settings_json(const TrainRequest& r) {
-  return {{"data", r.inputs[0]}, {"validate", r.validate}, {"labels", r.labels}, {"model", r.model},
+  return {{"data", r.inputs[0]}, {"validate", r.validate}, {"labels", r.image_labels}, {"model", r.model},
           {"weights", r.weights}, {"preprocess", r.preprocess}, {"loss", word_of(kLosses, r.loss)},
           {"label_smoothing", r.label_smoothing}, {"optimizer", r.optimizer}, {"learning_rate", r.rate},
           {"momentum", r.momentum}, {"nesterov", r.nesterov}, {"weight_decay", r.weight_decay}, {"no_decay", r.no_decay},
@@ -68,7 +71,33 @@ void check_loss(const TrainRequest& r, const Model& model) {
                 "take cross-entropy");
 }
 
+// A last linear layer of as many outputs as the data set has classes, drawn anew where the model's are others.
+void fit_head(Job& job, const TrainRequest& r) {
+  const Dataset data = open_dataset(r.inputs[0], r.exif);
+  const auto classes = int64_t(data.classes.size());
+  Model& model = job.model;
+  Network network = model.network;
+  int head = network.output();
+  while (head > 0 && parameters(network.nodes[head].layer).empty()) --head;
+  const auto* linear = std::get_if<Linear>(&network.nodes[head].layer);
+  if (!linear || linear->out_features == classes || classes < 2) return;
+  const int64_t before = linear->out_features;
+  try {
+    class_map(data, model, before, r.inputs[0]);
+    return;  // by their names they are some of the model's
+  } catch (const Error&) {
+  }
+  std::get<Linear>(network.nodes.edit(head).layer).out_features = classes;
+  Weights weights = initial_weights(network, parse_seed(r.seed));
+  for (const Parameter& p : model.weights.list())
+    if (p.node != head) std::ranges::copy(model.weights.values(p), weights.edit(p.node, p.name).begin());
+  model.network = network, model.weights = weights, model.labels = data.classes;
+  warn(fmt::format("{} is drawn anew: {} outputs instead of {}, as {} has classes", network.nodes[head].name, classes, before,
+                   printable(r.inputs[0])));
+}
+
 void run_train(TrainRequest r, bool rate_given) {
+  if (is_array(r.labels)) r.image_labels = std::exchange(r.labels, "");  // of a .npy of images, not names of outputs
   check_request(r, rate_given);
   const Json settings = settings_json(r);
   const bool anew = r.weights.empty();
@@ -80,7 +109,8 @@ void run_train(TrainRequest r, bool rate_given) {
   check_names(job.model.network, job.model.weights, "--no-decay", r.no_decay);
   check_loss(r, job.model);
   const bool classes = r.loss == Loss::cross_entropy;
-  const TrainingData data(r.inputs[0], r.labels, job.model, classes, r.exif);
+  if (classes && !is_array(r.inputs[0])) fit_head(job, r);
+  const TrainingData data(r.inputs[0], r.image_labels, job.model, classes, r.exif);
   std::unique_ptr<TrainingData> validation;
   if (!r.validate.empty()) validation = std::make_unique<TrainingData>(r.validate, "", job.model, classes, r.exif);
   if (classes && std::ranges::adjacent_find(data.labels(), std::not_equal_to()) == data.labels().end())
@@ -113,6 +143,7 @@ std::function<void()> setup_train(CLI::App& app) {
   app.add_option("DATASET", o->inputs, "an idx file, a CIFAR mosaic, a folder with one sub-folder a class, or a .npy of images");
   add_switch(app, *o, "--exif", o->exif, Changes::values, "turn image files as their EXIF orientation says");
   add_model(app, *o);
+  app.get_option("--labels")->description("FILE.npy: the labels of a .npy of images, [N] whole numbers; else names of the outputs, one a line");
   const auto text = [&](const char* flag, std::string& value, const char* about, const char* type) {
     app.add_option(flag, value, about)->type_name(type);
   };
@@ -120,7 +151,6 @@ std::function<void()> setup_train(CLI::App& app) {
     return app.add_option(flag, value, about)->type_name(type);
   };
   text("--validate", o->validate, "data set that is looked at after each epoch", "DATASET");
-  text("--labels", o->labels, "labels of a .npy of images, [N] whole numbers", "FILE.npy");
   number("--epochs", o->epochs, "how often all images are seen", "N")->required();
   number("--batch-size", o->batch_size, "images of a step (default 64)", "N");
   text("--optimizer", o->optimizer, "sgd, adam (default), adamw or adadelta", "NAME");

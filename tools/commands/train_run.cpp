@@ -1,6 +1,7 @@
 #include "tools/commands/train_run.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <limits>
@@ -208,7 +209,14 @@ void TrainingRun::resume() {
     throw Error(fmt::format("{} belongs to another run: they differ in {}", state.path(), differences(before, settings_)),
                 "ask for the same again");
   trainer_.load_state(state.path());
-  sums_ = {std::stod(text("epoch_loss")), std::stoll(text("epoch_right")), std::stoll(text("epoch_images")), std::stod(text("epoch_seconds"))};
+  const auto number = [&](const char* key) {
+    const std::string digits = text(key);
+    double value = 0;
+    if (std::from_chars(digits.data(), digits.data() + digits.size(), value).ec != std::errc())
+      throw Error(fmt::format("{}: {} is \"{}\", which is no number", state.path(), key, printable(digits)), "begin a new run");
+    return value;
+  };
+  sums_ = {number("epoch_loss"), int64_t(number("epoch_right")), int64_t(number("epoch_images")), number("epoch_seconds")};
   // Lines of steps that the state does not know are taken again.
   const auto kept = [&](const char* name, const char* key, int64_t last, const auto& take) {
     std::string log;

@@ -14,7 +14,7 @@ namespace switchback {
 
 // What was asked for.
 struct TrainRequest : Options {
-  std::string validate, labels, order, augment, schedule = "constant", optimizer = "adam";
+  std::string validate, image_labels, order, augment, schedule = "constant", optimizer = "adam";
   Loss loss = Loss::cross_entropy;
   double rate = 0, momentum = 0, weight_decay = 0, label_smoothing = 0, clip_norm = 0;
   bool nesterov = false, resume = false;
