@@ -1,6 +1,8 @@
 // Entry of switchback_tests: ops are registered by an explicit list, other tests use TEST as usual.
 #include <gtest/gtest.h>
 
+#include "tests/ptx/device.h"
+
 namespace switchback::test {
 void register_gates_tests();
 void register_conv_tests();
@@ -40,5 +42,7 @@ int main(int argc, char** argv) {
   switchback::test::register_conv_transpose_tests();
   switchback::test::register_resample_tests();
   switchback::test::register_learn_tests();
-  return RUN_ALL_TESTS();
+  const int failed = RUN_ALL_TESTS();
+  switchback::ptx::write_report();
+  return failed;
 }

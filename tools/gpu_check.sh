@@ -2,6 +2,7 @@
 # Tests and measures on a machine with an NVIDIA GPU; nothing is installed, no setting of the GPU is changed. From an
 # unpacked bundle (tools/bundle.sh), or from a checkout, which is then built in build-gpu/ (CMake, nvcc).
 #   tools/gpu_check.sh                       all stages, 25 minutes at most; results in out/gpu-check/
+#   tools/gpu_check.sh --short               what is worth most, 10 minutes at most; all results in out/gpu-check.tar.gz
 #   tools/gpu_check.sh --minutes M           another total; every stage gets its share of it, 8 minutes at most
 #   tools/gpu_check.sh --stage A[,B...]      only these (--list names them)
 #   tools/gpu_check.sh --out DIR             results there; parts of earlier runs in it stay and are reported, too
@@ -9,8 +10,9 @@
 # Stages: the suite on the GPU; torch, tests/compare_torch.py on the GPU; compute-sanitizer's four tools on parts of it;
 # ceilings of the card; convolutions timed beside cuDNN; the lab, which sweeps our GEMM kernels over the layers of some
 # networks and leaves the winners in DIR/gemm-table.txt; SmoothGrad, occlusion, Jacobian and etalons beside PyTorch.
-# Each stage leaves DIR/STAGE.json and DIR/STAGE.log at once, one that fails stops no other, and the parts are merged
-# into DIR/REPORT.md and REPORT.json. Exit code: 0 all done, 1 something failed, 2 usage, 3 no GPU here.
+# Each stage leaves DIR/STAGE.json and DIR/STAGE.log at once, one that fails stops no other, and after each one the parts
+# are merged into DIR/REPORT.md and REPORT.json. cuDNN and cuBLASLt of PyTorch's wheels are found through --python.
+# Exit code: 0 all done, 1 something failed, 2 usage, 3 no GPU here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -19,16 +21,20 @@ STAGES="info:30 suite:480 torch:300 memcheck:240 racecheck:240 initcheck:120 syn
   conv-fp32:180 conv-tf32:150 conv-bf16:150 conv-fp16:150 lab:300
   smoothgrad-fp32:300 smoothgrad-tf32:300 smoothgrad-bf16:300 smoothgrad-fp16:300 occlusion-bf16:300 jacobian:60
   etalon:150"
+# In order of worth, for a GPU that is at hand for minutes.
+SHORT_STAGES="info:30 suite:150 conv-bf16:60 smoothgrad-bf16:75 conv-fp32:60 smoothgrad-fp32:75 occlusion-bf16:75
+  etalon:45 lab:60"
 LEAST=15   # seconds; a stage that can have no more is left out
 DECENT=60  # seconds that a stage gets, if need be from those after it
 
-minutes=25
+minutes=""
+short=no
 out=out/gpu-check
 wanted=""
 python=python3
 
 usage_error() {
-  echo "gpu_check.sh: $1 (--minutes M, --out DIR, --stage NAME[,NAME...], --python FILE, --list)" >&2
+  echo "gpu_check.sh: $1 (--short, --minutes M, --out DIR, --stage NAME[,NAME...], --python FILE, --list)" >&2
   exit 2
 }
 
@@ -47,18 +53,26 @@ while [ $# -gt 0 ]; do
       esac
       shift
       ;;
+    --short)
+      short=yes
+      STAGES=$SHORT_STAGES
+      ;;
     --list)
       all_stages
       exit 0
       ;;
     -h | --help)
-      sed -n '2,13s/^# //p' tools/gpu_check.sh
+      sed -n '2,16s/^# //p' tools/gpu_check.sh
       exit 0
       ;;
     *) usage_error "unknown option $1" ;;
   esac
   shift
 done
+if [ -z "$minutes" ]; then
+  minutes=25
+  if [ "$short" = yes ]; then minutes=10; fi
+fi
 [[ $minutes =~ ^[1-9][0-9]*$ ]] || usage_error "--minutes '$minutes' is no whole number above 0"
 command -v "$python" >/dev/null 2>&1 || usage_error "there is no $python"
 
@@ -76,6 +90,17 @@ leave() {
   printf '{"stage": "%s", "status": "%s", "reason": "%s"}\n' "$1" "$2" "${reason//[[:cntrl:]]/ }" >"$out/$1.json"
   printf '%-18s %8s  %s\n' "$1" - "$2: $3"
 }
+
+# Where the wheels of this Python keep NVIDIA's libraries, if it has any: a:b:c.
+wheel_libraries() {
+  "$python" - <<'END'
+import glob, importlib.util
+spec = importlib.util.find_spec("nvidia")
+print(":".join(f for root in spec.submodule_search_locations for f in sorted(glob.glob(root + "/*/lib"))) if spec else "")
+END
+}
+
+report() { "$python" tools/bench/gpu_report.py --parts "$out" >/dev/null; }
 
 # Why no GPU can be used, or nothing.
 why_no_gpu() {
@@ -102,6 +127,9 @@ find_programs() {
   configure build-gpu -DCMAKE_BUILD_TYPE=Release -DSWITCHBACK_CUDA=ON -DSWITCHBACK_TESTS=ON \
     -DSWITCHBACK_LAB=ON && build build-gpu
 }
+
+libraries=$(wheel_libraries) || libraries=""
+export SWITCHBACK_LIBRARIES=${SWITCHBACK_LIBRARIES:-}${SWITCHBACK_LIBRARIES:+:}$libraries
 
 no_gpu=$(why_no_gpu)
 if [ -n "$no_gpu" ]; then
@@ -144,7 +172,11 @@ for stage in "${stages[@]}"; do
   if [ "$code" -ne 0 ] && [ "$code" -ne 77 ]; then failed=$((failed + 1)); fi
   [ -f "$out/$stage.json" ] || leave "$stage" failed "exit code $code without a result: see $stage.log"
   printf '%-18s %8s  %s\n' "$stage" $((SECONDS - start)) "$result"
+  report || true # of what there is; the last one counts
 done
-"$python" tools/bench/gpu_report.py --parts "$out" >/dev/null || failed=$((failed + 1))
+report || failed=$((failed + 1))
 echo "results in $out (REPORT.md)"
+if [ "$short" = yes ]; then
+  tar -C "$(dirname "$out")" -czf "$out.tar.gz" "$(basename "$out")" && echo "all of it: $out.tar.gz"
+fi
 if [ "$failed" -ne 0 ]; then exit 1; fi

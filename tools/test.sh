@@ -25,6 +25,7 @@ STAGE_SECONDS=(
   ["tests with sanitizers"]=600
   ["compare with PyTorch"]=240
   ["CUDA sources"]=250
+  ["PTX of the kernels"]=240
   ["fuzzing"]=180
 )
 
@@ -176,6 +177,36 @@ cuda_sources() {
   installed_library
 }
 
+# Cases for it: all but the largest, as far as no kernel is theirs alone.
+PTX_CASES='*/ptx:*/ptx/*:-*many_tiles/ptx/cudnn/*:*many_tiles/ptx/direct/*:*c80_many_tiles/ptx/own/f32:*.large_sets/ptx/*'
+PTX_CASES+=':*first_alexnet*/ptx/own/*:*first_alexnet*/ptx/direct/*:*_p3_tall/ptx/*'
+
+# The op tests on what nvcc makes of the kernels (text, for Hopper), two at a time, and the table of what ran: a kernel
+# that was never executed fails.
+ptx_kernels() {
+  local nvcc shard code=0
+  local -a running=()
+  nvcc=$(sed -n 's/^SWITCHBACK_NVCC:[A-Z]*=//p' "$folder/CMakeCache.txt")
+  if [ ! -x "$nvcc" ]; then
+    echo "no nvcc here" >"$STEP_NOTE"
+    return 77
+  fi
+  configure "$folder" -DSWITCHBACK_CUDA=ON
+  build "$folder" --target switchback_ptx
+  rm -rf "$folder/ptx-report"
+  mkdir "$folder/ptx-report"
+  export SWITCHBACK_PTX=$folder/tests/CMakeFiles/switchback_ptx.dir OMP_WAIT_POLICY=passive GTEST_TOTAL_SHARDS=2
+  for shard in 0 1; do
+    GTEST_SHARD_INDEX=$shard SWITCHBACK_PTX_REPORT=$folder/ptx-report/$shard.tsv bounded "$folder/switchback_tests" \
+      --gtest_brief=1 --gtest_filter="$PTX_CASES" >"$folder/ptx-report/$shard.log" 2>&1 &
+    running+=($!)
+  done
+  for shard in "${running[@]}"; do wait "$shard" || code=$?; done
+  cat "$folder"/ptx-report/*.log
+  [ "$code" -eq 0 ] || return "$code"
+  tests/ptx/report.py "$folder"/ptx-report/*.tsv
+}
+
 # ---- the stages of --all
 
 installed_library() { bounded bash tests/install/run.sh "$folder"; }
@@ -283,6 +314,7 @@ main() {
     esac
   fi
   check "compare with PyTorch" compare_torch
+  check "PTX of the kernels" ptx_kernels
   if ! gpu_driver_here; then check "CUDA sources" cuda_sources; fi
   check "fuzzing" fuzzing
   finish

@@ -45,8 +45,12 @@ std::vector<int64_t> parse_mlp_sizes(std::string_view text) {
 std::vector<int64_t> mlp_sizes(const StateDict& file) {
   const char* hint =
       "an mlp is the state dict of torch.nn.Sequential(Linear, ReLU, Linear, …): 0.weight, 0.bias, 2.weight, …";
+  std::string prefix;  // what a training script put before the names; the shortest
+  for (const std::string& name : file.names())
+    if (name.ends_with(".0.weight") && (prefix.empty() || name.size() < prefix.size() + 8)) prefix = name.substr(0, name.size() - 8);
+  if (file.has("0.weight")) prefix.clear();
   std::vector<int64_t> sizes;
-  for (std::string name = "0.weight"; file.has(name); name = fmt::format("{}.weight", 2 * sizes.size() - 2)) {
+  for (std::string name = prefix + "0.weight"; file.has(name); name = fmt::format("{}{}.weight", prefix, 2 * sizes.size() - 2)) {
     const Dims& dims = file.dims(name);
     if (dims.size() != 2 || dims[0] < 1 || dims[1] < 1 || (!sizes.empty() && dims[1] != sizes.back()))
       throw Error(fmt::format("{}: {} is {}{}", file.path(), name, to_string(dims),

@@ -7,6 +7,7 @@
 #endif
 
 #include <cstdlib>
+#include <filesystem>
 #include <sstream>
 #include <vector>
 
@@ -25,6 +26,14 @@ Library open_library(std::initializer_list<const char*> names) {
 
 #else
 
+// PyTorch's wheels bring cuDNN and cuBLASLt along, in the Python environment that is active.
+static void add_wheels(std::vector<std::string>& folders, const char* environment) {
+  std::error_code none;  // no such folder: nothing to add
+  for (const auto& python : std::filesystem::directory_iterator(std::filesystem::path(environment) / "lib", none))
+    for (const auto& wheel : std::filesystem::directory_iterator(python.path() / "site-packages/nvidia", none))
+      if (std::filesystem::is_directory(wheel.path() / "lib", none)) folders.push_back(wheel.path() / "lib");
+}
+
 // In the order of the search; "" stands for where the loader looks.
 static std::vector<std::string> search_folders() {
   std::vector<std::string> folders;
@@ -34,6 +43,8 @@ static std::vector<std::string> search_folders() {
       if (!folder.empty()) folders.push_back(folder);
   }
   folders.push_back("");
+  for (const char* variable : {"VIRTUAL_ENV", "CONDA_PREFIX"})
+    if (const char* environment = std::getenv(variable)) add_wheels(folders, environment);
   if (const char* home = std::getenv("CUDA_HOME")) folders.push_back(std::string(home) + "/lib64");
   folders.push_back("/usr/local/cuda/lib64");
   return folders;

@@ -85,7 +85,8 @@ int64_t emulator_launches() { return emulator::launches.count; }
 
 namespace emulated {
 
-void launch_body(Context& ctx, const Launch& l, const void* kernel, std::function<void()> body) {
+void launch_body(Context& ctx, const Launch& l, const void* kernel, std::vector<KernelArgument> arguments,
+                 std::function<void()> body) {
   const std::string name = fmt::format("{} [{},{},{},{}]", l.op, l.shape.n, l.shape.c, l.shape.h, l.shape.w);
   const dim3 g = l.grid, b = l.block;
   CHECK(g.x > 0 && g.y > 0 && g.z > 0 && g.x < 1u << 31 && g.y < 65536 && g.z < 65536, "{}: grid {}x{}x{}", name, g.x,
@@ -93,9 +94,13 @@ void launch_body(Context& ctx, const Launch& l, const void* kernel, std::functio
   CHECK(b.x > 0 && b.y > 0 && b.z > 0 && b.z <= 64 && uint64_t(b.x) * b.y * b.z <= emulator::kMaxThreads,
         "{}: block {}x{}x{}", name, b.x, b.y, b.z);
   CHECK(l.shared <= emulator::kMaxShared, "{}: {} bytes of shared memory, of {}", name, l.shared, emulator::kMaxShared);
-  enqueue(stream_of(ctx), cudaGraphNodeTypeKernel, [=, shared = l.shared, body = std::move(body)] {
+  std::function<void()> emulate = [=, shared = l.shared, body = std::move(body)] {
     emulator::run({g, b, shared, &body, name}, kernel);
-  });
+  };
+  const KernelExecutor executor = kernel_executor(stream_of(ctx));
+  if (!executor) return enqueue(stream_of(ctx), cudaGraphNodeTypeKernel, std::move(emulate));
+  KernelCall call{kernel, name, g, b, l.shared, std::move(arguments), std::move(emulate)};
+  enqueue(stream_of(ctx), cudaGraphNodeTypeKernel, [executor, call = std::move(call)] { executor(call); });
 }
 
 }  // namespace emulated

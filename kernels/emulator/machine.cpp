@@ -55,10 +55,7 @@ void advance_clock() {
   if (machine.now < kSplit - 2 * (kWho + 1)) return;
   // Once in two million: forget all, and with it races across this very moment.
   std::memset(static_cast<void*>(word_cells), 0, sizeof word_cells);
-  for (Warp& warp : state.warps) {
-    warp.synced = 0;
-    std::memset(warp.synced_pair, 0, sizeof warp.synced_pair);
-  }
+  for (Warp& warp : state.warps) forget_syncs(warp);
   machine.now = machine.barrier = 1u << kWhoBits;
 }
 
@@ -206,9 +203,7 @@ void run_block() {
   }
   state.alive = state.thread_count;
   state.at_barrier = 0;
-  std::memcpy(shared_memory, poisoned().data(), machine.shared_bytes);
-  advance_clock();
-  machine.barrier = machine.now;
+  begin_block(uint32_t(state.grid->shared));
 
   machine.warp = &state.warps[0];
   state.running = &state.host;
@@ -250,6 +245,19 @@ void block_barrier() {
   }
   machine.warp->runnable &= ~(1u << machine.lane);  // the last one to come just goes on
   state.at_barrier = 0;
+  pass_block_barrier();
+}
+
+void begin_block(uint32_t shared_bytes) {
+  machine.shared = shared_memory;
+  machine.words = word_cells;
+  machine.bytes = byte_cells;
+  machine.shared_bytes = shared_bytes;
+  std::memcpy(shared_memory, poisoned().data(), shared_bytes);
+  pass_block_barrier();
+}
+
+void pass_block_barrier() {
   advance_clock();
   machine.barrier = machine.now;
 }
@@ -280,16 +288,23 @@ void meet(const WarpOp& op, uint32_t mask, void* operand) {
 }
 
 void sync_warp(uint32_t mask) {
-  static constexpr WarpOp kOp{"__syncwarp", [](Warp& warp, uint32_t lanes) {
-    advance_clock();
-    if (lanes == warp.alive) {
-      warp.synced = machine.now;
-      return;
-    }
-    for (uint32_t a = lanes; a; a &= a - 1)
-      for (uint32_t b = lanes; b; b &= b - 1) warp.synced_pair[std::countr_zero(a)][std::countr_zero(b)] = machine.now;
-  }};
+  static constexpr WarpOp kOp{"__syncwarp", note_sync};
   meet(kOp, mask, nullptr);
+}
+
+void note_sync(Warp& warp, uint32_t lanes) {
+  advance_clock();
+  if (lanes == warp.alive) {
+    warp.synced = machine.now;
+    return;
+  }
+  for (uint32_t a = lanes; a; a &= a - 1)
+    for (uint32_t b = lanes; b; b &= b - 1) warp.synced_pair[std::countr_zero(a)][std::countr_zero(b)] = machine.now;
+}
+
+void forget_syncs(Warp& warp) {
+  warp.synced = 0;
+  std::memset(warp.synced_pair, 0, sizeof warp.synced_pair);
 }
 
 // ---- asynchronous copies ----
@@ -338,10 +353,6 @@ void run_grid(const Grid& grid, const Schedule& schedule) {
   number_threads(grid.block);
   machine.grid_dim = grid.grid;
   machine.block_dim = grid.block;
-  machine.shared = shared_memory;
-  machine.words = word_cells;
-  machine.bytes = byte_cells;
-  machine.shared_bytes = uint32_t(grid.shared);
 
   const uint64_t nx = grid.grid.x, ny = grid.grid.y, blocks = nx * ny * grid.grid.z;
   // In random order, blocks come in steps of a prime: all of them once, far from forward order.

@@ -138,6 +138,13 @@ void copy_async(uint32_t to, const void* from, uint32_t bytes, bool valid);
 void copy_async_commit();
 void copy_async_wait(uint32_t groups_in_flight);
 
+// For what runs blocks in another way (tests/ptx), and keeps the same record of who touched which byte: a block begins,
+// with poisoned shared memory; its threads pass a barrier; lanes of a warp pass a __syncwarp.
+void begin_block(uint32_t shared_bytes);
+void pass_block_barrier();
+void note_sync(Warp& warp, uint32_t lanes);
+void forget_syncs(Warp& warp);
+
 // One run of a grid. Throws Error on a fault.
 struct Grid {
   dim3 grid, block;

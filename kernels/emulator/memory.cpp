@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdlib>
@@ -34,6 +35,14 @@ ptrdiff_t written(const char* zone, size_t phase) {
   size_t i = 0;
   while (static_cast<unsigned char>(zone[i]) == expected[i]) ++i;
   return ptrdiff_t(i);
+}
+
+// Of one f32, or of two bf16 (as f16, GPUs and the emulator have one NaN only).
+bool differ_in_signs_of_nans(uint32_t a, uint32_t b) {
+  const uint32_t other = a ^ b;
+  if (other == 0x80000000u && (a & 0x7fffffffu) > 0x7f800000u) return true;
+  if (other & 0x7fff7fffu) return false;
+  return (!(other & 0x8000u) || (a & 0x7fffu) > 0x7f80u) && (!(other >> 31) || (a >> 16 & 0x7fffu) > 0x7f80u);
 }
 
 }  // namespace
@@ -110,16 +119,19 @@ void DeviceMemory::restore(const Snapshot& snapshot) const {
   for (const auto& [begin, bytes] : blocks_) std::memcpy(begin, snapshot[i++].data(), bytes);
 }
 
-std::string DeviceMemory::difference(const Snapshot& snapshot) const {
+std::string DeviceMemory::difference(const Snapshot& snapshot, bool signs_of_nans) const {
   size_t i = 0;
   for (const auto& [begin, bytes] : blocks_) {
-    const char* other = snapshot[i].data();
-    if (bytes && std::memcmp(begin, other, bytes) != 0) {
-      size_t at = 0;
-      while (begin[at] == other[at]) ++at;
-      return fmt::format("byte {} of an allocation of {} bytes (number {} of {})", at, bytes, i + 1, blocks_.size());
+    const char* other = snapshot[i++].data();
+    if (bytes == 0 || std::memcmp(begin, other, bytes) == 0) continue;
+    for (size_t at = 0; at < bytes; at += 4) {
+      uint32_t words[2] = {};
+      std::memcpy(&words[0], begin + at, std::min<size_t>(4, bytes - at));
+      std::memcpy(&words[1], other + at, std::min<size_t>(4, bytes - at));
+      if (words[0] == words[1] || (!signs_of_nans && differ_in_signs_of_nans(words[0], words[1]))) continue;
+      return fmt::format("byte {} of an allocation of {} bytes (number {} of {}): {:#010x} and {:#010x}", at, bytes, i,
+                         blocks_.size(), words[0], words[1]);
     }
-    ++i;
   }
   return "";
 }

@@ -26,7 +26,8 @@ class DeviceMemory {
   using Snapshot = std::vector<std::vector<char>>;
   void save(Snapshot& snapshot) const;
   void restore(const Snapshot& snapshot) const;
-  std::string difference(const Snapshot& snapshot) const;  // empty: equal bit for bit
+  // Empty: equal bit for bit. The signs of NaNs may be left out: the language leaves them to the compiler.
+  std::string difference(const Snapshot& snapshot, bool signs_of_nans = true) const;
 
  private:
   std::map<char*, size_t> blocks_;  // beginning -> bytes

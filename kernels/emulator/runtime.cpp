@@ -30,6 +30,7 @@ struct EmulatedStream {
   std::unique_ptr<EmulatedGraph> capture;  // null: work runs at once
   cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
   bool invalidated = false;  // by a call that a capture cannot have
+  KernelExecutor executor;
 };
 struct EmulatedEvent {
   std::chrono::steady_clock::time_point time;
@@ -76,6 +77,9 @@ void enqueue(cudaStream_t stream, cudaGraphNodeType type, std::function<void()> 
   if (stream && stream->capture) stream->capture->nodes.push_back({type, std::move(work)});
   else work();
 }
+
+void set_kernel_executor(cudaStream_t stream, KernelExecutor executor) { stream->executor = std::move(executor); }
+KernelExecutor kernel_executor(cudaStream_t stream) { return stream ? stream->executor : nullptr; }
 
 // ---- errors and devices ----
 

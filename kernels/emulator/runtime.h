@@ -103,4 +103,10 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 // Runs `work` now, or records it where the stream is being captured.
 void enqueue(cudaStream_t stream, cudaGraphNodeType type, std::function<void()> work);
 
+// What runs a stream's kernels in place of the emulator, from now on; launches then count as the executor counts them.
+struct KernelCall;  // emulator.h
+using KernelExecutor = std::function<void(const KernelCall&)>;
+void set_kernel_executor(cudaStream_t stream, KernelExecutor executor);
+KernelExecutor kernel_executor(cudaStream_t stream);  // empty: the emulator
+
 }  // namespace switchback::emulated

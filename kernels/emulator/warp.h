@@ -84,6 +84,11 @@ inline float to_float(float v) { return v; }
 inline float to_float(bf16 v) { return v; }
 inline float to_float(f16 v) { return v; }
 template <typename T>
-T from_float(float v) { return T(v); }
+T from_float(float v) {
+  T t(v);
+  if constexpr (std::is_same_v<T, f16>)
+    if (v != v) t.bits = 0x7fff;  // GPUs have one NaN
+  return t;
+}
 
 }  // namespace switchback::emulated

@@ -74,7 +74,7 @@ TEST(Pytorch, WhatIsNoStateDictIsNamed) {
   std::string other = zip;
   for (size_t at = 0; (at = other.find("data.pkl", at)) != std::string::npos;) other[at] = 'D';
   expect_error("none that torch.save wrote", [&] { PytorchFile file(t.put("other.pth", other)); });
-  expect_error("a pickle, but none that torch.save wrote", [&] { PytorchFile file(t.put("plain.pkl", "\x80\x02}q.")); });
+  expect_error("a pickle, but none that torch.save wrote", [&] { PytorchFile file(t.put("plain.pkl", std::string("\x80\x02}q\0.", 6))); });
   expect_error("damaged", [&] { PytorchFile file(t.put("short.pth", zip.substr(0, zip.size() / 2))); });
 }
 

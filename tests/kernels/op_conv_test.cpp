@@ -104,6 +104,8 @@ const std::vector<Case>& cases() {
       {"groups4_s2_odd", conv2d(12, 20, 3, 2, 1, 1, 4), {2, 12, 9, 9}, true},
       {"groups2_c128", conv2d(128, 128, 3, 1, 1, 1, 2), {1, 128, 5, 5}},
       {"depthwise_k3", conv2d(32, 32, 3, 1, 1, 1, 32), {2, 32, 9, 10}},
+      {"depthwise_k5", conv2d(32, 32, 5, 1, 2, 1, 32), {2, 32, 9, 10}},
+      {"depthwise_k7", conv2d(32, 32, 7, 1, 3, 1, 32), {2, 32, 9, 10}},
       {"depthwise_k3_s2_odd", conv2d(19, 19, 3, 2, 1, 1, 19), {2, 19, 9, 8}},
       {"depthwise_multiplier2", conv2d(8, 16, 3, 1, 1, 1, 8), {2, 8, 7, 7}},
       {"depthwise_k3_d6", conv2d(20, 20, 3, 1, 6, 6, 20), {2, 20, 8, 11}},

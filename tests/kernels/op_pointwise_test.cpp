@@ -181,9 +181,10 @@ void check_flatten(OpRun& run, const Case& c, DType dtype) {
 }
 
 // Three parts of 1, c and 3 channels into one map and back, with every epilogue on the way back.
-void check_concat(OpRun& run, const Case& c, DType dtype) {
+// A part between two others of so many channels.
+void check_concat(OpRun& run, const Case& c, DType dtype, int64_t before, int64_t behind) {
   const Shape s = c.shape;
-  const int64_t channels[] = {1, s.c, 3}, all = 4 + s.c;
+  const int64_t channels[] = {before, s.c, behind}, all = before + s.c + behind;
   const Activation whole = run.output({s.n, all, s.h, s.w}, dtype);
   Nchw want({s.n, all, s.h, s.w});
   int64_t first = 0;
@@ -200,10 +201,30 @@ void check_concat(OpRun& run, const Case& c, DType dtype) {
   const Activation dy = run.input(want, dtype);
   Nchw middle(s);
   for (int64_t n = 0; n < s.n; ++n)
-    std::copy_n(want.v.begin() + (n * all + 1) * s.h * s.w, s.item(), middle.v.begin() + n * s.item());
+    std::copy_n(want.v.begin() + (n * all + before) * s.h * s.w, s.item(), middle.v.begin() + n * s.item());
   for (const int64_t seeds : {1, 2, 3})
     check_backward(run, plain(middle), exact_values(dtype), seeds,
-                   [&](View dx, const BackwardEpilogue& e) { concat_backward(run.ctx, dy, 1, dx, e); });
+                   [&](View dx, const BackwardEpilogue& e) { concat_backward(run.ctx, dy, before, dx, e); });
+}
+
+void check_concat(OpRun& run, const Case& c, DType dtype) {
+  check_concat(run, c, dtype, 1, 3);
+  if (c.shape.c % 32 == 0) check_concat(run, c, dtype, 8, 8);  // aligned
+}
+
+void check_one_hot(OpRun& run, const Case& c, DType dtype) {
+  const Shape s = c.shape;
+  const Activation seed = run.output(s, dtype);
+  std::vector<SeedUnit> units;
+  Nchw want(s);
+  for (int64_t n = 0; n < s.n; ++n) {
+    const int64_t channel = 7 * n % s.c, row = n % 3 == 0 ? -1 : n % s.h, column = row < 0 ? -1 : 5 * n % s.w;
+    units.push_back({channel, row, column});
+    for (int64_t h = 0; h < s.h; ++h)
+      for (int64_t w = 0; w < s.w; ++w) want(n, channel, h, w) = row < 0 || (h == row && w == column);
+  }
+  one_hot(run.ctx, seed, units);
+  EXPECT_EQ(compare_exact(seed.read(), want, Zeros::many_allowed), "");
 }
 
 void check_errors(OpRun& run) {
@@ -226,7 +247,7 @@ void register_pointwise_tests() {
   constexpr Op kOps[] = {{"Op/Relu", check_relu},      {"Op/CombineInPlace", check_combine_in_place},
                          {"Op/Add", check_add},        {"Op/ChannelAffine", check_affine},
                          {"Op/Layout", check_layouts}, {"Op/Flatten", check_flatten},
-                         {"Op/Concat", check_concat}};
+                         {"Op/Concat", check_concat},  {"Op/OneHot", check_one_hot}};
   for (const Op& op : kOps)
     for_each_device(op.suite, [&](const DeviceRow& device) {
       for (const Case& c : kCases)

@@ -9,6 +9,7 @@
 #include <map>
 
 #include "kernels/emulator/emulated.h"
+#include "tests/ptx/device.h"
 
 namespace switchback::test {
 namespace {
@@ -103,6 +104,12 @@ const std::vector<DeviceRow>& devices() {
        {DType::f32, DType::bf16, DType::f16}, true, false},
   };
   return rows;
+}
+
+const DeviceRow& ptx_device() {
+  static const DeviceRow row = {"ptx", ptx::why_not, [] { return opened(ptx::open); }, nullptr, {DType::f32, DType::bf16, DType::f16},
+                                true, true};
+  return row;
 }
 
 // --- Buffers ---------------------------------------------------------------------------------------------------------
@@ -387,15 +394,14 @@ void add_skip(const std::string& suite, const std::string& name, std::string rea
 }
 
 void for_each_device(const std::string& suite, const std::function<void(const DeviceRow&)>& add) {
-  for (const DeviceRow& device : devices()) {
+  const auto add_one = [&](const DeviceRow& device) {
     const std::string reason = device.why_not();
-    if (reason.empty()) {
-      add(device);
-      continue;
-    }
+    if (reason.empty()) return add(device);
     const char* required = device.require_variable ? std::getenv(device.require_variable) : nullptr;
     register_skip(suite, std::string("all_cases/") + device.name, reason, required && std::string(required) == "1");
-  }
+  };
+  for (const DeviceRow& device : devices()) add_one(device);
+  add_one(ptx_device());
 }
 
 }  // namespace switchback::test

@@ -11,8 +11,8 @@
 // harness checks what no case has to think of: guard zones before and after each buffer, inputs unchanged.
 //
 // Each test has its own name, Op/Conv.<case>/<device>/<algorithm>/<dtype>, and each failure prints the line that
-// repeats it. Devices are cpu, emulated (kernels/emulator: the .cu files on the CPU) and cuda. SWITCHBACK_TEST_SEED
-// changes all random fills; SWITCHBACK_REQUIRE_CUDA=1 fails where the cuda column would be skipped;
+// repeats it. Devices are cpu, emulated (kernels/emulator: the .cu files on the CPU), ptx (tests/ptx: nvcc's code on the
+// CPU, where SWITCHBACK_PTX names a folder of it) and cuda. SWITCHBACK_TEST_SEED changes all random fills; SWITCHBACK_REQUIRE_CUDA=1 fails where the cuda column would be skipped;
 // SWITCHBACK_EMULATOR=quick or thorough says how often emulated launches are repeated in other orders.
 #pragma once
 
@@ -67,6 +67,7 @@ struct DeviceRow {
   bool computes_in(DType t) const { return gpu || t == DType::f32 || cpu_features().fast_bf16(); }  // conv and linear
 };
 const std::vector<DeviceRow>& devices();
+const DeviceRow& ptx_device();  // tests/ptx/device.h; for the op tests, which reach all kernels
 
 // --- Buffers ---------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from gpu_core import Peer, bench, gpu_state, last_line, run
+from gpu_core import Peer, Skip, bench, gpu_state, last_line, run
 
 OCCLUSION_PRECISIONS = ("bf16",)
 MASK, STRIDE = 32, 2
@@ -15,23 +15,49 @@ CHECKED = 64  # places whose drops are held against float64
 
 # ---------------------------------------------------------------------------------------------- both programs in turn
 
+def measured(part, sides, name):
+    """One run of a side and its row, or nothing: one that fails is left out from then on."""
+    try:
+        answer = sides[name]()
+    except RuntimeError as why:
+        part.note(f"{name}: {why}")
+        part.document["failed_sides"][name] = str(why)
+        del sides[name]
+        return None, None
+    row = part.document["sides"].setdefault(name, dict(per_second=[], states=[]))
+    row |= {k: answer[k] for k in ("batch", "peak_bytes") if k in answer}
+    return answer["per_second"], row
+
+
+def measure_ours(part, sides):
+    """Before PyTorch takes its time, so that there is a figure whatever it does."""
+    for name in list(sides):
+        rate, row = measured(part, sides, name)
+        if row:
+            row["before"] = rate
+        part.save()
+
+
 def alternate(part, sides, reverse):
-    """One run of each side. One that fails is left out from then on, so that run i of two sides is a pair."""
+    """One run of each side, so that run i of two sides is a pair."""
     for name in sorted(sides, reverse=reverse):
         if part.left() < 30:
             return part.note("time was over before all rounds were run")
-        try:
-            answer = sides[name]()
-        except RuntimeError as why:
-            part.note(f"{name}: {why}")
-            part.document["failed_sides"][name] = str(why)
-            del sides[name]
-            continue
-        row = part.document["sides"].setdefault(name, dict(per_second=[], states=[]))
-        row["per_second"].append(answer["per_second"])
-        row["states"].append(gpu_state(part))
-        row |= {k: answer[k] for k in ("batch", "peak_bytes") if k in answer}
+        rate, row = measured(part, sides, name)
+        if row:
+            row["per_second"].append(rate)
+            row["states"].append(gpu_state(part))
         part.save()
+
+
+def peer_of(args, part):
+    """PyTorch, or nothing: then our figures stand alone."""
+    try:
+        peer = Peer(args)
+    except Skip as why:
+        return part.note(f"ours alone: {why}")
+    part.save(peer=peer.facts)
+    return peer
 
 
 def fail_if_ours_did(part):
@@ -53,7 +79,10 @@ def scan(args, part, peer, batches, ask):
         part.save()
 
     for layout in ("channels_last", "contiguous"):
-        for batch in batches:
+        for batch in reversed(batches):  # the fastest are among the large ones
+            if rates and part.left() < 0.6 * args.seconds:
+                part.note(f"no time for PyTorch eager, {layout}, batch {batch}")
+                continue
             attempt("eager", layout, batch)
         peer.ask("drop")
     ranked = sorted(rates, key=rates.get, reverse=True)
@@ -90,22 +119,23 @@ def stage_smoothgrad(args, part):
     """VGG19 at 224x224, N = 100: ours and PyTorch at its best, alternating; then both maps against float64."""
     precision = args.stage.split("-")[1]
     samples, batches = (2, (1, 2)) if args.quick else (100, (10, 25, 50, 100))
-    peer = Peer(args)
-    part.save(precision=precision, samples=samples, peer=peer.facts, scan={}, sides={}, failed_sides={})
+    part.save(precision=precision, samples=samples, scan={}, sides={}, failed_sides={})
+    sides = {f"switchback --conv {conv}": lambda conv=conv: our_smoothgrad(args, part, precision, samples, conv)
+             for conv in conv_choices(args)}
+    measure_ours(part, sides)
+    peer = peer_of(args, part)
 
     def theirs(way, layout, batch):
         return peer.ask("smoothgrad", way=way, precision=precision, layout=layout, batch=batch, samples=samples)
 
-    best = scan(args, part, peer, batches, theirs)
-    sides = {f"switchback --conv {conv}": lambda conv=conv: our_smoothgrad(args, part, precision, samples, conv)
-             for conv in conv_choices(args)}
-    for case in best:
+    for case in scan(args, part, peer, batches, theirs) if peer else ():
         sides["PyTorch {}, {}, batch {}".format(*case)] = lambda case=case: theirs(*case)
     for r in range(1 if args.quick else 5):
         alternate(part, sides, reverse=r % 2 == 1)
-    peer.ask("forget")
-    map_errors(args, part, peer, precision, samples)
-    peer.close()
+    if peer:
+        peer.ask("forget")
+        map_errors(args, part, peer, precision, samples)
+        peer.close()
     fail_if_ours_did(part)
 
 
@@ -153,25 +183,26 @@ def stage_occlusion(args, part):
     its best, alternating; then drops against float64."""
     precision, stride = args.stage.split("-")[1], 16 if args.quick else STRIDE
     batches = (2, 4) if args.quick else (32, 64, 128, 256)
-    peer = Peer(args)
-    part.save(precision=precision, mask=MASK, stride=stride, peer=peer.facts, scan={}, sides={}, failed_sides={})
-
-    def theirs(way, layout, batch):
-        return peer.ask("occlusion", way=way, precision=precision, layout=layout, batch=batch, mask=MASK, stride=stride)
-
-    best = scan(args, part, peer, batches, theirs)
+    part.save(precision=precision, mask=MASK, stride=stride, scan={}, sides={}, failed_sides={})
     sides = {}
     for algorithm in ("incremental", "full"):
         for conv in conv_choices(args):
             sides[f"switchback {algorithm}, --conv {conv}"] = (
                 lambda algorithm=algorithm, conv=conv: our_occlusion(args, part, precision, stride, algorithm, conv))
-    for case in best:
+    measure_ours(part, sides)
+    peer = peer_of(args, part)
+
+    def theirs(way, layout, batch):
+        return peer.ask("occlusion", way=way, precision=precision, layout=layout, batch=batch, mask=MASK, stride=stride)
+
+    for case in scan(args, part, peer, batches, theirs) if peer else ():
         sides["PyTorch {}, {}, batch {}".format(*case)] = lambda case=case: theirs(*case)
     for r in range(1 if args.quick else 4):
         alternate(part, sides, reverse=r % 2 == 1)
-    peer.ask("forget")
-    drop_errors(args, part, peer, precision)
-    peer.close()
+    if peer:
+        peer.ask("forget")
+        drop_errors(args, part, peer, precision)
+        peer.close()
     fail_if_ours_did(part)
 
 

@@ -232,13 +232,14 @@ def sides_table(part, unit, mine):
     lines = [f"| | {unit} | " + "".join(f"{name} is … times (pairs) | " for name in mine) + "peak memory |",
              "|---" * (3 + len(mine)) + "|"]
     for name, row in part["sides"].items():
+        rates = row["per_second"] or [row["before"]]
         cells = []
         for own in mine:
             pairs = [a / b for a, b in zip(part["sides"][own]["per_second"], row["per_second"])]
-            cells.append("" if name in mine else spread(pairs))
+            cells.append("" if name in mine or not pairs else spread(pairs))
         memory = f"{row['peak_bytes'] / 2**20:.0f} MiB" if row.get("peak_bytes") else ""
         batch = f", batch {row['batch']}" if "batch" in row and "batch" not in name else ""
-        lines.append("| " + " | ".join([f"{name}{batch}", spread(row["per_second"]), *cells, memory]) + " |")
+        lines.append("| " + " | ".join([f"{name}{batch}", spread(rates), *cells, memory]) + " |")
     return lines
 
 
