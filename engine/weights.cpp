@@ -63,6 +63,10 @@ Tensor Weights::tensor(int node, std::string_view name) const {
 
 std::span<float> Weights::edit(const Parameter& p) {
   const int64_t offset = p.offset, count = p.count();  // `p` may belong to the state that is left
+  return edit().subspan(size_t(offset), size_t(count));
+}
+
+std::span<float> Weights::edit() {
   if (state_.use_count() > 1) {
     const std::shared_ptr<const State> old = state_;
     state_ = std::make_shared<State>();
@@ -73,7 +77,7 @@ std::span<float> Weights::edit(const Parameter& p) {
   state_->version = next_version();
   state_->packed.reset();
   state_->device = DeviceCache();
-  return {state_->values.as<float>() + offset, size_t(count)};
+  return {state_->values.as<float>(), size_t(state_->count)};
 }
 
 std::span<float> Weights::edit(int node, std::string_view name) {
@@ -149,6 +153,16 @@ Weights random_weights(const Network& network, uint64_t seed) {
         to[i] = offset == 0.f ? scaled : offset + scaled;
       }
     }
+  }
+  return weights;
+}
+
+Weights initial_weights(const Network& network, uint64_t seed) {
+  Weights weights = random_weights(network, seed);
+  for (const Parameter& p : weights.list()) {
+    const std::vector<ParameterSpec> specs = parameters(network.nodes[p.node].layer);
+    const float offset = std::ranges::find(specs, p.name, &ParameterSpec::name)->offset;
+    if (p.name != "weight" || offset != 0) std::ranges::fill(weights.edit(p), offset);
   }
   return weights;
 }

@@ -46,6 +46,7 @@ class Weights {
   // To be written at once: other copies of these weights keep theirs, and what was packed of these is dropped.
   std::span<float> edit(const Parameter& p);
   std::span<float> edit(int node, std::string_view name);  // throws where the node has none
+  std::span<float> edit();  // all of them
 
   // All values on the context's device, where its kernels can read them.
   const float* on(Context& ctx) const;
@@ -75,6 +76,9 @@ Weights load_weights(const Network& network, const StateDict& file);
 // variance 1 + v/2; slopes of PReLU (1 + v)/4. fan_in: a weight's elements over its first size. So that others can draw
 // the same network.
 Weights random_weights(const Network& network, uint64_t seed);
+// What training starts from: conv and linear weights as random_weights draws them (Kaiming, uniform), biases 0, norms that
+// change nothing.
+Weights initial_weights(const Network& network, uint64_t seed);
 void save_weights(const Network& network, const Weights& weights, const std::string& path);
 
 }  // namespace switchback

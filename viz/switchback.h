@@ -9,6 +9,9 @@
 #include "engine/run/plan.h"
 #include "engine/files/safetensors.h"
 #include "engine/tensor.h"
+#include "engine/train/augment.h"
+#include "engine/train/schedule.h"
+#include "engine/train/trainer.h"
 #include "engine/version.h"
 #include "engine/zoo/zoo.h"
 

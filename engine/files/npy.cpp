@@ -100,11 +100,20 @@ class HeaderParser {
   size_t at_ = 0;
 };
 
-void check_header(const std::string& path, const Header& header, const std::vector<int>& ranks) {
-  const char* convert = "convert with numpy: np.save(f, a.astype('float32'))";
-  if (header.descr != "<f4") {
-    throw Error(fmt::format("{}: the array's type is {}, little-endian float32 ('<f4') is needed", path,
-                            header.descr == "a record" ? header.descr : "'" + printable(header.descr) + "'"),
+// What an array holds: f32, or whole numbers of 1, 4 or 8 bytes.
+enum class Holds { floats, integers };
+size_t element_bytes(Holds holds, const std::string& descr) {
+  if (holds == Holds::floats) return descr == "<f4" ? 4 : 0;
+  return descr == "<i8" ? 8 : descr == "<i4" ? 4 : descr == "|u1" ? 1 : 0;
+}
+
+void check_header(const std::string& path, const Header& header, const std::vector<int>& ranks, Holds holds) {
+  const bool floats = holds == Holds::floats;
+  const char* convert = floats ? "convert with numpy: np.save(f, a.astype('float32'))" : "convert with numpy: np.save(f, a.astype('int64'))";
+  if (element_bytes(holds, header.descr) == 0) {
+    throw Error(fmt::format("{}: the array's type is {}, {} is needed", path,
+                            header.descr == "a record" ? header.descr : "'" + printable(header.descr) + "'",
+                            floats ? "little-endian float32 ('<f4')" : "int64 ('<i8'), int32 or uint8"),
                 convert);
   }
   if (header.fortran_order)
@@ -127,7 +136,7 @@ void check_header(const std::string& path, const Header& header, const std::vect
 }
 
 // The header, checked against the size of the file, and where the data begin.
-Header read_header(const MappedFile& file, const std::vector<int>& ranks, size_t& data_begin) {
+Header read_header(const MappedFile& file, const std::vector<int>& ranks, size_t& data_begin, Holds holds = Holds::floats) {
   const std::string& path = file.path();
   const std::string_view bytes(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
   if (bytes.substr(0, 6) != kMagic)
@@ -144,9 +153,9 @@ Header read_header(const MappedFile& file, const std::vector<int>& ranks, size_t
     damaged(path, fmt::format("the header would have {} bytes, the file has {}", length, bytes.size()));
   Header header;
   if (!HeaderParser(bytes.substr(prefix, length)).parse(header)) damaged(path, "the header cannot be read");
-  check_header(path, header, ranks);
+  check_header(path, header, ranks, holds);
   data_begin = prefix + length;
-  int64_t needed = sizeof(float);
+  int64_t needed = int64_t(element_bytes(holds, header.descr));
   for (const int64_t d : header.shape)
     if (__builtin_mul_overflow(needed, d, &needed))
       damaged(path, fmt::format("the shape {} overflows", to_string(header.shape)));
@@ -174,6 +183,25 @@ Tensor read_npy(const std::string& path, const std::vector<int>& ranks) {
     if (!std::isfinite(out[i]))
       throw Error(fmt::format("{}: element {} (in C order) is {}", path, i, out[i]),
                   "remove NaN and infinity, for example with np.nan_to_num");
+  return out;
+}
+
+std::vector<int64_t> read_npy_integers(const std::string& path, const std::vector<int>& ranks, Dims& dims) {
+  const MappedFile file(path);
+  size_t begin = 0;
+  const Header header = read_header(file, ranks, begin, Holds::integers);
+  dims = header.shape;
+  std::vector<int64_t> out(static_cast<size_t>(count(dims)));
+  const std::byte* from = file.bytes().data() + begin;
+  const auto copy = [&](auto element) {
+    for (size_t i = 0; i < out.size(); ++i) {
+      std::memcpy(&element, from + i * sizeof element, sizeof element);
+      out[i] = int64_t(element);
+    }
+  };
+  if (header.descr == "<i8") copy(int64_t{});
+  else if (header.descr == "<i4") copy(int32_t{});
+  else copy(uint8_t{});
   return out;
 }
 

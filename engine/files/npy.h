@@ -12,6 +12,9 @@ namespace switchback {
 // error that says how to convert. `ranks`: the numbers of dimensions allowed (empty: 1 to 6).
 Tensor read_npy(const std::string& path, const std::vector<int>& ranks = {});
 
+// The same of int64, int32 or uint8: labels, the order of images.
+std::vector<int64_t> read_npy_integers(const std::string& path, const std::vector<int>& ranks, Dims& dims);
+
 // The dimensions alone: the header and the size of the file are checked, the values not looked at.
 Dims npy_dims(const std::string& path, const std::vector<int>& ranks = {});
 

@@ -183,6 +183,8 @@ bool contiguous(const Dims& dims, const Dims& strides) {
 }  // namespace
 
 bool PytorchFile::is_one(std::string_view first) {
+  // A safetensors file may begin like a pickle: with the length of its header, before the header's brace.
+  if (first.size() >= 9 && first[8] == '{' && first.substr(4, 4) == std::string_view("\0\0\0\0", 4)) return false;
   return first.starts_with("PK\3\4") || (first.size() >= 2 && first[0] == '\x80' && first[1] >= 2 && first[1] <= 5);
 }
 

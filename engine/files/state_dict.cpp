@@ -156,7 +156,7 @@ std::vector<int64_t> StateDict::load_ints(const std::string& name) const {
 
 StateDict read_state_dict(const std::string& path) {
   const MappedFile file(path);
-  const std::string_view first(reinterpret_cast<const char*>(file.bytes().data()), std::min<size_t>(file.bytes().size(), 4));
+  const std::string_view first(reinterpret_cast<const char*>(file.bytes().data()), std::min<size_t>(file.bytes().size(), 9));
   if (PytorchFile::is_one(first)) return PytorchFile(path);
   return Safetensors(path);
 }

@@ -48,7 +48,7 @@ struct Home<LeakyReLU> : SlopeHome<LeakyReLU>, NoParameters {
 };
 
 template <>
-struct Home<PReLU> : SlopeHome<PReLU> {
+struct Home<PReLU> : SlopeHome<PReLU>, LearnsFromInputs {
   static std::string_view name(const PReLU&) { return "PReLU"; }
   static std::string arguments(const PReLU& l) { return fmt::format("{}", l.parameters); }
   static Shape shape(const PReLU& l, Shapes x) {
@@ -57,6 +57,9 @@ struct Home<PReLU> : SlopeHome<PReLU> {
     return x[0];
   }
   static std::vector<ParameterSpec> parameters(const PReLU& l) { return {{"weight", {l.parameters}, 0.25f, 0.25f}}; }
+  static void learn(const PReLU& l, const LearnCall& c) {
+    add_slope_gradients(c.ctx, c.dy, c.x[0], l.parameters, c.of("weight"));
+  }
   static Slopes slopes(const PReLU&, Context& ctx, const StepWeights& s) {
     const std::span<const float> weight = s.parameter("weight");
     if (weight.size() == 1) return {.all = weight[0]};

@@ -10,6 +10,9 @@ void forward(const Layer& layer, const ForwardCall& call) {
 void backward(const Layer& layer, const BackwardCall& call) {
   std::visit([&]<typename L>(const L& l) { Home<L>::backward(l, call); }, layer);
 }
+void learn(const Layer& layer, const LearnCall& call) {
+  std::visit([&]<typename L>(const L& l) { Home<L>::learn(l, call); }, layer);
+}
 void frozen(const Layer& layer, const FrozenCall& call) {
   std::visit([&]<typename L>(const L& l) { Home<L>::frozen(l, call); }, layer);
 }

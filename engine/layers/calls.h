@@ -10,6 +10,13 @@
 
 namespace switchback {
 
+// A step of training: what its draws are made of (kernels/noise/dropout.h).
+struct Training {
+  uint64_t seed = 0;
+  int64_t step = 0;
+  int64_t first_item = 0;  // where the plan's items begin in the batch
+};
+
 // One step of a forward pass: y = end(layer(x)).
 struct ForwardCall {
   Context& ctx;
@@ -19,6 +26,8 @@ struct ForwardCall {
   uint32_t* gates = nullptr;     // where the layer's own gates go (Keeps::gates), or null
   void* switches = nullptr;      // likewise
   StepWeights weights;
+  const Training* training = nullptr;  // null at inference
+  float* moments = nullptr;            // where those of a batch norm go in training (kernels/normalize/batch_norm.h)
 };
 
 // The gradient of one input: dx = end(layer^T(dy)). Item p of dy belongs to item p / end.seeds_per_item of the tape.
@@ -33,6 +42,23 @@ struct BackwardCall {
   const uint32_t* gates = nullptr;  // as the layer keeps them
   const void* switches = nullptr;
   StepWeights weights;
+  const Training* training = nullptr;  // as in the forward pass
+  const float* moments = nullptr;
+};
+
+// The gradients of a layer's parameters, added to what is there. In the place of running statistics stand those of this
+// batch.
+struct LearnCall {
+  Context& ctx;
+  ConstView dy;                  // the gradient at the layer's result, f32
+  std::span<const ConstView> x;  // where Learns::inputs says so
+  const float* moments = nullptr;
+  StepWeights weights;
+  float* gradients;              // laid out as the weights, on the context's device
+  float* of(std::string_view name) const {  // null where the layer has no such parameter
+    const Parameter* p = weights.weights->find(weights.node, name);
+    return p ? gradients + p->offset : nullptr;
+  }
 };
 
 // A forward pass that obeys the tape of one item instead of deciding: the affine map that the network is around that item
@@ -89,6 +115,7 @@ struct ChangeCall {
 
 void forward(const Layer& layer, const ForwardCall& call);
 void backward(const Layer& layer, const BackwardCall& call);
+void learn(const Layer& layer, const LearnCall& call);
 void frozen(const Layer& layer, const FrozenCall& call);
 std::vector<PatchScratch> scratch(const Layer& layer, Shapes inputs, PatchSize x, PatchSize y);
 void change(const Layer& layer, const ChangeCall& call);

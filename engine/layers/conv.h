@@ -51,7 +51,7 @@ inline const ConvTransposeWeights& conv_transpose_weights(const StepWeights& s) 
 }
 
 template <>
-struct Home<Conv2d> : KernelShape<Conv2d>, Slides, KeepsNothing {
+struct Home<Conv2d> : KernelShape<Conv2d>, Slides, KeepsNothing, LearnsFromInputs {
   static std::string_view name(const Conv2d&) { return "Conv2d"; }
   static std::string arguments(const Conv2d& l) {
     return fmt::format("{}, {}, kernel {}{}{}{}{}", l.in_channels, l.out_channels, size2(l.kernel_h, l.kernel_w),
@@ -79,6 +79,10 @@ struct Home<Conv2d> : KernelShape<Conv2d>, Slides, KeepsNothing {
     const ConvWeights& whole = conv_weights(c.weights);
     conv2d_backward_data(c.ctx, l == whole.conv() ? whole : conv_weights(c.weights, l), c.dy, c.dx, c.end);
   }
+  static void learn(const Conv2d& l, const LearnCall& c) {
+    conv2d_backward_weights(c.ctx, l, c.x[0], c.dy, c.of("weight"));
+    learn_bias(c);
+  }
   static void frozen(const Conv2d& l, const FrozenCall& c) {
     conv2d_forward(c.ctx, c.biases ? conv_weights(c.weights) : conv_weights(c.weights, l), c.x[0], c.y, c.end());
   }
@@ -95,7 +99,7 @@ struct Home<Conv2d> : KernelShape<Conv2d>, Slides, KeepsNothing {
 };
 
 template <>
-struct Home<ConvTranspose2d> : KernelShape<ConvTranspose2d>, NoPadding, KeepsNothing {
+struct Home<ConvTranspose2d> : KernelShape<ConvTranspose2d>, NoPadding, KeepsNothing, LearnsFromInputs {
   static std::string_view name(const ConvTranspose2d&) { return "ConvTranspose2d"; }
   static std::string arguments(const ConvTranspose2d& l) {
     std::string text = fmt::format("{}, {}, kernel {}", l.in_channels, l.out_channels, size2(l.kernel_h, l.kernel_w));
@@ -124,6 +128,10 @@ struct Home<ConvTranspose2d> : KernelShape<ConvTranspose2d>, NoPadding, KeepsNot
   }
   static void backward(const ConvTranspose2d&, const BackwardCall& c) {
     conv_transpose2d_backward_data(c.ctx, conv_transpose_weights(c.weights), c.dy, c.dx, c.end);
+  }
+  static void learn(const ConvTranspose2d& l, const LearnCall& c) {
+    conv_transpose2d_backward_weights(c.ctx, l, c.x[0], c.dy, c.of("weight"));
+    learn_bias(c);
   }
   static void frozen(const ConvTranspose2d& l, const FrozenCall& c) {
     const auto& weights = c.biases ? conv_transpose_weights(c.weights) : bare(l, c.weights);

@@ -12,6 +12,9 @@
 #include <cmath>
 
 #include "engine/layers/calls.h"
+#include "kernels/conv/conv_backward_weights.h"
+#include "kernels/noise/dropout.h"
+#include "kernels/normalize/batch_norm.h"
 
 namespace switchback {
 
@@ -21,11 +24,13 @@ struct Home;
 template <typename L>
 concept HasHome = requires(const L& l, Shapes x, bool vertical, const Padding& p, PatchSize size, const StepWeights& weights,
                            StepShift& shift, const ForwardCall& f, const BackwardCall& b, const FrozenCall& z,
-                           const ChangeCall& c) {
+                           const ChangeCall& c, const LearnCall& g) {
   { Home<L>::name(l) } -> std::convertible_to<std::string_view>;        // "Conv2d"
   { Home<L>::arguments(l) } -> std::convertible_to<std::string>;        // "3, 64, kernel 3x3"
   { Home<L>::shape(l, x) } -> std::same_as<Shape>;                      // throws where the inputs do not fit
   { Home<L>::parameters(l) } -> std::same_as<std::vector<ParameterSpec>>;
+  { Home<L>::learns(l) } -> std::same_as<Learns>;                       // what it does otherwise in training
+  { Home<L>::learn(l, g) };                                             // the gradients of its parameters
   { Home<L>::flops(l, x) } -> std::same_as<int64_t>;
   { Home<L>::facts(l) } -> std::same_as<Facts>;
   { Home<L>::keeps(l, x) } -> std::same_as<Keeps>;
@@ -68,7 +73,15 @@ struct NoArguments {
 };
 struct NoParameters {
   static std::vector<ParameterSpec> parameters(const auto&) { return {}; }
+  static Learns learns(const auto&) { return {}; }
+  static void learn(const auto&, const LearnCall&) {}
 };
+struct LearnsFromInputs {
+  static Learns learns(const auto&) { return {.inputs = true}; }
+};
+inline void learn_bias(const LearnCall& c) {
+  if (float* bias = c.of("bias")) add_channel_sums(c.ctx, c.dy, bias);
+}
 struct AddsNothing {
   static void shift(const auto&, const StepWeights&, Shapes, StepShift&) {}
   static std::optional<GateConstants> constants(const auto&) { return std::nullopt; }

@@ -40,6 +40,9 @@ Facts facts(const Layer& layer) {
 Keeps keeps(const Layer& layer, Shapes inputs) {
   return std::visit([&]<typename L>(const L& l) { return Home<L>::keeps(l, inputs); }, layer);
 }
+Learns learns(const Layer& layer) {
+  return std::visit([]<typename L>(const L& l) { return Home<L>::learns(l); }, layer);
+}
 Reach reach(const Layer& layer, Shapes inputs, bool vertical) {
   return std::visit([&]<typename L>(const L& l) { return Home<L>::reach(l, inputs, vertical); }, layer);
 }

@@ -56,6 +56,8 @@ struct Softmax {
   bool operator==(const Softmax&) const = default;
 };
 struct Dropout {  // the identity at inference
+  float rate = 0.5f;      // of what is dropped in training
+  bool channels = false;  // torch.nn.Dropout2d: whole channels
   bool operator==(const Dropout&) const = default;
 };
 struct Flatten {  // to [n, c·h·w] in CHW order
@@ -124,6 +126,13 @@ struct Keeps {
   bool inputs = false, output = false;  // values
 };
 
+// What a layer does otherwise in training, and what it then needs.
+struct Learns {
+  bool by_itself = false;  // computed otherwise: it is neither folded into another step nor left out
+  bool inputs = false;     // its inputs are kept for the gradients of its parameters
+  bool moments = false;    // means and variances over the batch, which are kept and must see all of it
+};
+
 // Which inputs one output place depends on, along one axis (the places of a map are its rows and columns).
 struct Reach {
   enum class Kind {
@@ -146,6 +155,7 @@ std::vector<ParameterSpec> parameters(const Layer& layer);
 int64_t flops(const Layer& layer, Shapes inputs);  // of one forward pass, a multiply-add counts 2
 Facts facts(const Layer& layer);
 Keeps keeps(const Layer& layer, Shapes inputs);
+Learns learns(const Layer& layer);
 Reach reach(const Layer& layer, Shapes inputs, bool vertical);  // along rows (vertical) or columns
 
 // Padding of a layer whose reach is a window: top, left, bottom, right. Zeros for others.

@@ -16,20 +16,20 @@ inline const LinearWeights& linear_weights(const StepWeights& s, bool bias = tru
 
 // A linear layer that reads a map [c,h,w] where it lies (NHWC), without the flatten before it: a convolution whose kernel
 // covers the map, since the columns of its weight are in CHW order.
+inline Conv2d map_conv(const Linear& l, Shape map) {
+  return {.in_channels = map.c, .out_channels = l.out_features, .kernel_h = map.h, .kernel_w = map.w, .has_bias = l.has_bias};
+}
 inline const ConvWeights& map_weights(const StepWeights& s, Shape map) {
   return s.packed<ConvWeights>(
       [&] {
-        const auto& l = s.layer_of<Linear>(s.node);
-        const Conv2d conv{.in_channels = map.c, .out_channels = l.out_features, .kernel_h = map.h, .kernel_w = map.w,
-                          .has_bias = l.has_bias};
         const std::span<const float> bias = s.parameter("bias");
-        return ConvWeights(conv, s.parameter("weight").data(), {bias.begin(), bias.end()});
+        return ConvWeights(map_conv(s.layer_of<Linear>(s.node), map), s.parameter("weight").data(), {bias.begin(), bias.end()});
       },
       {map.h, map.w});
 }
 
 template <>
-struct Home<Linear> : KernelShape<Linear>, KeepsNothing, MixesPlaces<Linear> {
+struct Home<Linear> : KernelShape<Linear>, KeepsNothing, MixesPlaces<Linear>, LearnsFromInputs {
   static std::string_view name(const Linear&) { return "Linear"; }
   static std::string arguments(const Linear& l) { return fmt::format("{}, {}", l.in_features, l.out_features); }
   static std::vector<ParameterSpec> parameters(const Linear& l) {
@@ -54,6 +54,12 @@ struct Home<Linear> : KernelShape<Linear>, KeepsNothing, MixesPlaces<Linear> {
       conv2d_backward_data(c.ctx, map_weights(c.weights, c.dx.shape), c.dy, c.dx, c.end);
     else
       linear_backward_data(c.ctx, linear_weights(c.weights), c.dy, c.dx, c.end);
+  }
+  static void learn(const Linear& l, const LearnCall& c) {
+    const Shape x = c.x[0].shape;
+    if (x.h * x.w > 1) conv2d_backward_weights(c.ctx, map_conv(l, x), c.x[0], c.dy, c.of("weight"));
+    else linear_backward_weights(c.ctx, l, c.x[0], c.dy, c.of("weight"));
+    learn_bias(c);
   }
   static void frozen(const Linear&, const FrozenCall& c) {
     linear_forward(c.ctx, linear_weights(c.weights, c.biases), c.x[0], c.y, c.end());

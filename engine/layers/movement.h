@@ -24,11 +24,23 @@ struct Home<Dropout> : OneInput<Dropout>, NoArguments, NoParameters, AddsNothing
   static std::string_view name(const Dropout&) { return "Dropout"; }
   static int64_t flops(const Dropout&, Shapes) { return 0; }
   static Facts facts(const Dropout&) { return {.affine = true, .shares_input = true}; }
-  // Nor is a dropout: its value is its input's.
-  static void forward(const Dropout&, const ForwardCall&) { fail("a dropout is not computed"); }
-  static void backward(const Dropout&, const BackwardCall&) { fail("a dropout is not computed"); }
+  static Learns learns(const Dropout&) { return {.by_itself = true}; }
+  // Nor is a dropout, but in training: its value is its input's.
+  static void forward(const Dropout& l, const ForwardCall& c) {
+    CHECK(c.training, "a dropout is computed in training alone");
+    dropout_forward(c.ctx, draw(l, *c.training, c.weights.node), c.x[0], c.y);
+  }
+  static void backward(const Dropout& l, const BackwardCall& c) {
+    CHECK(c.training, "a dropout is computed in training alone");
+    dropout_backward(c.ctx, draw(l, *c.training, c.weights.node), c.dy, c.dx, c.end);
+  }
   static void frozen(const Dropout&, const FrozenCall&) { fail("a dropout is not computed"); }
   static void change(const Dropout&, const ChangeCall&) { fail("a dropout is not computed"); }
+
+ private:
+  static DropoutDraw draw(const Dropout& l, const Training& t, int node) {
+    return {l.rate, l.channels, t.seed, uint32_t(t.step), uint32_t(node), uint32_t(t.first_item)};
+  }
 };
 
 template <>

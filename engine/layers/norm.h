@@ -46,11 +46,34 @@ struct Home<BatchNorm2d> : OnePlace, KeepsNothing {
     set_shift(shift, channel_affine(w).shift.values);
   }
   static std::optional<GateConstants> constants(const BatchNorm2d&) { return std::nullopt; }
-  static void forward(const BatchNorm2d&, const ForwardCall& c) {
+  static Learns learns(const BatchNorm2d&) { return {.by_itself = true, .inputs = true, .moments = true}; }
+  static void learn(const BatchNorm2d& l, const LearnCall& c) {
+    const size_t bytes = size_t(l.features) * sizeof(float);
+    auto* sums = static_cast<float*>(c.ctx.scratch.reserve(2 * bytes));
+    channel_sums(c.ctx, c.dy, c.x[0], c.moments, sums);
+    c.ctx.copy(c.of("bias"), sums, bytes);
+    c.ctx.copy(c.of("weight"), sums + l.features, bytes);
+    c.ctx.copy(c.of("running_mean"), c.moments, bytes);
+    const double count = double(c.dy.shape.pixels());  // the running variance is of unbiased ones
+    c.ctx.zero(c.of("running_var"), bytes);
+    update_running(c.ctx, l.features, 1, float(count / (count - 1)), c.moments + l.features, c.of("running_var"));
+  }
+  static void forward(const BatchNorm2d& l, const ForwardCall& c) {
+    if (c.training) {
+      auto* affine = static_cast<float*>(c.ctx.scratch.reserve(2 * size_t(l.features) * sizeof(float)));
+      batch_norm_moments(c.ctx, c.x[0], l.eps, c.moments);
+      batch_norm_affine(c.ctx, l.features, c.moments, c.weights.on(c.ctx, "weight"), c.weights.on(c.ctx, "bias"), affine);
+      return channel_affine_forward(c.ctx, c.x[0], affine, affine + l.features, c.y, c.end);
+    }
     const ChannelAffine& a = channel_affine(c.weights);
     channel_affine_forward(c.ctx, c.x[0], a.scale.on(c.ctx), a.shift.on(c.ctx), c.y, c.end);
   }
-  static void backward(const BatchNorm2d&, const BackwardCall& c) {
+  static void backward(const BatchNorm2d& l, const BackwardCall& c) {
+    if (c.training) {
+      auto* sums = static_cast<float*>(c.ctx.scratch.reserve(2 * size_t(l.features) * sizeof(float)));
+      channel_sums(c.ctx, c.dy, c.x[0], c.moments, sums);
+      return batch_norm_backward(c.ctx, c.dy, c.x[0], c.moments, sums, c.weights.on(c.ctx, "weight"), c.dx, c.end);
+    }
     channel_affine_backward(c.ctx, c.dy, channel_affine(c.weights).scale.on(c.ctx), c.dx, c.end);
   }
   static void frozen(const BatchNorm2d&, const FrozenCall& c) {
@@ -97,7 +120,7 @@ inline const float* norm_parameter(const StepWeights& s, Context& ctx, const cha
 }
 
 template <>
-struct Home<LayerNorm> : AddsNothing, KeepsInputs, NoPadding, NotAffine<LayerNorm> {
+struct Home<LayerNorm> : AddsNothing, KeepsInputs, NoPadding, NotAffine<LayerNorm>, LearnsFromInputs {
   static std::string_view name(const LayerNorm&) { return "LayerNorm"; }
   static std::string arguments(const LayerNorm& l) { return fmt::format("{}", fmt::join(sizes(l), ", ")); }
   static Shape shape(const LayerNorm& l, Shapes x) {
@@ -127,6 +150,13 @@ struct Home<LayerNorm> : AddsNothing, KeepsInputs, NoPadding, NotAffine<LayerNor
   static void backward(const LayerNorm& l, const BackwardCall& c) {
     set_norm_backward(c.ctx, sets(l), affine(l, c.ctx, c.weights), c.dy, c.x[0], c.dx, c.end);
   }
+  static void learn(const LayerNorm& l, const LearnCall& c) {
+    const NormSets s = sets(l);
+    NormGradients g{.weight = c.of("weight"), .bias = c.of("bias"), .by_place = at_one_place(l) ? 0 : 1,
+                    .by_channel = l.c > 0 ? s.places : 0};
+    g.count = std::max<int64_t>(l.c, 1) * s.places;
+    if (g.weight || g.bias) set_norm_backward_affine(c.ctx, s, c.dy, c.x[0], g);
+  }
   static std::vector<PatchScratch> scratch(const LayerNorm& l, Shapes x, PatchSize, PatchSize y) {
     return ScratchForInputs::scratch(l, x, {}, y);
   }
@@ -154,7 +184,7 @@ struct Home<LayerNorm> : AddsNothing, KeepsInputs, NoPadding, NotAffine<LayerNor
 };
 
 template <>
-struct Home<GroupNorm> : AddsNothing, KeepsInputs, MixesPlaces<GroupNorm>, NotAffine<GroupNorm> {
+struct Home<GroupNorm> : AddsNothing, KeepsInputs, MixesPlaces<GroupNorm>, NotAffine<GroupNorm>, LearnsFromInputs {
   static std::string_view name(const GroupNorm& l) { return l.groups == l.channels ? "InstanceNorm2d" : "GroupNorm"; }
   static std::string arguments(const GroupNorm& l) {
     return l.groups == l.channels ? fmt::format("{}", l.channels) : fmt::format("{}, {}", l.groups, l.channels);
@@ -176,6 +206,11 @@ struct Home<GroupNorm> : AddsNothing, KeepsInputs, MixesPlaces<GroupNorm>, NotAf
   }
   static void backward(const GroupNorm& l, const BackwardCall& c) {
     set_norm_backward(c.ctx, sets(l, c.dx.shape), affine(c.ctx, c.weights), c.dy, c.x[0], c.dx, c.end);
+  }
+  static void learn(const GroupNorm& l, const LearnCall& c) {
+    if (!l.affine) return;
+    set_norm_backward_affine(c.ctx, sets(l, c.x[0].shape), c.dy, c.x[0],
+                             {.weight = c.of("weight"), .bias = c.of("bias"), .count = l.channels});
   }
 
  private:

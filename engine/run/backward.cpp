@@ -29,6 +29,11 @@ bool has_parameters(const Network& network, const Step& step) {
   return false;
 }
 
+const float* moments_of(const Tape& tape, int node) {
+  const Tape::Slot* slot = tape.find(Tape::Kind::moments, node);
+  return slot ? reinterpret_cast<const float*>(tape.data(*slot)) : nullptr;
+}
+
 // The values on paths from wanted nodes to `from`.
 struct Paths {
   List<bool> below, needed;      // something wanted lies at the value or before it; and `from` depends on it
@@ -263,11 +268,23 @@ void Backward::run_op(const Op& op, const Tape& tape, ConstView dy, View dx, con
   std::vector<ConstView> x;
   for (int value : step.inputs) x.push_back(kept(value));
   BackwardCall call{.ctx = plan_->context(), .dy = dy, .dx = dx, .input = op.input, .end = end, .x = x,
-                    .y = kept(step.output), .weights = plan_->weights(step)};
+                    .y = kept(step.output), .weights = plan_->weights(step), .training = plan_->training()};
   if (const Tape::Slot* slot = tape.find(Tape::Kind::gate, step.node))
     call.gates = reinterpret_cast<const uint32_t*>(tape.data(*slot));
   if (const Tape::Slot* slot = tape.find(Tape::Kind::switches, step.node)) call.switches = tape.data(*slot);
+  call.moments = moments_of(tape, step.node);
   backward(layer(step), call);
+}
+
+void add_gradients(const Plan& plan, const Tape& tape, const Step& step, ConstView dy, float* gradients) {
+  CHECK(plan.options().training, "gradients of parameters need a plan for training");
+  std::vector<ConstView> x;
+  for (int value : step.inputs) {
+    const Tape::Slot* slot = tape.find(Tape::Kind::value, value);
+    x.push_back({slot ? tape.data(*slot) : nullptr, plan.shapes()[value].with_n(tape.n), DType::f32});
+  }
+  learn(plan.layer(step), {.ctx = plan.context(), .dy = dy, .x = x, .moments = moments_of(tape, step.node),
+                           .weights = plan.weights(step), .gradients = gradients});
 }
 
 bool depends(const Network& network, int node, int on) {

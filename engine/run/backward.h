@@ -81,6 +81,10 @@ class Backward {
   size_t arena_bytes_ = 0;
 };
 
+// For BackwardRun::at_step of a plan for training: adds the gradients of a step's parameters to `gradients` (on the device,
+// laid out as the weights; in the place of running statistics stand those of the batch).
+void add_gradients(const Plan& plan, const Tape& tape, const Step& step, ConstView dy, float* gradients);
+
 // Whether `node` depends on `on`.
 bool depends(const Network& network, int node, int on);
 

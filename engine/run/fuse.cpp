@@ -43,7 +43,7 @@ class Fusion {
  public:
   Fusion(const Network& network, const List<int>& holders, const Wishes& wishes)
       : network_(network), holders_(holders), wanted_(network.nodes.size(), false), readers_(network.nodes.size(), 0),
-        maker_(network.nodes.size(), -1) {
+        maker_(network.nodes.size(), -1), training_(wishes.training) {
     for (const std::vector<int>* nodes : {&wishes.observed, &wishes.given})
       for (int node : *nodes) wanted_[holders[node]] = true;
     for (const Node& node : network.nodes)
@@ -75,7 +75,7 @@ class Fusion {
     return true;
   }
   bool joins_batch_norm(int node) {
-    if (!layer_as<BatchNorm2d>(network_, node)) return false;
+    if (training_ || !layer_as<BatchNorm2d>(network_, node)) return false;
     Step* step = joinable(input(node, 0));
     if (!step || step->node != input(node, 0) || !facts(step->node).takes_sum) return false;
     step->batch_norm = node;
@@ -112,6 +112,7 @@ class Fusion {
   List<bool> wanted_;
   List<int> readers_, maker_;  // of each value: its readers, and the step that makes it
   List<Step> steps_;
+  bool training_;
 };
 
 }  // namespace
@@ -128,7 +129,8 @@ List<int> holders(const Network& network, const List<Shape>& shapes, const Wishe
   for (int i = 0; i < count; ++i) {
     const Node& n = network.nodes[i];
     const bool flat = layer_as<Flatten>(network, i) && shapes[n.inputs[0]].h == 1 && shapes[n.inputs[0]].w == 1;
-    holder[i] = facts(n.layer).shares_input || flat ? holder[n.inputs[0]] : i;
+    const bool computed = wishes.training && learns(n.layer).by_itself;
+    holder[i] = (facts(n.layer).shares_input && !computed) || flat ? holder[n.inputs[0]] : i;
   }
   if (!linear_reads_maps) return holder;
   List<bool> needed(network.nodes.size(), false);  // flattens whose own value somebody wants

@@ -16,4 +16,9 @@ std::span<const float> StepWeights::of(int other, std::string_view name) const {
   return weights->values(other, name);
 }
 
+const float* StepWeights::on(Context& ctx, std::string_view name) const {
+  const Parameter* p = weights->find(node, name);
+  return p ? weights->on(ctx) + p->offset : nullptr;
+}
+
 }  // namespace switchback

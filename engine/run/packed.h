@@ -55,6 +55,8 @@ struct StepWeights {
   // A parameter of the node; empty where it has none of that name. Throws where there are no weights.
   std::span<const float> parameter(std::string_view name) const { return of(node, name); }
   std::span<const float> of(int other, std::string_view name) const;
+  // Where ctx's kernels can read it; null where the node has none of that name.
+  const float* on(Context& ctx, std::string_view name) const;
   template <typename T, typename Make>
   const T& packed(const Make& make, const Packed::At& at = Packed::kAnywhere) const {
     return weights->packed().get<T>(node, batch_norm, at, make);

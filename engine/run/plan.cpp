@@ -1,6 +1,7 @@
 #include "engine/run/plan.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/run/backward.h"
 
@@ -25,7 +26,8 @@ Plan::Plan(Context& ctx, const Model& model, Shape input, const PlanOptions& opt
     options_.observe.push_back(network_.output());
   }
   const Fuses able = fuses(ctx);
-  const Wishes wishes{options_.observe, options_.given};
+  CHECK(!options.training || (options.tape && options.precision == Precision::fp32), "training needs a tape, and fp32");
+  const Wishes wishes{options_.observe, options_.given, options_.training};
   holders_ = holders(network_, shapes_, wishes, able.flattens);
   observed_.assign(shapes_.size(), false);
   for (int node : wishes.observed) observed_[holder(node)] = true;
@@ -33,7 +35,7 @@ Plan::Plan(Context& ctx, const Model& model, Shape input, const PlanOptions& opt
   for (int node : wishes.given) wanted[holder(node)] = true;
 
   steps_ = fuse(network_, holders_, wishes);
-  if (able.pools) fuse_pools(ctx, network_, shapes_, wanted, type(), steps_);
+  if (able.pools && !options_.training) fuse_pools(ctx, network_, shapes_, wanted, type(), steps_);
   places_.resize(shapes_.size());
   if (able.concatenations) {
     const List<Part> parts = parts_in_place(network_, shapes_, wanted, steps_);
@@ -74,7 +76,10 @@ void Plan::add_slots(const Step& step) {
   if (kept.switch_bytes > 0)
     add(Tape::Kind::switches, step.node, size_t(shapes_[step.node].count()) * kept.switch_bytes, kept.switch_bytes, kNoClip);
   if (kept.gates) add_gates(step.node, *kept.gates);
-  if (kept.inputs)
+  const Learns learned = options_.training ? learns(layer(step)) : Learns{};
+  if (learned.moments)
+    add(Tape::Kind::moments, step.node, 3 * size_t(shapes_[step.node].c) * sizeof(float), sizeof(float), kNoClip);
+  if (kept.inputs || learned.inputs)
     for (int value : step.inputs) add_value(value);
   if (kept.output) add_value(step.output);
   if (step.relu >= 0) add_gates(step.relu, step.clip);
@@ -118,7 +123,7 @@ void Plan::place_values(const List<bool>& wanted) {
       lives[whole].first = std::min(lives[whole].first, lives[node].first);
 
   segments_ = {{0, end - 1, capacity()}};
-  if (fuses(*ctx_).pieces && capacity() > 1) {
+  if (fuses(*ctx_).pieces && capacity() > 1 && !options_.training) {
     List<bool> whole_batches(steps_.size(), false), elsewhere = wanted;
     for (int i = 0; i < end; ++i) {  // the second plane of their gates lies behind all items' first ones
       const std::optional<float> gates = options_.tape ? keeps_[i].gates : std::nullopt;
@@ -167,10 +172,24 @@ char* Plan::on_tape(const Tape* tape, Tape::Kind kind, int node) const {
   return tape->data(slot) + size_t(first_) * slot.item_bytes();
 }
 
+// Whether the weights are a network's, by the list of its parameters.
+static bool belong(const Weights& weights, const Network& network) {
+  size_t i = 0;
+  const std::vector<Parameter>& list = weights.list();
+  for (int node = 0; node < network.nodes.count(); ++node)
+    for (const ParameterSpec& spec : parameters(network.nodes[node].layer)) {
+      if (i == list.size() || list[i].node != node || list[i].name != spec.name || list[i].dims != spec.dims) return false;
+      ++i;
+    }
+  return i == list.size();
+}
+
 void Plan::set_weights(const Weights& weights) {
-  CHECK(weights.list() == weights_.list(), "weights of another network than {}", network_.name);
+  CHECK(belong(weights, network_), "weights of another network than {}", network_.name);
   weights_ = weights;
 }
+
+Weights Plan::take_weights() { return std::exchange(weights_, Weights()); }
 
 void Plan::reserve(Tape* tape) {
   ctx_->arena.reserve(arena_bytes_);
@@ -292,11 +311,13 @@ void Plan::run(const Step& step, Tape* tape) {
   const Epilogue end = epilogue(step, tape);
   const Step& last = step.with_next_pool ? *(&step + 1) : step;
   const View y = view(last.output, tape);
-  ForwardCall call{.ctx = *ctx_, .x = x, .y = y, .end = end, .weights = weights(step)};
+  ForwardCall call{.ctx = *ctx_, .x = x, .y = y, .end = end, .weights = weights(step), .training = training()};
   if (tape) {
     const Keeps& kept = keeps_[&step - steps_.data()];
     if (kept.gates) call.gates = reinterpret_cast<uint32_t*>(on_tape(tape, Tape::Kind::gate, step.node));
     if (kept.switch_bytes > 0) call.switches = on_tape(tape, Tape::Kind::switches, step.node);
+    if (const Tape::Slot* moments = tape->find(Tape::Kind::moments, step.node))
+      call.moments = reinterpret_cast<float*>(tape->data(*moments));
   }
   switchback::forward(layer(step), call);
   if (const Place& p = places_[last.output]; tape && p.slot >= 0 && p.where != Place::Where::tape)

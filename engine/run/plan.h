@@ -37,6 +37,9 @@ struct PlanOptions {
   // observed before its batch norm is computed unfolded. The input and the output are always observed.
   std::vector<int> observe;
   bool tape = true;  // false: no gates and switches are stored
+  // What layers do in training: batch norms by the batch's own moments, dropouts; inputs are kept for add_gradients
+  // (backward.h). fp32.
+  bool training = false;
   // Nodes whose values the caller writes (Plan::given) rather than the plan's steps. Where there are any, only what lies
   // between them and the observed nodes is computed, and the input and the output are not observed by themselves.
   std::vector<int> given = {};
@@ -57,6 +60,9 @@ class Plan {
   Dims dims(int node) const;           // of read(node)
   // For the runs to come. Throws where they are weights of another network.
   void set_weights(const Weights& weights);
+  Weights take_weights();  // leaves none: whoever changes them then need not copy them, and gives them back by set_weights
+  void set_training(const Training& training) { training_ = training; }  // for the passes to come, by options().training
+  const Training* training() const { return options_.training ? &training_ : nullptr; }
   void reserve(Tape* tape);            // all memory that forward needs, now rather than at the first forward
 
   Context& context() const { return *ctx_; }
@@ -113,6 +119,7 @@ class Plan {
   List<Tape::Slot> slots_;
   size_t arena_bytes_ = 0, own_bytes_ = 0, tape_bytes_ = 0;
   Memory own_;
+  Training training_;
   Tape spare_;  // for forward() without a tape where values lie on one
   int64_t n_ = 0;                  // items of this run
   int64_t first_ = 0, count_ = 0;  // those of them that run now

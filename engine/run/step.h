@@ -29,6 +29,7 @@ struct Step {
 // What fusing wants to know: which nodes somebody wants to see, and which values the caller gives.
 struct Wishes {
   std::vector<int> observed, given;
+  bool training = false;  // layers that then are computed otherwise are steps of their own
 };
 
 // For each node, the one that holds its value: dropouts and flattens of 1x1 maps have none of their own. With

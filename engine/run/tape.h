@@ -14,10 +14,10 @@ namespace switchback {
 // need. A value: forward fills it, backward takes it const; its memory (on the device that forward ran on) is reused by
 // the next forward. Values that it keeps lie here and nowhere else: the steps that make them write to the tape.
 struct Tape {
-  enum class Kind { gate, switches, value };
+  enum class Kind { gate, switches, value, moments };
   struct Slot {
     Kind kind;
-    int node;           // the ReLU or max pool; the node whose value is kept
+    int node;           // the ReLU or max pool; the node whose value is kept; the batch norm of moments (in training)
     Shape shape;        // of that node's output, n = the plan's capacity
     size_t offset, bytes;
     int element_bytes;  // of a switch (1 or 2) or a value (4 or 2)

@@ -56,7 +56,7 @@ void save_tape(Context& ctx, const Network& network, const Tape& tape, const std
   words.reserve(tape.slots.size());
   std::vector<NamedTensor> list;
   for (const Tape::Slot& slot : tape.slots) {
-    if (slot.kind == Tape::Kind::value) continue;
+    if (slot.kind != Tape::Kind::gate && slot.kind != Tape::Kind::switches) continue;
     const Dims dims = dims_of(tape, slot);
     std::vector<char> host(slot.bytes);
     ctx.copy_out(host.data(), tape.data(slot), slot.bytes);
@@ -92,7 +92,7 @@ void load_tape(Context& ctx, const Network& network, Tape& tape, const std::stri
   const Safetensors file(path);
   const char* hint = "make a tape with --save-tape for the same model and input";
   for (const Tape::Slot& slot : tape.slots) {
-    if (slot.kind == Tape::Kind::value) continue;
+    if (slot.kind != Tape::Kind::gate && slot.kind != Tape::Kind::switches) continue;
     const std::string name = name_of(network, slot);
     const Dims dims = dims_of(tape, slot);
     if (!file.has(name)) throw Error(fmt::format("{} has no '{}'", path, name), hint);

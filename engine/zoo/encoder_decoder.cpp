@@ -18,7 +18,7 @@ ConvTranspose2d doubling(int64_t channels, int64_t groups, bool has_bias) {
 void norm_relu_dropout(Network& net, const std::string& name, int64_t channels) {
   net.add(name + "_bn", BatchNorm2d{channels});
   net.add(name + "_relu", ReLU{});
-  net.add(name + "_drop", Dropout{});
+  net.add(name + "_drop", Dropout{0.3f, true});
 }
 
 }  // namespace

@@ -82,7 +82,7 @@ Network make_googlenet(const ZooOptions& options) {
   modules({{"inception5a", 256, 160, 320, 32, 128, 128}, {"inception5b", 384, 192, 384, 48, 128, 128}});
   net.add("avgpool", AdaptiveAvgPool2d{1, 1});
   net.add("flatten", Flatten{});
-  net.add("dropout", Dropout{});
+  net.add("dropout", Dropout{0.2f});
   net.add("fc", Linear{channels, classes});
   return net;
 }

@@ -48,7 +48,7 @@ Network make_mobilenet_v2(const ZooOptions& options) {
   conv_bn_relu6(net, fmt::format("features.{}", at), conv2d(channels, 1280 / d, 1, 1, 0, 1, 1, false));
   net.add("adaptive_avg_pool2d", AdaptiveAvgPool2d{1, 1});
   net.add("flatten", Flatten{});
-  net.add("classifier.0", Dropout{});
+  net.add("classifier.0", Dropout{0.2f});
   net.add("classifier.1", Linear{1280 / d, classes});
   return net;
 }

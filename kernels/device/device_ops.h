@@ -10,11 +10,16 @@
 #include "kernels/pointwise/binary.h"
 #include "kernels/device/context.h"
 #include "kernels/conv/conv.h"
+#include "kernels/conv/conv_backward_weights.h"
 #include "kernels/frozen/frozen.h"
 #include "kernels/gemm/gemm_table.h"
 #include "kernels/device/gpu.h"
+#include "kernels/learn/loss.h"
+#include "kernels/learn/optimizer.h"
 #include "kernels/linear/linear.h"
+#include "kernels/noise/dropout.h"
 #include "kernels/noise/noise.h"
+#include "kernels/normalize/batch_norm.h"
 #include "kernels/normalize/normalize.h"
 #include "kernels/pointwise/pointwise.h"
 #include "kernels/pool/pool.h"
@@ -45,7 +50,11 @@ namespace switchback {
   OP(write_noisy_input) OP(write_interpolated_input) OP(accumulate_moments) OP(advance)                               \
   OP(gather_changes) OP(add_changes) OP(gather_values) OP(subtract_clean) OP(expand_patches) OP(max_pool2d_changes)   \
   OP(avg_pool2d_changes) OP(resample_changes) OP(occlude_patches) OP(occlude_images)                                  \
-  OP(add_constant_offset) OP(add_gate_offset) OP(frozen_gates_forward) OP(frozen_max_pool2d_forward) OP(cut_out)
+  OP(add_constant_offset) OP(add_gate_offset) OP(frozen_gates_forward) OP(frozen_max_pool2d_forward) OP(cut_out)          \
+  OP(conv2d_backward_weights) OP(batch_norm_moments) OP(batch_norm_affine) OP(channel_sums) OP(batch_norm_backward)   \
+  OP(update_running) OP(add_channel_sums) OP(set_norm_backward_affine) OP(add_slope_gradients)                        \
+  OP(dropout_forward) OP(dropout_backward) OP(cross_entropy) OP(distance_loss)                                        \
+  OP(optimizer_step) OP(add_squares) OP(scale_array)
 // clang-format on
 
 struct DeviceOps {

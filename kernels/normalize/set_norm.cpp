@@ -168,4 +168,39 @@ void set_norm_backward(Context& ctx, const NormSets& sets, const NormAffine& aff
             [&](auto type) { backward<decltype(type)>(ctx, sets, affine, dy, x, dx, epilogue); });
 }
 
+void set_norm_backward_affine(Context& ctx, const NormSets& sets, ConstView dy, ConstView x, const NormGradients& g) {
+  check_same("set_norm_backward_affine", dy, x);
+  check_view("set_norm_backward_affine", "x", x, x.shape, DType::f32);
+  check_sets("set_norm_backward_affine", sets, x.shape);
+  if (ctx.gpu) return ctx.gpu->ops->set_norm_backward_affine(ctx, sets, dy, x, g);
+  const Blocks blocks(sets, x.shape);
+  const std::vector<Moments> moments = moments_of(ctx, blocks, x.as<float>());
+  const int64_t channels = x.shape.c, places = x.shape.h * x.shape.w;
+  // Channels with values of their own are summed up side by side.
+  const int64_t ranges = g.by_channel == 0 ? 1 : channels;
+  parallel_ranges(ctx, ranges, x.shape.count() / ranges, [&](int64_t first, int64_t last) {
+    const int64_t c0 = ranges == 1 ? 0 : first, c1 = ranges == 1 ? channels : last;
+    std::vector<double> along(size_t(g.count)), all(along.size());
+    for (int64_t n = 0; n < x.shape.n; ++n) {
+      std::fill(along.begin(), along.end(), 0.0);
+      std::fill(all.begin(), all.end(), 0.0);
+      for (int64_t p = 0; p < places; ++p)
+        for (int64_t c = c0; c < c1; ++c) {
+          const Moments m = moments[n * blocks.per_item() + blocks.set_of(p, c)];
+          const int64_t e = (n * places + p) * channels + c, at = p % sets.places * g.by_place + c * g.by_channel;
+          const double pull = double(dy.as<float>()[e]);
+          all[at] += pull;
+          along[at] += pull * double((x.as<float>()[e] - m.mean) * m.r);
+        }
+      const auto add = [&](int64_t at) {
+        if (g.weight) g.weight[at] += float(along[at]);
+        if (g.bias) g.bias[at] += float(all[at]);
+      };
+      const int64_t of_channel = g.by_place == 0 ? 1 : sets.places;
+      for (int64_t c = c0; c < (ranges == 1 ? c0 + 1 : c1); ++c)
+        for (int64_t p = 0; p < of_channel; ++p) add(p * g.by_place + c * g.by_channel);
+    }
+  });
+}
+
 }  // namespace switchback

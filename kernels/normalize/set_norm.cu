@@ -121,6 +121,29 @@ __global__ void set_norm_backward_kernel(Spread spread, Sets sets, Affine affine
   finish(end, spot.item, spot.place, spot.channel, v);
 }
 
+// A thread for each weight and bias: its channel (or all of them), its place of every set (or all places).
+__global__ void norm_gradients_kernel(Sets sets, NormGradients g, int items, int item_places, const float* dy, const float* x,
+                                      const float2* moments) {
+  const int i = int(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i >= g.count) return;
+  const int c0 = g.by_channel == 0 ? 0 : g.by_place == 0 ? i : i / sets.places;
+  const int c1 = g.by_channel == 0 ? sets.item_channels : c0 + 1;
+  const int p0 = g.by_place == 0 ? 0 : i % sets.places, step = g.by_place == 0 ? 1 : sets.places;
+  for (int n = 0; n < items; ++n) {
+    double all = 0, along = 0;
+    for (int p = p0; p < item_places; p += step)
+      for (int c = c0; c < c1; ++c) {
+        const float2 m = moments[int64_t(n) * sets.per_item + sets.set_of(p, c)];
+        const int64_t e = (int64_t(n) * item_places + p) * sets.item_channels + c;
+        all += double(dy[e]);
+        along += double(dy[e]) * double((x[e] - m.x) * m.y);
+      }
+    const int64_t at = int64_t(p0) * g.by_place + int64_t(c0) * g.by_channel;
+    if (g.weight) g.weight[at] += float(along);
+    if (g.bias) g.bias[at] += float(all);
+  }
+}
+
 // A block for each of `count` sets.
 Launch by_sets(const char* op, Shape s, const Sets& sets, int64_t count) {
   CHECK(count < int64_t(1) << 31, "{}: [{},{},{},{}] is too large for one launch", op, s.n, s.c, s.h, s.w);
@@ -165,6 +188,16 @@ void set_norm_backward(Context& ctx, const NormSets& norm, const NormAffine& aff
              backward_end<T>(dx, epilogue));
     });
   });
+}
+
+void set_norm_backward_affine(Context& ctx, const NormSets& norm, ConstView dy, ConstView x, const NormGradients& g) {
+  const Shape s = x.shape;
+  const Sets sets = sets_of(norm, s);
+  const int64_t count = s.n * sets.per_item;
+  auto* moments = static_cast<float2*>(ctx.scratch.reserve(size_t(count) * sizeof(float2)));
+  launch(ctx, by_sets("set_norm_moments", s, sets, count), moments_kernel<float>, sets, int(s.h * s.w), x.as<float>(), moments);
+  launch(ctx, {"set_norm_backward_affine", s, dim3(unsigned(ceil_div(g.count, int64_t(128)))), dim3(128)}, norm_gradients_kernel,
+         sets, g, int(s.n), int(s.h * s.w), dy.as<float>(), x.as<float>(), static_cast<const float2*>(moments));
 }
 
 }  // namespace switchback::SB_DEVICE

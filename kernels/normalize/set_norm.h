@@ -31,4 +31,13 @@ void set_norm_forward(Context& ctx, const NormSets& sets, const NormAffine& affi
 void set_norm_backward(Context& ctx, const NormSets& sets, const NormAffine& affine, ConstView dy, ConstView x, View dx,
                        const BackwardEpilogue& epilogue = {});
 
+// Gradients of weight and bias (f32 data): weight[p·by_place + c·by_channel] += Σ dy·x̂, bias[…] += Σ dy, where p is the place
+// in its set and c the channel in its item. An item's sum first, in double, then item after item. Either may be null.
+struct NormGradients {
+  float *weight = nullptr, *bias = nullptr;
+  int64_t by_place = 0, by_channel = 1;
+  int64_t count = 0;  // of values of each
+};
+void set_norm_backward_affine(Context& ctx, const NormSets& sets, ConstView dy, ConstView x, const NormGradients& gradients);
+
 }  // namespace switchback

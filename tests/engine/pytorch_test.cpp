@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "engine/files/npy.h"
+#include "engine/files/safetensors.h"
 #include "engine/model.h"
 #include "engine/zoo/zoo.h"
 #include "tests/support/cli_run.h"
@@ -48,6 +49,21 @@ TEST(Pytorch, ReadsTheGoldenCheckpoints) {
     EXPECT_TRUE(file.has("bn.num_batches_tracked"));
     EXPECT_EQ(file.names().size(), 14u) << "all names lost 'module.'";
   }
+}
+
+// The length of the header, 0x280, makes the first bytes a pickle's.
+TEST(Pytorch, SafetensorsMayBeginLikeAPickle) {
+  const test::TempFolder folder;
+  const std::string path = folder / "like.safetensors";
+  const Tensor values({2});
+  bool seen = false;
+  for (size_t more = 540; more < 640 && !seen; ++more) {
+    write_safetensors(path, {{"a", values}}, {{"about", std::string(more, 'x')}});
+    std::ifstream file(path, std::ios::binary);
+    seen = file.get() == 0x80 && file.get() == 2;
+    EXPECT_EQ(read_state_dict(path).names(), std::vector<std::string>{"a"});
+  }
+  EXPECT_TRUE(seen);
 }
 
 TEST(Pytorch, WhatIsNoStateDictIsNamed) {

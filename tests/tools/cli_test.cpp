@@ -411,6 +411,7 @@ TEST(Cli, HelpNamesEveryCommandAndOption) {
       {"dump", {"--backward", "--layers", "--target", "--output"}},
       {"info", {"--model", "--json"}},
       {"models", {"--json"}},
+      {"train", {"--epochs", "--optimizer", "--lr", "--schedule", "--augment", "--resume", "--threads"}},
       {"bench", {"--method", "--op", "--shape", "--repeat", "--probe", "--batch", "--positions", "--images"}}};
   for (const auto& [command, options] : wanted) {
     EXPECT_NE(overview.find("  " + command + " "), std::string::npos) << command;

@@ -36,6 +36,7 @@ std::function<void()> setup_activations(CLI::App& app);
 std::function<void()> setup_dump(CLI::App& app);
 std::function<void()> setup_info(CLI::App& app);
 std::function<void()> setup_models(CLI::App& app);
+std::function<void()> setup_train(CLI::App& app);
 std::function<void()> setup_bench(CLI::App& app);
 
 inline constexpr Command kCommands[] = {
@@ -56,6 +57,7 @@ inline constexpr Command kCommands[] = {
     {"dump", "every node's activation and gradient in one .npz, to compare with another program", setup_dump},
     {"info", "the layers of a model; without --model, this machine and build", setup_info},
     {"models", "the built-in architectures, and which weights are at hand", setup_models},
+    {"train", "trains a model on a data set", setup_train},
     {"bench", "throughput of a method or of one op", setup_bench},
 };
 

@@ -1,0 +1,178 @@
+#include "kernels/conv/conv_backward_weights.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/device/device_ops.h"
+#include "kernels/linear/outer_sums.h"
+#include "kernels/parallel.h"
+#include "kernels/sliding.h"
+#include "kernels/view_check.h"
+
+namespace switchback {
+
+namespace {
+
+const OuterSums& outer_sums() { return cpu_features().avx512 ? outer_sums_avx512 : outer_sums_avx2; }
+
+constexpr int64_t kOutputs = 48, kInputs = 256;  // channels whose products one thread sums up at a time
+constexpr int64_t kNarrow = 16;        // channels of a group below which its windows are copied side by side first
+constexpr int64_t kCopied = 1 << 18;   // elements of such copies at a time
+
+struct Problem {
+  Conv2d v;
+  ConstView x, dy;
+  int64_t inputs = v.in_channels / v.groups, outputs = v.out_channels / v.groups;  // channels of a group
+  int64_t taps = v.kernel_h * v.kernel_w;
+  SlidingAxis down = sliding_rows(v), along = sliding_columns(v);
+  const float* item_x(int64_t n) const { return x.as<float>() + n * x.shape.item(); }
+  const float* item_dy(int64_t n) const { return dy.as<float>() + n * dy.shape.item(); }
+  int64_t places() const { return dy.shape.h * dy.shape.w; }
+  float* weight(float* dw, int64_t o, int64_t c, int64_t tap) const { return dw + (o * inputs + c) * taps + tap; }
+};
+
+// The outputs that see the map at a tap.
+Interval seen(const SlidingAxis& axis, int64_t tap, int64_t in, int64_t outputs) {
+  const int64_t first = tap * axis.dilation - axis.pad;  // what output 0 sees
+  return {std::max<int64_t>(0, ceil_div(-first, axis.stride)), std::min(outputs, floor_div(in - 1 - first, axis.stride) + 1)};
+}
+
+// What one tap sees of an item.
+struct Tap {
+  OuterPlaces places;
+  int64_t a = 0, b = 0;  // where the first of them lies in dy and x
+  Tap(const Problem& p, int64_t tap) {
+    const int64_t r = tap / p.v.kernel_w, s = tap % p.v.kernel_w, C = p.x.shape.c, K = p.dy.shape.c;
+    const Interval rows = seen(p.down, r, p.x.shape.h, p.dy.shape.h), columns = seen(p.along, s, p.x.shape.w, p.dy.shape.w);
+    places = {rows.size(), columns.size(), p.dy.shape.w * K, K, p.v.stride_h * p.x.shape.w * C, p.v.stride_w * C};
+    if (rows.empty() || columns.empty()) return;
+    a = (rows.begin * p.dy.shape.w + columns.begin) * K;
+    b = (p.down.input(rows.begin, r) * p.x.shape.w + p.along.input(columns.begin, s)) * C;
+  }
+  bool empty() const { return places.rows <= 0 || places.columns <= 0; }
+};
+
+// One tap of some channels of a group at a time, from the map where it lies.
+void by_taps(Context& ctx, const Problem& p, float* dw) {
+  const int64_t across = ceil_div(p.outputs, kOutputs), along = ceil_div(p.inputs, kInputs);
+  const int64_t work = p.dy.shape.pixels() * std::min(kOutputs, p.outputs) * std::min(kInputs, p.inputs) / 16;
+  parallel_ranges(ctx, p.v.groups * p.taps * across * along, work, [&](int64_t first, int64_t last) {
+    std::vector<float> sums(size_t(std::min(kOutputs, p.outputs) * std::min(kInputs, p.inputs)));
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t c0 = i % along * kInputs, c1 = std::min(p.inputs, c0 + kInputs), width = c1 - c0;
+      const int64_t tap = i / along / across % p.taps, group = i / along / across / p.taps;
+      const int64_t o0 = group * p.outputs + i / along % across * kOutputs, o1 = std::min((group + 1) * p.outputs, o0 + kOutputs);
+      const Tap at(p, tap);
+      if (at.empty()) continue;
+      const auto each = [&](const auto& move) {
+        for (int64_t o = o0; o < o1; ++o)
+          for (int64_t c = 0; c < width; ++c) move(sums[(o - o0) * width + c], *p.weight(dw, o, c0 + c, tap));
+      };
+      const auto add = [&](int64_t n, const OuterPlaces& places, bool apart) {
+        outer_sums().products(p.item_dy(n) + at.a + o0, o1 - o0, p.item_x(n) + at.b + group * p.inputs + c0, width, places,
+                              sums.data(), width, apart);
+      };
+      each([](float& sum, float w) { sum = w; });
+      if (p.places() == 1) add(0, {1, p.x.shape.n, 0, p.dy.shape.c, 0, p.x.shape.item()}, false);  // items are the places
+      else for (int64_t n = 0; n < p.x.shape.n; ++n) add(n, at.places, true);
+      each([](float sum, float& w) { w = sum; });
+    }
+  });
+}
+
+// Depthwise: channel by channel.
+void by_channels(Context& ctx, const Problem& p, float* dw) {
+  const int64_t width = std::min<int64_t>(64, p.v.groups), blocks = ceil_div(p.v.groups, width);
+  parallel_ranges(ctx, p.taps * blocks, p.dy.shape.pixels() * width / 8, [&](int64_t first, int64_t last) {
+    std::vector<float> sums(static_cast<size_t>(width));
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t tap = i / blocks, c0 = i % blocks * width, channels = std::min(width, p.v.groups - c0);
+      const Tap at(p, tap);
+      if (at.empty()) continue;
+      for (int64_t c = 0; c < channels; ++c) sums[c] = *p.weight(dw, c0 + c, 0, tap);
+      for (int64_t n = 0; n < p.x.shape.n; ++n)
+        outer_sums().channels(p.item_dy(n) + at.a + c0, p.item_x(n) + at.b + c0, channels, at.places, sums.data());
+      for (int64_t c = 0; c < channels; ++c) *p.weight(dw, c0 + c, 0, tap) = sums[c];
+    }
+  });
+}
+
+// The window of one output place in one group's channels: [taps, inputs], zeros in the padding.
+void copy_window(const Problem& p, int64_t group, int64_t pixel, float* to) {
+  const int64_t n = pixel / p.places(), row = pixel % p.places() / p.dy.shape.w, column = pixel % p.dy.shape.w;
+  const float* x = p.item_x(n) + group * p.inputs;
+  const int64_t left = p.along.start(column), length = p.v.kernel_w * p.inputs;
+  // A row of the window is one piece of the map.
+  const bool whole = p.v.dilation_w == 1 && p.v.groups == 1 && left >= 0 && left + p.v.kernel_w <= p.x.shape.w;
+  for (int64_t r = 0; r < p.v.kernel_h; ++r, to += length) {
+    const int64_t h = p.down.input(row, r);
+    if (h < 0 || h >= p.x.shape.h) {
+      std::fill_n(to, length, 0.f);
+    } else if (whole) {
+      const float* from = x + (h * p.x.shape.w + left) * p.inputs;
+      for (int64_t i = 0; i < length; ++i) to[i] = from[i];
+    } else {
+      for (int64_t s = 0; s < p.v.kernel_w; ++s) {
+        const int64_t w = p.along.input(column, s);
+        const float* from = x + (h * p.x.shape.w + w) * p.x.shape.c;
+        for (int64_t c = 0; c < p.inputs; ++c) to[s * p.inputs + c] = w >= 0 && w < p.x.shape.w ? from[c] : 0.f;
+      }
+    }
+  }
+}
+
+// Narrow groups: windows side by side, all taps in one product.
+void by_windows(Context& ctx, const Problem& p, float* dw) {
+  const int64_t depth = p.taps * p.inputs, at_once = std::clamp<int64_t>(kCopied / (depth * p.places()), 1, p.x.shape.n);
+  auto* windows = static_cast<float*>(ctx.scratch.reserve(size_t(at_once * p.places() * depth) * sizeof(float)));
+  constexpr int64_t kFew = 12;  // output channels at a time
+  const int64_t blocks = ceil_div(p.outputs, kFew);
+  const OuterPlaces places{1, p.places(), 0, p.dy.shape.c, 0, depth};
+  for (int64_t group = 0; group < p.v.groups; ++group)
+    for (int64_t n0 = 0; n0 < p.x.shape.n; n0 += at_once) {
+      const int64_t items = std::min(at_once, p.x.shape.n - n0);
+      parallel_ranges(ctx, items * p.places(), depth, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) copy_window(p, group, n0 * p.places() + i, windows + i * depth);
+      });
+      parallel_ranges(ctx, blocks, items * p.places() * kFew * depth / 16, [&](int64_t first, int64_t last) {
+        std::vector<float> sums(size_t(kFew * depth));
+        for (int64_t b = first; b < last; ++b) {
+          const int64_t o0 = group * p.outputs + b * kFew, o1 = std::min((group + 1) * p.outputs, o0 + kFew);
+          const auto each = [&](const auto& move) {
+            for (int64_t o = o0; o < o1; ++o)
+              for (int64_t tap = 0; tap < p.taps; ++tap)
+                for (int64_t c = 0; c < p.inputs; ++c)
+                  move(sums[((o - o0) * p.taps + tap) * p.inputs + c], *p.weight(dw, o, c, tap));
+          };
+          each([](float& sum, float w) { sum = w; });
+          for (int64_t n = 0; n < items; ++n)
+            outer_sums().products(p.item_dy(n0 + n) + o0, o1 - o0, windows + n * p.places() * depth, depth, places, sums.data(),
+                                  depth, true);
+          each([](float sum, float& w) { w = sum; });
+        }
+      });
+    }
+}
+
+}  // namespace
+
+void conv2d_backward_weights(Context& ctx, const Conv2d& conv, ConstView x, ConstView dy, float* dw) {
+  check_view("conv2d_backward_weights", "dy", dy, output_shape(conv, x.shape), DType::f32);
+  check_view("conv2d_backward_weights", "x", x, x.shape, DType::f32);
+  if (ctx.gpu) return ctx.gpu->ops->conv2d_backward_weights(ctx, conv, x, dy, dw);
+  const Problem p{conv, x, dy};
+  if (p.inputs == 1 && p.outputs == 1) by_channels(ctx, p, dw);
+  else if (p.inputs < kNarrow) by_windows(ctx, p, dw);
+  else by_taps(ctx, p, dw);
+}
+
+void linear_backward_weights(Context& ctx, const Linear& linear, ConstView x, ConstView dy, float* dw) {
+  conv2d_backward_weights(ctx, conv2d(linear.in_features, linear.out_features, 1), x, dy, dw);
+}
+
+void conv_transpose2d_backward_weights(Context& ctx, const ConvTranspose2d& conv, ConstView x, ConstView dy, float* dw) {
+  check_view("conv_transpose2d_backward_weights", "dy", dy, output_shape(conv, x.shape), DType::f32);
+  conv2d_backward_weights(ctx, mirror_of(conv), dy, x, dw);
+}
+
+}  // namespace switchback

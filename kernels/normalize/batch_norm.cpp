@@ -1,0 +1,170 @@
+#include "kernels/normalize/batch_norm.h"
+
+#include <array>
+#include <cmath>
+
+#include "kernels/device/device_ops.h"
+#include "kernels/parallel.h"
+#include "kernels/pointwise/pointwise_loops.h"
+#include "kernels/simd.h"
+#include "kernels/sliding.h"
+#include "kernels/view_check.h"
+
+namespace switchback {
+namespace {
+
+constexpr int64_t kTogether = 16;  // channels of a cache line
+using Lanes = std::array<double, size_t(kTogether)>;
+
+// For blocks of channels: the sums over one item at a time, `Sums` arrays of them, from add(sums, element, lane);
+// take(channel, sums of the item) for each item in order.
+template <int Sums, typename Add, typename Take>
+void sum_items(Context& ctx, Shape s, const Add& add, const Take& take) {
+  const int64_t places = s.h * s.w;
+  parallel_ranges(ctx, ceil_div(s.c, kTogether), s.pixels() * kTogether, [&](int64_t first, int64_t last) {
+    for (int64_t b = first; b < last; ++b) {
+      const int64_t c0 = b * kTogether, lanes = std::min(kTogether, s.c - c0);
+      for (int64_t n = 0; n < s.n; ++n) {
+        std::array<Lanes, Sums> sums{};
+        for (int64_t p = 0; p < places; ++p) {
+          const int64_t at = (n * places + p) * s.c + c0;
+          if (lanes == kTogether) {
+            for (int64_t k = 0; k < kTogether; ++k) add(sums, at + k, c0 + k, size_t(k));
+          } else {
+            for (int64_t k = 0; k < lanes; ++k) add(sums, at + k, c0 + k, size_t(k));
+          }
+        }
+        for (int64_t k = 0; k < lanes; ++k) take(c0 + k, sums, size_t(k));
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void batch_norm_moments(Context& ctx, ConstView x, float eps, float* moments) {
+  check_view("batch_norm_moments", "x", x, x.shape, DType::f32);
+  CHECK(x.shape.pixels() > 1, "a batch norm of one value per channel ({}) has no variance", to_string(x.shape));
+  if (ctx.gpu) return ctx.gpu->ops->batch_norm_moments(ctx, x, eps, moments);
+  const int64_t channels = x.shape.c;
+  const double count = double(x.shape.pixels());
+  std::vector<double> mean(size_t(channels), 0), squares(size_t(channels), 0);
+  const float* in = x.as<float>();
+  sum_items<1>(ctx, x.shape, [=](auto& sums, int64_t at, int64_t, size_t k) { sums[0][k] += double(in[at]); },
+               [&](int64_t c, const auto& sums, size_t k) { mean[c] += sums[0][k]; });
+  for (double& m : mean) m /= count;
+  const double* means = mean.data();
+  sum_items<1>(ctx, x.shape,
+               [=](auto& sums, int64_t at, int64_t c, size_t k) {
+                 const double away = double(in[at]) - means[c];
+                 sums[0][k] += away * away;
+               },
+               [&](int64_t c, const auto& sums, size_t k) { squares[c] += sums[0][k]; });
+  for (int64_t c = 0; c < channels; ++c) {
+    moments[c] = float(mean[c]);
+    moments[channels + c] = float(squares[c] / count);
+    moments[2 * channels + c] = float(1 / std::sqrt(squares[c] / count + double(eps)));
+  }
+}
+
+void batch_norm_affine(Context& ctx, int64_t channels, const float* moments, const float* weight, const float* bias,
+                       float* affine) {
+  if (ctx.gpu) return ctx.gpu->ops->batch_norm_affine(ctx, channels, moments, weight, bias, affine);
+  for (int64_t c = 0; c < channels; ++c) {
+    const double scale = double(weight[c]) * double(moments[2 * channels + c]);
+    affine[c] = float(scale);
+    affine[channels + c] = float(double(bias[c]) - double(moments[c]) * scale);
+  }
+}
+
+void channel_sums(Context& ctx, ConstView dy, ConstView x, const float* moments, float* sums) {
+  check_view("channel_sums", "dy", dy, dy.shape, DType::f32);
+  if (x.data) check_same("channel_sums", dy, x);
+  if (ctx.gpu) return ctx.gpu->ops->channel_sums(ctx, dy, x, moments, sums);
+  const int64_t channels = dy.shape.c;
+  std::vector<double> all(size_t(2 * channels), 0);
+  const float *g = dy.as<float>(), *in = x.as<float>();
+  if (!in) {
+    sum_items<1>(ctx, dy.shape, [=](auto& s, int64_t at, int64_t, size_t k) { s[0][k] += double(g[at]); },
+                 [&](int64_t c, const auto& s, size_t k) { all[c] += s[0][k]; });
+  } else {
+    sum_items<2>(ctx, dy.shape,
+                 [=](auto& s, int64_t at, int64_t c, size_t k) {
+                   s[0][k] += double(g[at]);
+                   s[1][k] += double(g[at]) * double((in[at] - moments[c]) * moments[2 * channels + c]);
+                 },
+                 [&](int64_t c, const auto& s, size_t k) { all[c] += s[0][k], all[channels + c] += s[1][k]; });
+  }
+  for (int64_t i = 0; i < (in ? 2 : 1) * channels; ++i) sums[i] = float(all[i]);
+}
+
+void batch_norm_backward(Context& ctx, ConstView dy, ConstView x, const float* moments, const float* sums,
+                         const float* weight, View dx, const BackwardEpilogue& epilogue) {
+  check_same("batch_norm_backward", dy, dx);
+  check_same("batch_norm_backward", dy, x);
+  check_view("batch_norm_backward", "x", x, x.shape, DType::f32);
+  check_epilogue(epilogue, "batch_norm_backward");
+  if (ctx.gpu) return ctx.gpu->ops->batch_norm_backward(ctx, dy, x, moments, sums, weight, dx, epilogue);
+  // As scale·dy + slope·x + shift for each channel.
+  const int64_t channels = dx.shape.c;
+  const double count = double(dx.shape.pixels());
+  std::vector<float> terms(size_t(3 * channels));
+  float *scale = terms.data(), *slope = scale + channels, *shift = slope + channels;
+  for (int64_t c = 0; c < channels; ++c) {
+    const double r = double(moments[2 * channels + c]), by = double(weight[c]) * r;
+    const double pull = double(sums[channels + c]) / count;
+    scale[c] = float(by);
+    slope[c] = float(-by * pull * r);
+    shift[c] = float(by * (double(moments[c]) * r * pull - double(sums[c]) / count));
+  }
+  const BackwardTarget<float> target(dx, epilogue);
+  const float *g = dy.as<float>(), *in = x.as<float>();
+  each_group(ctx, dx.shape, epilogue.seeds_per_item, 1, [=](const Group& at) SB_LAMBDA {
+    target.write_group(at.element, at.word, at.size, [&](int v, int lanes) SB_LAMBDA {
+      const int64_t c = at.channel + 8 * v, e = at.element + 8 * v;
+      const F8 of_x = _mm256_fmadd_ps(load8(slope + c, lanes), load8(in + e, lanes), load8(shift + c, lanes));
+      return _mm256_fmadd_ps(load8(scale + c, lanes), load8(g + e, lanes), of_x);
+    });
+  });
+}
+
+void update_running(Context& ctx, int64_t channels, float momentum, float factor, const float* of_batch, float* running) {
+  if (ctx.gpu) return ctx.gpu->ops->update_running(ctx, channels, momentum, factor, of_batch, running);
+  for (int64_t c = 0; c < channels; ++c) running[c] = (1 - momentum) * running[c] + momentum * (factor * of_batch[c]);
+}
+
+void add_channel_sums(Context& ctx, ConstView dy, float* sums) {
+  check_view("add_channel_sums", "dy", dy, dy.shape, DType::f32);
+  if (ctx.gpu) return ctx.gpu->ops->add_channel_sums(ctx, dy, sums);
+  const float* g = dy.as<float>();
+  sum_items<1>(ctx, dy.shape, [=](auto& s, int64_t at, int64_t, size_t k) { s[0][k] += double(g[at]); },
+               [=](int64_t c, const auto& s, size_t k) { sums[c] += float(s[0][k]); });
+}
+
+void add_slope_gradients(Context& ctx, ConstView dy, ConstView x, int64_t count, float* slopes) {
+  check_same("add_slope_gradients", dy, x);
+  check_view("add_slope_gradients", "dy", dy, dy.shape, DType::f32);
+  CHECK(count == 1 || count == dy.shape.c, "{} slopes for {} channels", count, dy.shape.c);
+  if (ctx.gpu) return ctx.gpu->ops->add_slope_gradients(ctx, dy, x, count, slopes);
+  const float *g = dy.as<float>(), *in = x.as<float>();
+  const int64_t channels = dy.shape.c;
+  std::vector<double> sums(size_t(channels), 0);  // of one item
+  for (int64_t n = 0; n < dy.shape.n; ++n) {
+    const int64_t first = n * dy.shape.item();
+    sum_items<1>(ctx, dy.shape.with_n(1),
+                 [=](auto& s, int64_t at, int64_t, size_t k) {
+                   const float v = in[first + at];
+                   s[0][k] += double(g[first + at]) * double(v > 0 ? 0.f : v);
+                 },
+                 [&](int64_t c, const auto& s, size_t k) { sums[c] = s[0][k]; });
+    if (count == 1) {
+      double all = 0;
+      for (const double sum : sums) all += sum;
+      slopes[0] += float(all);
+    } else {
+      for (int64_t c = 0; c < channels; ++c) slopes[c] += float(sums[c]);
+    }
+  }
+}
+
+}  // namespace switchback

@@ -1,0 +1,343 @@
+// Training: 30 steps against PyTorch in float64 (tests/golden/make_training.py), the same bits however a batch is split,
+// whatever the number of threads, and after going on from a state; schedules and what an epoch draws.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "engine/files/json.h"
+#include "engine/files/safetensors.h"
+#include "engine/train/augment.h"
+#include "engine/train/schedule.h"
+#include "engine/train/trainer.h"
+#include "engine/zoo/zoo.h"
+#include "tests/support/net.h"
+#include "tests/support/on_device.h"
+#include "tests/support/temp_folder.h"
+
+namespace switchback {
+namespace {
+
+constexpr int kBatches = 4;
+constexpr int64_t kBatch = 8;
+
+Network resnet() {
+  Network net("resnet", {1, 3, 16, 16});
+  const auto conv_norm = [&](const char* conv, const char* norm, int64_t in, int64_t out, int64_t kernel, int64_t stride, int from) {
+    net.add(conv, conv2d(in, out, kernel, stride, kernel / 2, 1, 1, false), {from});
+    return net.add(norm, BatchNorm2d{out});
+  };
+  conv_norm("conv1", "bn1", 3, 8, 3, 1, 0);
+  const int x = net.add("relu1", ReLU{});
+  conv_norm("a.conv1", "a.bn1", 8, 8, 3, 1, x);
+  conv_norm("a.conv2", "a.bn2", 8, 8, 3, 1, net.add("a.relu1", ReLU{}));
+  net.add("a.add", Add{}, {net.output(), x});
+  const int a = net.add("a.relu2", ReLU{});
+  conv_norm("b.conv1", "b.bn1", 8, 16, 3, 2, a);
+  const int b = conv_norm("b.conv2", "b.bn2", 16, 16, 3, 1, net.add("b.relu1", ReLU{}));
+  const int down = conv_norm("b.down", "b.bn3", 8, 16, 1, 2, a);
+  net.add("b.add", Add{}, {b, down});
+  net.add("b.relu2", ReLU{});
+  net.add("pool", AdaptiveAvgPool2d{1, 1});
+  net.add("flatten", Flatten{});
+  net.add("fc", Linear{16, 10});
+  return net;
+}
+
+Network others() {
+  Network net("others", {1, 3, 6, 8});
+  net.add("conv1", Conv2d{.in_channels = 3, .out_channels = 12, .kernel_h = 3, .kernel_w = 2, .pad_top = 1, .pad_bottom = 1,
+                          .dilation_w = 2, .groups = 3});
+  net.add("group", GroupNorm{4, 12});
+  net.add("gelu", Smooth{SmoothFunction::gelu});
+  net.add("depthwise", conv2d(12, 12, 3, 1, 1, 1, 12));
+  net.add("layer", LayerNorm{12, 6, 6});
+  net.add("relu", ReLU{});
+  net.add("up", conv_transpose2d(12, 8, 4, 2, 1, 0, 2, false));
+  net.add("instance", GroupNorm{8, 8});
+  net.add("sigmoid", Smooth{SmoothFunction::sigmoid});
+  net.add("out", conv2d(8, 3, 1));
+  return net;
+}
+
+struct TrainingCase {
+  const char* name;
+  Network network;
+  TrainOptions options;
+  double rate;
+};
+std::vector<TrainingCase> runs() {
+  using Kind = Optimizer::Kind;
+  const Network lenet = make_network("lenet", {.divide_channels = 4});
+  return {
+      {"lenet", lenet, {.optimizer = {.kind = Kind::adam}}, 1e-3},
+      {"resnet", resnet(), {.label_smoothing = 0.125f, .optimizer = {.weight_decay = 1e-4, .momentum = 0.9}}, 0.05},
+      {"others", others(), {.loss = Loss::mse, .optimizer = {.kind = Kind::adam, .weight_decay = 0.02, .decoupled = true}}, 3e-3},
+      {"nesterov", lenet, {.optimizer = {.weight_decay = 1e-3, .momentum = 0.9, .nesterov = true}}, 0.02},
+      {"adadelta", lenet, {.optimizer = {.kind = Kind::adadelta, .eps = 1e-6}, .clip_norm = 1.5}, 0.5},
+  };
+}
+
+// The golden inputs of a run.
+struct Data {
+  std::vector<float> x, values;
+  std::vector<int32_t> labels;
+  Data(const Safetensors& file, const std::string& name, bool labelled) {
+    const auto pixels = [&](const std::string& part) {
+      std::vector<float> out;
+      for (const int64_t v : file.load_ints(name + part)) out.push_back(float(v) / 128 - 1);
+      return out;
+    };
+    x = pixels(".x");
+    if (!labelled) values = pixels(".target");
+    else for (const int64_t v : file.load_ints(name + ".target")) labels.push_back(int32_t(v));
+  }
+  const float* batch(int i) const { return x.data() + i % kBatches * (x.size() / kBatches); }
+  Targets targets(int i) const {
+    const auto part = [&](const auto& all) {
+      return std::span(all).subspan(size_t(i % kBatches) * (all.size() / kBatches), all.size() / kBatches);
+    };
+    return {part(labels), part(values)};
+  }
+};
+
+class Train : public test::OnDevice {
+ protected:
+  Safetensors file{std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/training.safetensors"};
+  nlohmann::json about = parse_json(file.metadata().at("runs"));
+  const nlohmann::json& golden(const std::string& name) const {
+    return *std::ranges::find_if(about, [&](const auto& run) { return run["name"] == name; });
+  }
+  Trainer trainer(const TrainingCase& run) {
+    TrainOptions options = run.options;
+    options.batch = kBatch;
+    return Trainer(ctx, {run.network, random_weights(run.network, golden(run.name)["seed"])}, run.network.input, options);
+  }
+  Data data(const TrainingCase& run) const { return Data(file, run.name, run.options.loss == Loss::cross_entropy); }
+  // Emulated steps are slow: fewer of them, and of losses alone.
+  int steps() const { return device.emulated ? 2 : 30; }
+};
+
+TEST_P(Train, AgreesWithPyTorchInFloat64) {
+  ASSERT_EQ(about.size(), runs().size());
+  for (const TrainingCase& run : runs()) {
+    SCOPED_TRACE(run.name);
+    const Data in = data(run);
+    Trainer train = trainer(run);
+    const std::vector<double> losses = golden(run.name)["losses"];
+    for (int i = 0; i < steps(); ++i)
+      ASSERT_NEAR(train.step(in.batch(i), kBatch, in.targets(i), run.rate).loss, losses[size_t(i)], 1e-5) << "step " << i;
+    if (steps() < 30) continue;
+    EXPECT_LT(losses.back(), 0.7 * losses.front());
+    double worst = 0;
+    for (const Parameter& p : train.weights().list()) {
+      const Tensor want = file.load(fmt::format("{}.end.{}.{}", run.name, run.network.nodes[p.node].name, p.name));
+      const std::span<const float> got = train.weights().values(p);
+      ASSERT_EQ(want.count(), int64_t(got.size()));
+      for (size_t i = 0; i < got.size(); ++i) worst = std::max(worst, double(std::abs(got[i] - want[int64_t(i)])));
+    }
+    EXPECT_LT(worst, 2e-5);
+    RecordProperty(fmt::format("{}_weights", run.name), fmt::format("{:.1e}", worst));
+  }
+}
+
+std::vector<float> trained(Trainer& train, const Data& in, double rate, int first, int last) {
+  for (int i = first; i < last; ++i) train.step(in.batch(i), kBatch, in.targets(i), rate);
+  const std::span<const float> w = train.weights().values();
+  std::vector<float> out;
+  for (const Parameter& p : train.weights().list()) out.insert(out.end(), w.begin() + p.offset, w.begin() + p.offset + p.count());
+  return out;
+}
+
+// A network with dropouts, whose draws belong to items of the batch.
+TrainingCase with_dropout() {
+  TrainingCase run = runs()[0];
+  Network net("dropped", {1, 1, 28, 28});
+  net.add("conv1", conv2d(1, 20, 5, 2));
+  net.add("relu1", ReLU{});
+  net.add("drop1", Dropout{0.25f, true});
+  net.add("conv2", conv2d(20, 16, 3, 1, 1));
+  net.add("slope", PReLU{16});
+  net.add("pool", max_pool2d(3, 3));
+  net.add("flatten", Flatten{});
+  net.add("drop2", Dropout{0.5f});
+  net.add("fc", Linear{256, 10});
+  run.network = net;
+  return run;
+}
+
+TEST_P(Train, SplitsAndThreadsLeaveTheSameBits) {
+  const TrainingCase run = with_dropout();
+  const Data in = data(run);
+  const int last = device.emulated ? 2 : 4;
+  ctx.threads = 1;
+  Trainer whole = trainer(run);
+  const std::vector<float> want = trained(whole, in, run.rate, 0, last);
+  for (const int64_t piece : {3, 1}) {
+    if (device.emulated && piece == 1) continue;
+    TrainingCase split = run;
+    split.options.piece = piece;
+    ctx.threads = 2;
+    Trainer pieces = trainer(split);
+    EXPECT_EQ(trained(pieces, in, run.rate, 0, last), want) << piece << " items at a time";
+  }
+  TrainingCase other = run;
+  other.options.seed = 1;
+  Trainer another = trainer(other);
+  EXPECT_NE(trained(another, in, run.rate, 0, last), want) << "dropouts of another seed";
+}
+
+TEST_P(Train, GoesOnFromAStateAsIfNeverStopped) {
+  const test::TempFolder folder;
+  for (TrainingCase run : {with_dropout(), runs()[1]}) {
+    const Data in = data(run);
+    const int last = device.emulated ? 2 : 6;
+    Trainer whole = trainer(run);
+    const std::vector<float> want = trained(whole, in, run.rate, 0, last);
+    Trainer first = trainer(run);
+    trained(first, in, run.rate, 0, last / 2);
+    first.save_state(folder / "state.safetensors");
+    Trainer second = trainer(run);
+    second.load_state(folder / "state.safetensors");
+    EXPECT_EQ(second.steps(), last / 2);
+    EXPECT_EQ(trained(second, in, run.rate, last / 2, last), want);
+  }
+  TrainingCase sgd = runs()[0];
+  sgd.options.optimizer = {.momentum = 0.9};
+  trainer(sgd).save_state(folder / "sgd.safetensors");
+  Trainer adam = trainer(runs()[0]);
+  EXPECT_THROW(adam.load_state(folder / "sgd.safetensors"), Error);
+  EXPECT_THROW(adam.load_state(std::string(SWITCHBACK_SOURCE_DIR) + "/weights/lenet.safetensors"), Error);
+}
+
+TEST_P(Train, FrozenParametersStay) {
+  TrainingCase run = runs()[1];
+  run.options.frozen = {"conv1.", "bn1.", "a."};
+  const Data in = data(run);
+  Trainer train = trainer(run);
+  const Weights before = train.weights();
+  train.step(in.batch(0), kBatch, in.targets(0), run.rate);
+  for (const Parameter& p : before.list()) {
+    const std::string name = run.network.nodes[p.node].name;
+    const bool frozen = name == "conv1" || name == "bn1" || name.starts_with("a.");
+    EXPECT_EQ(std::ranges::equal(before.values(p), train.weights().values(p)), frozen) << name << "." << p.name;
+  }
+}
+
+TEST_P(Train, RefusesWhatDoesNotFit) {
+  const TrainingCase lenet = runs()[0];
+  const auto make = [&](const Network& net, TrainOptions o) { Trainer(ctx, {net, random_weights(net, 0)}, net.input, o); };
+  Network probabilities = lenet.network, map = others();
+  probabilities.add("softmax", Softmax{});
+  EXPECT_NO_THROW(make(lenet.network, {}));
+  EXPECT_THROW(make(probabilities, {}), Error);
+  EXPECT_THROW(make(map, {}), Error) << "a cross entropy of maps";
+  EXPECT_THROW(make(resnet(), {.batch = 8, .piece = 4}), Error) << "batch norms see the whole batch";
+  EXPECT_THROW(make(lenet.network, {.class_weights = {1, 2}}), Error);
+  Trainer train = trainer(lenet);
+  const Data in = data(lenet);
+  const std::vector<int32_t> wrong(size_t(kBatch), 10);
+  EXPECT_THROW(train.step(in.batch(0), kBatch, {.labels = wrong}, 1), Error);
+  EXPECT_THROW(train.step(in.batch(0), kBatch - 1, in.targets(0), 1), Error);
+  EXPECT_THROW(train.step(in.batch(0), kBatch + 1, in.targets(0), 1), Error);
+}
+
+SWITCHBACK_ON_ALL_DEVICES(Train);
+
+// --- schedules: PyTorch's values
+
+TEST(Schedule, AsInPyTorch) {
+  // lr_scheduler.X of torch 2.x at lr 0.5, 4 epochs of 5 steps.
+  const auto rate = [](const char* text, int64_t step) { return parse_schedule(text).rate(0.5, step, 5, 4); };
+  EXPECT_EQ(rate("constant", 19), 0.5);
+  EXPECT_EQ(rate("step:1,3:0.1", 4), 0.5);
+  EXPECT_DOUBLE_EQ(rate("step:1,3:0.1", 5), 0.05);
+  EXPECT_DOUBLE_EQ(rate("step:1,3:0.1", 15), 0.005);
+  EXPECT_DOUBLE_EQ(rate("exponential:0.7", 10), 0.5 * 0.49);
+  EXPECT_DOUBLE_EQ(rate("cosine", 10), 0.25);
+  EXPECT_DOUBLE_EQ(rate("cosine:0.1", 5), 0.1 + 0.4 * (1 + std::cos(std::acos(-1) / 4)) / 2);
+  EXPECT_NEAR(rate("one-cycle", 0), 0.02, 1e-15);
+  EXPECT_DOUBLE_EQ(rate("one-cycle", 5), 0.5);
+  EXPECT_NEAR(rate("one-cycle", 12), 0.250001, 1e-12);
+  EXPECT_NEAR(rate("one-cycle", 19), 2e-6, 1e-15);
+  Schedule warm;
+  warm.warm_up = 4;
+  EXPECT_DOUBLE_EQ(warm.rate(0.5, 0, 5, 4), 0.1);
+  EXPECT_DOUBLE_EQ(warm.rate(0.5, 4, 5, 4), 0.5);
+  for (const char* wrong : {"", "step", "step:1", "step:a:0.1", "step:1:", "exponential:-1", "cosine:1:2", "linear", "constant:1"})
+    EXPECT_THROW(parse_schedule(wrong), Error) << wrong;
+}
+
+TEST(Augmentation, IsDrawnByCounter) {
+  const std::vector<int64_t> order = epoch_order(1001, 7, 0);
+  std::vector<int64_t> sorted = order;
+  std::ranges::sort(sorted);
+  for (int64_t i = 0; i < 1001; ++i) ASSERT_EQ(sorted[size_t(i)], i);
+  EXPECT_EQ(order, epoch_order(1001, 7, 0));
+  EXPECT_NE(order, epoch_order(1001, 7, 1));
+  EXPECT_NE(order, epoch_order(1001, 8, 0));
+
+  const Shape item{1, 2, 5, 4};
+  std::vector<float> image(40);
+  std::iota(image.begin(), image.end(), 1.f);
+  const std::vector<float> padding{-1, -2};
+  std::set<std::pair<int64_t, int64_t>> shifts;
+  int mirrored = 0;
+  for (int64_t i = 0; i < 300; ++i) {
+    std::vector<float> x = image;
+    augment(parse_augmentation("crop:1,flip"), 3, 2, i, item, padding, x.data());
+    // Which shift and mirror it is, by trying all: all pixels of both channels must fit.
+    int fits = 0;
+    for (int64_t down = -1; down <= 1; ++down)
+      for (int64_t right = -1; right <= 1; ++right)
+        for (const bool mirror : {false, true}) {
+          bool same = true;
+          for (int64_t e = 0; e < 40; ++e) {
+            const int64_t c = e / 20, row = e % 20 / 4 + down, column = (mirror ? 3 - e % 4 : e % 4) + right;
+            const bool inside = row >= 0 && row < 5 && column >= 0 && column < 4;
+            same = same && x[size_t(e)] == (inside ? image[size_t((c * 5 + row) * 4 + column)] : padding[size_t(c)]);
+          }
+          if (!same) continue;
+          ++fits, mirrored += mirror;
+          shifts.insert({down, right});
+        }
+    EXPECT_EQ(fits, 1);
+  }
+  EXPECT_EQ(shifts.size(), 9u);
+  EXPECT_NEAR(mirrored, 150, 40);
+  // Bilinear values of a slope are the slope's: the column that each pixel came from.
+  std::vector<float> slope(21 * 21), black{-100};
+  double most = 0;
+  for (int64_t i = 0; i < 50; ++i) {
+    for (size_t e = 0; e < slope.size(); ++e) slope[e] = float(e % 21) - 10;
+    augment(parse_augmentation("rotate:20"), 3, 0, i, {1, 1, 21, 21}, black, slope.data());
+    const double cosine = double(slope[10 * 21 + 15]) / 5, sine = double(slope[5 * 21 + 10]) / 5;
+    EXPECT_NEAR(cosine * cosine + sine * sine, 1, 1e-5);
+    most = std::max(most, std::abs(std::atan2(sine, cosine)) * 180 / std::acos(-1));
+    for (const auto& [row, column] : {std::pair{4, 6}, {3, -5}, {-6, 2}})
+      EXPECT_NEAR(slope[size_t((10 + row) * 21 + 10 + column)], cosine * column - sine * row, 1e-4);
+  }
+  EXPECT_LT(most, 20.001);
+  EXPECT_GT(most, 15);
+  std::vector<float> same = image;
+  augment(parse_augmentation(""), 3, 2, 0, item, padding, same.data());
+  EXPECT_EQ(same, image);
+  for (const char* wrong : {"crop", "crop:", "crop:0", "crop:4x", "flip,spin", "rotate:0", "rotate:200"}) EXPECT_THROW(parse_augmentation(wrong), Error) << wrong;
+}
+
+TEST(InitialWeights, ChangeNothingBesideTheDrawnOnes) {
+  const Network net = resnet();
+  const Weights w = initial_weights(net, 5), random = random_weights(net, 5);
+  for (const Parameter& p : w.list()) {
+    const std::span<const float> values = w.values(p);
+    if (p.name == "weight" && p.dims.size() > 1) {
+      EXPECT_TRUE(std::ranges::equal(values, random.values(p))) << p.name;
+    } else {
+      const float same = p.name == "weight" || p.name == "running_var" ? 1.f : 0.f;
+      EXPECT_TRUE(std::ranges::all_of(values, [&](float v) { return v == same; })) << p.name;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace switchback
