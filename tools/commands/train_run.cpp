@@ -269,9 +269,9 @@ Image TrainingRun::curves() const {
     if (validation_) all.push_back(other);
     return line_chart(places, all, {.title = title});
   };
-  std::vector<Image> charts{chart("loss", loss, validation)};
+  std::vector<Canvas> charts{chart("loss", loss, validation)};
   if (data_.labelled()) charts.push_back(chart("accuracy, %", accuracy, validation_accuracy));
-  return one_below_other(charts);
+  return pixels(one_below_other(charts));
 }
 
 }  // namespace switchback
