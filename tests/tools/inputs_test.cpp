@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "engine/files/npz.h"
 #include "engine/files/files.h"
 #include "engine/files/image.h"
 #include "engine/files/npy.h"
@@ -193,13 +194,24 @@ TEST(CliWords, HintsThatLeadSomewhere) {
   EXPECT_EQ(help, succeed({"gradient", "--help"}).out);
   const Outcome nothing = run_switchback({"help", "gradiant"});
   EXPECT_NE(nothing.err.find("nearest: gradient"), std::string::npos) << nothing.err;
-  const std::string pth = std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/checkpoint.pth";
-  const Outcome torch = run_switchback({"classify", "--model", "lenet", "--weights", pth, digit(3)});
-  EXPECT_EQ(torch.code, 1);
-  EXPECT_NE(torch.err.find("python3 weights/convert.py " + pth), std::string::npos) << torch.err;
-  const Outcome legacy = run_switchback({"classify", "--model", "lenet", "--weights",
-                                         std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/checkpoint_legacy.pth", digit(3)});
-  EXPECT_NE(legacy.err.find("weights/convert.py"), std::string::npos) << legacy.err;
+  for (const char* name : {"checkpoint.pth", "checkpoint_legacy.pth"}) {  // another network's, with names of their own
+    const Outcome torch = run_switchback({"classify", "--model", "lenet", "--weights",
+                                          std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/" + name, digit(3)});
+    EXPECT_EQ(torch.code, 1);
+    EXPECT_NE(torch.err.find("not weights of lenet: 8 missing: conv1.weight"), std::string::npos) << torch.err;
+    EXPECT_NE(torch.err.find("--model must name the architecture"), std::string::npos) << torch.err;
+  }
+  const std::string npz = folder / "mine.npz";
+  {
+    OutputFile file(npz);
+    NpzWriter writer(file);
+    writer.write(writer.add("fc", {1}), std::vector<float>{1});
+    writer.finish();
+    file.commit();
+  }
+  const Outcome numpy = run_switchback({"classify", "--model", "lenet", "--weights", npz, digit(3)});
+  EXPECT_EQ(numpy.code, 1);
+  EXPECT_NE(numpy.err.find("python3 weights/convert.py " + npz), std::string::npos) << numpy.err;
   const std::string onnx = std::string(SWITCHBACK_SOURCE_DIR) + "/../shared/data/models/mobilenet_v1_0.25_128.onnx";
   if (!fs::exists(onnx)) GTEST_SKIP() << "shared/data is not here";
   const Outcome layer = run_switchback({"activations", "--model", onnx, "--layer", "nolayer", digit(3)});
