@@ -8,14 +8,15 @@ namespace {
 
 __device__ __forceinline__ float factor(const DropoutDraw& draw, const Spread& spread, const Spot& spot) {
   const uint64_t e = draw.channels ? uint64_t(spot.channel) : uint64_t(spot.place) * uint64_t(spread.channels) + uint64_t(spot.channel);
-  uint32_t words[4] = {uint32_t(e / 4), draw.step, draw.node, draw.first_item + uint32_t(spot.item)};
+  uint32_t w0 = uint32_t(e / 4), w1 = draw.step, w2 = draw.node, w3 = draw.first_item + uint32_t(spot.item);
   uint32_t key0 = uint32_t(draw.seed), key1 = uint32_t(draw.seed >> 32);
   for (int round = 0; round < noise_math::kRounds; ++round) {
-    noise_math::philox_round(words[0], words[1], words[2], words[3], key0, key1);
+    noise_math::philox_round(w0, w1, w2, w3, key0, key1);
     key0 += noise_math::kWeyl0;
     key1 += noise_math::kWeyl1;
   }
-  return float(words[e % 4] >> 8) * 0x1p-24f >= draw.rate ? 1 / (1 - draw.rate) : 0.f;
+  const uint32_t word = e & 2 ? (e & 1 ? w3 : w2) : e & 1 ? w1 : w0;  // an array would lie in local memory
+  return float(word >> 8) * 0x1p-24f >= draw.rate ? 1 / (1 - draw.rate) : 0.f;
 }
 
 template <typename T>

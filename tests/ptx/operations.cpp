@@ -259,6 +259,12 @@ float ex2(float a) { return float(std::exp2(double(a))); }
 float lg2_ftz(float a) { return flushed(float(std::log2(double(flushed(a))))); }
 float lg2(float a) { return float(std::log2(double(a))); }
 float rcp_ftz(float a) { return flushed(float(1.0 / double(flushed(a)))); }
+// rcp.approx.ftz.f64: of the upper half of `a`, into the upper half; 20 bits of mantissa.
+double rcp_coarse(double a) {
+  const auto upper = [](double v) { return std::bit_cast<double>(std::bit_cast<uint64_t>(v) & ~uint64_t(0xffffffff)); };
+  const auto flush = [](double v) { return std::abs(v) < 0x1p-1022 ? std::copysign(0.0, v) : v; };
+  return flush(upper(1 / flush(upper(a))));
+}
 float rsqrt_ftz(float a) { return flushed(float(1.0 / std::sqrt(double(flushed(a))))); }
 float rsqrt_f(float a) { return float(1.0 / std::sqrt(double(a))); }
 float fma_ftz(float a, float b, float c) { return flushed(std::fma(flushed(a), flushed(b), flushed(c))); }
@@ -954,6 +960,7 @@ bool decode_arithmetic(Decoder& d, const Words& op) {
     if (type == "f32" && approx_ftz && name == "lg2") return i.run = unary<float, float, lg2_ftz>, true;
     if (type == "f32" && approx && name == "lg2") return i.run = unary<float, float, lg2>, true;
     if (type == "f32" && approx_ftz && name == "rcp") return i.run = unary<float, float, rcp_ftz>, true;
+    if (type == "f64" && approx_ftz && name == "rcp") return i.run = unary<double, double, rcp_coarse>, true;
     if (type == "f32" && approx_ftz && name == "rsqrt") return i.run = unary<float, float, rsqrt_ftz>, true;
     if (type == "f32" && approx && name == "rsqrt") return i.run = unary<float, float, rsqrt_f>, true;
     if (!exact) return false;

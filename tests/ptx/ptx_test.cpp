@@ -251,6 +251,8 @@ TEST(Ptx, FloatsRoundAsTheyShould) {
   EXPECT_EQ(one("cvt.rna.tf32.f32 %D, %A;", 1 + 0x1p-11f), 1 + 0x1p-10f) << "ties away from zero";
   EXPECT_EQ(one("cvt.f64.f32 %rd7, %A; mul.f64 %rd7, %rd7, %rd7; cvt.rn.f32.f64 %D, %rd7;", third),
             float(double(third) * third));
+  EXPECT_EQ(one("cvt.f64.f32 %rd7, %A; rcp.approx.ftz.f64 %rd7, %rd7; cvt.rn.f32.f64 %D, %rd7;", 4), 0.25f);
+  EXPECT_NEAR(one("cvt.f64.f32 %rd7, %A; rcp.approx.ftz.f64 %rd7, %rd7; cvt.rn.f32.f64 %D, %rd7;", 3), third, 0x1p-21f);
 }
 
 TEST(Ptx, IntegersAndBits) {
