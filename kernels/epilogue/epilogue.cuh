@@ -47,28 +47,41 @@ BackwardEnd<T> backward_end(View dx, const BackwardEpilogue& e) {
           int(gate_words_per_pixel(dx.shape.c)), int(dx.shape.h * dx.shape.w), int(e.seeds_per_item)};
 }
 
+__device__ __forceinline__ float relu_of(float s, float clip) {  // NaN passes
+  return s <= 0.f ? 0.f : s > clip ? clip : s;
+}
+
 // The gates of a pixel; as below, with s of this lane's channel before the ReLU. live: there is such a channel.
 template <typename T>
 __device__ __forceinline__ void write_gates(const ForwardEnd<T>& e, int64_t pixel, int word, bool live, float s) {
   const bool writes = (threadIdx.x & 31) == 0;
+  const int64_t at = pixel * e.words + word;
   const uint32_t inside = __ballot_sync(kFullMask, live && relu_limits(e.clip).inside(s));
-  if (writes) e.gates[pixel * e.words + word] = inside;
+  if (writes) e.gates[at] = inside;
   if (!e.above) return;
   const uint32_t above = __ballot_sync(kFullMask, live && relu_limits(e.clip).above(s));
-  if (writes) e.above[pixel * e.words + word] = above;
+  if (writes) e.above[at] = above;
 }
 
+// These two spell out what kernels/gates.h says (tests/kernels/gates_test.cpp holds them to it): called through it, the
+// largest tf32 product has a register too few on sm_80.
+//
 // Called by all 32 lanes of a warp; this lane has v of channel 32·word + lane (anything where there is no such channel).
 template <typename T>
 __device__ __forceinline__ void finish(const ForwardEnd<T>& e, int64_t pixel, int word, float v) {
-  const int channel = 32 * word + int(threadIdx.x & 31);
+  const int lane = threadIdx.x & 31, channel = 32 * word + lane;
   const bool live = channel < e.channels;
   if (live) {
     if (e.bias) v += e.bias[channel];
     if (e.residual) v += to_float(e.residual[pixel * e.channels + channel]);
-    e.y[pixel * e.pitch + channel] = from_float<T>(e.act(v));
+    e.y[pixel * e.pitch + channel] = from_float<T>(e.relu ? relu_of(v, e.clip) : v);
   }
-  if (e.gates) write_gates(e, pixel, word, live, v);
+  if (!e.gates) return;
+  const uint32_t inside = __ballot_sync(kFullMask, live && v > 0.f && (v < e.clip || e.clip == kNoClip));
+  if (lane == 0) e.gates[pixel * e.words + word] = inside;
+  if (!e.above) return;
+  const uint32_t above = __ballot_sync(kFullMask, live && v >= e.clip);
+  if (lane == 0) e.above[pixel * e.words + word] = above;
 }
 
 // `n`: item of dx, `place`: h·W + w in it. No warp operation inside: lanes without a channel may skip it.
@@ -81,7 +94,8 @@ __device__ __forceinline__ void finish(const BackwardEnd<T>& e, int n, int place
     bool gate = true;
     if (e.rule.gate_forward) {
       const int item = e.seeds_per_item == 1 ? n : n / e.seeds_per_item;
-      gate = gate_bit(e.gates + (int64_t(item) * e.places + place) * e.words, channel);
+      const int64_t word = (int64_t(item) * e.places + place) * e.words + channel / 32;
+      gate = e.gates[word] >> (channel & 31) & 1u;
     }
     v = apply(e.rule, gate, v);
   }
