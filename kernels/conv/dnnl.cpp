@@ -132,13 +132,14 @@ const DnnlChoice& dnnl_choice(Context& ctx, DnnlConvKey key) {
   DnnlState& state = dnnl_state(ctx);
   key.x.n = 1, key.threads = 1;
   const auto [at, fresh] = state.choices.try_emplace(key);
-  if (!fresh) return at->second;
+  DnnlChoice& choice = at->second;
+  if (!fresh) return choice;
   const Threads one(1);
   each_implementation(state, key, [&](const auto& desc, bool as_forward) {
-    at->second = {desc.impl_info_str(), as_forward};
+    choice = {desc.impl_info_str(), as_forward};
     return true;
   });
-  return at->second;
+  return choice;
 }
 
 std::shared_ptr<const DnnlConv> dnnl_conv(Context& ctx, const DnnlConvKey& key) {
