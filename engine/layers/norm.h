@@ -60,9 +60,6 @@ struct Home<BatchNorm2d> : OnePlace, KeepsNothing {
   }
   static void forward(const BatchNorm2d& l, const ForwardCall& c) {
     if (c.training) {
-      if (c.x[0].shape.pixels() < 2)
-        throw Error("a batch norm has one value a channel to take mean and variance of",
-                    "train with a batch size that leaves no batch of one image");
       auto* affine = static_cast<float*>(c.ctx.scratch.reserve(2 * size_t(l.features) * sizeof(float)));
       batch_norm_moments(c.ctx, c.x[0], l.eps, c.moments);
       batch_norm_affine(c.ctx, l.features, c.moments, c.weights.on(c.ctx, "weight"), c.weights.on(c.ctx, "bias"), affine);
