@@ -15,14 +15,15 @@ std::vector<std::string> parameter_names(const Network& network) {
 
 // "" where the names are as they should be, or nowhere found.
 std::string prefix_of(const std::vector<std::string>& wanted, const StateDict& file) {
-  std::map<std::string, int> found;  // parameters under each prefix
+  size_t most = 0;  // parameters found under the best so far, at first under none
+  for (const std::string& w : wanted) most += file.has(w);
+  if (most == wanted.size()) return "";
+  std::map<std::string, size_t> found;  // under each prefix
   for (const std::string& name : file.names())
     for (const std::string& w : wanted)
       if (name.size() > w.size() && name.ends_with(w) && name[name.size() - w.size() - 1] == '.')
         ++found[name.substr(0, name.size() - w.size())];
   std::string best;
-  int most = 0;
-  for (const std::string& w : wanted) most += file.has(w);
   for (const auto& [prefix, count] : found)
     if (count > most || (count == most && !best.empty() && prefix.size() < best.size())) best = prefix, most = count;
   return best;
