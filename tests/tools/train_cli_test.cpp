@@ -235,8 +235,10 @@ TEST(CliTrain, StopsWhereTheLossIsNoNumber) {
   EXPECT_EQ(o.code, 1);
   EXPECT_NE(o.err.find("learning rate 1e+20"), std::string::npos) << o.err;
   const Safetensors last(folder / "run/last.safetensors");
-  for (const std::string& name : last.names())
-    for (const float v : last.load(name).values()) ASSERT_TRUE(std::isfinite(v)) << name;
+  for (const std::string& name : last.names()) {
+    const Tensor values = last.load(name);
+    for (const float v : values.values()) ASSERT_TRUE(std::isfinite(v)) << name;
+  }
 }
 
 }  // namespace
