@@ -20,9 +20,9 @@ uint64_t next_version() {
   return ++last;
 }
 
-std::string full_name(const Network& network, const Parameter& p) { return network.nodes[p.node].name + "." + p.name; }
-
 }  // namespace
+
+std::string full_name(const Network& network, const Parameter& p) { return network.nodes[p.node].name + "." + p.name; }
 
 Weights::Weights() : state_(std::make_shared<State>()) {}
 

@@ -20,13 +20,14 @@ class Packed;  // engine/run/packed.h: weights in the layouts that kernels want
 
 struct Parameter {
   int node = 0;
-  std::string name;       // "weight"; its name in files is NODE.name
+  std::string name;       // "weight"; full_name in files
   Dims dims;
   int64_t offset = 0;     // of its first value
   bool trainable = true;  // running statistics are not
   int64_t count() const { return switchback::count(dims); }
   bool operator==(const Parameter&) const = default;
 };
+std::string full_name(const Network& network, const Parameter& p);  // NODE.name, as state dicts have it
 
 class Weights {
  public:

@@ -80,6 +80,9 @@ struct SlidingAxisOf {
     return away % dilation == 0 ? away / dilation : -1;
   }
 
+  // The axis of one tap alone.
+  SB_HOST_DEVICE constexpr SlidingAxisOf at_tap(Int k) const { return {1, stride, pad - k * dilation, 1}; }
+
   // The taps at which output o sees inputs of `in`.
   SB_HOST_DEVICE constexpr IntervalOf<Int> taps(Int o, IntervalOf<Int> in) const {
     const Int begin = first_tap(in.begin - start(o)), end = first_tap(in.end - start(o));

@@ -10,6 +10,7 @@
 
 #include "engine/files/files.h"
 #include "engine/network.h"
+#include "engine/text.h"
 #include "engine/version.h"
 #include "kernels/check.h"
 #include "tools/commands/commands.h"
@@ -59,8 +60,16 @@ std::string version() { return fmt::format("switchback {} ({})", kVersion, kGitC
               fmt::format("nearest: {}; `switchback {} --help` lists them", nearest(word, names), command), true);
 }
 
+// What stands above the options in a command's help.
+std::string description(const Command& row) {
+  std::string text = fmt::format("{}\n\nExamples:\n", row.about);
+  for (const std::string& example : split(row.examples, '\n'))
+    text += fmt::format("  switchback {}{}{}\n", row.name, example.empty() ? "" : " ", example);
+  return text;
+}
+
 void run_command(const Command& row, std::vector<std::string> arguments) {
-  CLI::App app(row.about, fmt::format("switchback {}", row.name));
+  CLI::App app(description(row), fmt::format("switchback {}", row.name));
   app.get_formatter()->column_width(34);
   app.allow_windows_style_options(false);
   const std::function<void()> run = row.setup(app);

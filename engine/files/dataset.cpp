@@ -12,8 +12,10 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <tuple>
 
 #include "engine/files/files.h"
+#include "engine/text.h"
 
 namespace switchback {
 
@@ -24,6 +26,7 @@ struct DatasetReader {
   static Dataset open(const std::string& path);
   static Dataset idx(const std::string& images, const std::string& labels);
   static Dataset mosaic(const std::string& path);
+  static Dataset cifar(const std::string& path);
   static Dataset folder(const std::string& path, const std::vector<fs::path>& classes);
 };
 
@@ -31,7 +34,8 @@ namespace {
 
 constexpr int64_t kMostBytes = int64_t(4) << 30;  // decoded, in memory
 constexpr int kMostClasses = 100'000;
-const char* const kKinds = "a data set is an idx pair, a CIFAR mosaic or a folder with one sub-folder a class";
+const char* const kKinds =
+    "a data set is an idx pair, a binary file or mosaic of CIFAR, or a folder with one sub-folder a class";
 
 bool is_file(const fs::path& path) {
   std::error_code code;
@@ -178,6 +182,38 @@ std::vector<fs::path> mosaic_labels(const fs::path& file, const std::string& pre
   return labels;
 }
 
+// CIFAR's binary files: records of labels (one, or a coarse and a fine one) and 32x32 bytes of each colour.
+constexpr int64_t kPlane = 32 * 32;
+bool is_cifar(const fs::path& path) {
+  if (path.extension() != ".bin" || !is_file(path)) return false;
+  const int64_t bytes = file_size(path.string());
+  return bytes > 0 && (bytes % (3 * kPlane + 1) == 0 || bytes % (3 * kPlane + 2) == 0);
+}
+
+// The file of test images in a folder, or nothing.
+std::string cifar_in(const std::vector<fs::path>& entries) {
+  for (const fs::path& p : entries)
+    if ((p.filename() == "test_batch.bin" || p.filename() == "test.bin") && is_cifar(p)) return p.string();
+  return "";
+}
+
+// A name a line; empty lines at the end are left out.
+std::vector<std::string> names_in(const fs::path& file) {
+  std::vector<std::string> names = split(read_file(file.string(), 1 << 20), '\n');
+  for (std::string& name : names)
+    if (name.ends_with('\r')) name.pop_back();
+  while (!names.empty() && names.back().empty()) names.pop_back();
+  return names;
+}
+
+// All images below a folder, by name.
+void add_images_below(const fs::path& folder, std::vector<std::string>& files) {
+  for (const fs::path& p : sorted_entries(folder)) {
+    if (is_folder(p)) add_images_below(p, files);
+    else if (is_file(p) && has_image_name(p)) files.push_back(p.string());
+  }
+}
+
 constexpr int kTile = 32, kTileColumns = 40, kTilesPerFile = 1000;
 const std::vector<std::string> kCifarClasses{"airplane", "automobile", "bird",  "cat",  "deer",
                                              "dog",      "frog",       "horse", "ship", "truck"};
@@ -194,7 +230,27 @@ Image Dataset::image(int64_t i) const {
 
 std::string Dataset::path(int64_t i) const {
   CHECK(i >= 0 && i < size(), "image {} of {}", i, size());
-  return pixels_.empty() ? files_.at(i) : fmt::format("{}[{}]", files_.at(0), number(i));
+  return pixels_.empty() ? files_.at(i) : fmt::format("{}[{}]", source(i).path, number(i));
+}
+
+const Dataset::Source& Dataset::source(int64_t i) const {
+  const auto next = std::ranges::upper_bound(sources_, i, {}, &Source::begin);
+  return *std::prev(next);
+}
+int64_t Dataset::number(int64_t i) const { return i - source(i).begin + source(i).first; }
+
+void Dataset::append(const Dataset& more) {
+  const auto kind = [](const Dataset& d) { return std::tuple(d.pixels_.empty(), d.width_, d.height_, d.channels_); };
+  if (more.classes != classes)
+    throw Error(fmt::format("{} has other classes than {}", printable(more.path(0)), printable(path(0))),
+                "data sets that are joined must have the same");
+  if (kind(more) != kind(*this))
+    throw Error(fmt::format("{} has images of another kind than {}", printable(more.path(0)), printable(path(0))),
+                "data sets that are joined must be all folders, or all files of one size of image");
+  for (const Source& s : more.sources_) sources_.push_back({s.path, size() + s.begin, s.first});
+  labels_.insert(labels_.end(), more.labels_.begin(), more.labels_.end());
+  files_.insert(files_.end(), more.files_.begin(), more.files_.end());
+  pixels_.insert(pixels_.end(), more.pixels_.begin(), more.pixels_.end());
 }
 
 Dataset DatasetReader::idx(const std::string& images, const std::string& labels) {
@@ -204,7 +260,7 @@ Dataset DatasetReader::idx(const std::string& images, const std::string& labels)
     throw Error(fmt::format("{} holds {} images, {} holds {} labels", images, x.dims[0], labels, y.dims[0]),
                 "the two files do not belong together");
   Dataset out;
-  out.files_ = {images};
+  out.sources_ = {{images}};
   out.height_ = int(x.dims[1]);
   out.width_ = int(x.dims[2]);
   out.channels_ = 1;
@@ -237,7 +293,7 @@ Dataset DatasetReader::mosaic(const std::string& path) {
                 "the two files do not belong together");
   Dataset out;
   out.classes = kCifarClasses;
-  out.files_ = {path};
+  out.sources_ = {{path}};
   out.width_ = out.height_ = kTile;
   out.channels_ = 3;
   out.pixels_.resize(all.pixels.size());
@@ -255,6 +311,33 @@ Dataset DatasetReader::mosaic(const std::string& path) {
   return out;
 }
 
+Dataset DatasetReader::cifar(const std::string& path) {
+  const std::string bytes = read_file(path, kMostBytes);
+  const bool ten = bytes.size() % (3 * kPlane + 1) == 0;
+  const int64_t labels = ten ? 1 : 2, record = labels + 3 * kPlane, images = int64_t(bytes.size()) / record;
+  Dataset out;
+  out.sources_ = {{path}};
+  out.width_ = out.height_ = kTile;
+  out.channels_ = 3;
+  const fs::path names = fs::path(path).parent_path() / (ten ? "batches.meta.txt" : "fine_label_names.txt");
+  if (is_file(names)) out.classes = names_in(names);
+  else if (ten) out.classes = kCifarClasses;
+  else
+    for (int i = 0; i < 100; ++i) out.classes.push_back(std::to_string(i));
+  out.pixels_.resize(size_t(images * 3 * kPlane));
+  for (int64_t n = 0; n < images; ++n) {
+    const auto* at = reinterpret_cast<const uint8_t*>(bytes.data()) + n * record;
+    const int label = at[labels - 1];
+    if (label >= int(out.classes.size()))
+      throw Error(fmt::format("{}: label {} of image {} is not below {}", path, label, n, out.classes.size()),
+                  "is it a file of CIFAR-10 or CIFAR-100, with the names of its classes beside it?");
+    out.labels_.push_back(label);
+    for (int64_t i = 0; i < kPlane; ++i)
+      for (int64_t c = 0; c < 3; ++c) out.pixels_[size_t((n * kPlane + i) * 3 + c)] = at[labels + c * kPlane + i];
+  }
+  return out;
+}
+
 Dataset DatasetReader::folder(const std::string& path, const std::vector<fs::path>& classes) {
   const bool numbers = std::all_of(classes.begin(), classes.end(),
                                    [](const fs::path& p) { return number_of(p.filename().string()) >= 0; });
@@ -268,12 +351,10 @@ Dataset DatasetReader::folder(const std::string& path, const std::vector<fs::pat
     if (const auto [at, fresh] = seen.emplace(label, name); !fresh)
       throw Error(fmt::format("{}: the sub-folders {} and {} are the same class", path, at->second, name),
                   "rename one");
-    for (const fs::path& file : sorted_entries(classes[i])) {
-      if (!is_file(file) || !has_image_name(file)) continue;
-      out.files_.push_back(file.string());
-      out.labels_.push_back(label);
-    }
+    add_images_below(classes[i], out.files_);
+    out.labels_.resize(out.files_.size(), label);
   }
+  out.sources_ = {{path}};
   if (out.files_.empty()) throw Error(fmt::format("{}: no images in its sub-folders", path), kKinds);
   for (int i = 0; i <= seen.rbegin()->first; ++i) out.classes.push_back(seen.contains(i) ? seen[i] : std::to_string(i));
   return out;
@@ -282,11 +363,13 @@ Dataset DatasetReader::folder(const std::string& path, const std::vector<fs::pat
 Dataset DatasetReader::open(const std::string& path) {
   if (!is_folder(path)) {
     (void)file_size(path);  // says what is wrong with a path that is no file
-    return is_idx_or_gzip(path) ? DatasetReader::idx(path, labels_of(path)) : DatasetReader::mosaic(path);
+    if (is_idx_or_gzip(path)) return DatasetReader::idx(path, labels_of(path));
+    return is_cifar(path) ? DatasetReader::cifar(path) : DatasetReader::mosaic(path);
   }
   const std::vector<fs::path> entries = sorted_entries(path);
   if (const std::string images = idx_images_in(path, entries); !images.empty())
     return DatasetReader::idx(images, labels_of(images));
+  if (const std::string images = cifar_in(entries); !images.empty()) return DatasetReader::cifar(images);
   std::vector<fs::path> classes;
   std::copy_if(entries.begin(), entries.end(), std::back_inserter(classes), is_folder);
   if (classes.empty()) throw Error(fmt::format("{}: not a data set: no sub-folders in it", path), kKinds);
@@ -324,7 +407,7 @@ std::pair<int64_t, int64_t> parse_part(const std::string& path, const std::strin
 }  // namespace
 
 Dataset Dataset::part(int64_t first, int64_t last) && {
-  first_ += first;
+  sources_[0].first += first;  // it has been opened just now, and has one
   labels_ = {labels_.begin() + first, labels_.begin() + last};
   if (pixels_.empty()) {
     files_ = {files_.begin() + first, files_.begin() + last};
@@ -338,11 +421,11 @@ Dataset Dataset::part(int64_t first, int64_t last) && {
 bool is_dataset(const std::string& text) {
   const auto [path, part] = split_part(text);
   if (part) return true;
-  if (!is_folder(path)) return is_file(path) && (is_mosaic(path) || is_idx_or_gzip(path));
+  if (!is_folder(path)) return is_file(path) && (is_mosaic(path) || is_cifar(path) || is_idx_or_gzip(path));
   const std::vector<fs::path> entries = sorted_entries(path);
   const auto any = [&](const auto& is) { return std::any_of(entries.begin(), entries.end(), is); };
   if (any([](const fs::path& p) { return is_file(p) && has_image_name(p); })) return false;
-  return any(is_folder) || !idx_images_in(path, entries).empty();
+  return any(is_folder) || !idx_images_in(path, entries).empty() || !cifar_in(entries).empty();
 }
 
 std::string dataset_stem(const std::string& text) {

@@ -1,4 +1,4 @@
-// Labelled data sets: an idx pair, a CIFAR mosaic, or a folder with one sub-folder a class.
+// Labelled data sets: an idx pair, CIFAR as binary files or mosaics, or a folder with one sub-folder a class.
 #pragma once
 
 #include <cstdint>
@@ -15,19 +15,26 @@ class Dataset {
   int label(int64_t i) const { return labels_.at(i); }
   Image image(int64_t i) const;       // grey for idx files, else RGB
   std::string path(int64_t i) const;  // of the image file, or "FILE[i]" inside a bigger one
-  int64_t number(int64_t i) const { return first_ + i; }  // in the whole data set, where this is a part
+  int64_t number(int64_t i) const;    // in the whole data set, where this is a part, or parts of several
+  void append(const Dataset& more);   // throws where its classes or its images' sizes are others
   std::vector<std::string> classes;   // names by label; every label is below classes.size()
 
  private:
   friend Dataset open_dataset(const std::string& path, bool upright);
   friend struct DatasetReader;
   Dataset part(int64_t first, int64_t last) &&;
+  // Images from `begin` on, to the next source's, are `path`'s from its image `first` on.
+  struct Source {
+    std::string path;
+    int64_t begin = 0, first = 0;
+  };
+  const Source& source(int64_t i) const;
   std::vector<int> labels_;
-  std::vector<std::string> files_;  // one an image, or the one file that holds all
+  std::vector<std::string> files_;  // one an image, or none where files hold many
+  std::vector<Source> sources_;     // those files; or one for all, where a folder holds them
   int width_ = 0, height_ = 0, channels_ = 0;
-  int64_t first_ = 0;
   bool upright_ = false;
-  std::vector<uint8_t> pixels_;  // (image, height, width, channels) where one file holds all
+  std::vector<uint8_t> pixels_;  // (image, height, width, channels) where files hold many
 };
 
 // PATH is
@@ -35,8 +42,11 @@ class Dataset {
 //    t10k-labels-idx1-ubyte.gz), or a folder with such a pair (t10k is preferred);
 //  - a CIFAR mosaic PREFIX_NNN.png of 32x32 tiles, 40 a row, 1000 a file, with PREFIX_labels*.u8 beside it, one byte
 //    an image of all of PREFIX's files;
-//  - a folder with one sub-folder of images a class: the sorted names are the classes, or, where all names are
-//    numbers, these are the labels.
+//  - a binary file of CIFAR-10 (records of a label and 3x1024 bytes) or CIFAR-100 (two labels, of which the fine one
+//    counts), with its names in batches.meta.txt or fine_label_names.txt beside it, else CIFAR-10's or numbers; or a
+//    folder with test_batch.bin or test.bin;
+//  - a folder with one sub-folder of images a class, which may have folders of its own: the sorted names are the
+//    classes, or, where all names are numbers, these are the labels.
 // PATH[INDEX] is one image of it, PATH[FIRST:LAST] those from FIRST on and before LAST (either may be left out).
 // `upright`: image files are turned as their EXIF orientation says.
 Dataset open_dataset(const std::string& path, bool upright = false);

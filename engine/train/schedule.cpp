@@ -5,19 +5,11 @@
 #include <cmath>
 #include <numbers>
 
+#include "engine/text.h"
 #include "kernels/check.h"
 
 namespace switchback {
 namespace {
-
-std::vector<std::string> split(const std::string& text, char by) {
-  std::vector<std::string> parts{""};
-  for (const char c : text) {
-    if (c == by) parts.emplace_back();
-    else parts.back() += c;
-  }
-  return parts;
-}
 
 template <typename T>
 T number(const std::string& text, const std::string& whole) {

@@ -22,6 +22,7 @@ struct Schedule {
 
   // step: the run's, from 0.
   double rate(double lr, int64_t step, int64_t steps_per_epoch, int64_t all_epochs) const;
+  bool looks_ahead() const { return kind == Kind::cosine || kind == Kind::one_cycle; }  // at the number of all epochs
 };
 Schedule parse_schedule(const std::string& text);  // throws (usage) naming what it takes
 

@@ -10,8 +10,6 @@
 namespace switchback {
 namespace {
 
-std::string full_name(const Network& network, const Parameter& p) { return network.nodes[p.node].name + "." + p.name; }
-
 bool begins(const std::string& name, const std::vector<std::string>& beginnings) {
   return std::ranges::any_of(beginnings, [&](const std::string& b) { return name.starts_with(b); });
 }

@@ -31,19 +31,14 @@ struct Problem {
   float* weight(float* dw, int64_t o, int64_t c, int64_t tap) const { return dw + (o * inputs + c) * taps + tap; }
 };
 
-// The outputs that see the map at a tap.
-Interval seen(const SlidingAxis& axis, int64_t tap, int64_t in, int64_t outputs) {
-  const int64_t first = tap * axis.dilation - axis.pad;  // what output 0 sees
-  return {std::max<int64_t>(0, ceil_div(-first, axis.stride)), std::min(outputs, floor_div(in - 1 - first, axis.stride) + 1)};
-}
-
 // What one tap sees of an item.
 struct Tap {
   OuterPlaces places;
   int64_t a = 0, b = 0;  // where the first of them lies in dy and x
   Tap(const Problem& p, int64_t tap) {
     const int64_t r = tap / p.v.kernel_w, s = tap % p.v.kernel_w, C = p.x.shape.c, K = p.dy.shape.c;
-    const Interval rows = seen(p.down, r, p.x.shape.h, p.dy.shape.h), columns = seen(p.along, s, p.x.shape.w, p.dy.shape.w);
+    const Interval rows = p.down.at_tap(r).through({0, p.x.shape.h}, p.dy.shape.h);  // the outputs that see the map
+    const Interval columns = p.along.at_tap(s).through({0, p.x.shape.w}, p.dy.shape.w);
     places = {rows.size(), columns.size(), p.dy.shape.w * K, K, p.v.stride_h * p.x.shape.w * C, p.v.stride_w * C};
     if (rows.empty() || columns.empty()) return;
     a = (rows.begin * p.dy.shape.w + columns.begin) * K;

@@ -25,7 +25,7 @@ inline void put_bits(uint32_t* pixel_words, int64_t channel, uint32_t bits) {  /
 // Both are called with sums v of channels k .. k + lanes of a pixel (sums behind the last lane are zero) and with the
 // pixel whose gates count, gate_pixel(pixel): results and their gates may belong to different items.
 struct ForwardEnd {
-  const Epilogue& e;
+  Epilogue e;
   const float* bias;
   int64_t channels, plane;  // plane: words of the gates
   const float* residual = static_cast<const float*>(e.residual);
@@ -51,7 +51,7 @@ struct ForwardEnd {
 
 template <bool kForwardGate, bool kGradientGate>
 struct BackwardEnd {
-  const BackwardEpilogue& e;
+  BackwardEpilogue e;
   int64_t channels, pixels_per_image;
   int64_t words = gate_words_per_pixel(channels);
   const float* other = static_cast<const float*>(e.other);

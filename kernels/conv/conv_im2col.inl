@@ -18,7 +18,8 @@ using namespace simd;
 constexpr int64_t kPanel = kTileCols;
 static_assert(kPanel == (kLanes == 16 ? kPanelAvx512 : kPanelAvx2).panel);
 static_assert(kLanes == (kLanes == 16 ? kPanelAvx512 : kPanelAvx2).vector);
-constexpr int64_t kPixels = 48;           // that one thread makes at a time, or whole rows of them
+constexpr int64_t kPixels = 48;           // of a panel whose sums stay in the first cache
+constexpr int64_t kBlockMacs = 200'000;   // multiply-adds of what one thread makes at a time, but at least kPixels
 constexpr int64_t kDepth = 384;           // of a product before the next panel's turn: so much of one stays in the first cache
 constexpr int64_t kBackwardRows = 16;     // rows of dx that one thread makes at a time by patches
 constexpr int64_t kSerialMacs = 200'000;  // multiply-adds below which starting threads costs more than it saves
@@ -30,6 +31,7 @@ struct Product {
   const float* packed;
   int64_t groups, taps, depth, columns;  // depth: of one tap
   int64_t panels = (columns + kPanel - 1) / kPanel, rows = taps * depth;
+  int64_t macs() const { return rows * columns * groups; }  // of a pixel
   int64_t blocks = (depth + kDepth - 1) / kDepth, taps_per_chunk = std::max<int64_t>(1, kDepth / depth);
   int64_t chunks = (taps + taps_per_chunk - 1) / taps_per_chunk * blocks;
   int64_t chunk_end(int64_t chunk) const {  // the first row behind it
@@ -55,7 +57,7 @@ struct Strip {
 };
 
 // What one thread is at.
-struct Block {
+struct alignas(64) Block {  // cache lines of its own: every strip writes into it
   std::vector<Strip> strips;
   std::vector<Piece> pieces;  // of one strip behind the other, in the order of their chunks
   struct Row {
@@ -88,39 +90,43 @@ struct Block {
   }
 };
 
-// sums[rows, cols] (+)= a · panel for up to tile_rows rows; its own function, or every end would bring all tiles along.
-__attribute__((noinline, flatten)) void multiply_tile(int rows, int64_t cols, Windows a, const float* panel, float* sums,
-                                                      bool accumulate) {
-  if (cols <= kTallCols)
-    multiply_tall_panel(rows, cols, a, panel, cols, sums, kPanel, accumulate);
-  else
-    multiply_panel(rows, cols, a, panel, cols, sums, kPanel, accumulate);
+// sums[pixels, cols] (+)= a · panel; its own function, or every end would bring all tiles along.
+__attribute__((noinline, flatten)) void multiply_pixels(int64_t pixels, int64_t cols, Windows a, const float* panel,
+                                                        float* sums, bool accumulate) {
+  for (int64_t i = 0, rows; i < pixels; i += rows, a.data += rows * a.stride, sums += rows * kPanel) {
+    rows = tile_rows(pixels - i, cols);
+    if (cols <= kTallCols)
+      multiply_tall_panel(int(rows), cols, a, panel, cols, sums, kPanel, accumulate);
+    else
+      multiply_panel(int(rows), cols, a, panel, cols, sums, kPanel, accumulate);
+  }
 }
 
 // Columns [k, k + columns) of one output pixel.
 template <typename End>
-void finish_pixel(const End& end, int64_t pixel, int64_t k, int64_t columns, const float* sums, float* out) {
+__attribute__((always_inline)) inline void finish_pixel(const End& end, int64_t pixel, int64_t k, int64_t columns,
+                                                        const float* sums, float* out) {
   const int64_t gate_pixel = end.gate_pixel(pixel);
   float* to = out + pixel * end.channels + k;
-  for (int64_t j = 0; j < columns; j += kLanes) {
-    const int lanes = int(std::min<int64_t>(kLanes, columns - j));
-    store_some(to + j, end(load_some(sums + j, lanes), pixel, gate_pixel, k + j, lanes), lanes);
-  }
+  int64_t j = 0;
+  for (; j + kLanes <= columns; j += kLanes) store(to + j, end(load(sums + j), pixel, gate_pixel, k + j));
+  if (const int lanes = int(columns - j); lanes > 0)
+    store_first(to + j, end(load_first(sums + j, lanes), pixel, gate_pixel, k + j, lanes), lanes);
 }
 
 // Floats of scratch memory that multiply_and_finish needs for a block.
 int64_t scratch_size(const Product& w, int64_t pixels) {
-  const int64_t sums = w.chunks > 1 ? w.groups * w.panels * pixels : kTallRows;
+  const int64_t sums = w.chunks > 1 ? w.groups * w.panels * pixels : kPixels;
   return sums * kPanel + (w.compact ? pixels * (w.groups * w.columns + kLanes) : 0);
 }
 
-// out = end(windows · panels [first, last)).
+// out = end(windows · panels [first, last)). `end` is a copy: results that are stored could change no other.
 template <typename End>
-void multiply_and_finish(const Product& w, const End& end, Block& block, int64_t first, int64_t last, float* scratch,
+void multiply_and_finish(const Product& w, const End end, Block& block, int64_t first, int64_t last, float* scratch,
                          float* out) {
   const int64_t pixels = block.pixels(), channel = w.channel(first);
   const int64_t channels = w.channel(last - 1) + w.columns_of(last - 1) - channel, row = channels + kLanes;
-  float* compact = scratch + (w.chunks > 1 ? (last - first) * pixels : kTallRows) * kPanel;  // [pixels][row]
+  float* compact = scratch + (w.chunks > 1 ? (last - first) * pixels : kPixels) * kPanel;  // [pixels][row]
   for (int64_t chunk = 0; chunk < w.chunks; ++chunk) {
     for (Strip& s : block.strips)
       for (s.chunk = s.next; s.next < s.end && block.pieces[s.next].first < w.chunk_end(chunk);) ++s.next;
@@ -130,9 +136,9 @@ void multiply_and_finish(const Product& w, const End& end, Block& block, int64_t
       for (const Strip& s : block.strips) {
         Windows a{s.data + panel / w.panels * w.depth, s.stride, block.pieces.data() + s.chunk, int64_t(s.next - s.chunk)};
         for (int64_t i = 0, rows; i < s.pixels; i += rows, done += rows, a.data += rows * a.stride) {
-          rows = tile_rows(s.pixels - i, width);
+          rows = std::min(kPixels, s.pixels - i);
           float* sums = scratch + (w.chunks > 1 ? (panel - first) * pixels + done : 0) * kPanel;
-          multiply_tile(int(rows), width, a, w.panel(panel), sums, chunk > 0);
+          multiply_pixels(rows, width, a, w.panel(panel), sums, chunk > 0);
           if (chunk + 1 < w.chunks) continue;
           for (int64_t r = 0; r < rows; ++r, sums += kPanel)
             if (w.compact)  // the next panel overwrites what stands behind this one's columns
@@ -166,7 +172,7 @@ template <typename End, typename Fill>
 void run_blocks(Context& ctx, const Im2colProblem& problem, const Product& w, const End& end, int64_t count, int64_t pixels,
                 int64_t size, const Fill& fill) {
   const int64_t outputs = std::min(problem.in.shape.pixels(), problem.out.shape.pixels());
-  const int threads = threads_for(ctx, outputs * w.rows * w.columns * w.groups);
+  const int threads = threads_for(ctx, outputs * w.macs());
   const int64_t sums = scratch_size(w, pixels), all = round_up(size + sums, 16);
   float* scratch = static_cast<float*>(ctx.scratch.reserve(size_t(threads * all) * sizeof(float)));
   std::vector<Block> blocks(size_t(threads), Block{});
@@ -184,9 +190,11 @@ void run_blocks(Context& ctx, const Im2colProblem& problem, const Product& w, co
 template <typename End>
 void run_pointwise(Context& ctx, const Im2colProblem& problem, const Product& w, const End& end) {
   const int64_t pixels = problem.in.shape.pixels(), channels = problem.in.shape.c;
-  run_blocks(ctx, problem, w, end, (pixels + kPixels - 1) / kPixels, kPixels, 0, [&](Block& block, int64_t i, float*) {
-    const int64_t first = i * kPixels;
-    block.add_strip(problem.in.as<float>() + first * channels, channels, std::min(kPixels, pixels - first), first, 1);
+  const int64_t enough = pixels / (32 * ctx.thread_count()), work = kBlockMacs / w.macs();
+  const int64_t together = kPixels * std::clamp<int64_t>(std::min(enough, work) / kPixels, 1, 8);
+  run_blocks(ctx, problem, w, end, ceil_div(pixels, together), together, 0, [&](Block& block, int64_t i, float*) {
+    const int64_t first = i * together;
+    block.add_strip(problem.in.as<float>() + first * channels, channels, std::min(together, pixels - first), first, 1);
     block.add_tap(w, 0, 0);
   });
 }
@@ -221,8 +229,7 @@ std::vector<Run> runs_along(const Axis& along, int64_t inputs) {
     for (int64_t tap = 0; tap < along.window.kernel; ++tap) {
       const int64_t source = along.source(phase, tap);
       if (source == SlidingAxis::kNowhere || source >= inputs) continue;
-      const int64_t begin = source >= 0 ? 0 : (along.up - 1 - source) / along.up;
-      const int64_t end = std::min(count, (inputs - 1 - source) / along.up + 1);
+      const auto [begin, end] = SlidingAxis{1, along.up, -source, 1}.through({0, inputs}, count);
       if (begin >= end) continue;
       all.push_back({tap, source, begin, end});
       cuts.insert(cuts.end(), {begin, end});

@@ -50,6 +50,7 @@ inline void micro_tile(A a, const float* b, int64_t b_stride, float* c, int64_t 
   for (int64_t p = 0; p < a.pieces(); ++p) {
     const float *row = a.data + a.from(p), *bk = b + a.first(p) * b_stride;
     const int64_t length = a.length(p);
+#pragma GCC unroll 4
     for (int64_t k = 0; k < length; ++k, bk += b_stride) {
       Vec bv[NV];
       for (int j = 0; j < NV; ++j) bv[j] = load(bk + j * kLanes);
@@ -85,7 +86,7 @@ inline void multiply_panel(int rows, int64_t cols, A a, const float* b, int64_t 
 }
 
 // Few columns take more rows, or there would be fewer sums under way than the processor can add up at once.
-inline constexpr int kTallRows = 8;
+inline constexpr int kTallRows = 12;
 inline constexpr int64_t kTallCols = kTallRows * 2 <= kTileRows * kTileVecs ? 2 * kLanes : kLanes;
 template <typename A>
 inline void multiply_tall_panel(int rows, int64_t cols, A a, const float* b, int64_t b_stride, float* c, int64_t c_stride,

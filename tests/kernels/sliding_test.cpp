@@ -45,6 +45,17 @@ void expect_interval(Interval got, const std::set<int64_t>& want) {
   }
 }
 
+TEST(Sliding, OneTap) {
+  each_axis([](const SlidingAxis& a, int64_t in) {
+    for (int64_t k = 0; k < a.kernel; ++k) {
+      std::set<int64_t> seeing;
+      for (int64_t o = 0; o < kMany; ++o)
+        if (Interval{0, in}.has(a.input(o, k))) seeing.insert(o);
+      expect_interval(a.at_tap(k).through({0, in}, kMany), seeing);
+    }
+  });
+}
+
 TEST(Sliding, Divisions) {
   for (int64_t a = -20; a <= 20; ++a)
     for (int64_t b = 1; b <= 7; ++b) {

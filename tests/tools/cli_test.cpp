@@ -423,6 +423,36 @@ TEST(Cli, HelpNamesEveryCommandAndOption) {
   EXPECT_EQ(succeed({"gradient", "--version"}).out.substr(0, 11), "switchback ");
 }
 
+// Each is typed as it stands there, in a folder where things lie as in the project's.
+TEST(Cli, ExamplesOfTheHelpRun) {
+  const TempFolder folder;
+  fs::create_directory_symlink(fs::absolute(kSource + "/weights"), folder / "weights");
+  for (int d = 0; d < 10; ++d) {
+    fs::create_directories(folder / ("out/digits/" + std::to_string(d)));
+    fs::copy(digit(d), folder / fmt::format("out/digits/{}/digit_{}.png", d, d));
+  }
+  const std::string program = fs::absolute(SWITCHBACK_BINARY);
+  std::istringstream overview(succeed({"--help"}).out);
+  int examples = 0;
+  for (std::string line; std::getline(overview, line);) {
+    if (!line.starts_with("  ")) continue;
+    const std::string command = line.substr(2, line.find(' ', 2) - 2), begin = "  switchback " + command;
+    std::istringstream help(succeed({command, "--help"}).out);
+    int of_command = 0;
+    for (std::string example; std::getline(help, example);) {
+      if (!example.starts_with(begin)) continue;
+      const std::string typed = program + example.substr(2 + std::string("switchback").size());
+      const std::string quick = command == "bench" ? " --repeat 1" : "";
+      EXPECT_EQ(std::system(("cd '" + folder.path() + "' && " + typed + quick + " > said 2>&1").c_str()), 0)
+          << example << ": " << bytes_of(folder / "said");
+      ++of_command;
+    }
+    EXPECT_GT(of_command, 0) << command;
+    examples += of_command;
+  }
+  EXPECT_GT(examples, 20);
+}
+
 TEST(Cli, BenchReportsRates) {
   for (const std::string method : {"forward", "gradient", "jacobian", "smoothgrad", "integrated"}) {
     const json d = succeed({"bench", "--method", method, "--model", "lenet", "--repeat", "3", "--batch", "4",

@@ -86,9 +86,9 @@ TEST(CliTrain, ResumedRunsHaveTheSameBits) {
   const std::string data = digits(folder);
   succeed(training(data, folder / "whole", {"--epochs", "3", "--threads", "2"}));
   // Interrupted in the middle of an epoch, after steps whose lines were written, but not their state.
-  succeed(training(data, folder / "parts", {"--epochs", "3", "--steps", "4", "--threads", "1", "--batch", "3"}));
+  succeed(training(data, folder / "parts", {"--epochs", "2", "--steps", "4", "--threads", "1", "--batch", "3"}));
   std::ofstream(folder / "parts/steps.jsonl", std::ios::app) << R"({"step":5,"loss":9,"learning_rate":9})" "\n" R"({"step":6,"lo)";
-  succeed(training(data, folder / "parts", {"--epochs", "3", "--steps", "7", "--resume", "--threads", "2"}));
+  succeed(training(data, folder / "parts", {"--epochs", "2", "--resume", "--threads", "2"}));  // a run may be lengthened
   succeed(training(data, folder / "parts", {"--epochs", "3", "--resume", "--threads", "1"}));
   EXPECT_EQ(bytes_of(folder / "whole/steps.jsonl"), bytes_of(folder / "parts/steps.jsonl"));
   for (const char* name : {"epoch-000", "epoch-001", "epoch-002", "epoch-003", "last"})

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "engine/files/files.h"
+#include "engine/text.h"
 #include "engine/version.h"
 #include "kernels/check.h"
 #include "kernels/gemm/gemm_table.h"
@@ -18,17 +19,6 @@ namespace switchback {
 namespace {
 
 [[noreturn]] void usage(const std::string& what, const std::string& hint = "") { throw Error(what, hint, true); }
-
-std::vector<std::string> split(const std::string& text, char separator) {
-  std::vector<std::string> parts(1);
-  for (char c : text) {
-    if (c == separator)
-      parts.emplace_back();
-    else
-      parts.back() += c;
-  }
-  return parts;
-}
 
 std::string text_of(const std::string& value) { return value; }
 std::string text_of(int64_t value) { return std::to_string(value); }
@@ -57,6 +47,23 @@ CLI::Option* add_value(CLI::App& app, Options& o, const char* flags, T& value, C
   record(o, flags, changes, Setting::Form::option_and_value, [&value] { return text_of(value); });
   return app.add_option(flags, value, about)->type_name(type);
 }
+
+// What is added while it lives stands under that heading in the help. (A command's own options stand under none.)
+class Heading {
+ public:
+  Heading(CLI::App& app, const char* name) : app_(app), name_(name), before_(app.get_options().size()) {}
+  ~Heading() {
+    const std::vector<CLI::Option*> all = app_.get_options();
+    for (size_t i = before_; i < all.size(); ++i) all[i]->group(name_);
+  }
+  Heading(const Heading&) = delete;
+  Heading& operator=(const Heading&) = delete;
+
+ private:
+  CLI::App& app_;
+  const char* name_;
+  size_t before_;
+};
 
 }  // namespace
 
@@ -137,6 +144,7 @@ double Options::clip_or(double standard) const {
 }
 
 void add_inputs(CLI::App& app, Options& o, const char* about) {
+  const Heading heading(app, "Input");
   app.add_option("INPUT", o.inputs, about);
   add_switch(app, o, "--exif", o.exif, Changes::values,
              "turn image files as their EXIF orientation says (else it is ignored, as by PIL)");
@@ -147,6 +155,7 @@ void add_inputs(CLI::App& app, Options& o, const char* about) {
 }
 
 void add_model(CLI::App& app, Options& o) {
+  const Heading heading(app, "Model");
   app.add_option("--model", o.model,
                  "built-in architecture (`switchback models` lists them), or an ONNX file with NAME.json, its "
                  "preprocessing, beside it")
@@ -174,6 +183,7 @@ void add_target(CLI::App& app, Options& o, bool hidden_units) {
 }
 
 void add_folder(CLI::App& app, Options& o) {
+  const Heading heading(app, "Results");
   app.add_option("-o,--output", o.output, "folder for results (default out)")->type_name("DIR");
   app.add_option("--name", o.name,
                  fmt::format("of results, without their ending; it may hold {{stem}}, {{command}}, {{options}}, {{model}}, "
@@ -183,6 +193,7 @@ void add_folder(CLI::App& app, Options& o) {
 }
 
 void add_output(CLI::App& app, Options& o, bool saves_by_default) {
+  const Heading heading(app, "Results");
   if (!saves_by_default) o.save = "none";
   app.add_option(
          "--save", o.save,
@@ -195,6 +206,7 @@ void add_output(CLI::App& app, Options& o, bool saves_by_default) {
 }
 
 void add_drawing(CLI::App& app, Options& o, Drawing which, const DrawingDefaults& standard) {
+  const Heading heading(app, "Results");
   const auto has = [&](Drawing d) { return (unsigned(which) & unsigned(d)) != 0; };
   if (has(Drawing::plain))
     add_switch(app, o, "--plain", o.plain, Changes::pictures, "the bare map, without input, words and colour bar");
@@ -236,6 +248,7 @@ void add_drawing(CLI::App& app, Options& o, Drawing which, const DrawingDefaults
 }
 
 void add_run(CLI::App& app, Options& o, bool random) {
+  const Heading heading(app, "Running");
   app.add_option("--device", o.device, "where to run (default auto)")->type_name("auto|cpu|cuda[:N]");
   add_choice(app, o, "--precision", kPrecisions, o.precision, Changes::kind, "arithmetic");
   app.add_option("--batch", o.batch, "items of one pass (default auto: from memory)")->type_name("auto|N");
@@ -253,6 +266,7 @@ void add_run(CLI::App& app, Options& o, bool random) {
 }
 
 void add_report(CLI::App& app, Options& o) {
+  const Heading heading(app, "Running");
   app.add_flag("--json", o.json, "print one JSON document instead of a summary");
   app.add_flag("--quiet", o.quiet, "print no summary and no progress");
 }

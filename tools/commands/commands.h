@@ -17,6 +17,9 @@ using Setup = std::function<void()> (*)(CLI::App& app);
 struct Command {
   const char* name;
   const char* about;  // one line
+  // What follows `switchback NAME`, one a line. All run in the project's folder with what is shipped; out/digits is the
+  // README's.
+  const char* examples;
   Setup setup;
 };
 
@@ -40,25 +43,68 @@ std::function<void()> setup_train(CLI::App& app);
 std::function<void()> setup_bench(CLI::App& app);
 
 inline constexpr Command kCommands[] = {
-    {"classify", "the most probable classes of each image", setup_classify},
-    {"evaluate", "top-1, top-5 and loss over a labelled data set, confusion table, worst cases", setup_evaluate},
-    {"gradient", "gradient, deconv and guided-backpropagation maps", setup_gradient},
-    {"smoothgrad", "mean, mean square or variance of the gradient over noisy copies of the image", setup_smoothgrad},
-    {"integrated", "integrated gradients between a baseline and the image", setup_integrated},
-    {"occlusion", "how the score falls when a mask covers a part of the image", setup_occlusion},
-    {"cam", "class activation maps: CAM, Grad-CAM, Grad-CAM++, guided Grad-CAM", setup_cam},
-    {"compare", "one figure of several methods, for several inputs and models", setup_compare},
-    {"etalon", "etalon images: the affine map that the network is around each input", setup_etalon},
+    {"classify", "the most probable classes of each image",
+     "weights/samples/digit_*.png --model lenet",
+     setup_classify},
+    {"evaluate", "top-1, top-5 and loss over a labelled data set, confusion table, worst cases",
+     "out/digits --model lenet",
+     setup_evaluate},
+    {"gradient", "gradient, deconv and guided-backpropagation maps",
+     "weights/samples/digit_3.png --model lenet --rule guided\n"
+     "weights/samples/digit_3.png --model lenet --target all --save png,npy\n"
+     "weights/samples/digit_3.png --model lenet --layer conv2:4:max",
+     setup_gradient},
+    {"smoothgrad", "mean, mean square or variance of the gradient over noisy copies of the image",
+     "weights/samples/digit_3.png --model lenet --samples 100 --noise 0.2",
+     setup_smoothgrad},
+    {"integrated", "integrated gradients between a baseline and the image",
+     "weights/samples/digit_3.png --model lenet --steps 100",
+     setup_integrated},
+    {"occlusion", "how the score falls when a mask covers a part of the image",
+     "weights/samples/digit_4.png --model lenet --mask 6 --stride 1\n"
+     "weights/samples/digit_4.png --model lenet --box 8,6,12,8",
+     setup_occlusion},
+    {"cam", "class activation maps: CAM, Grad-CAM, Grad-CAM++, guided Grad-CAM",
+     "weights/samples/digit_*.png --model lenet --layer conv2",
+     setup_cam},
+    {"compare", "one figure of several methods, for several inputs and models",
+     "weights/samples/digit_*.png --model lenet --mask 6 --stride 2",
+     setup_compare},
+    {"etalon", "etalon images: the affine map that the network is around each input",
+     "weights/samples/digit_4.png --model lenet\n"
+     "weights/samples/digit_4.png --model lenet --target max --save npy",
+     setup_etalon},
     {"regions", "the linear regions that a data set meets, or those of the plane of a network with two inputs",
+     "out/digits --model lenet\n"
+     "--plane --model mlp --weights weights/spirals/*.safetensors --points weights/spirals/points.npy",
      setup_regions},
-    {"channels", "which channels of a layer answer to an image, and to occluded copies of it", setup_channels},
-    {"filters", "the weights of a convolution as a picture grid", setup_filters},
-    {"activations", "the maps of a layer as a picture grid", setup_activations},
-    {"dump", "every node's activation and gradient in one .npz, to compare with another program", setup_dump},
-    {"info", "the layers of a model; without --model, this machine and build", setup_info},
-    {"models", "the built-in architectures, and which weights are at hand", setup_models},
-    {"train", "trains a model on a data set", setup_train},
-    {"bench", "throughput of a method or of one op", setup_bench},
+    {"channels", "which channels of a layer answer to an image, and to occluded copies of it",
+     "weights/samples/digit_3.png --model lenet --layer relu2 --box 8,6,12,8",
+     setup_channels},
+    {"filters", "the weights of a convolution as a picture grid",
+     "--model lenet --layer conv2",
+     setup_filters},
+    {"activations", "the maps of a layer as a picture grid",
+     "weights/samples/digit_3.png --model lenet --layer conv2",
+     setup_activations},
+    {"dump", "every node's activation and gradient in one .npz, to compare with another program",
+     "weights/samples/digit_3.png --model lenet --backward",
+     setup_dump},
+    {"info", "the layers of a model; without --model, this machine and build",
+     "\n"
+     "--model lenet",
+     setup_info},
+    {"models", "the built-in architectures, and which weights are at hand",
+     "\n"
+     "--json",
+     setup_models},
+    {"train", "trains a model on a data set",
+     "out/digits --model lenet --epochs 12 --batch-size 5 --validate out/digits -o out/trained",
+     setup_train},
+    {"bench", "throughput of a method or of one op",
+     "--method gradient --model lenet --batch 16\n"
+     "--op conv --shape 1,64,56,56,64,3,1,1",
+     setup_bench},
 };
 
 }  // namespace switchback

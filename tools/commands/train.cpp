@@ -54,9 +54,7 @@ Json settings_json(const TrainRequest& r) {
 
 void check_names(const Network& network, const Weights& weights, const char* option, const std::vector<std::string>& beginnings) {
   for (const std::string& b : beginnings) {
-    const bool any = std::ranges::any_of(weights.list(), [&](const Parameter& p) {
-      return (network.nodes[p.node].name + "." + p.name).starts_with(b);
-    });
+    const bool any = std::ranges::any_of(weights.list(), [&](const Parameter& p) { return full_name(network, p).starts_with(b); });
     if (!any) usage(fmt::format("{} {}: no parameter's name begins so", option, b), "`switchback info --model M` lists the layers");
   }
 }

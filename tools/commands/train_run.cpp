@@ -204,11 +204,14 @@ void TrainingRun::resume() {
     if (found == about.end()) throw Error(state.path() + " is no state of a training run", "name the folder of one with --output");
     return found->second;
   };
-  const Json before = Json::parse(text("run"), nullptr, false);
+  Json before = Json::parse(text("run"), nullptr, false);
+  // A longer run begins with the same steps, unless its rates depend on its length.
+  if (before.is_object() && !schedule_.looks_ahead()) before["epochs"] = settings_["epochs"];
   if (before != settings_)
     throw Error(fmt::format("{} belongs to another run: they differ in {}", state.path(), differences(before, settings_)),
                 "ask for the same again");
   trainer_.load_state(state.path());
+  write_file_atomically(path("run.json"), settings_.dump(2) + "\n");
   const auto number = [&](const char* key) {
     const std::string digits = text(key);
     double value = 0;

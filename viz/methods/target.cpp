@@ -6,6 +6,7 @@
 #include <cstring>
 #include <optional>
 
+#include "engine/text.h"
 #include "kernels/pointwise/pointwise.h"
 
 namespace switchback {
@@ -24,16 +25,6 @@ std::optional<int64_t> number(std::string_view text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
   return value;
-}
-
-std::vector<std::string_view> split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  for (;;) {
-    const size_t at = text.find(separator);
-    parts.push_back(text.substr(0, at));
-    if (at == std::string_view::npos) return parts;
-    text.remove_prefix(at + 1);
-  }
 }
 
 std::string_view trimmed(std::string_view text) {
@@ -70,7 +61,7 @@ LayerSpec parse_layer(const Network& network, const std::string& text) {
   spec.node = *node;
   if (name.size() == text.size()) return spec;
   const std::string form = "NAME[:CHANNEL|max|all[:ROW,COL|max|all]], for example features.28:151:6,6";
-  const std::vector<std::string_view> parts = split(rest, ':');
+  const std::vector<std::string> parts = split(rest, ':');
   if (parts.size() > 2) usage(fmt::format("--layer '{}' has too many parts", text), form);
   if (parts[0] == "all") {
     spec.channel = LayerSpec::Channel::all;
@@ -85,7 +76,7 @@ LayerSpec parse_layer(const Network& network, const std::string& text) {
     spec.place = parts[1] == "max" ? LayerSpec::Place::max : LayerSpec::Place::all;
     return spec;
   }
-  const std::vector<std::string_view> place = split(parts[1], ',');
+  const std::vector<std::string> place = split(parts[1], ',');
   const auto row = number(place[0]), col = place.size() == 2 ? number(place[1]) : std::nullopt;
   if (!row || !col) usage(fmt::format("--layer '{}': '{}' is no position ROW,COL", text, parts[1]), form);
   spec.place = LayerSpec::Place::at;
