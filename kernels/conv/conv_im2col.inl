@@ -57,7 +57,7 @@ struct Strip {
 };
 
 // What one thread is at.
-struct alignas(64) Block {  // cache lines of its own: every strip writes into it
+struct Block {
   std::vector<Strip> strips;
   std::vector<Piece> pieces;  // of one strip behind the other, in the order of their chunks
   struct Row {
@@ -175,9 +175,8 @@ void run_blocks(Context& ctx, const Im2colProblem& problem, const Product& w, co
   const int threads = threads_for(ctx, outputs * w.macs());
   const int64_t sums = scratch_size(w, pixels), all = round_up(size + sums, 16);
   float* scratch = static_cast<float*>(ctx.scratch.reserve(size_t(threads * all) * sizeof(float)));
-  std::vector<Block> blocks(size_t(threads), Block{});
   share_out(threads, count, w.shares(), [&](int64_t i, int64_t first, int64_t last) {
-    Block& block = blocks[size_t(omp_get_thread_num())];
+    static thread_local Block block;  // keeps its room from call to call
     float* own = scratch + omp_get_thread_num() * all;
     block.clear();
     fill(block, i, own + sums);

@@ -541,6 +541,44 @@ TEST(BadDataset, Idx) {
   expect_error("cannot be unpacked", [&] { open_dataset(path); });
 }
 
+TEST(BadDataset, CifarFiles) {
+  const TempFolder t;
+  const auto records = [](int labels, std::vector<int> numbers) {
+    std::string bytes;
+    for (const int n : numbers) {
+      bytes += std::string(size_t(labels - 1), '\1') + char(n);
+      for (int c = 0; c < 3; ++c) bytes += std::string(1024, char(n + 100 * c));
+    }
+    return bytes;
+  };
+  const std::string ten = t.put("data_batch_1.bin", records(1, {3, 9}));
+  EXPECT_TRUE(is_dataset(ten));
+  Dataset data = open_dataset(ten);
+  ASSERT_EQ(data.size(), 2);
+  EXPECT_EQ(data.classes[9], "truck");
+  EXPECT_EQ(data.label(0), 3);
+  const Image image = data.image(1);
+  EXPECT_EQ(image.width, 32);
+  for (int c = 0; c < 3; ++c) EXPECT_EQ(image.at(31, 7)[c], uint8_t(9 + 100 * c));
+  data.append(open_dataset(t.put("data_batch_2.bin", records(1, {0, 1, 2})) + "[1:]"));
+  EXPECT_EQ(data.size(), 4);
+  EXPECT_EQ(data.label(2), 1);
+  EXPECT_EQ(data.path(3), t / "data_batch_2.bin[2]");
+  EXPECT_EQ(data.number(3), 2);
+  expect_error("label 10 of image 1", [&] { open_dataset(t.put("x.bin", records(1, {1, 10}))); });
+  expect_error("not a data set", [&] { open_dataset(t.put("x.bin", records(1, {1}) + "?")); });
+  const Dataset hundred = open_dataset(t.put("train.bin", records(2, {99})));
+  EXPECT_EQ(hundred.label(0), 99);
+  EXPECT_EQ(hundred.classes[99], "99");
+  expect_error("other classes", [&] { data.append(hundred); });
+  expect_error("label 99", [&] {
+    t.put("fine_label_names.txt", "apple\nbear\n");
+    open_dataset(t / "train.bin");
+  });
+  t.put("test_batch.bin", records(1, {5}));
+  EXPECT_EQ(open_dataset(t.path()).label(0), 5) << "of a folder";
+}
+
 TEST(BadDataset, MosaicAndFolders) {
   const TempFolder t;
   expect_error("No such file", [&] { open_dataset(t / "missing"); });

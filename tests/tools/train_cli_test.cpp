@@ -189,7 +189,7 @@ TEST(CliTrain, ClearErrorsBeforeTheFirstStep) {
   fails(data, {"--labels", folder / "x.npy"}, 2, "--labels");
   fails(data, {"--validate", folder / "missing"}, 1, "missing");
 
-  succeed(training(data, folder / "run", {"--epochs", "1"}));
+  succeed(training(data, folder / "run", {"--epochs", "1", "--schedule", "cosine"}));
   const std::string state = bytes_of(folder / "run/state.safetensors");
   const auto refuses = [&](const Arguments& more, const std::string& word) {
     const Outcome o = run_switchback(training(data, folder / "run", more));
@@ -198,11 +198,11 @@ TEST(CliTrain, ClearErrorsBeforeTheFirstStep) {
     EXPECT_EQ(bytes_of(folder / "run/state.safetensors"), state);
   };
   refuses({"--epochs", "1"}, "--resume");
-  refuses({"--epochs", "2", "--resume"}, "epochs");
-  refuses({"--epochs", "1", "--lr", "0.5", "--resume"}, "learning_rate");
-  succeed(training(data, folder / "run", {"--epochs", "1", "--resume"}));  // there is nothing left to do
+  refuses({"--epochs", "2", "--schedule", "cosine", "--resume"}, "epochs");
+  refuses({"--epochs", "1", "--schedule", "cosine", "--lr", "0.5", "--resume"}, "learning_rate");
+  succeed(training(data, folder / "run", {"--epochs", "1", "--schedule", "cosine", "--resume"}));  // there is nothing left to do
   fs::copy_file(folder / "run/last.safetensors", folder / "run/state.safetensors", fs::copy_options::overwrite_existing);
-  EXPECT_EQ(run_switchback(training(data, folder / "run", {"--epochs", "1", "--resume"})).code, 1);
+  EXPECT_EQ(run_switchback(training(data, folder / "run", {"--epochs", "1", "--schedule", "cosine", "--resume"})).code, 1);
 }
 
 TEST(CliTrain, DrawsAHeadForOtherClasses) {
@@ -225,6 +225,44 @@ TEST(CliTrain, DrawsAHeadForOtherClasses) {
   }
   EXPECT_EQ(succeed_json({"evaluate", "--model", "lenet", "--weights", folder / "run/last.safetensors", "--json", "-o", folder / "out",
                           data})["top1"], 1.0);
+}
+
+TEST(CliTrain, UnreadableImagesAreLeftOut) {
+  const TempFolder folder;
+  for (int d = 0; d < 10; ++d)
+    for (int copy = 0; copy < 12; ++copy) {
+      fs::create_directories(folder / fmt::format("set/{}/more", d));
+      fs::copy_file(digit(d), folder / fmt::format("set/{}/more/{}.png", d, copy));
+    }
+  std::ofstream(folder / "set/4/more/7.png") << "no picture";
+  const Arguments run = training(folder / "set", folder / "run", {"--epochs", "2", "--json"});
+  const Outcome o = succeed(run);
+  const nlohmann::json left_out = o.json()["unreadable"];
+  ASSERT_EQ(left_out.size(), 1u);
+  EXPECT_EQ(left_out[0]["image"], 4 * 12 + 9);  // 0, 1, 10, 11, 2 … are the names in order
+  EXPECT_EQ(o.err.find("left out"), o.err.rfind("left out")) << o.err;
+  std::ofstream(folder / "set/5/more/7.png") << "none";  // two of 120 are more than a hundredth
+  const Outcome many = run_switchback(training(folder / "set", folder / "other", {"--epochs", "1"}));
+  EXPECT_EQ(many.code, 1);
+  EXPECT_NE(many.err.find("2 of 120 images cannot be read"), std::string::npos) << many.err;
+}
+
+TEST(CliTrain, JoinsDataSets) {
+  const TempFolder folder;
+  const auto write = [&](const std::string& name, int images) {
+    std::string bytes;
+    for (int i = 0; i < images; ++i) {
+      bytes += char(i % 10);
+      for (int b = 0; b < 3072; ++b) bytes += char((b * (i + 3)) % 251);
+    }
+    std::ofstream(folder / name, std::ios::binary) << bytes;
+    return folder / name;
+  };
+  const std::string one = write("data_batch_1.bin", 12), two = write("data_batch_2.bin", 8);
+  const auto d = succeed_json({"train", one, two, "--validate", two, "--model", "lenet", "--epochs", "1", "--batch-size", "10",
+                               "--json", "-o", folder / "run"});
+  EXPECT_EQ(d["steps"], 2);
+  EXPECT_EQ(d["inputs"][0]["images"], 20);
 }
 
 TEST(CliTrain, StopsWhereTheLossIsNoNumber) {

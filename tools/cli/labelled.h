@@ -10,6 +10,8 @@
 
 namespace switchback {
 
+inline constexpr char kDatasets[] = "an idx file, a binary file or mosaic of CIFAR, or a folder with one sub-folder a class";
+
 // Output of the model for each class of the data set: by name where the model's labels hold all of them, else by
 // number. Throws where the numbers of classes and outputs differ as well.
 std::vector<int64_t> class_map(const Dataset& data, const Model& model, int64_t outputs, const std::string& path);

@@ -160,7 +160,7 @@ void print_summary(const Job& job, const Dataset& data, const Evaluation& e, con
 void run_evaluate(const EvaluateOptions& o) {
   if (o.inputs.size() != 1)
     throw Error(fmt::format("evaluate takes one data set, but {} are given", o.inputs.size()),
-                "an idx file, a CIFAR mosaic, or a folder with one sub-folder a class", true);
+                kDatasets, true);
   if (o.saves("npy")) throw Error("evaluate saves no arrays", "--save png draws the worst cases", true);
   Job job("evaluate", o);
   if (job.outputs == Outputs::value)
@@ -196,7 +196,7 @@ std::function<void()> setup_evaluate(CLI::App& app) {
   auto o = std::make_shared<EvaluateOptions>();
   o->top = 10;
   add_inputs(app, *o,
-             "an idx file, a CIFAR mosaic, or a folder with one sub-folder a class; or a part of one, DATASET[FIRST:LAST]");
+             fmt::format("{}; or a part of one, DATASET[FIRST:LAST]", kDatasets).c_str());
   add_setting(app, *o, "--limit", o->limit, Changes::values, "only the first N images", "N");
   add_model(app, *o);
   add_output(app, *o, false);

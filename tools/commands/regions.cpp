@@ -16,7 +16,6 @@ namespace switchback {
 namespace {
 
 constexpr size_t kMostClassesInTable = 20, kMostNetworksInTable = 8;
-const char* const kDataset = "an idx file, a CIFAR mosaic, or a folder with one sub-folder a class";
 
 struct NetworkRegions {
   NetworkSpec spec;
@@ -284,7 +283,7 @@ Canvas picture_of_several(const std::vector<NetworkRegions>& networks, const std
 void run_dataset(const RegionsOptions& o) {
   if (o.inputs.size() != 1)
     throw Error(fmt::format("regions takes one data set, but {} are given", o.inputs.size()),
-                fmt::format("{}; weights end in .safetensors", kDataset), true);
+                fmt::format("{}; weights end in .safetensors", kDatasets), true);
   if (!o.points.empty() || !o.range.empty()) throw Error("--points and --range belong to --plane", "add --plane", true);
   if (o.saves("npy"))
     throw Error("regions saves no arrays", "--save png draws its charts, --json has all numbers", true);
@@ -361,7 +360,7 @@ Model open_network_of(const RegionsOptions& o, const NetworkSpec& spec) {
 
 std::function<void()> setup_regions(CLI::App& app) {
   auto o = std::make_shared<RegionsOptions>();
-  add_inputs(app, *o, kDataset);
+  add_inputs(app, *o, kDatasets);
   app.add_option("--model", o->models,
                  "built-in architecture; `switchback models` lists them; may be given several times")
       ->type_name("NAME")

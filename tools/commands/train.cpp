@@ -21,9 +21,9 @@ double default_rate(const std::string& optimizer) { return optimizer == "sgd" ? 
 
 // What needs no model, before anything is opened.
 void check_request(TrainRequest& r, bool rate_given) {
-  if (r.inputs.size() != 1)
-    usage(fmt::format("train takes one data set, but {} are given", r.inputs.size()),
-          "an idx file, a CIFAR mosaic, a folder with one sub-folder a class, or a .npy of images with --labels");
+  if (r.inputs.empty()) usage("train takes a data set, but none is given", fmt::format("{}; or a .npy of images with --labels", kDatasets));
+  for (const std::string& input : r.inputs)
+    if (r.inputs.size() > 1 && is_array(input)) usage(fmt::format("{} must be the only input", printable(input)), "join the arrays in one file");
   check_choice("--optimizer", r.optimizer, kOptimizers);
   if (!rate_given) r.rate = default_rate(r.optimizer);
   if (!(r.rate > 0) || !std::isfinite(r.rate)) usage(fmt::format("--lr {} is not above 0", r.rate), "for example --lr 0.001");
@@ -44,7 +44,7 @@ void check_request(TrainRequest& r, bool rate_given) {
 
 // All that a run's results depend on: a resumed one must ask for the same.
 Json settings_json(const TrainRequest& r) {
-  return {{"data", r.inputs[0]}, {"validate", r.validate}, {"labels", r.image_labels}, {"model", r.model},
+  return {{"data", fmt::format("{}", fmt::join(r.inputs, " "))}, {"validate", r.validate}, {"labels", r.image_labels}, {"model", r.model},
           {"weights", r.weights}, {"preprocess", r.preprocess}, {"loss", word_of(kLosses, r.loss)},
           {"label_smoothing", r.label_smoothing}, {"optimizer", r.optimizer}, {"learning_rate", r.rate},
           {"momentum", r.momentum}, {"nesterov", r.nesterov}, {"weight_decay", r.weight_decay}, {"no_decay", r.no_decay},
@@ -70,8 +70,7 @@ void check_loss(const TrainRequest& r, const Model& model) {
 }
 
 // A last linear layer of as many outputs as the data set has classes, drawn anew where the model's are others.
-void fit_head(Job& job, const TrainRequest& r) {
-  const Dataset data = open_dataset(r.inputs[0], r.exif);
+void fit_head(Job& job, const TrainRequest& r, const Dataset& data) {
   const auto classes = int64_t(data.classes.size());
   Model& model = job.model;
   Network network = model.network;
@@ -94,6 +93,16 @@ void fit_head(Job& job, const TrainRequest& r) {
                    printable(r.inputs[0])));
 }
 
+// One array, or data sets one behind the other.
+std::unique_ptr<TrainingData> open_training(Job& job, const TrainRequest& r, bool classes) {
+  if (is_array(r.inputs[0])) return std::make_unique<TrainingData>(r.inputs[0], r.image_labels, job.model, classes);
+  if (!r.image_labels.empty()) usage("--labels FILE.npy belong to a .npy of images", "data sets have labels of their own");
+  Dataset data = open_dataset(r.inputs[0], r.exif);
+  for (size_t i = 1; i < r.inputs.size(); ++i) data.append(open_dataset(r.inputs[i], r.exif));
+  if (classes) fit_head(job, r, data);
+  return std::make_unique<TrainingData>(std::move(data), r.inputs[0], job.model, classes);
+}
+
 void run_train(TrainRequest r, bool rate_given) {
   if (is_array(r.labels)) r.image_labels = std::exchange(r.labels, "");  // of a .npy of images, not names of outputs
   check_request(r, rate_given);
@@ -107,10 +116,12 @@ void run_train(TrainRequest r, bool rate_given) {
   check_names(job.model.network, job.model.weights, "--no-decay", r.no_decay);
   check_loss(r, job.model);
   const bool classes = r.loss == Loss::cross_entropy;
-  if (classes && !is_array(r.inputs[0])) fit_head(job, r);
-  const TrainingData data(r.inputs[0], r.image_labels, job.model, classes, r.exif);
+  const std::unique_ptr<TrainingData> training = open_training(job, r, classes);
+  TrainingData& data = *training;
   std::unique_ptr<TrainingData> validation;
-  if (!r.validate.empty()) validation = std::make_unique<TrainingData>(r.validate, "", job.model, classes, r.exif);
+  if (is_array(r.validate)) validation = std::make_unique<TrainingData>(r.validate, "", job.model, classes);
+  else if (!r.validate.empty())
+    validation = std::make_unique<TrainingData>(open_dataset(r.validate, r.exif), r.validate, job.model, classes);
   if (classes && std::ranges::adjacent_find(data.labels(), std::not_equal_to()) == data.labels().end())
     throw Error(fmt::format("all images of {} are of one class", r.inputs[0]), "there is nothing to learn from them");
   TrainingRun run(job, r, data, validation.get(), settings);
@@ -120,7 +131,8 @@ void run_train(TrainRequest r, bool rate_given) {
   if (r.json) {
     Report report;
     report.inputs.push_back({{"path", r.inputs[0]}, {"index", 0}, {"images", data.size()}});
-    report.details = {{"run", settings}, {"steps", run.steps()}, {"epochs", Json::array()}};
+    report.details = {{"run", settings}, {"steps", run.steps()}, {"unreadable", Json::array()}, {"epochs", Json::array()}};
+    for (const auto& [image, why] : data.unreadable()) report.details["unreadable"].push_back({{"image", image}, {"error", why}});
     for (const EpochLine& l : run.epochs())
       report.details["epochs"].push_back({{"epoch", l.epoch}, {"loss", l.loss}, {"accuracy", l.accuracy},
                                           {"validation_loss", l.validation_loss}, {"validation_accuracy", l.validation_accuracy},
@@ -138,7 +150,7 @@ void run_train(TrainRequest r, bool rate_given) {
 
 std::function<void()> setup_train(CLI::App& app) {
   auto o = std::make_shared<TrainRequest>();
-  app.add_option("DATASET", o->inputs, "an idx file, a CIFAR mosaic, a folder with one sub-folder a class, or a .npy of images");
+  app.add_option("DATASET", o->inputs, fmt::format("{}; several are joined; or a .npy of images", kDatasets));
   add_switch(app, *o, "--exif", o->exif, Changes::values, "turn image files as their EXIF orientation says");
   add_model(app, *o);
   app.get_option("--labels")->description("FILE.npy: the labels of a .npy of images, [N] whole numbers; else names of the outputs, one a line");

@@ -6,8 +6,8 @@
 
 #include "engine/files/files.h"
 #include "engine/files/npy.h"
-#include "tools/cli/inputs.h"
 #include "tools/cli/labelled.h"
+#include "tools/cli/progress.h"
 
 namespace switchback {
 namespace {
@@ -19,60 +19,85 @@ void check_labels(const std::string& path, const std::vector<int64_t>& labels, i
                   "labels count from 0");
 }
 
+int64_t outputs_of(const Model& model) { return model.network.shapes(model.network.input)[model.network.output()].c; }
+
 }  // namespace
 
-TrainingData::TrainingData(const std::string& path, const std::string& labels, const Model& model, bool classes,
-                           bool upright)
-    : model_(model), item_(model.network.input) {
-  const int64_t outputs = model.network.shapes(item_)[model.network.output()].c;
-  if (is_array(path)) {
-    images_ = read_npy(path, {4});
-    const Dims& d = images_->dims();
-    if (Shape{1, d[1], d[2], d[3]} != item_)
-      throw Error(fmt::format("{}: images of [{},{},{}], but {} takes [{},{},{}]", path, d[1], d[2], d[3], model.network.name,
-                              item_.c, item_.h, item_.w),
-                  "arrays are used as they are");
-    padding_.assign(size_t(item_.c), 0.f);
-    if (!classes) return;
-    if (labels.empty()) throw Error(fmt::format("{} has no labels, and a cross entropy needs them", path), "give --labels FILE.npy", true);
-    Dims dims;
-    const std::vector<int64_t> read = read_npy_integers(labels, {1}, dims);
-    if (dims[0] != d[0])
-      throw Error(fmt::format("{} has {} labels, {} {} images", labels, dims[0], path, d[0]), "give one label an image");
-    check_labels(labels, read, outputs);
-    labels_.assign(read.begin(), read.end());
-    return;
-  }
-  if (!labels.empty()) throw Error("--labels belong to a .npy of images", "data sets have labels of their own", true);
-  data_ = open_dataset(path, upright);
-  item_ = {1, model.preprocess.channels(), model.preprocess.size[0], model.preprocess.size[1]};
-  if (item_ != model.network.input)
-    throw Error(fmt::format("{} takes [{},{},{}], its preprocessing makes [{},{},{}]", model.network.name, model.network.input.c,
-                            model.network.input.h, model.network.input.w, item_.c, item_.h, item_.w),
+TrainingData::TrainingData(Dataset data, const std::string& path, const Model& model, bool classes)
+    : model_(model), item_{1, model.preprocess.channels(), model.preprocess.size[0], model.preprocess.size[1]},
+      data_(std::move(data)) {
+  const Shape want = model.network.input;
+  if (item_ != want)
+    throw Error(fmt::format("{} takes [{},{},{}], its preprocessing makes [{},{},{}]", model.network.name, want.c, want.h, want.w,
+                            item_.c, item_.h, item_.w),
                 "give a --preprocess that fits");
   const Tensor black = preprocess(Image::blank(item_.w, item_.h, 3), model.preprocess);
   for (int64_t c = 0; c < item_.c; ++c) padding_.push_back(black[c * item_.h * item_.w]);
   if (!classes) return;
-  const std::vector<int64_t> map = class_map(*data_, model, outputs, path);
+  const std::vector<int64_t> map = class_map(*data_, model, outputs_of(model), path);
   for (int64_t i = 0; i < data_->size(); ++i) labels_.push_back(int32_t(map[data_->label(i)]));
 }
 
-void TrainingData::load(std::span<const int64_t> which, const Augmentation& how, uint64_t seed, int64_t epoch, float* to) const {
+TrainingData::TrainingData(const std::string& array, const std::string& labels, const Model& model, bool classes)
+    : model_(model), item_(model.network.input), images_(read_npy(array, {4})) {
+  const Dims& d = images_->dims();
+  if (Shape{1, d[1], d[2], d[3]} != item_)
+    throw Error(fmt::format("{}: images of [{},{},{}], but {} takes [{},{},{}]", array, d[1], d[2], d[3], model.network.name,
+                            item_.c, item_.h, item_.w),
+                "arrays are used as they are");
+  padding_.assign(size_t(item_.c), 0.f);
+  if (!classes) return;
+  if (labels.empty()) throw Error(fmt::format("{} has no labels, and a cross entropy needs them", array), "give --labels FILE.npy", true);
+  Dims dims;
+  const std::vector<int64_t> read = read_npy_integers(labels, {1}, dims);
+  if (dims[0] != d[0])
+    throw Error(fmt::format("{} has {} labels, {} {} images", labels, dims[0], array, d[0]), "give one label an image");
+  check_labels(labels, read, outputs_of(model));
+  labels_.assign(read.begin(), read.end());
+}
+
+void TrainingData::leave_out(int64_t image, const std::string& why) {
+  if (!unreadable_.emplace(image, why).second) return;
+  warn(fmt::format("left out: {}", why));
+  if (int64_t(unreadable_.size()) * 100 > size())
+    throw Error(fmt::format("{} of {} images cannot be read, the last of them: {}", unreadable_.size(), size(), why),
+                "more than a hundredth is too much: take them away, or mend them");
+}
+
+std::vector<int64_t> TrainingData::load(std::span<const int64_t> which, const Augmentation& how, uint64_t seed, int64_t epoch,
+                                        std::vector<float>& to) {
+  const int64_t item = item_.item();
+  to.resize(which.size() * size_t(item));
+  std::vector<std::string> wrong(which.size());
   std::exception_ptr failed;
   std::mutex lock;
 #pragma omp parallel for schedule(dynamic, 8)
   for (size_t i = 0; i < which.size(); ++i) {
     try {
-      float* pixels = to + int64_t(i) * item_.item();
-      if (images_) std::copy_n(images_->data() + which[i] * item_.item(), item_.item(), pixels);
+      float* pixels = to.data() + int64_t(i) * item;
+      if (images_) std::copy_n(images_->data() + which[i] * item, item, pixels);
       else load_item(*data_, which[i], model_, pixels);
       augment(how, seed, epoch, which[i], item_, padding_, pixels);
+    } catch (const Error& e) {
+      wrong[i] = e.what();
     } catch (...) {  // an exception must not leave a parallel loop
       const std::lock_guard hold(lock);
       failed = std::current_exception();
     }
   }
   if (failed) std::rethrow_exception(failed);
+  std::vector<int64_t> there;
+  for (size_t i = 0; i < which.size(); ++i) {
+    if (!wrong[i].empty()) {
+      leave_out(which[i], wrong[i]);
+      continue;
+    }
+    if (there.size() < i) std::copy_n(to.data() + int64_t(i) * item, item, to.data() + int64_t(there.size()) * item);
+    there.push_back(which[i]);
+  }
+  if (there.empty()) throw Error("a step has no image that can be read", "take a larger --batch-size");
+  to.resize(there.size() * size_t(item));
+  return there;
 }
 
 }  // namespace switchback

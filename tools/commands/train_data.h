@@ -1,6 +1,7 @@
 // Data sets as `train` reads them: a step's images, in threads, with what an epoch draws for each.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -15,24 +16,30 @@ namespace switchback {
 
 class TrainingData {
  public:
-  // A labelled data set, or a .npy of images [N,C,H,W] that is used as it is, with `labels` a .npy [N] of whole numbers ("":
-  // none). classes: labels are wanted. Throws where images or labels do not fit the network.
-  TrainingData(const std::string& path, const std::string& labels, const Model& model, bool classes, bool upright);
+  // A labelled data set. classes: labels are wanted. Throws where images or labels do not fit the network.
+  TrainingData(Dataset data, const std::string& path, const Model& model, bool classes);
+  // A .npy of images [N,C,H,W] that is used as it is, with `labels` a .npy [N] of whole numbers ("": none).
+  TrainingData(const std::string& array, const std::string& labels, const Model& model, bool classes);
 
   int64_t size() const { return images_ ? images_->dim(0) : data_->size(); }
   bool labelled() const { return !labels_.empty(); }
   const std::vector<int32_t>& labels() const { return labels_; }  // as outputs of the network
   Shape item() const { return item_; }
-  // Images `which`, NCHW, augmented as `epoch` draws it.
-  void load(std::span<const int64_t> which, const Augmentation& how, uint64_t seed, int64_t epoch, float* to) const;
+  // Images `which`, NCHW, augmented as `epoch` draws it, and the numbers of those that are there: what cannot be read is
+  // left out, with a warning the first time. Throws where that is more than a hundredth of all images, or all of these.
+  std::vector<int64_t> load(std::span<const int64_t> which, const Augmentation& how, uint64_t seed, int64_t epoch,
+                            std::vector<float>& to);
+  const std::map<int64_t, std::string>& unreadable() const { return unreadable_; }  // and why
 
  private:
+  void leave_out(int64_t image, const std::string& why);
   const Model& model_;
   Shape item_;
   std::optional<Dataset> data_;
   std::optional<Tensor> images_;
   std::vector<int32_t> labels_;
   std::vector<float> padding_;  // black, by channel
+  std::map<int64_t, std::string> unreadable_;
 };
 
 }  // namespace switchback

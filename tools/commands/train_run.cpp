@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <numeric>
 
 #include "engine/files/npy.h"
 #include "engine/files/safetensors.h"
@@ -50,8 +51,7 @@ Optimizer optimizer_of(const TrainRequest& r) {
   return o;
 }
 
-TrainingRun::TrainingRun(Job& job, const TrainRequest& request, const TrainingData& data, const TrainingData* validation,
-                         Json settings)
+TrainingRun::TrainingRun(Job& job, const TrainRequest& request, TrainingData& data, TrainingData* validation, Json settings)
     : job_(job), request_(request), data_(data), validation_(validation), settings_(std::move(settings)),
       schedule_(parse_schedule(request.schedule)), augmentation_(parse_augmentation(request.augment)),
       given_order_(read_order(request, data.size())), trainer_(job.ctx, job.model, data.item(), train_options(request)) {
@@ -115,21 +115,20 @@ void TrainingRun::run() {
 
 void TrainingRun::step(std::span<const int64_t> images, int64_t epoch) {
   const auto start = std::chrono::steady_clock::now();
-  pixels_.resize(images.size() * size_t(data_.item().item()));
-  data_.load(images, augmentation_, parse_seed(request_.seed), epoch, pixels_.data());
+  const std::vector<int64_t> there = data_.load(images, augmentation_, parse_seed(request_.seed), epoch, pixels_);
   std::vector<int32_t> labels;
-  for (const int64_t i : images)
+  for (const int64_t i : there)
     if (data_.labelled()) labels.push_back(data_.labels()[i]);
   const Targets targets{labels, data_.labelled() ? std::span<const float>() : std::span<const float>(pixels_)};
   const double lr = rate(trainer_.steps());
-  const StepResult result = trainer_.step(pixels_.data(), int64_t(images.size()), targets, lr);
+  const StepResult result = trainer_.step(pixels_.data(), int64_t(there.size()), targets, lr);
   if (!std::isfinite(result.loss))
     throw Error(fmt::format("the loss is {} at step {} (learning rate {:g})", std::isnan(result.loss) ? "NaN" : "infinite",
                             trainer_.steps(), lr),
                 fmt::format("{} holds the last good weights; try a smaller --lr, --warm-up or --clip-norm", path("last.safetensors")));
-  sums_.loss += result.loss * double(images.size());
+  sums_.loss += result.loss * double(there.size());
   sums_.right += result.right;
-  sums_.images += int64_t(images.size());
+  sums_.images += int64_t(there.size());
   sums_.seconds += seconds_since(start);
   step_log_ += Json({{"step", trainer_.steps()}, {"loss", result.loss}, {"learning_rate", lr}}).dump() + "\n";
 }
@@ -153,12 +152,12 @@ void TrainingRun::validate(EpochLine& line) {
   Plan& plan = *validation_plan_;
   plan.set_weights(trainer_.weights());
   double loss = 0;
-  int64_t right = 0;
+  int64_t right = 0, all = 0;
   for (int64_t first = 0; first < validation_->size(); first += plan.capacity()) {
-    std::vector<int64_t> images;
-    for (int64_t i = first; i < std::min(validation_->size(), first + plan.capacity()); ++i) images.push_back(i);
-    pixels_.resize(images.size() * size_t(data_.item().item()));
-    validation_->load(images, {}, 0, 0, pixels_.data());
+    std::vector<int64_t> asked(size_t(std::min(plan.capacity(), validation_->size() - first)));
+    std::iota(asked.begin(), asked.end(), first);
+    const std::vector<int64_t> images = validation_->load(asked, {}, 0, 0, pixels_);
+    all += int64_t(images.size());
     plan.write(pixels_.data(), int64_t(images.size()));
     plan.forward();
     const Tensor y = plan.read(plan.network().output());
@@ -180,8 +179,8 @@ void TrainingRun::validate(EpochLine& line) {
       }
     }
   }
-  line.validation_loss = loss / double(validation_->size());
-  if (validation_->labelled()) line.validation_accuracy = double(right) / double(validation_->size());
+  line.validation_loss = loss / double(all);
+  if (validation_->labelled()) line.validation_accuracy = double(right) / double(all);
 }
 
 // Logs first and the state last: what is there of an interrupted run then never lags behind its state.

@@ -30,7 +30,7 @@ struct EpochLine {
 
 class TrainingRun {
  public:
-  TrainingRun(Job& job, const TrainRequest& request, const TrainingData& data, const TrainingData* validation, Json settings);
+  TrainingRun(Job& job, const TrainRequest& request, TrainingData& data, TrainingData* validation, Json settings);
   void run();  // to the end, from where the folder's state is
   const std::vector<EpochLine>& epochs() const { return lines_; }
   int64_t steps() const { return trainer_.steps(); }
@@ -57,8 +57,8 @@ class TrainingRun {
 
   Job& job_;
   const TrainRequest& request_;
-  const TrainingData& data_;
-  const TrainingData* validation_;
+  TrainingData& data_;
+  TrainingData* validation_;
   Json settings_;
   Schedule schedule_;
   Augmentation augmentation_;
