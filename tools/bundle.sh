@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packs what tools/gpu_check.sh needs on a GPU machine where nothing can be installed or built: the command and the
-# tests with GPU code for A100 and Hopper, their libraries (the target needs glibc and an NVIDIA driver), golden data,
-# weights and scripts. On the other machine: tar xf switchback-gpu.tar.gz; switchback-gpu/tools/gpu_check.sh
+# tests with GPU code for A100 and Hopper, their libraries, golden data, weights and scripts. The target needs an NVIDIA
+# driver, glibc 2.34 and the libstdc++ of GCC 11 or newer (Ubuntu 22.04, Debian 12, RHEL 9), whose own is used. On the other machine: tar xf switchback-gpu.tar.gz; switchback-gpu/tools/gpu_check.sh
 #   tools/bundle.sh [OUT.tar.gz]         default out/switchback-gpu.tar.gz; 50 MiB at most
 #   tools/bundle.sh --jobs N             compilers at a time (default: one a processor)
 #   tools/bundle.sh --lab                also GEMM kernels with rings of other depths, for the lab to choose among; GPU
@@ -24,7 +24,7 @@ while [ $# -gt 0 ]; do
       ;;
     --lab) lab=ON archs="90a-real" ;;
     -h | --help)
-      sed -n '2,8s/^# //p' tools/bundle.sh
+      sed -n '2,9s/^# //p' tools/bundle.sh
       exit 0
       ;;
     -*)
@@ -52,9 +52,22 @@ write_resources() {
   tools/cuda_resources.py "$BUILD" --json "$file" >"$BUILD/resources.txt" || [ -s "$file" ]
 }
 
-# Shared libraries of a program, all but glibc's.
+# Shared libraries of a program, all but the C and C++ libraries: an older glibc could not load this machine's libstdc++.
 libraries_of() {
-  ldd "$1" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | grep -vE '/(libc|libm|libdl|librt|libpthread)\.so'
+  ldd "$1" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | grep -vE '/(libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s)\.so'
+}
+
+# Fails where a program or library wants a newer glibc or libstdc++ than is promised above.
+check_versions() {
+  local file newest
+  for file in "$1"/bin/* "$1"/lib/*; do
+    newest=$( (readelf -V "$file" | grep -oE '(GLIBC_2|GLIBCXX_3\.4)\.[0-9]+'; echo GLIBC_2.34; echo GLIBCXX_3.4.29) |
+      sort -uV | awk -F_ '{ last[$1] = $0 } END { for (k in last) print last[k] }' | sort | xargs)
+    if [ "$newest" != "GLIBCXX_3.4.29 GLIBC_2.34" ]; then
+      echo "bundle.sh: error: $(basename "$file") needs $newest; glibc 2.34 and libstdc++ 3.4.29 are promised" >&2
+      return 1
+    fi
+  done
 }
 
 collect() {
@@ -81,6 +94,7 @@ write_resources
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 collect "$folder/$NAME"
+check_versions "$folder/$NAME"
 mkdir -p "$(dirname "$out")"
 tar -C "$folder" --sort=name --owner=0 --group=0 --numeric-owner -czf "$out" "$NAME"
 bytes=$(stat -c %s "$out")

@@ -34,7 +34,7 @@ struct Cut {
 // Vertices nearer to the line than `reach` are taken to lie on it, so that lines that meet in one point, or a line that
 // touches a corner, leave no slivers.
 Cut cut(const Polygon& polygon, const Row& row, double level, double reach) {
-  const double zero = reach * std::hypot(row.a, row.b) + 1e-14 * (row.size + std::fabs(level));
+  const double zero = reach * std::sqrt(row.a * row.a + row.b * row.b) + 1e-14 * (row.size + std::fabs(level));
   std::vector<int> side;
   bool any_above = false, any_below = false;
   for (const Point& p : polygon) {
@@ -240,7 +240,7 @@ double depth(const Polygon& polygon, Point at) {
   double least = std::numeric_limits<double>::infinity();
   for (size_t i = 0; i < polygon.size(); ++i) {
     const Point a = polygon[i], b = polygon[(i + 1) % polygon.size()];
-    const double length = std::hypot(b.x - a.x, b.y - a.y);
+    const double length = std::sqrt((b.x - a.x) * (b.x - a.x) + (b.y - a.y) * (b.y - a.y));
     if (length > 0) least = std::min(least, ((b.x - a.x) * (at.y - a.y) - (b.y - a.y) * (at.x - a.x)) / length);
   }
   return least;

@@ -17,7 +17,8 @@ void blend(Image& image, int x, int y, Rgb color, double share) {
 double distance(Point p, Point a, Point b) {
   const double dx = b.x - a.x, dy = b.y - a.y, length = dx * dx + dy * dy;
   const double t = length > 0 ? std::clamp(((p.x - a.x) * dx + (p.y - a.y) * dy) / length, 0.0, 1.0) : 0;
-  return std::hypot(p.x - a.x - t * dx, p.y - a.y - t * dy);
+  const double x = p.x - a.x - t * dx, y = p.y - a.y - t * dy;
+  return std::sqrt(x * x + y * y);
 }
 
 int first_pixel(double at, int count) { return int(std::clamp(std::floor(at), 0.0, double(count))); }
@@ -32,7 +33,7 @@ void draw_line(Image& image, Point from, Point to, double width, Rgb color, doub
   const int bottom = first_pixel(std::max(from.y, to.y) + reach + 1, image.height);
   const double dy = to.y - from.y, slope = dy != 0 ? (to.x - from.x) / dy : 0;
   // Of each row only the columns near the line: those where it crosses the row, and what its width reaches beside them.
-  const double beside = reach * std::hypot(1, slope) + std::fabs(slope);
+  const double beside = reach * std::sqrt(1 + slope * slope) + std::fabs(slope);
   for (int y = top; y < bottom; ++y) {
     double left = std::min(from.x, to.x), right = std::max(from.x, to.x);
     if (dy != 0) {
