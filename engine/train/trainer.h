@@ -49,6 +49,8 @@ class Trainer {
  public:
   // Throws where the loss does not fit the network's output.
   Trainer(Context& ctx, const Model& model, Shape item, TrainOptions options);
+  Trainer(const Trainer&) = delete;  // its parts point to each other
+  Trainer& operator=(const Trainer&) = delete;
 
   StepResult step(const float* x, int64_t n, const Targets& targets, double rate);  // x: NCHW, as preprocessed
   int64_t steps() const { return steps_; }

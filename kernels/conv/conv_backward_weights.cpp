@@ -1,6 +1,7 @@
 #include "kernels/conv/conv_backward_weights.h"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "kernels/device/device_ops.h"
@@ -92,13 +93,33 @@ void by_channels(Context& ctx, const Problem& p, float* dw) {
   });
 }
 
-// The window of one output place in one group's channels: [taps, inputs], zeros in the padding.
-void copy_window(const Problem& p, int64_t group, int64_t pixel, float* to) {
-  const int64_t n = pixel / p.places(), row = pixel % p.places() / p.dy.shape.w, column = pixel % p.dy.shape.w;
-  const float* x = p.item_x(n) + group * p.inputs;
+// `rows` pieces of `length` elements, `pitch` apart, one behind the other. Pieces are short: a length that the compiler
+// knows is copied in a few instructions.
+template <int64_t kLength>
+void copy_pieces(const float* from, int64_t pitch, int64_t rows, float* to) {
+  for (int64_t r = 0; r < rows; ++r) std::memcpy(to + r * kLength, from + r * pitch, kLength * sizeof(float));
+}
+void copy_pieces(const float* from, int64_t pitch, int64_t rows, int64_t length, float* to) {
+  switch (length) {
+    case 3: return copy_pieces<3>(from, pitch, rows, to);
+    case 5: return copy_pieces<5>(from, pitch, rows, to);
+    case 7: return copy_pieces<7>(from, pitch, rows, to);
+    case 9: return copy_pieces<9>(from, pitch, rows, to);    // 3x3 in three colours
+    case 15: return copy_pieces<15>(from, pitch, rows, to);  // 5x5
+    case 21: return copy_pieces<21>(from, pitch, rows, to);  // 7x7
+    case 33: return copy_pieces<33>(from, pitch, rows, to);  // 11x11
+  }
+  for (int64_t r = 0; r < rows; ++r) std::copy_n(from + r * pitch, length, to + r * length);
+}
+
+// The window of one output place of an item in one group's channels: [taps, inputs], zeros in the padding.
+void copy_window(const Problem& p, const float* x, int64_t row, int64_t column, float* to) {
   const int64_t left = p.along.start(column), length = p.v.kernel_w * p.inputs;
   // A row of the window is one piece of the map.
   const bool whole = p.v.dilation_w == 1 && p.v.groups == 1 && left >= 0 && left + p.v.kernel_w <= p.x.shape.w;
+  const int64_t top = p.down.start(row);
+  if (whole && top >= 0 && top + p.down.extent() <= p.x.shape.h)
+    return copy_pieces(x + (top * p.x.shape.w + left) * p.inputs, p.v.dilation_h * p.x.shape.w * p.inputs, p.v.kernel_h, length, to);
   for (int64_t r = 0; r < p.v.kernel_h; ++r, to += length) {
     const int64_t h = p.down.input(row, r);
     if (h < 0 || h >= p.x.shape.h) {
@@ -120,19 +141,24 @@ void copy_window(const Problem& p, int64_t group, int64_t pixel, float* to) {
 void by_windows(Context& ctx, const Problem& p, float* dw) {
   const int64_t depth = p.taps * p.inputs, at_once = std::clamp<int64_t>(kCopied / (depth * p.places()), 1, p.x.shape.n);
   auto* windows = static_cast<float*>(ctx.scratch.reserve(size_t(at_once * p.places() * depth) * sizeof(float)));
-  constexpr int64_t kFew = 12;  // output channels at a time
-  const int64_t blocks = ceil_div(p.outputs, kFew);
+  constexpr int64_t kFew = 12, kUnit = 4;  // output channels at a time; threads share them out by the unit
   const OuterPlaces places{1, p.places(), 0, p.dy.shape.c, 0, depth};
   for (int64_t group = 0; group < p.v.groups; ++group)
     for (int64_t n0 = 0; n0 < p.x.shape.n; n0 += at_once) {
       const int64_t items = std::min(at_once, p.x.shape.n - n0);
-      parallel_ranges(ctx, items * p.places(), depth, [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) copy_window(p, group, n0 * p.places() + i, windows + i * depth);
+      const int64_t height = p.dy.shape.h, width = p.dy.shape.w;
+      parallel_ranges(ctx, items * height, width * depth, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) {
+          const float* x = p.item_x(n0 + i / height) + group * p.inputs;
+          for (int64_t column = 0; column < width; ++column)
+            copy_window(p, x, i % height, column, windows + (i * width + column) * depth);
+        }
       });
-      parallel_ranges(ctx, blocks, items * p.places() * kFew * depth / 16, [&](int64_t first, int64_t last) {
+      parallel_ranges(ctx, ceil_div(p.outputs, kUnit), items * p.places() * kUnit * depth / 16, [&](int64_t first, int64_t last) {
         std::vector<float> sums(size_t(kFew * depth));
-        for (int64_t b = first; b < last; ++b) {
-          const int64_t o0 = group * p.outputs + b * kFew, o1 = std::min((group + 1) * p.outputs, o0 + kFew);
+        const int64_t end = group * p.outputs + std::min(p.outputs, last * kUnit);
+        for (int64_t o0 = group * p.outputs + first * kUnit, o1; o0 < end; o0 = o1) {
+          o1 = std::min(end, o0 + kFew);
           const auto each = [&](const auto& move) {
             for (int64_t o = o0; o < o1; ++o)
               for (int64_t tap = 0; tap < p.taps; ++tap)

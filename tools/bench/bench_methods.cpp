@@ -156,14 +156,17 @@ std::vector<float> bench_images(const Job& job, Shape& image, int64_t images) {
 
 Work method_work(Job& job, const BenchOptions& o) {
   check_choice("--method", o.method,
-               {"forward", "classify", "gradient", "jacobian", "smoothgrad", "integrated", "occlusion", "etalon"});
+               {"forward", "classify", "gradient", "jacobian", "smoothgrad", "integrated", "occlusion", "etalon", "train", "read"});
   if (o.samples < 1 || o.steps < 1) throw Error("--samples and --steps must be at least 1", "", true);
   Work work = o.method == "smoothgrad" || o.method == "integrated" ? samples_work(job, o)
               : o.method == "occlusion"                            ? occlusion_work(job, o)
               : o.method == "etalon"                               ? etalon_work(job, o)
+              : o.method == "train"                                ? train_work(job, o)
+              : o.method == "read"                                 ? read_work(job, o)
                                                                    : passes_work(job, o);
   work.details["method"] = o.method;
-  if (o.method != "occlusion" && o.method != "etalon") work.details["rule"] = word_of(kRules, o.rule);
+  const bool by_rule = o.method != "occlusion" && o.method != "etalon" && o.method != "train" && o.method != "read";
+  if (by_rule) work.details["rule"] = word_of(kRules, o.rule);
   return work;
 }
 

@@ -41,6 +41,8 @@ struct Work {
 Work method_work(Job& job, const BenchOptions& o);               // bench_methods.cpp
 Work occlusion_work(Job& job, const BenchOptions& o);            // bench_occlusion.cpp
 Work etalon_work(Job& job, const BenchOptions& o);               // bench_etalon.cpp
+Work train_work(Job& job, const BenchOptions& o);                // bench_train.cpp
+Work read_work(Job& job, const BenchOptions& o);
 Work op_work(Context& ctx, const BenchOptions& o);               // bench_ops.cpp
 void bench_sweep(const BenchOptions& o);                         // bench_sweep.cpp
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Speed and memory of `switchback` beside PyTorch, in one run.
 
-    tools/bench/compare_torch.py [--method smoothgrad|occlusion|etalon|networks,…] [--switchback build/switchback]
+    tools/bench/compare_torch.py [--method smoothgrad|occlusion|etalon|networks|train,…] [--switchback build/switchback]
                                  [--python /usr/bin/python3] [--out FOLDER] [--rounds 4]
 
 Runs alternate (ours, theirs, theirs, ours, …), so that a machine that changes its pace does so for both, and beside
@@ -31,13 +31,14 @@ from pathlib import Path
 
 import compare_etalon
 import compare_networks
+import compare_train
 import compare_occlusion
 import compare_smoothgrad
 from compare_core import TUNED, Bench, shown
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 METHODS = dict(smoothgrad=compare_smoothgrad, occlusion=compare_occlusion, etalon=compare_etalon,
-               networks=compare_networks)
+               networks=compare_networks, train=compare_train)
 WORKLOADS = {name: work for module in METHODS.values() for name, work in module.WORKLOADS.items()}
 __doc__ += "\n\n".join(f"{name} ({', '.join(module.WORKLOADS)}): {module.__doc__}" for name, module in METHODS.items())
 

@@ -118,6 +118,21 @@ class Peer(torch_occlusion.Requests, torch_etalon.Requests):
         ms = measure.median_ms(gradient if request["do_backward"] else forward, request["repeat"], request["seconds"])
         return dict(per_second=1e3 * batch / ms)
 
+    def do_train(self, request):
+        """Steps of SGD with momentum and weight decay: images per second."""
+        layout, batch, name = request["layout"], request["batch"], request["model"]
+        model = nets.randomized(nets.network(name)).train().to(memory_format=memory_format(layout))
+        x = torch.randn(batch, *nets.input_shape(name, 224)).contiguous(memory_format=memory_format(layout))
+        labels = torch.arange(batch) * 7 % (10 if name == "lenet" else 1000)
+        optimizer = torch.optim.SGD(model.parameters(), 1e-6, momentum=0.9, weight_decay=1e-4, foreach=True)
+
+        def step():
+            optimizer.zero_grad(set_to_none=True)
+            torch.nn.functional.cross_entropy(model(x), labels).backward()
+            optimizer.step()
+
+        return dict(per_second=1e3 * batch / measure.median_ms(step, request["repeat"], request["seconds"]))
+
     def do_memory(self, request):
         """Peak memory of one SmoothGrad batch beyond what the process holds with the model loaded."""
         layout, batch = request["layout"], request["batch"]

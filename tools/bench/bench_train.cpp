@@ -1,0 +1,62 @@
+// A training step, as `train` takes it, and how fast data sets are read for it.
+#include <memory>
+
+#include "engine/train/trainer.h"
+#include "tools/bench/bench_ops.h"
+#include "tools/bench/bench_values.h"
+#include "tools/cli/labelled.h"
+
+namespace switchback {
+
+// One step of SGD with momentum and weight decay: forward, loss, gradients of all parameters, update. Images and labels
+// are random: they change no time.
+Work train_work(Job& job, const BenchOptions& o) {
+  struct Step {  // made where it stays: a trainer's parts point to each other
+    Step(Job& job, Shape item, const TrainOptions& options, uint64_t seed)
+        : trainer(job.ctx, job.model, item, options), images(random_values(options.batch * item.item(), seed)) {}
+    Trainer trainer;
+    std::vector<float> images;
+    std::vector<int32_t> labels;
+  };
+  const int64_t n = job.run.batch > 0 ? job.run.batch : 64;
+  const Shape item = job.model.network.input;
+  const int64_t classes = job.model.network.shapes(item)[job.model.network.output()].item();
+  TrainOptions options{.batch = n};
+  options.optimizer = {.weight_decay = 1e-4, .momentum = 0.9};
+  auto step = std::make_shared<Step>(job, item, options, parse_seed(o.seed));
+  for (int64_t i = 0; i < n; ++i) step->labels.push_back(int32_t(i * 7 % classes));
+  Work work{.once = [=] { step->trainer.step(step->images.data(), n, {.labels = step->labels}, 1e-6); },
+            .items = double(n),
+            .item = "image",
+            .flops = 3.0 * double(n) * double(job.model.network.flops(item))};  // dx and dw cost a forward pass each
+  work.details["batch"] = n;
+  return work;
+}
+
+// Batches of a data set from file to the network's input: decoding and preprocessing in threads.
+Work read_work(Job& job, const BenchOptions& o) {
+  if (o.inputs.size() != 1) throw Error("--method read wants one data set", kDatasets, true);
+  struct Reader {
+    Dataset data;
+    std::vector<float> pixels;
+    int64_t next = 0;
+  };
+  auto reader = std::make_shared<Reader>(Reader{open_dataset(o.inputs[0], o.exif), {}});
+  const int64_t n = std::min(job.run.batch > 0 ? job.run.batch : 64, reader->data.size());
+  const int64_t size = job.model.preprocess.channels() * job.model.preprocess.size[0] * job.model.preprocess.size[1];
+  reader->pixels.resize(size_t(n * size));
+  const int threads = job.ctx.thread_count();
+  Work work{.once =
+                [=, &job] {
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 8)
+                  for (int64_t i = 0; i < n; ++i)
+                    load_item(reader->data, (reader->next + i) % reader->data.size(), job.model, reader->pixels.data() + i * size);
+                  reader->next += n;
+                },
+            .items = double(n),
+            .item = "image"};
+  work.details["batch"] = n;
+  return work;
+}
+
+}  // namespace switchback
