@@ -277,7 +277,7 @@ const OnnxOperators& onnx_constants() {
   static const OnnxOperators operators = {
       {"And", only_constants}, {"Ceil", only_constants}, {"Equal", only_constants}, {"Floor", only_constants},
       {"GatherND", only_constants}, {"Greater", only_constants}, {"GreaterOrEqual", only_constants}, {"Less", only_constants},
-      {"LessOrEqual", only_constants}, {"Max", only_constants}, {"Min", only_constants}, {"Mod", only_constants},
+      {"LessOrEqual", only_constants}, {"Mod", only_constants},
       {"Not", only_constants}, {"Or", only_constants}, {"Range", only_constants}, {"Round", only_constants},
       {"ScatterND", only_constants}, {"Sign", only_constants}, {"Where", only_constants}};
   return operators;

@@ -2,6 +2,7 @@
 // means is https://onnx.ai/onnx/operators; differences between opsets stand where they matter.
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "engine/files/files.h"
 #include "engine/onnx/onnx_constants.h"
@@ -311,11 +312,30 @@ OnnxValue reduced(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std
   return y;
 }
 
-// squares: of x², with a root over it where `root` says so.
-void reduce(OnnxGraph& g, const OnnxNode& n, bool mean, bool square = false, bool root = false) {
+// The largest value over axes side by side, with its switch: a pool of one window.
+OnnxValue largest(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std::set<int64_t>& axes) {
+  CHECK(*axes.rbegin() - *axes.begin() + 1 == int64_t(axes.size()), "a largest value over axes that do not lie side by side");
+  OnnxValue y = x;
+  for (int64_t axis : axes) y.dims[size_t(axis)] = 1;
+  const int64_t before = product(x.dims, 0, size_t(*axes.begin())), all = count(x.dims) / count(y.dims);
+  const int from = g.memory_shaped(n, x, {1, count(y.dims) / before, before, all});
+  y.node = g.add(n, MaxPool2d{.kernel_h = 1, .kernel_w = all, .stride_h = 1, .stride_w = all}, {from});
+  y.order = OnnxValue::Order::memory;
+  return y;
+}
+
+// What is reduced is first passed through one function, and the result through another.
+struct Reduction {
+  enum class Kind { sum, mean, largest } kind = Kind::sum;
+  std::optional<Layer> first = std::nullopt, last = std::nullopt;
+  bool square = false;
+};
+
+void reduce(OnnxGraph& g, const OnnxNode& n, const Reduction& how) {
   OnnxValue x = g.value(n, 0);
   CHECK(!x.constant, "its input is constant");
-  if (square) x.node = g.add(n, Binary{BinaryFunction::mul}, {x.node, x.node}, n.name() + ".square");
+  if (how.square) x.node = g.add(n, Binary{BinaryFunction::mul}, {x.node, x.node}, n.name() + ".square");
+  if (how.first) x.node = g.add(n, *how.first, {x.node}, n.name() + ".input");
   const size_t rank = x.dims.size();
   // The axes became an input with opset 13 (sums) and 18 (means).
   std::vector<int64_t> axes = n.has_input(1) ? g.ints(n, 1, "axes") : n.integers("axes", {});
@@ -327,8 +347,9 @@ void reduce(OnnxGraph& g, const OnnxNode& n, bool mean, bool square = false, boo
     gone.insert(onnx_axis(axis, rank));
     CHECK(!gone.contains(x.batch.axis), "a reduction over the batch");
   }
-  OnnxValue y = reduced(g, n, x, gone, mean);
-  if (root) y.node = g.add(n, Smooth{SmoothFunction::sqrt}, {y.node}, n.name() + ".root");
+  OnnxValue y = how.kind == Reduction::Kind::largest ? largest(g, n, x, gone)
+                                                      : reduced(g, n, x, gone, how.kind == Reduction::Kind::mean);
+  if (how.last) y.node = g.add(n, *how.last, {y.node}, n.name() + ".output");
   if (keep) return g.set(n, y);
   Dims dims;
   OnnxValue::Batch batch = x.batch;
@@ -339,10 +360,21 @@ void reduce(OnnxGraph& g, const OnnxNode& n, bool mean, bool square = false, boo
   g.regroup(n, y, dims, batch);
 }
 
-void reduce_mean(OnnxGraph& g, const OnnxNode& n) { reduce(g, n, true); }
-void reduce_sum(OnnxGraph& g, const OnnxNode& n) { reduce(g, n, false); }
-void reduce_l2(OnnxGraph& g, const OnnxNode& n) { reduce(g, n, false, true, true); }
-void reduce_sum_square(OnnxGraph& g, const OnnxNode& n) { reduce(g, n, false, true); }
+using Kind = Reduction::Kind;
+void reduce_mean(OnnxGraph& g, const OnnxNode& n) { reduce(g, n, {.kind = Kind::mean}); }
+void reduce_sum(OnnxGraph& g, const OnnxNode& n) { reduce(g, n, {}); }
+void reduce_max(OnnxGraph& g, const OnnxNode& n) { reduce(g, n, {.kind = Kind::largest}); }
+void reduce_min(OnnxGraph& g, const OnnxNode& n) {
+  const Layer minus = by_scalar(BinaryFunction::mul, -1.f);
+  reduce(g, n, {.kind = Kind::largest, .first = minus, .last = minus});
+}
+void reduce_l1(OnnxGraph& g, const OnnxNode& n) { reduce(g, n, {.first = Smooth{SmoothFunction::abs}}); }
+void reduce_l2(OnnxGraph& g, const OnnxNode& n) { reduce(g, n, {.last = Smooth{SmoothFunction::sqrt}, .square = true}); }
+void reduce_sum_square(OnnxGraph& g, const OnnxNode& n) { reduce(g, n, {.square = true}); }
+void reduce_log_sum(OnnxGraph& g, const OnnxNode& n) { reduce(g, n, {.last = Smooth{SmoothFunction::log}}); }
+void reduce_log_sum_exp(OnnxGraph& g, const OnnxNode& n) {
+  reduce(g, n, {.first = Smooth{SmoothFunction::exp}, .last = Smooth{SmoothFunction::log}});
+}
 
 // ---- activations. Those that see one element at a time leave a tensor's dims as they are, whatever the node's shape.
 
@@ -598,6 +630,33 @@ void multiply(OnnxGraph& g, const OnnxNode& n) {
 }
 void divide(OnnxGraph& g, const OnnxNode& n) { binary(g, n, BinaryFunction::div); }
 
+// The larger or the smaller one: of a value and a number a clip, of two values (a + b ± |a − b|) / 2, whose gradient at a tie
+// goes to both by halves, as PyTorch's.
+void extreme(OnnxGraph& g, const OnnxNode& n, bool larger) {
+  CHECK(n.inputs() == 2, "{} inputs (two are supported)", n.inputs());
+  const OnnxValue a = g.value(n, 0), b = g.value(n, 1);
+  if (a.constant || b.constant) {
+    const OnnxConstant& c = a.constant ? *a.constant : *b.constant;
+    CHECK(c.count() == 1, "a constant of {} (one number is supported)", to_string(c.dims));
+    OnnxValue y = a.constant ? b : a;
+    const float limit = c.as_floats()[0];
+    y.dims = padded(y.dims, std::max(y.dims.size(), c.dims.size()));
+    y.node = g.add(n, larger ? clip_layer(limit, kNoClip) : clip_layer(-kNoClip, limit), {y.node});
+    return g.set(n, y);
+  }
+  of_values(g, n, BinaryFunction::sub, a, b);
+  OnnxValue apart = g.value(n.output(0));
+  apart.node = g.add(n, Smooth{SmoothFunction::abs}, {apart.node}, n.name() + ".part");
+  of_values(g, n, BinaryFunction::add, a, b);
+  const OnnxValue both = g.value(n.output(0));
+  of_values(g, n, larger ? BinaryFunction::add : BinaryFunction::sub, both, apart);
+  OnnxValue y = g.value(n.output(0));
+  y.node = g.add(n, by_scalar(BinaryFunction::mul, 0.5f), {y.node});
+  g.set(n, y);
+}
+void larger(OnnxGraph& g, const OnnxNode& n) { extreme(g, n, true); }
+void smaller(OnnxGraph& g, const OnnxNode& n) { extreme(g, n, false); }
+
 void sum(OnnxGraph& g, const OnnxNode& n) {
   CHECK(n.inputs() >= 1, "a sum of nothing");
   int total = g.node(n, 0);
@@ -614,6 +673,8 @@ void sum(OnnxGraph& g, const OnnxNode& n) {
 const OnnxOperators& onnx_layers() {
   static const OnnxOperators operators = {
       {"LpNormalization", lp_norm}, {"RMSNormalization", rms_norm}, {"ReduceL2", reduce_l2},
+      {"ReduceL1", reduce_l1}, {"ReduceLogSum", reduce_log_sum},
+      {"ReduceLogSumExp", reduce_log_sum_exp}, {"ReduceMax", reduce_max}, {"ReduceMin", reduce_min},
       {"ReduceSumSquare", reduce_sum_square}, {"Abs", smooth<SmoothFunction::abs>}, {"Celu", celu}, {"Elu", elu}, {"Erf", smooth<SmoothFunction::erf>},
       {"Exp", smooth<SmoothFunction::exp>}, {"Log", smooth<SmoothFunction::log>}, {"Mish", smooth<SmoothFunction::mish>},
       {"Pow", power}, {"Reciprocal", smooth<SmoothFunction::reciprocal>}, {"Selu", selu},
@@ -624,7 +685,7 @@ const OnnxOperators& onnx_layers() {
       {"GroupNormalization", group_normalization}, {"HardSigmoid", hard_sigmoid}, {"HardSwish", hard_swish},
       {"InstanceNormalization", instance_norm}, {"LRN", local_response_norm}, {"LayerNormalization", layer_norm},
       {"LeakyRelu", leaky_relu}, {"LogSoftmax", log_softmax},
-      {"MaxPool", max_pool}, {"Mul", multiply}, {"Neg", negative}, {"PRelu", prelu},
+      {"Max", larger}, {"MaxPool", max_pool}, {"Min", smaller}, {"Mul", multiply}, {"Neg", negative}, {"PRelu", prelu},
       {"ReduceMean", reduce_mean}, {"ReduceSum", reduce_sum}, {"Relu", relu}, {"Sigmoid", sigmoid},
       {"Softmax", softmax}, {"Sub", subtract}, {"Sum", sum}, {"Tanh", hyperbolic_tangent}};
   return operators;

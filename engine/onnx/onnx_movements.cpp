@@ -80,9 +80,11 @@ OnnxValue::Batch take_batch(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x,
   };
   if (g.batch == kOpenBatch) look([&](size_t i) { return to[i] != -1 && takes(i); });
   look([&](size_t i) { return to[i] != -1 && takes(i) && exactly(i); });
+  const bool for_one = g.batch == kOpenBatch && found < 0 && outside == 1 && !to.empty() && to[0] == 1;  // [1,-1]
+  if (for_one) found = 0;
   look([&](size_t i) { return takes(i) && exactly(i); });
   look([&](size_t i) { return takes(i) && fits(i); });
-  const bool written = found >= 0;
+  const bool written = found >= 0 && !for_one;
   if (g.batch == 1 || g.batch == kOpenBatch) {  // one image, or an exporter that saw one
     look(exactly);
     look(fits);
@@ -717,6 +719,20 @@ void shape(OnnxGraph& g, const OnnxNode& n) {
   g.set(n, std::move(sizes));
 }
 
+void size(OnnxGraph& g, const OnnxNode& n) {
+  const OnnxValue& x = g.value(n, 0);
+  g.set(n, OnnxConstant{.dims = {}, .whole = true, .floats = {}, .ints = {count(x.dims) * (x.constant ? 1 : g.batch)}});
+}
+
+void cast_like(OnnxGraph& g, const OnnxNode& n) {
+  n.ignore({"saturate", "round_mode"});
+  const OnnxValue &x = g.value(n, 0), &like = g.value(n, 1);
+  const bool whole = like.constant && like.constant->whole;
+  if (x.constant) return g.set(n, converted(*x.constant, whole));
+  CHECK(!whole, "of data to whole numbers");
+  identity(g, n);
+}
+
 void cast(OnnxGraph& g, const OnnxNode& n) {
   n.ignore({"saturate", "round_mode"});  // of types with 8 bits
   enum { kFloat = 1, kInt32 = 6, kInt64 = 7, kBool = 9, kFloat16 = 10, kDouble = 11, kBfloat16 = 16 };
@@ -738,10 +754,10 @@ void cast(OnnxGraph& g, const OnnxNode& n) {
 
 const OnnxOperators& onnx_movements() {
   static const OnnxOperators operators = {
-      {"Cast", cast}, {"Concat", concat}, {"Constant", constant}, {"ConstantOfShape", constant_of_shape},
+      {"Cast", cast}, {"CastLike", cast_like}, {"Concat", concat}, {"Constant", constant}, {"ConstantOfShape", constant_of_shape},
       {"DepthToSpace", depth_to_space}, {"Dropout", dropout}, {"Expand", expand}, {"Flatten", flatten}, {"Gather", gather}, {"Identity", identity},
       {"Pad", pad},
-      {"Reshape", reshape}, {"Resize", resize}, {"Shape", shape}, {"Slice", slice}, {"SpaceToDepth", space_to_depth}, {"Split", split},
+      {"Reshape", reshape}, {"Resize", resize}, {"Shape", shape}, {"Size", size}, {"Slice", slice}, {"SpaceToDepth", space_to_depth}, {"Split", split},
       {"Squeeze", squeeze}, {"Transpose", transpose}, {"Unsqueeze", unsqueeze}, {"Upsample", upsample}};
   return operators;
 }

@@ -59,7 +59,11 @@ __device__ __forceinline__ float2 probabilities(const Inputs<T>& in, int64_t gro
     most = fmaxf(most, score);
   }
   most = warp_max(most);
-  for (int key = lane; key < in.s; key += 32) sum += p[key] = expf(p[key] - most);
+  for (int key = lane; key < in.s; key += 32) {
+    const float e = expf(p[key] - most);
+    p[key] = e;
+    sum += e;
+  }
   const float share = 1.f / warp_sum(sum);
   for (int key = lane; key < in.s; key += 32) p[key] = p[key] * share;
   return make_float2(most, share);
