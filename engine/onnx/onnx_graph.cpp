@@ -233,6 +233,35 @@ int OnnxGraph::transposed(const OnnxNode& n, int node, const Transpose& transpos
   return add(n, t, {node}, n.name() + ".input");
 }
 
+int OnnxGraph::cut_before_transpose(const OnnxNode& n, int node, const Dims& memory, const SliceRange& part,
+                                    const std::string& name) {
+  const auto* t = std::get_if<Transpose>(&at(node).layer);
+  if (!t || t->sizes.size() < 2 || part.step != 1) return -1;
+  Transpose whole;  // the same in parts of which one or some are the axis
+  if (!compose(*t, {memory, {0, 1, 2}, 0, 0, 0}, whole)) return -1;
+  std::vector<std::vector<int64_t>> parts, cut;
+  std::vector<int64_t> moved, sizes;
+  for (int64_t axis : whole.axes) moved.push_back(whole.sizes[size_t(axis)]);
+  if (!refine(moved, memory, parts, cut, sizes) || cut[1].empty() || sizes.size() != moved.size()) return -1;
+  const size_t first = size_t(cut[1].front()), count = cut[1].size();  // of the axis, in the result's order
+  const int64_t from = whole.axes[first];                               // and in x
+  for (size_t i = 0; i < count; ++i)
+    if (whole.axes[first + i] != from + int64_t(i)) return -1;
+  const int source = at(node).inputs[0];
+  int64_t behind = 1;
+  for (size_t i = size_t(from) + count; i < whole.sizes.size(); ++i) behind *= whole.sizes[i];
+  const Shape s = shape(source);
+  if (s.c != memory[1] * behind) return -1;
+  const int64_t kept = part.end - part.begin;
+  const int sliced = add(n, Slice{.c = {part.begin * behind, part.end * behind, 1}}, {source}, name);
+  Transpose rest{{}, {}, memory[2], memory[0], kept};
+  for (int64_t i = 0; i < int64_t(whole.sizes.size()); ++i)
+    if (i <= from || i >= from + int64_t(count)) rest.sizes.push_back(i == from ? kept : whole.sizes[size_t(i)]);
+  for (size_t i = 0; i < whole.axes.size(); ++i)
+    if (i <= first || i >= first + count) rest.axes.push_back(whole.axes[i] > from ? whole.axes[i] - int64_t(count) + 1 : whole.axes[i]);
+  return simplified(rest).sizes.size() < 2 ? sliced : transposed(n, sliced, rest);
+}
+
 int OnnxGraph::memory_shaped(const OnnxNode& n, const OnnxValue& value, Shape wanted) {
   const Shape has = shape(value.node);
   CHECK(has.item() == wanted.item(), "{} elements as [{},{},{}]", has.item(), wanted.c, wanted.h, wanted.w);

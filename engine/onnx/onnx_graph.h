@@ -72,6 +72,9 @@ class OnnxGraph {
   int rows(const OnnxNode& n, const OnnxValue& value);
   // An item's axes, as memory has them, in another order; where the node is a transpose itself, both become one.
   int transposed(const OnnxNode& n, int node, const Transpose& transpose);
+  // Where `node` is a transpose of channels [places, …] of what lies before it, the part of these places is cut out there,
+  // and only that is transposed: queries, keys and values of one product. node: in memory [before, places, behind]; -1 else.
+  int cut_before_transpose(const OnnxNode& n, int node, const Dims& memory, const SliceRange& part, const std::string& name);
   // Both orders are the same: one channel, or one place.
   bool alike(int node) const { return shape(node).c == 1 || shape(node).h * shape(node).w == 1; }
   bool in_memory_order(const OnnxValue& v) const { return v.order == OnnxValue::Order::memory && !alike(v.node); }

@@ -163,7 +163,8 @@ OnnxConstant linear_weight(const OnnxConstant& b, bool transposed_b, float scale
 int linear_over_last(OnnxGraph& g, const OnnxNode& n, int input, const OnnxConstant& weight, bool has_bias) {
   const OnnxValue x = g.value(n, input);
   const int64_t in = weight.dims[1], out = weight.dims[0];
-  CHECK(!x.dims.empty() && x.dims.back() == in, "an input of {} and weights for {}", g.text(x.dims), in);
+  CHECK(!x.dims.empty() && x.dims.back() == in, "an input of {} and weights for {}{}", to_string(x.dims), in,
+        x.dims.size() == 2 && x.dims[0] > 1 ? ": a reshape before it mixes the images of a batch" : "");
   OnnxValue y{nullptr, -1, x.dims, OnnxValue::Order::maps, x.batch};
   y.dims.back() = out;
   if (x.dims.size() == 2 && x.dims[0] == 1 && x.batch == OnnxValue::Batch{}) {

@@ -398,13 +398,18 @@ OnnxValue cut(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, int64_t axis,
   }
   // As memory has it: what lies before the axis are rows, the axis columns, what lies behind it channels.
   const int64_t places = x.dims[axis], before = product(x.dims, 0, size_t(axis)), behind = count(x.dims) / before / places;
+  out.order = OnnxValue::Order::memory;
+  if (g.in_memory_order(x))
+    if (const int made = g.cut_before_transpose(n, x.node, {before, places, behind}, part, name); made >= 0) {
+      out.node = made;
+      return out;
+    }
   const bool last = behind == 1, first = before == 1;
   const bool as_rows = first && g.shape(x.node).c == behind && g.shape(x.node).h == places && g.shape(x.node).w == 1;
   const int from = last ? g.rows(n, x) : g.memory_shaped(n, x, as_rows ? Shape{1, behind, places, 1} : Shape{1, behind, before, places});
   out.node = g.add(n, Slice{last ? part : SliceRange{}, !last && as_rows ? part : SliceRange{},
                             !last && !as_rows ? part : SliceRange{}},
                    {from}, name);
-  out.order = OnnxValue::Order::memory;
   return out;
 }
 

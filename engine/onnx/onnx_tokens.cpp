@@ -39,12 +39,27 @@ int ungrouped(const OnnxGraph& g, int node) {
   return node;
 }
 
-// What stands before a Softmax: scale·(q·kᵀ) + bias.
+// What stands before a Softmax: scale·rows∘(q·kᵀ) + bias.
 struct Scores {
   int queries = -1, keys = -1;  // the keys turned: [groups, d, S]
   double scale = 1;
+  std::vector<double> rows;  // a factor for each row of scores [groups·T], or empty: Swin V2 has one a head
   std::vector<double> bias;  // [groups·T, S] as memory has it, or empty
 };
+// Element i, as memory has it, of a constant that meets maps s.
+double element(const BinaryConstant& c, Shape s, int64_t i) {
+  const int64_t channel = i % s.c, column = i / s.c % s.w, row = i / s.c / s.w;
+  const int64_t at = ((c.shape.c > 1 ? channel : 0) * c.shape.h + (c.shape.h > 1 ? row : 0)) * c.shape.w + (c.shape.w > 1 ? column : 0);
+  return double(c.values[size_t(at)]);
+}
+// A factor that all scores of a row share; false where they differ.
+bool multiply_rows(const BinaryConstant& c, Shape s, std::vector<double>& rows) {
+  for (int64_t i = 0; i < s.item(); ++i)
+    if (element(c, s, i) != element(c, s, i / s.c * s.c)) return false;
+  rows.resize(size_t(s.item() / s.c), 1);
+  for (size_t row = 0; row < rows.size(); ++row) rows[row] *= element(c, s, int64_t(row) * s.c);
+  return true;
+}
 std::optional<Scores> find_scores(const OnnxGraph& g, int node) {
   Scores found;
   for (;;) {
@@ -52,15 +67,15 @@ std::optional<Scores> find_scores(const OnnxGraph& g, int node) {
     found.scale *= inner.scale, node = ungrouped(g, inner.node);
     const Shape s = g.shape(node);
     const auto* c = std::get_if<BinaryConstant>(&g.at(node).layer);
-    const bool sum = c && (c->function == BinaryFunction::add || (c->function == BinaryFunction::sub && !c->reversed));
-    if (!sum || g.shape(g.at(node).inputs[0]) != s) break;
-    found.bias.resize(size_t(s.item()), 0);
-    const double sign = c->function == BinaryFunction::sub ? -found.scale : found.scale;
-    for (int64_t i = 0; i < s.item(); ++i) {  // memory's order: h, w, c
-      const int64_t channel = i % s.c, column = i / s.c % s.w, row = i / s.c / s.w;
-      const Shape of = c->shape;
-      const int64_t at = ((of.c > 1 ? channel : 0) * of.h + (of.h > 1 ? row : 0)) * of.w + (of.w > 1 ? column : 0);
-      found.bias[size_t(i)] += sign * double(c->values[size_t(at)]);
+    if (!c || g.shape(g.at(node).inputs[0]) != s) break;
+    if (c->function == BinaryFunction::add || (c->function == BinaryFunction::sub && !c->reversed)) {
+      found.bias.resize(size_t(s.item()), 0);
+      for (int64_t i = 0; i < s.item(); ++i) {
+        const double by = found.scale * (found.rows.empty() ? 1 : found.rows[size_t(i / s.c)]);
+        found.bias[size_t(i)] += (c->function == BinaryFunction::sub ? -by : by) * element(*c, s, i);
+      }
+    } else if (c->function != BinaryFunction::mul || !multiply_rows(*c, s, found.rows)) {
+      break;
     }
     node = g.at(node).inputs[0];
   }
@@ -97,7 +112,12 @@ int fused_attention(OnnxGraph& g, const OnnxNode& n, const OnnxValue& a, int val
   const Shape q = g.shape(scores->queries), turned = g.shape(scores->keys), v = g.shape(values);
   if (q.h != v.h || turned.c != v.w) return -1;
   const int keys = g.transposed(n, scores->keys, {{turned.h, turned.w, turned.c}, {0, 2, 1}, turned.w, turned.h, turned.c});
-  return add_attention(g, n, scores->queries, keys, values, scores->scale, scores->bias);
+  int queries = scores->queries;
+  if (!scores->rows.empty()) {
+    const BinaryConstant factors{BinaryFunction::mul, {scores->rows.begin(), scores->rows.end()}, {1, 1, q.h, q.w}};
+    queries = g.add(n, factors, {queries}, n.name() + ".scaled");
+  }
+  return add_attention(g, n, queries, keys, values, scores->scale, scores->bias);
 }
 
 // ---- products

@@ -71,7 +71,7 @@ TEST_P(Tokens, OutputsAndGradientsArePyTorchs) {
 TEST(TokensGraphs, AttentionIsOneLayer) {
   for (const std::string exporter : {"dynamo", "torchscript"}) {
     SCOPED_TRACE(exporter);
-    for (const auto& [name, layers] : {std::pair{"vit", 2}, {"deit", 2}, {"swin", 3}, {"maxvit", 4}}) {
+    for (const auto& [name, layers] : {std::pair{"vit", 2}, {"deit", 2}, {"swin", 3}, {"swin_v2", 3}, {"maxvit", 4}}) {
       const Network network = read(name + ("." + exporter)).network;
       EXPECT_EQ(count(network, "Attention"), layers) << name;
       EXPECT_EQ(count(network, "MatMul") + count(network, "Softmax") + count(network, "Erf"), 0) << name;

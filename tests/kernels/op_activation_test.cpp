@@ -171,8 +171,11 @@ Nchw smooth_tolerance(const Ref& ref, DType dtype) {
 void check_smooth(OpRun& run, const Case& c, DType dtype) {
   for (const Smooth& function : kFunctions) {
     SCOPED_TRACE(fmt::format("function {}", int(function.function)));
+    if (run.device.emulated && function.function > gelu_tanh && c.shape.c != 3 && c.shape.c != 32) continue;  // the same loops
     Nchw x = run.reals(c.shape, dtype);
     for (size_t i = 0; i < x.v.size(); ++i) x.v[i] *= i % 3 == 0 ? 0.5 : i % 3 == 1 ? 4 : 16;  // exact
+    if (function.function == SmoothFunction::exp)
+      for (double& v : x.v) v /= 4;  // inside the range of f16
     if (wants_positive(function))
       for (double& v : x.v) v = round_to(dtype, std::abs(v) + 0.0625);
     const Activation y = run.output(c.shape, dtype);
