@@ -214,8 +214,10 @@ void any_layer_norm(OnnxGraph& g, const OnnxNode& n, LayerNorm norm) {
   const int64_t axis = onnx_axis(n.integer("axis", -1), x.dims.size());
   CHECK(axis > x.batch.axis, "a norm over the batch");
   Dims over(x.dims.begin() + axis, x.dims.end());
+  // One place of all channels, as a pooled map that is read as NHWC, is as good as tokens.
+  const bool one_place = x.dims.size() > 2 && over.size() == 1 && g.shape(x.node).c == over[0] && g.alike(x.node);
   int node;
-  if (g.in_memory_order(x) || x.dims.size() > 4 || x.batch != OnnxValue::Batch{} || x.dims[0] != 1) {
+  if (one_place || g.in_memory_order(x) || x.dims.size() > 4 || x.batch != OnnxValue::Batch{} || x.dims[0] != 1) {
     norm.c = count(over);
     const int from = over.size() == 1 ? g.rows(n, x) : g.memory_shaped(n, x, {1, norm.c, count(x.dims) / norm.c, 1});
     node = g.add(n, norm, {from});
