@@ -143,7 +143,12 @@ __device__ __forceinline__ float mish_share(float x, float& bend) {  // as activ
   bend = 4.f * (root * root) * (x > 0.f ? squared : 1.f) * ((x > 0.f ? 1.f : w) / sum);
   return over / under;
 }
-__device__ __forceinline__ float softplus_of(float x) { return x != x ? x : fmaxf(x, 0.f) + log1pf(expf(-fabsf(x))); }
+// ln(1 + z) with z = e^-|x| as z·ln(u)/(u - 1), u = 1 + z as rounded: what rounding loses falls out (Kahan).
+__device__ __forceinline__ float softplus_of(float x) {
+  const float z = expf(-fabsf(x)), u = 1.f + z;
+  const float more = u == 1.f ? z : logf(u) * (z / (u - 1.f));
+  return x != x ? x : fmaxf(x, 0.f) + more;
+}
 
 template <SmoothFunction F>
 __device__ __forceinline__ float value_of(float x, float a) {
