@@ -104,7 +104,7 @@ struct Home<Hardsigmoid> : RampHome<Hardsigmoid> {
 };
 
 template <>
-struct Home<Smooth> : OneInput<Smooth>, NoArguments, NoParameters, AddsNothing, KeepsInputs, OnePlace, NotAffine<Smooth>,
+struct Home<Smooth> : OneInput<Smooth>, NoParameters, AddsNothing, KeepsInputs, OnePlace, NotAffine<Smooth>,
                       ChangesByValues<Smooth> {
   static std::string_view name(const Smooth& l) {
     switch (l.function) {
@@ -114,8 +114,23 @@ struct Home<Smooth> : OneInput<Smooth>, NoArguments, NoParameters, AddsNothing, 
       case SmoothFunction::silu: return "SiLU";
       case SmoothFunction::gelu: return "GELU";
       case SmoothFunction::gelu_tanh: return "GELU(tanh)";
+      case SmoothFunction::elu: return "ELU";
+      case SmoothFunction::celu: return "CELU";
+      case SmoothFunction::softplus: return "Softplus";
+      case SmoothFunction::mish: return "Mish";
+      case SmoothFunction::erf: return "Erf";
+      case SmoothFunction::exp: return "Exp";
+      case SmoothFunction::log: return "Log";
+      case SmoothFunction::sqrt: return "Sqrt";
+      case SmoothFunction::reciprocal: return "Reciprocal";
+      case SmoothFunction::abs: return "Abs";
+      case SmoothFunction::pow: return "Pow";
     }
     return "";
+  }
+  static std::string arguments(const Smooth& l) {
+    using enum SmoothFunction;
+    return l.function == elu || l.function == celu || l.function == pow ? fmt::format("{}", l.a) : "";
   }
   static int64_t flops(const Smooth&, Shapes x) { return 4 * x[0].count(); }
   static Facts facts(const Smooth&) { return {}; }

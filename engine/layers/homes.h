@@ -3,6 +3,7 @@
 
 #include "engine/layers/activation.h"
 #include "engine/layers/arithmetic.h"
+#include "engine/layers/attention.h"
 #include "engine/layers/conv.h"
 #include "engine/layers/linear.h"
 #include "engine/layers/movement.h"

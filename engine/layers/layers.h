@@ -11,11 +11,14 @@
 #include <vector>
 
 #include "engine/tensor.h"
+#include "kernels/attention/attention.h"
+#include "kernels/attention/matmul.h"
 #include "kernels/conv/conv.h"
 #include "kernels/conv/conv_transpose.h"
 #include "kernels/linear/linear.h"
 #include "kernels/move/rearrange.h"
 #include "kernels/move/resample.h"
+#include "kernels/move/transpose.h"
 #include "kernels/normalize/normalize.h"
 #include "kernels/normalize/reduce.h"
 #include "kernels/pointwise/activation.h"
@@ -82,10 +85,19 @@ struct BinaryConstant {
   bool operator==(const BinaryConstant&) const = default;
 };
 
+// softmax(scale·q·kᵀ + bias)·v of inputs q, k and v (kernels/attention/attention.h). The bias belongs to the architecture and is
+// no parameter.
+struct Attention {
+  float scale = 1;
+  std::vector<float> bias;  // [bias_groups, queries, keys], or empty
+  int64_t bias_groups = 1;  // group g of an item has bias g % bias_groups
+  bool operator==(const Attention&) const = default;
+};
+
 using Layer = std::variant<Input, Conv2d, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, ReLU, BatchNorm2d,
                            LocalResponseNorm, Softmax, Dropout, Flatten, Add, Concat, ConvTranspose2d, GlobalMaxPool,
                            LeakyReLU, PReLU, Clip, Hardsigmoid, Smooth, Binary, BinaryConstant, Reduce, Resize, Pad, Slice,
-                           ChannelShuffle, Reshape, Permute, LayerNorm, GroupNorm>;
+                           ChannelShuffle, Reshape, Permute, LayerNorm, GroupNorm, Transpose, MatMul, Attention>;
 
 // min(max(x, min), max): a ReLU where min is 0, since it then is a rectifier and its rule counts, else a Clip.
 Layer clip_layer(float min, float max);

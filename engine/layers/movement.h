@@ -210,4 +210,18 @@ struct Home<Permute> : RearrangeHome<Permute> {
   static std::string arguments(const Permute& l) { return fmt::format("0, {}", fmt::join(l.axes, ", ")); }
 };
 
+// The axes of an item as memory has them (kernels/move/transpose.h).
+template <>
+struct Home<Transpose> : KernelShape<Transpose>, NoParameters, AddsNothing, KeepsNothing, FreezesAsIs<Transpose>,
+                         MixesPlaces<Transpose> {
+  static std::string_view name(const Transpose&) { return "Transpose"; }
+  static std::string arguments(const Transpose& l) {
+    return fmt::format("[{}] by {} to {}, {}, {}", fmt::join(l.sizes, ","), fmt::join(l.axes, ","), l.c, l.h, l.w);
+  }
+  static int64_t flops(const Transpose&, Shapes) { return 0; }
+  static Facts facts(const Transpose&) { return {.affine = true, .output = Facts::Output::map}; }
+  static void forward(const Transpose& l, const ForwardCall& c) { transpose_forward(c.ctx, l, c.x[0], c.y); }
+  static void backward(const Transpose& l, const BackwardCall& c) { transpose_backward(c.ctx, l, c.dy, c.dx, c.end); }
+};
+
 }  // namespace switchback

@@ -17,7 +17,7 @@ namespace {
 constexpr int64_t kFirstOpset = 7, kLastOpset = 28;
 
 OnnxOperator find_operator(const std::string& name) {
-  for (const OnnxOperators* table : {&onnx_layers(), &onnx_movements()})
+  for (const OnnxOperators* table : {&onnx_layers(), &onnx_movements(), &onnx_tokens(), &onnx_constants()})
     if (const auto found = table->find(name); found != table->end()) return found->second;
   return nullptr;
 }
@@ -64,7 +64,7 @@ class Reader {
 
   OnnxNetwork read() {
     index();
-    const std::string output = choose_output();
+    const std::string output = before_arg_max(choose_output());
     const std::vector<bool> needed = find_needed(output);
     check_operators(needed);
     const std::string input = find_input(needed);
@@ -72,9 +72,11 @@ class Reader {
     const Shape shape = input_shape(input, needed);
     OnnxGraph graph(std::filesystem::path(path_).stem().string(), shape, batch_);
     graph.set(input, OnnxValue{nullptr, 0, input_dims_});
+    input_ = input;
     for (int i = 0; i < proto_.node_size(); ++i)
       if (needed[i]) convert(graph, i);
     Network network = finish(graph, output);
+    graph.warnings.insert(graph.warnings.begin(), notes_.begin(), notes_.end());
     std::vector<std::string> outputs;
     for (const auto& each : proto_.output()) outputs.push_back(each.name());
     if (outputs.size() > 1 && options_.output.empty())
@@ -86,6 +88,7 @@ class Reader {
  private:
   void index();
   std::string choose_output() const;
+  std::string before_arg_max(const std::string& output);
   std::vector<bool> find_needed(const std::string& output) const;
   void check_operators(const std::vector<bool>& needed) const;
   std::string find_input(const std::vector<bool>& needed) const;
@@ -110,6 +113,8 @@ class Reader {
   std::map<std::string, int> makers_;  // of each tensor the node
   std::map<std::string, int> reads_;   // of each tensor, by nodes that are needed
   int64_t batch_ = 0;    // that the file fixes, or kOpenBatch
+  std::vector<std::string> notes_;
+  std::string input_;
   Dims input_dims_;      // with a batch of 1
   int dropped_ = -1;    // the Transpose from NHWC at the very beginning
   std::set<std::string> of_channels_;  // constants before it, along the last axis
@@ -125,6 +130,22 @@ void Reader::index() {
     for (const std::string& tensor : proto_.node(i).output())
       if (!tensor.empty() && (!makers_.emplace(tensor, i).second || initializers_.contains(tensor)))
         throw Error(fmt::format("{}: two nodes make the tensor '{}'", path_, printable(tensor)));
+}
+
+// A segmentation or a classifier that ends in ArgMax, which has no gradient: the scores before it are taken.
+std::string Reader::before_arg_max(const std::string& output) {
+  for (std::string tensor = output; makers_.contains(tensor);) {
+    const OnnxNode node(proto_.node(makers_.at(tensor)), opset_, folder_);
+    if (node.inputs() == 0) break;
+    tensor = node.input(0);
+    if (node.op() == "ArgMax" && makers_.contains(tensor)) {
+      notes_.push_back(fmt::format("the network ends in ArgMax ('{}'): the scores before it, '{}', are taken",
+                                   printable(node.name()), printable(tensor)));
+      return tensor;
+    }
+    if (node.op() != "Cast" && node.op() != "Squeeze" && node.op() != "Unsqueeze" && node.op() != "Identity") break;
+  }
+  return output;
 }
 
 std::string Reader::choose_output() const {
@@ -263,9 +284,9 @@ Shape Reader::input_shape(const std::string& input, const std::vector<bool>& nee
   Dims dims;
   for (const auto& d : type.shape().dim()) dims.push_back(d.dim_value() > 0 ? d.dim_value() : 0);  // 0: open
   drop_layout_change(input, needed, dims);
-  if (dims.size() != 4 && dims.size() != 2)
+  if (dims.size() < 2 || dims.size() > 4)
     throw Error(fmt::format("{}: the input '{}' has {} dimensions", path_, printable(input), dims.size()),
-                "[N,C,H,W] and [N,C] are supported");
+                "[N,C,H,W], [N,C,L] and [N,C] are supported");
   batch_ = dims[0] > 0 ? dims[0] : kOpenBatch;
   dims[0] = 1;
   if (dims[1] == 0) dims[1] = options_.channels > 0 ? options_.channels : channels_of_weights(input);
@@ -328,7 +349,7 @@ void Reader::convert(OnnxGraph& graph, int i) {
     CHECK(node.outputs() > 0, "it has no output");
     if (i == dropped_) return graph.set(node, graph.value(node, 0));
     load_constants(graph, node);
-    find_operator(node.op())(graph, node);
+    if (!graph.all_constant(node) || !compute_constants(graph, node)) find_operator(node.op())(graph, node);
     node.check_all_read();
     drop_constants(graph, node);
   } catch (const Error& e) {
@@ -351,7 +372,8 @@ Network Reader::finish(OnnxGraph& graph, const std::string& output) {
   try {
     if (!graph.knows(output)) check_made(output);
     const OnnxValue value = graph.value(output);
-    Network network = graph.finish(value.constant ? 0 : value.node);
+    const OnnxNode maker(proto_.node(makers_.at(output)), opset_, folder_);
+    Network network = graph.finish(maker, value.constant ? graph.value(input_) : value);
     CHECK(network.output() > 0, "its output '{}' does not depend on any layer", printable(output));
     warn_of_channels_last(graph, network);
     return network;
@@ -364,7 +386,7 @@ Network Reader::finish(OnnxGraph& graph, const std::string& output) {
 
 std::vector<std::string> onnx_operators() {
   std::vector<std::string> names;
-  for (const OnnxOperators* table : {&onnx_layers(), &onnx_movements()})
+  for (const OnnxOperators* table : {&onnx_layers(), &onnx_movements(), &onnx_tokens(), &onnx_constants()})
     for (const auto& [name, function] : *table) names.emplace_back(name);
   std::sort(names.begin(), names.end());
   return names;

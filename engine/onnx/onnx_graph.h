@@ -15,17 +15,28 @@
 
 namespace switchback {
 
-// What a tensor of the graph is. Of an input-dependent one, `dims` are ONNX's, with a batch of 1 in front, and `node`
-// holds its elements in this order, though its own Shape may group them otherwise: reshapes cost nothing until somebody
-// asks for a shape.
+// What a tensor of the graph is. Of an input-dependent one, `dims` are ONNX's, with a batch of 1, and `node` holds its
+// elements in this order, though its own Shape may group them otherwise: reshapes cost nothing until somebody asks for a
+// shape. There are two orders: that of channels, rows, columns, in which maps stand in a file, and that of memory (rows,
+// columns, channels), in which tokens do. So the transpose of a map to tokens, or to NHWC, costs nothing either.
 struct OnnxValue {
+  enum class Order { maps, memory };
   std::shared_ptr<const OnnxConstant> constant;  // null: `node` makes it
   int node = -1;
   Dims dims;
+  Order order = Order::maps;
+  // Where the images of a batch are: along this axis, whose size here counts the places of one image (windows, heads); the
+  // first `before` of its factors lie outside the batch (in [T·N,C] it is T).
+  struct Batch {
+    int64_t axis = 0, before = 1;
+    bool operator==(const Batch&) const = default;
+  } batch = {};
 };
 
 // What an open batch counts in computations of sizes. Known by its value: no product or sum of sizes gives this prime.
 inline constexpr int64_t kOpenBatch = 1'000'003;
+// A range over an open batch counts so many images, from which a rule for all of them can be seen.
+inline constexpr int64_t kImagesTried = 7;
 
 class OnnxGraph {
  public:
@@ -56,13 +67,27 @@ class OnnxGraph {
   // The node that holds input `input` of n in the grouping that its dims say (see shape_of), made where there is none.
   int node(const OnnxNode& n, int input);
   int node_shaped(const OnnxNode& n, const OnnxValue& value, const Dims& dims);
+  // The node that holds a value in the order of memory, as a map of this shape; `rows`: with the last axis as its channels.
+  int memory_shaped(const OnnxNode& n, const OnnxValue& value, Shape shape);
+  int rows(const OnnxNode& n, const OnnxValue& value);
+  // An item's axes, as memory has them, in another order; where the node is a transpose itself, both become one.
+  int transposed(const OnnxNode& n, int node, const Transpose& transpose);
+  // Where `node` is a transpose of channels [places, …] of what lies before it, the part of these places is cut out there,
+  // and only that is transposed: queries, keys and values of one product. node: in memory [before, places, behind]; -1 else.
+  int cut_before_transpose(const OnnxNode& n, int node, const Dims& memory, const SliceRange& part, const std::string& name);
+  // Both orders are the same: one channel, or one place.
+  bool alike(int node) const { return shape(node).c == 1 || shape(node).h * shape(node).w == 1; }
+  bool in_memory_order(const OnnxValue& v) const { return v.order == OnnxValue::Order::memory && !alike(v.node); }
+  // A result in the order of memory, with other dims than x.
+  void set_rows(const OnnxNode& n, const OnnxValue& x, int node, Dims dims);
   Dims map_dims(const OnnxNode& n, int input) const;  // those of [1,c,h,w]; throws where it is something else
   int add(const OnnxNode& n, Layer layer, std::vector<int> inputs, const std::string& name = "");
   int make(const OnnxNode& n, Layer layer, std::vector<int> inputs);  // add, as output 0, with the rank of input 0
   int make(const OnnxNode& n, Layer layer, std::vector<int> inputs, size_t rank);
   // The same elements under other dims. Features get a Flatten at once, since that is what users see.
-  void regroup(const OnnxNode& n, const OnnxValue& value, Dims dims);
+  void regroup(const OnnxNode& n, const OnnxValue& value, Dims dims, OnnxValue::Batch batch = {});
   Node& layer(int node) { return network_.nodes.edit(node); }
+  const Node& at(int node) const { return network_.nodes[size_t(node)]; }
   Shape shape(int node) const { return shapes_[node]; }
   void parameter(int node, const std::string& which, std::vector<float> values, const Dims& dims);
 
@@ -72,7 +97,7 @@ class OnnxGraph {
   // The end of reading: the network's output is `output`. Nodes that it does not depend on go. Only now it is known who
   // reads a node, under all names that it has in the file, and pairs of nodes become one: a layer and its bias, a value
   // and its sigmoid.
-  Network finish(int output);
+  Network finish(const OnnxNode& maker, const OnnxValue& output);
   Weights weights() const;  // of the network that finish gave
 
   std::vector<std::string> warnings;
@@ -83,6 +108,7 @@ class OnnxGraph {
   std::vector<int> count_readers(int output) const;  // of every node; 0 where the output does not depend on it
   void check_log_softmaxes(int output, const std::vector<int>& readers);
   int folded(int node, const std::vector<int>& readers);
+  int maps(const OnnxNode& n, const OnnxValue& value);
   void keep_needed(int output);
   Network network_;
   std::vector<Shape> shapes_;  // of every node
@@ -94,6 +120,9 @@ class OnnxGraph {
 
 // [1,c,h,w], [1,c,h] and [1,c] as shapes; throws for others.
 Shape shape_of(const Dims& dims);
+int64_t product(const Dims& dims, size_t from, size_t to);  // of the sizes of axes [from, to)
+// A node that computes from constants alone, element by element or by small loops; false: the operator is not known here.
+bool compute_constants(OnnxGraph& g, const OnnxNode& n);
 // Ones in front, as ONNX broadcasts.
 Dims padded(const Dims& dims, size_t rank);
 
@@ -106,5 +135,7 @@ using OnnxOperator = void (*)(OnnxGraph&, const OnnxNode&);
 using OnnxOperators = std::map<std::string_view, OnnxOperator>;
 const OnnxOperators& onnx_layers();     // onnx_layers.cpp: convolutions, pools, norms, activations, arithmetic
 const OnnxOperators& onnx_movements();  // onnx_movements.cpp: what moves, cuts and joins, and computes sizes
+const OnnxOperators& onnx_tokens();     // onnx_tokens.cpp: products of matrices, attention
+const OnnxOperators& onnx_constants();  // onnx_compute.cpp: what only constants are asked for
 
 }  // namespace switchback

@@ -6,6 +6,8 @@
 
 #include <optional>
 
+#include "kernels/attention/attention.h"
+#include "kernels/attention/matmul.h"
 #include "kernels/pointwise/activation.h"
 #include "kernels/pointwise/binary.h"
 #include "kernels/device/context.h"
@@ -24,6 +26,7 @@
 #include "kernels/pointwise/pointwise.h"
 #include "kernels/pool/pool.h"
 #include "kernels/move/rearrange.h"
+#include "kernels/move/transpose.h"
 #include "kernels/normalize/reduce.h"
 #include "kernels/normalize/set_norm.h"
 #include "kernels/move/resample.h"
@@ -46,7 +49,8 @@ namespace switchback {
   OP(slope_forward) OP(slope_backward) OP(ramp_forward) OP(ramp_backward) OP(smooth_forward) OP(smooth_backward)      \
   OP(binary_forward) OP(binary_backward)                                                                              \
   OP(reduce_forward) OP(reduce_backward) OP(resample_forward) OP(resample_backward) OP(rearrange_forward)             \
-  OP(rearrange_backward)                                                                                              \
+  OP(rearrange_backward) OP(transpose_forward) OP(transpose_backward)                                                 \
+  OP(matmul_forward) OP(matmul_backward) OP(attention_forward) OP(attention_backward)                                 \
   OP(write_noisy_input) OP(write_interpolated_input) OP(accumulate_moments) OP(advance)                               \
   OP(gather_changes) OP(add_changes) OP(gather_values) OP(subtract_clean) OP(expand_patches) OP(max_pool2d_changes)   \
   OP(avg_pool2d_changes) OP(resample_changes) OP(occlude_patches) OP(occlude_images)                                  \

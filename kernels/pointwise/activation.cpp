@@ -1,5 +1,7 @@
 #include "kernels/pointwise/activation.h"
 
+#include <cmath>
+
 #include "kernels/device/device_ops.h"
 #include "kernels/exp8.h"
 #include "kernels/pointwise/pointwise_loops.h"
@@ -149,10 +151,74 @@ SB_INLINE F8 gelu_tanh_slope8(F8 x) {
   return _mm256_add_ps(s, times_share(_mm256_mul_ps(x, inner), sigmoid_slope8(u)));
 }
 
+// e^x - 1 without cancellation: with e^x = 2^n·(1 + r'), it is 2^n·r' + (2^n - 1).
+SB_INLINE F8 exp8_minus_one(F8 x) {
+  x = _mm256_min_ps(_mm256_set1_ps(88.f), _mm256_max_ps(_mm256_set1_ps(-40.f), x));
+  const F8 one = _mm256_set1_ps(1.f);
+  const F8 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504088896341f)),
+                               _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  F8 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
+  r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
+  F8 p = _mm256_set1_ps(1.9875691500e-4f);
+  for (const float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(c));
+  p = _mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r);
+  const F8 power = times_power_of_two(one, _mm256_cvtps_epi32(n));
+  return _mm256_fmadd_ps(power, p, _mm256_sub_ps(power, one));
+}
+SB_INLINE F8 by_sign(F8 x, F8 above, F8 otherwise) {
+  return _mm256_blendv_ps(otherwise, above, _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_GT_OQ));
+}
+// a·(e^(x/b) - 1) at and below 0; NaN passes.
+SB_INLINE F8 elu8(F8 x, F8 a, F8 b) {
+  const F8 below = _mm256_mul_ps(a, exp8_minus_one(_mm256_min_ps(_mm256_setzero_ps(), _mm256_div_ps(x, b))));
+  return by_sign(x, x, _mm256_blendv_ps(below, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
+}
+SB_INLINE F8 elu_slope8(F8 x, F8 a, F8 b) {
+  return by_sign(x, _mm256_set1_ps(1.f), _mm256_mul_ps(_mm256_div_ps(a, b), exp8(_mm256_div_ps(x, b))));
+}
+// tanh(softplus(x)) = (1 + 2w)/(1 + 2w + 2w²) with w = e^-x above 0, and w(w + 2)/(w(w + 2) + 2) with w = e^x below: no overflow.
+SB_INLINE F8 mish_share8(F8 x, F8& bend) {
+  const F8 one = _mm256_set1_ps(1.f), two = _mm256_set1_ps(2.f), w = exp8(negated(magnitude(x)));
+  const F8 squared = _mm256_mul_ps(w, w), high = _mm256_fmadd_ps(two, w, one);
+  const F8 low = _mm256_fmadd_ps(w, w, _mm256_mul_ps(two, w));
+  const F8 above = _mm256_fmadd_ps(two, squared, high), below = _mm256_add_ps(low, two);
+  const F8 sum = _mm256_add_ps(one, w), root = _mm256_div_ps(sum, by_sign(x, above, below));
+  // 1 - t² = 4·(1 + w)²/below², above 0 times w²; and sigmoid(x).
+  const F8 gap = _mm256_mul_ps(_mm256_mul_ps(_mm256_set1_ps(4.f), _mm256_mul_ps(root, root)), by_sign(x, squared, one));
+  bend = _mm256_mul_ps(gap, _mm256_div_ps(by_sign(x, one, w), sum));
+  return _mm256_div_ps(by_sign(x, high, low), by_sign(x, above, below));
+}
+SB_INLINE F8 mish8(F8 x) {
+  F8 bend;
+  return times_share(x, mish_share8(x, bend));
+}
+SB_INLINE F8 mish_slope8(F8 x) {
+  F8 bend;
+  const F8 share = mish_share8(x, bend);
+  return _mm256_add_ps(share, times_share(x, bend));
+}
+// What is rare takes the library's functions, lane by lane.
+template <typename F>
+SB_INLINE F8 by_lane(F8 x, const F& f) {
+  alignas(32) float v[8];
+  _mm256_store_ps(v, x);
+  for (float& lane : v) lane = f(lane);
+  return _mm256_load_ps(v);
+}
+SB_INLINE F8 softplus8(F8 x) {
+  return by_lane(x, [](float v) { return v != v ? v : std::max(v, 0.f) + std::log1p(std::exp(-std::abs(v))); });
+}
+SB_INLINE F8 erf_slope8(F8 x) {
+  return _mm256_mul_ps(_mm256_set1_ps(1.1283791670955126f), bell8(_mm256_mul_ps(x, _mm256_set1_ps(1.4142135623730951f))));
+}
+
 // Calls run(value, slope) with the function and its derivative, each on eight lanes.
 template <typename Run>
-void with_function(SmoothFunction function, const Run& run) {
-  switch (function) {
+void with_function(const Smooth& smooth, const Run& run) {
+  const float a = smooth.a;
+  const F8 a8 = _mm256_set1_ps(a), one = _mm256_set1_ps(1.f);
+  switch (smooth.function) {
     case SmoothFunction::sigmoid:
       return run([](F8 x) SB_LAMBDA { return sigmoid8(x); }, [](F8 x) SB_LAMBDA { return sigmoid_slope8(x); });
     case SmoothFunction::tanh:
@@ -165,6 +231,36 @@ void with_function(SmoothFunction function, const Run& run) {
       return run([](F8 x) SB_LAMBDA { return gelu8(x); }, [](F8 x) SB_LAMBDA { return gelu_slope8(x); });
     case SmoothFunction::gelu_tanh:
       return run([](F8 x) SB_LAMBDA { return gelu_tanh8(x); }, [](F8 x) SB_LAMBDA { return gelu_tanh_slope8(x); });
+    case SmoothFunction::elu:
+      return run([=](F8 x) SB_LAMBDA { return elu8(x, a8, one); }, [=](F8 x) SB_LAMBDA { return elu_slope8(x, a8, one); });
+    case SmoothFunction::celu:
+      return run([=](F8 x) SB_LAMBDA { return elu8(x, a8, a8); }, [=](F8 x) SB_LAMBDA { return elu_slope8(x, a8, a8); });
+    case SmoothFunction::softplus:
+      return run([](F8 x) SB_LAMBDA { return softplus8(x); }, [](F8 x) SB_LAMBDA { return sigmoid8(x); });
+    case SmoothFunction::mish:
+      return run([](F8 x) SB_LAMBDA { return mish8(x); }, [](F8 x) SB_LAMBDA { return mish_slope8(x); });
+    case SmoothFunction::erf:
+      return run([](F8 x) SB_LAMBDA { return by_lane(x, [](float v) { return std::erf(v); }); },
+                 [](F8 x) SB_LAMBDA { return erf_slope8(x); });
+    case SmoothFunction::exp:
+      return run([](F8 x) SB_LAMBDA { return exp8(x); }, [](F8 x) SB_LAMBDA { return exp8(x); });
+    case SmoothFunction::log:
+      return run([](F8 x) SB_LAMBDA { return by_lane(x, [](float v) { return std::log(v); }); },
+                 [=](F8 x) SB_LAMBDA { return _mm256_div_ps(one, x); });
+    case SmoothFunction::sqrt:
+      return run([](F8 x) SB_LAMBDA { return _mm256_sqrt_ps(x); },
+                 [](F8 x) SB_LAMBDA { return _mm256_div_ps(_mm256_set1_ps(0.5f), _mm256_sqrt_ps(x)); });
+    case SmoothFunction::reciprocal:
+      return run([=](F8 x) SB_LAMBDA { return _mm256_div_ps(one, x); },
+                 [=](F8 x) SB_LAMBDA { return negated(_mm256_div_ps(_mm256_div_ps(one, x), x)); });
+    case SmoothFunction::abs:
+      return run([](F8 x) SB_LAMBDA { return magnitude(x); }, [=](F8 x) SB_LAMBDA {
+        const F8 sign = _mm256_or_ps(one, _mm256_and_ps(x, _mm256_set1_ps(-0.f)));
+        return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_EQ_OQ), sign);
+      });
+    case SmoothFunction::pow:
+      return run([=](F8 x) SB_LAMBDA { return by_lane(x, [=](float v) { return std::pow(v, a); }); },
+                 [=](F8 x) SB_LAMBDA { return by_lane(x, [=](float v) { return a * std::pow(v, a - 1.f); }); });
   }
 }
 
@@ -234,7 +330,7 @@ void smooth_forward(Context& ctx, const Smooth& smooth, ConstView x, View y) {
   check_same("smooth_forward", x, y);
   if (ctx.gpu) return ctx.gpu->ops->smooth_forward(ctx, smooth, x, y);
   with_type(y.dtype, "smooth_forward", [&](auto type) {
-    with_function(smooth.function,
+    with_function(smooth,
                   [&](const auto& value, const auto&) { smooth_forward_typed<decltype(type)>(ctx, value, x, y); });
   });
 }
@@ -246,7 +342,7 @@ void smooth_backward(Context& ctx, const Smooth& smooth, ConstView dy, ConstView
   check_epilogue(epilogue, "smooth_backward");
   if (ctx.gpu) return ctx.gpu->ops->smooth_backward(ctx, smooth, dy, x, dx, epilogue);
   with_type(dx.dtype, "smooth_backward", [&](auto type) {
-    with_function(smooth.function, [&](const auto&, const auto& slope) {
+    with_function(smooth, [&](const auto&, const auto& slope) {
       smooth_backward_typed<decltype(type)>(ctx, slope, dy, x, dx, epilogue);
     });
   });

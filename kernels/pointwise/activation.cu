@@ -136,46 +136,89 @@ __device__ __forceinline__ float gelu_tanh_slope(float x) {
   return sigmoid_of(u) + times_share(x * inner, sigmoid_slope(u));
 }
 
+__device__ __forceinline__ float mish_share(float x, float& bend) {  // as activation.cpp has it
+  const float w = expf(-fabsf(x)), squared = w * w;
+  const float over = x > 0.f ? fmaf(2.f, w, 1.f) : fmaf(w, w, 2.f * w);
+  const float under = x > 0.f ? fmaf(2.f, squared, over) : over + 2.f, sum = 1.f + w, root = sum / under;
+  bend = 4.f * (root * root) * (x > 0.f ? squared : 1.f) * ((x > 0.f ? 1.f : w) / sum);
+  return over / under;
+}
+// ln(1 + z) with z = e^-|x| as z·ln(u)/(u - 1), u = 1 + z as rounded: what rounding loses falls out (Kahan).
+__device__ __forceinline__ float softplus_of(float x) {
+  const float z = expf(-fabsf(x)), u = 1.f + z;
+  const float more = u == 1.f ? z : logf(u) * (z / (u - 1.f));
+  return x != x ? x : fmaxf(x, 0.f) + more;
+}
+
 template <SmoothFunction F>
-__device__ __forceinline__ float value_of(float x) {
+__device__ __forceinline__ float value_of(float x, float a) {
   if constexpr (F == SmoothFunction::sigmoid) return sigmoid_of(x);
   if constexpr (F == SmoothFunction::tanh) return tanhf(x);
   if constexpr (F == SmoothFunction::hardswish) return x * fminf(fmaxf(x + 3.f, 0.f), 6.f) / 6.f;
   if constexpr (F == SmoothFunction::silu) return x * sigmoid_of(x);
   if constexpr (F == SmoothFunction::gelu) return times_share(x, normal_distribution(x));
   if constexpr (F == SmoothFunction::gelu_tanh) return times_share(x, sigmoid_of(gelu_tanh_argument(x)));
+  if constexpr (F == SmoothFunction::elu) return x > 0.f ? x : a * expm1f(x);
+  if constexpr (F == SmoothFunction::celu) return x > 0.f ? x : a * expm1f(x / a);
+  if constexpr (F == SmoothFunction::softplus) return softplus_of(x);
+  if constexpr (F == SmoothFunction::mish) {
+    float bend;
+    return times_share(x, mish_share(x, bend));
+  }
+  if constexpr (F == SmoothFunction::erf) return erff(x);
+  if constexpr (F == SmoothFunction::exp) return expf(x);
+  if constexpr (F == SmoothFunction::log) return logf(x);
+  if constexpr (F == SmoothFunction::sqrt) return sqrtf(x);
+  if constexpr (F == SmoothFunction::reciprocal) return 1.f / x;
+  if constexpr (F == SmoothFunction::abs) return fabsf(x);
+  if constexpr (F == SmoothFunction::pow) return powf(x, a);
 }
 template <SmoothFunction F>
-__device__ __forceinline__ float derivative_of(float x) {
+__device__ __forceinline__ float derivative_of(float x, float a) {
   if constexpr (F == SmoothFunction::sigmoid) return sigmoid_slope(x);
   if constexpr (F == SmoothFunction::tanh) return 4.f * sigmoid_slope(x + x);
   if constexpr (F == SmoothFunction::hardswish) return x <= -3.f ? 0.f : x >= 3.f ? 1.f : x / 3.f + 0.5f;
   if constexpr (F == SmoothFunction::silu) return fmaf(x, sigmoid_slope(x), sigmoid_of(x));
   if constexpr (F == SmoothFunction::gelu) return normal_distribution(x) + times_share(x, normal_density(x));
   if constexpr (F == SmoothFunction::gelu_tanh) return gelu_tanh_slope(x);
+  if constexpr (F == SmoothFunction::elu) return x > 0.f ? 1.f : a * expf(x);
+  if constexpr (F == SmoothFunction::celu) return x > 0.f ? 1.f : expf(x / a);
+  if constexpr (F == SmoothFunction::softplus) return sigmoid_of(x);
+  if constexpr (F == SmoothFunction::mish) {
+    float bend;
+    const float share = mish_share(x, bend);
+    return share + times_share(x, bend);
+  }
+  if constexpr (F == SmoothFunction::erf) return 1.1283791670955126f * bell(x * 1.4142135623730951f);
+  if constexpr (F == SmoothFunction::exp) return expf(x);
+  if constexpr (F == SmoothFunction::log) return 1.f / x;
+  if constexpr (F == SmoothFunction::sqrt) return 0.5f / sqrtf(x);
+  if constexpr (F == SmoothFunction::reciprocal) return -(1.f / x / x);
+  if constexpr (F == SmoothFunction::abs) return x == 0.f ? 0.f : copysignf(1.f, x);
+  if constexpr (F == SmoothFunction::pow) return a * powf(x, a - 1.f);
 }
 
 template <typename T, int V, SmoothFunction F>
-__global__ void smooth_forward_kernel(Spread spread, const T* x, T* y) {
+__global__ void smooth_forward_kernel(Spread spread, float a, const T* x, T* y) {
   const Spot spot = spot_of<V>(spread);
   if (!spot.live) return;
   const int64_t at = pixel_of(spread, spot) * spread.channels + spot.channel;
   float v[V];
   load_channels(x + at, v);
 #pragma unroll
-  for (int i = 0; i < V; ++i) v[i] = value_of<F>(v[i]);
+  for (int i = 0; i < V; ++i) v[i] = value_of<F>(v[i], a);
   store_channels(y + at, v);
 }
 
 template <typename T, int V, SmoothFunction F>
-__global__ void smooth_backward_kernel(Spread spread, const T* dy, const T* x, BackwardEnd<T> end) {
+__global__ void smooth_backward_kernel(Spread spread, float a, const T* dy, const T* x, BackwardEnd<T> end) {
   const Spot spot = spot_of<V>(spread);
   if (!spot.live) return;
   float g[V], kept[V];
   load_channels(dy + pixel_of(spread, spot) * spread.channels + spot.channel, g);
   load_channels(x + kept_pixel_of(end, spot) * spread.channels + spot.channel, kept);
 #pragma unroll
-  for (int i = 0; i < V; ++i) g[i] *= derivative_of<F>(kept[i]);
+  for (int i = 0; i < V; ++i) g[i] *= derivative_of<F>(kept[i], a);
   finish(end, spot.item, spot.place, spot.channel, g);
 }
 
@@ -190,6 +233,17 @@ void by_function(SmoothFunction function, const F& f) {
     case silu: return f(std::integral_constant<SmoothFunction, silu>());
     case gelu: return f(std::integral_constant<SmoothFunction, gelu>());
     case gelu_tanh: return f(std::integral_constant<SmoothFunction, gelu_tanh>());
+    case SmoothFunction::elu: return f(std::integral_constant<SmoothFunction, SmoothFunction::elu>());
+    case SmoothFunction::celu: return f(std::integral_constant<SmoothFunction, SmoothFunction::celu>());
+    case SmoothFunction::softplus: return f(std::integral_constant<SmoothFunction, SmoothFunction::softplus>());
+    case SmoothFunction::mish: return f(std::integral_constant<SmoothFunction, SmoothFunction::mish>());
+    case SmoothFunction::erf: return f(std::integral_constant<SmoothFunction, SmoothFunction::erf>());
+    case SmoothFunction::exp: return f(std::integral_constant<SmoothFunction, SmoothFunction::exp>());
+    case SmoothFunction::log: return f(std::integral_constant<SmoothFunction, SmoothFunction::log>());
+    case SmoothFunction::sqrt: return f(std::integral_constant<SmoothFunction, SmoothFunction::sqrt>());
+    case SmoothFunction::reciprocal: return f(std::integral_constant<SmoothFunction, SmoothFunction::reciprocal>());
+    case SmoothFunction::abs: return f(std::integral_constant<SmoothFunction, SmoothFunction::abs>());
+    case SmoothFunction::pow: return f(std::integral_constant<SmoothFunction, SmoothFunction::pow>());
   }
 }
 
@@ -247,7 +301,7 @@ void smooth_forward(Context& ctx, const Smooth& smooth, ConstView x, View y) {
     by_function(smooth.function, [&](auto function) {
       spread_over<width()>(y.shape, [&](Spread spread, dim3 grid, dim3 block) {
         launch(ctx, {"smooth_forward", y.shape, grid, block}, smooth_forward_kernel<T, width(), function()>, spread,
-               x.as<T>(), y.as<T>());
+               smooth.a, x.as<T>(), y.as<T>());
       });
     });
   });
@@ -261,7 +315,7 @@ void smooth_backward(Context& ctx, const Smooth& smooth, ConstView dy, ConstView
     by_function(smooth.function, [&](auto function) {
       spread_over<width()>(dx.shape, [&](Spread spread, dim3 grid, dim3 block) {
         launch(ctx, {"smooth_backward", dx.shape, grid, block}, smooth_backward_kernel<T, width(), function()>, spread,
-               dy.as<T>(), x.as<T>(), backward_end<T>(dx, epilogue));
+               smooth.a, dy.as<T>(), x.as<T>(), backward_end<T>(dx, epilogue));
       });
     });
   });

@@ -2,7 +2,7 @@
 //
 //   slopes  LeakyReLU, PReLU    y = x where x > 0, else slope·x             gate: 0 < x
 //   ramps   Clip, Hardsigmoid   y = min(max(scale·x + shift, min), max)     gate: min < scale·x + shift < max
-//   smooth  Sigmoid, Tanh, Hardswish, SiLU, GELU                            the tape keeps x
+//   smooth  Sigmoid, Tanh, Hardswish, SiLU, GELU, ELU, Mish, Exp, …         the tape keeps x
 //
 // Slopes are rectifiers and obey the ReLU rule: what it holds back is scaled by the slope instead of dropped. Ramps and
 // smooth functions are none: their derivative holds under every rule. NaN passes through all of them.
@@ -44,9 +44,15 @@ struct Hardsigmoid {
 // sigmoid x -> 1 / (1 + e^-x), tanh, hardswish x -> x·min(max(x + 3, 0), 6) / 6 (Howard et al. 2019),
 // silu x -> x·sigmoid(x) (Elfwing et al. 2017), gelu x -> x·Φ(x) with the normal distribution Φ, gelu_tanh its approximation
 // x·sigmoid(2·√(2/π)·(x + 0.044715·x³)) (Hendrycks and Gimpel 2016; torch.nn.GELU and GELU("tanh")).
-enum class SmoothFunction { sigmoid, tanh, hardswish, silu, gelu, gelu_tanh };
+// With the parameter a: elu x -> x where x > 0, else a·(e^x - 1) (Clevert et al. 2016), celu x -> x where x > 0, else
+// a·(e^(x/a) - 1) (Barron 2017), pow x -> x^a. softplus x -> ln(1 + e^x), mish x -> x·tanh(softplus(x)) (Misra 2019), and erf,
+// exp, log, sqrt, reciprocal, abs as they are called; abs' derivative at 0 is 0.
+enum class SmoothFunction {
+  sigmoid, tanh, hardswish, silu, gelu, gelu_tanh, elu, celu, softplus, mish, erf, exp, log, sqrt, reciprocal, abs, pow
+};
 struct Smooth {
   SmoothFunction function = SmoothFunction::sigmoid;
+  float a = 1;  // of elu, celu and pow
   bool operator==(const Smooth&) const = default;
 };
 

@@ -196,6 +196,49 @@ TEST_P(EngineLayers, NormsAreTheReferences) {
   EXPECT_EQ(dims, (Dims{1, 6}));
 }
 
+// Two heads over the places of a map as tokens, with biases; a product of values, and functions element by element.
+test::Net tokens() {
+  test::Net net("tokens", {1, 3, 4, 5});
+  net.add("embed", conv2d(3, 8, 1));
+  const int norm = net.add("norm", LayerNorm{.c = 8});
+  const int qkv = net.add("qkv", conv2d(8, 24, 1));  // 20 tokens of 3·2·4
+  std::array<int, 3> of{};
+  for (int64_t i = 0; i < 3; ++i) {
+    const std::string name = fmt::format("{}", "qkv"[i]);
+    net.add(name, Slice{.c = {8 * i, 8 * (i + 1), 1}}, {qkv});
+    of[size_t(i)] = net.add(name + "_heads", Transpose{{20, 2, 4}, {1, 0, 2}, 4, 2, 20});
+  }
+  std::vector<float> bias(20 * 20);
+  for (size_t i = 0; i < bias.size(); ++i) bias[i] = float(int(i * 7 % 11) - 5) / 8;
+  net.add("attention", Attention{0.5f, bias, 1}, {of[0], of[1], of[2]});
+  net.add("together", Transpose{{2, 20, 4}, {1, 0, 2}, 8, 4, 5});
+  const int sum = net.add("sum", Add{}, {norm, net.output()});
+  net.add("elu", Smooth{elu, 0.75f});
+  net.add("mish", Smooth{mish});
+  net.add("rows", Transpose{{160}, {0}, 8, 1, 20});
+  const int left = net.add("softplus", Smooth{softplus});
+  net.add("turned", Transpose{{20, 8}, {1, 0}, 20, 1, 8}, {sum});
+  net.add("product", MatMul{}, {left, net.output()});  // [20,20]
+  net.add("tanh", Smooth{SmoothFunction::tanh});
+  net.add("flatten", Flatten{});
+  net.add("fc", Linear{400, 3});
+  net.weights = random_weights(net, 3);
+  return net;
+}
+
+TEST_P(EngineLayers, TokensAreTheReferences) {
+  const test::Net net = tokens();
+  const test::Nchw x = image(net.input.with_n(2)), one = image(net.input);
+  const std::vector<test::Nchw> want = test::evaluate(net, x);
+  const Pass all(ctx, net, x, all_nodes(net));
+  for (int node = 0; node < net.nodes.count(); ++node)
+    EXPECT_LT(distance(read(all.plan, node), want[size_t(node)]), kNear) << net.nodes[node].name;
+  Pass pass(ctx, net, one, {});
+  const test::Nchw numeric = test::numeric_gradient(net, one, net.output(), 2);
+  for (const ReluRule rule : {kGradient, kDeconv, kGuided})  // there is no rectifier
+    EXPECT_LT(distance(pass.gradient(net.output(), 2, rule), numeric), kNear);
+}
+
 TEST_P(EngineLayers, FusedIsUnfused) {
   const test::Net net = busy_layers();
   const test::Nchw x = image(kInput.with_n(2));
@@ -294,6 +337,10 @@ TEST(Layers, DescribedAsInPyTorch) {
       {Smooth{silu}, "SiLU()"},
       {Smooth{gelu}, "GELU()"},
       {LayerNorm{.h = 5, .w = 4}, "LayerNorm(5, 4)"},
+      {Transpose{{20, 2, 4}, {1, 0, 2}, 4, 2, 20}, "Transpose([20,2,4] by 1,0,2 to 4, 2, 20)"},
+      {MatMul{}, "MatMul()"},
+      {Attention{0.5f, {}, 1}, "Attention(scale 0.5)"},
+      {Smooth{elu, 0.75f}, "ELU(0.75)"},
       {GroupNorm{3, 12}, "GroupNorm(3, 12)"},
       {GroupNorm{12, 12}, "InstanceNorm2d(12)"},
       {Smooth{hardswish}, "Hardswish()"},

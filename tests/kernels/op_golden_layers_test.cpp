@@ -143,8 +143,8 @@ void run_smooth(OpRun& run, const Golden& g) {
   const Activation in = run.input(x, kF32), y = run.output(x.shape, kF32), dx = run.output(x.shape, kF32);
   switchback::smooth_forward(run.ctx, {function}, in, y);
   switchback::smooth_backward(run.ctx, {function}, run.input(dy, kF32), in, dx);
-  expect_golden("y", y.read(), g.map("y"), smooth_forward(function, x), false, 16);
-  expect_golden("dx", dx.read(), g.map("dx"), smooth_backward(function, dy, x, 1), false, 16);
+  expect_golden("y", y.read(), g.map("y"), smooth_forward({function}, x), false, 16);
+  expect_golden("dx", dx.read(), g.map("dx"), smooth_backward({function}, dy, x, 1), false, 16);
 }
 
 void run_set_norm(OpRun& run, const Golden& g) {

@@ -19,7 +19,7 @@ using Rounding = Resize::Rounding;
 using PadMode = Pad::Mode;
 constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
 
-using Layer = std::variant<Resize, Pad, Slice, ChannelShuffle, Reshape, Permute, Reduce>;
+using Layer = std::variant<Resize, Pad, Slice, ChannelShuffle, Reshape, Permute, Transpose, Reduce>;
 struct Case {
   std::string name;
   Layer layer;
@@ -104,6 +104,13 @@ std::vector<Case> other_cases() {
       {"permute_rows_columns", Permute{{1, 3, 2}}, {6, 32, 3, 4}},
       {"permute_reverse", Permute{{3, 2, 1}}, {6, 6, 2, 5}},
       {"permute_swap_first", Permute{{2, 1, 3}}, {6, 6, 2, 5}},
+      {"transpose_none", Transpose{{60}, {0}, 5, 3, 4}, {6, 10, 2, 3}},
+      {"transpose_heads", Transpose{{5, 3, 8}, {1, 0, 2}, 8, 3, 5}, {6, 24, 5, 1}},
+      {"transpose_heads_odd", Transpose{{4, 3, 11}, {1, 0, 2}, 11, 3, 4}, {6, 33, 2, 2}},
+      {"transpose_keys", Transpose{{2, 5, 7}, {0, 2, 1}, 5, 2, 7}, {6, 7, 2, 5}},
+      {"transpose_windows", Transpose{{2, 3, 2, 2, 4}, {0, 2, 1, 3, 4}, 4, 4, 6}, {6, 4, 6, 4}},
+      {"transpose_six", Transpose{{2, 3, 2, 2, 3, 2}, {5, 3, 1, 4, 2, 0}, 6, 3, 8}, {6, 36, 2, 2}},
+      {"transpose_c32", Transpose{{6, 32}, {1, 0}, 6, 4, 8}, {6, 32, 2, 3}},
       {"mean_hw", Reduce{.h = true, .w = true}, {6, 5, 4, 2}},
       {"mean_hw_c32", Reduce{.h = true, .w = true}, {6, 32, 8, 4}},
       {"mean_hw_large", Reduce{.h = true, .w = true}, {6, 3, 33, 32}, false},
@@ -133,6 +140,9 @@ Calls calls_of(OpRun& run, std::shared_ptr<Prepared> layer) {
   else if constexpr (std::is_same_v<Prepared, Rearrangement>)
     return {[&run, layer](ConstView x, View y) { rearrange_forward(run.ctx, *layer, x, y); },
             [&run, layer](ConstView dy, View dx, const BackwardEpilogue& e) { rearrange_backward(run.ctx, *layer, dy, dx, e); }};
+  else if constexpr (std::is_same_v<Prepared, Transpose>)
+    return {[&run, layer](ConstView x, View y) { transpose_forward(run.ctx, *layer, x, y); },
+            [&run, layer](ConstView dy, View dx, const BackwardEpilogue& e) { transpose_backward(run.ctx, *layer, dy, dx, e); }};
   else
     return {[&run, layer](ConstView x, View y) { reduce_forward(run.ctx, *layer, x, y); },
             [&run, layer](ConstView dy, View dx, const BackwardEpilogue& e) { reduce_backward(run.ctx, *layer, dy, dx, e); }};
@@ -142,6 +152,7 @@ Calls calls_of(OpRun& run, const Layer& layer, Shape x) {
       [&](const auto& l) {
         using L = std::decay_t<decltype(l)>;
         if constexpr (std::is_same_v<L, Reduce>) return calls_of(run, std::make_shared<Reduce>(l));
+        else if constexpr (std::is_same_v<L, Transpose>) return calls_of(run, std::make_shared<Transpose>(l));
         else if constexpr (std::is_same_v<L, Reshape> || std::is_same_v<L, Permute>)
           return calls_of(run, std::make_shared<Rearrangement>(l, x));
         else return calls_of(run, std::make_shared<Resampling>(l, x));
@@ -227,6 +238,9 @@ TEST(ResampleErrors, LayersThatDoNotFit) {
   EXPECT_THROW(output_shape(Reshape{0, -1, 1}, x), Error);
   EXPECT_THROW(output_shape(Permute{{1, 1, 2}}, x), Error);
   EXPECT_THROW(output_shape(Permute{{0, 1, 2}}, x), Error);
+  EXPECT_THROW(output_shape(Transpose{{x.item()}, {0}, 1, 1, 1}, x), Error);
+  EXPECT_THROW(output_shape(Transpose{{x.item(), 1}, {0, 0}, x.item(), 1, 1}, x), Error);
+  EXPECT_THROW(output_shape(Transpose{{x.item() + 1}, {0}, x.item() + 1, 1, 1}, x), Error);
   EXPECT_THROW(output_shape(Reduce{}, x), Error);
   Context ctx;
   const Resampling twice(bilinear_by(2), x);

@@ -71,6 +71,30 @@ Nchw constant_of(const BinaryConstant& l) {
   return constant;
 }
 
+// As kernels/attention/matmul.h and attention.h have them.
+Nchw matmul(const Nchw& a, const Nchw& b) {
+  Nchw y({a.shape.n, b.shape.c, a.shape.h, a.shape.w});
+  for (int64_t n = 0; n < y.shape.n; ++n)
+    for (int64_t g = 0; g < y.shape.h; ++g)
+      for (int64_t i = 0; i < y.shape.w; ++i)
+        for (int64_t j = 0; j < y.shape.c; ++j)
+          for (int64_t k = 0; k < a.shape.c; ++k) y(n, j, g, i) += a(n, k, g, i) * b(n, j, g, k);
+  return y;
+}
+Nchw attention(const Attention& l, const Nchw& q, const Nchw& k, const Nchw& v) {
+  Nchw p({q.shape.n, k.shape.w, q.shape.h, q.shape.w});
+  for (int64_t n = 0; n < p.shape.n; ++n)
+    for (int64_t g = 0; g < p.shape.h; ++g)
+      for (int64_t i = 0; i < p.shape.w; ++i)
+        for (int64_t j = 0; j < p.shape.c; ++j) {
+          double score = 0;
+          for (int64_t c = 0; c < q.shape.c; ++c) score += q(n, c, g, i) * k(n, c, g, j);
+          p(n, j, g, i) = double(l.scale) * score;
+          if (!l.bias.empty()) p(n, j, g, i) += double(l.bias[size_t((g % l.bias_groups * p.shape.w + i) * p.shape.c + j)]);
+        }
+  return matmul(softmax_forward(p).value, v);
+}
+
 std::vector<double> slopes_of(const std::vector<float>& weight) { return {weight.begin(), weight.end()}; }
 
 Nchw value_of(const Layer& layer, const Values& of, const std::vector<const Nchw*>& inputs) {
@@ -107,12 +131,14 @@ Nchw value_of(const Layer& layer, const Values& of, const std::vector<const Nchw
           [&](const PReLU&) { return slope_forward(slopes_of(of["weight"]), x, &unused).value; },
           [&](const Clip& l) { return ramp_forward(1, 0, l.min, l.max, x).y.value; },
           [&](const Hardsigmoid& l) { return ramp_forward(l.alpha, l.beta, 0, 1, x).y.value; },
-          [&](const Smooth& l) { return smooth_forward(l.function, x).value; },
+          [&](const Smooth& l) { return smooth_forward(l, x).value; },
           [&](const Binary& l) { return binary_forward(l.function, x, *inputs[1]).value; },
           [&](const BinaryConstant& l) {
             const Nchw constant = constant_of(l);
             return (l.reversed ? binary_forward(l.function, constant, x) : binary_forward(l.function, x, constant)).value;
           },
+          [&](const MatMul&) { return matmul(x, *inputs[1]); },
+          [&](const Attention& l) { return attention(l, x, *inputs[1], *inputs[2]); },
           [&](const auto& l) { return apply(linear_map(l, x.shape), x).value; },
       },
       layer);

@@ -174,6 +174,20 @@ LinearMap linear_map(const Permute& p, Shape x) {
   return map;
 }
 
+LinearMap linear_map(const Transpose& t, Shape x) {
+  LinearMap map{x.with_n(1), {1, t.c, t.h, t.w}, {}, {}};
+  const size_t rank = t.sizes.size();
+  const auto of_memory = [](Shape s, int64_t e) { return chw(s, e % s.c, e / s.c / s.w, e / s.c % s.w); };
+  for (int64_t e = 0; e < x.item(); ++e) {  // an element of x, in the order of memory
+    std::vector<int64_t> at(rank);
+    for (int64_t rest = e, i = int64_t(rank) - 1; i >= 0; rest /= t.sizes[size_t(i--)]) at[size_t(i)] = rest % t.sizes[size_t(i)];
+    int64_t to = 0;
+    for (const int64_t axis : t.axes) to = to * t.sizes[size_t(axis)] + at[size_t(axis)];
+    map.terms.push_back({of_memory(map.out, to), of_memory(x, e), 1});
+  }
+  return map;
+}
+
 LinearMap linear_map(const Reduce& r, Shape x) {
   LinearMap map{x.with_n(1), {1, r.c ? 1 : x.c, r.h ? 1 : x.h, r.w ? 1 : x.w}, {}, {}};
   const double weight = r.mean ? double(map.out.item()) / double(x.item()) : 1;
@@ -247,8 +261,9 @@ double normal_distribution(double x) { return 0.5 * std::erfc(-x / std::sqrt(2.0
 const double kGelu = std::sqrt(2 / std::acos(-1.0));
 double gelu_argument(double x) { return 2 * kGelu * (x + 0.044715 * x * x * x); }
 
-double value_of(SmoothFunction f, double x) {
-  switch (f) {
+double value_of(const Smooth& f, double x) {
+  const double a = double(f.a);
+  switch (f.function) {
     case SmoothFunction::sigmoid:
       return sigmoid(x);
     case SmoothFunction::tanh:
@@ -261,22 +276,45 @@ double value_of(SmoothFunction f, double x) {
       return std::isinf(x) ? std::max(x, 0.0) : x * normal_distribution(x);
     case SmoothFunction::gelu_tanh:
       return std::isinf(x) ? std::max(x, 0.0) : x * sigmoid(gelu_argument(x));
+    case SmoothFunction::elu:
+      return x > 0 ? x : a * std::expm1(x);
+    case SmoothFunction::celu:
+      return x > 0 ? x : a * std::expm1(x / a);
+    case SmoothFunction::softplus:
+      return std::isnan(x) ? x : std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x)));
+    case SmoothFunction::mish:
+      return std::isinf(x) ? std::max(x, 0.0) : x * std::tanh(std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))));
+    case SmoothFunction::erf:
+      return std::erf(x);
+    case SmoothFunction::exp:
+      return std::exp(x);
+    case SmoothFunction::log:
+      return std::log(x);
+    case SmoothFunction::sqrt:
+      return std::sqrt(x);
+    case SmoothFunction::reciprocal:
+      return 1 / x;
+    case SmoothFunction::abs:
+      return std::abs(x);
+    case SmoothFunction::pow:
+      return std::pow(x, a);
   }
   return 0;
 }
 
 // gelu_tanh's argument u of a sigmoid is rounded, which moves the value by up to |x·u·σ'(u)| a rounding.
-double argument_terms(SmoothFunction f, double x) {
-  if (f != SmoothFunction::gelu_tanh || std::isinf(x)) return 0;
+double argument_terms(const Smooth& smooth, double x) {
+  if (smooth.function != SmoothFunction::gelu_tanh || std::isinf(x)) return 0;
   const double u = gelu_argument(x), e = std::exp(-std::abs(u));
   return std::abs(x * u) * e / ((1 + e) * (1 + e));
 }
 
 // The derivative, and by how much its parts are larger than their sum.
-double derivative_of(SmoothFunction f, double x, double& parts) {
+double derivative_of(const Smooth& f, double x, double& parts) {
+  const double a = double(f.a);
   const double s = sigmoid(x), e = std::exp(-std::abs(x)), slope = e / ((1 + e) * (1 + e));
   double value = 0;
-  switch (f) {
+  switch (f.function) {
     case SmoothFunction::sigmoid:
       value = parts = slope;
       break;
@@ -304,6 +342,44 @@ double derivative_of(SmoothFunction f, double x, double& parts) {
       parts = share + std::abs(inner * bend) + std::abs(u) * bend * (1 + std::abs(inner));  // u is rounded
       break;
     }
+    case SmoothFunction::elu:
+    case SmoothFunction::celu: {
+      const double by = f.function == SmoothFunction::elu ? 1 : a;
+      value = x > 0 ? 1 : a / by * std::exp(x / by);
+      parts = std::abs(value) * (x > 0 ? 1 : 1 + std::abs(x / by));  // the quotient is rounded
+      break;
+    }
+    case SmoothFunction::softplus:
+      value = parts = s;
+      break;
+    case SmoothFunction::mish: {
+      const double share = std::tanh(std::max(x, 0.0) + std::log1p(e)), w = 1 / std::cosh(std::max(x, 0.0) + std::log1p(e));
+      value = share + x * w * w * s;
+      parts = share + std::abs(x) * w * w * s;
+      break;
+    }
+    case SmoothFunction::erf:
+      value = parts = 2 / std::sqrt(std::acos(-1.0)) * std::exp(-x * x);
+      parts *= 1 + 2 * x * x;  // x·√2 is rounded
+      break;
+    case SmoothFunction::exp:
+      value = parts = std::exp(x);
+      break;
+    case SmoothFunction::log:
+      value = 1 / x, parts = std::abs(value);
+      break;
+    case SmoothFunction::sqrt:
+      value = parts = 0.5 / std::sqrt(x);
+      break;
+    case SmoothFunction::reciprocal:
+      value = -1 / x / x, parts = -value;
+      break;
+    case SmoothFunction::abs:
+      value = double(x > 0) - double(x < 0), parts = 1;
+      break;
+    case SmoothFunction::pow:
+      value = a * std::pow(x, a - 1), parts = std::abs(value);
+      break;
   }
   return value;
 }
@@ -355,7 +431,7 @@ Ref ramp_backward(double scale, const Nchw& dy, const Gates& gates, int64_t seed
   return dx;
 }
 
-Ref smooth_forward(SmoothFunction function, const Nchw& x) {
+Ref smooth_forward(const Smooth& function, const Nchw& x) {
   Ref y(x.shape);
   for (size_t i = 0; i < x.v.size(); ++i) {
     y.value.v[i] = value_of(function, x.v[i]);
@@ -364,7 +440,7 @@ Ref smooth_forward(SmoothFunction function, const Nchw& x) {
   return y;
 }
 
-Ref smooth_backward(SmoothFunction function, const Nchw& dy, const Nchw& x, int64_t seeds) {
+Ref smooth_backward(const Smooth& function, const Nchw& dy, const Nchw& x, int64_t seeds) {
   Ref dx(dy.shape);
   for (size_t i = 0; i < dy.v.size(); ++i) {
     double parts = 0;

@@ -8,6 +8,7 @@
 #include "kernels/pointwise/binary.h"
 #include "kernels/conv/conv_transpose.h"
 #include "kernels/move/rearrange.h"
+#include "kernels/move/transpose.h"
 #include "kernels/normalize/reduce.h"
 #include "kernels/normalize/set_norm.h"
 #include "kernels/move/resample.h"
@@ -33,6 +34,7 @@ LinearMap linear_map(const Slice& slice, Shape x);
 LinearMap linear_map(const ChannelShuffle& shuffle, Shape x);
 LinearMap linear_map(const Reshape& reshape, Shape x);
 LinearMap linear_map(const Permute& permute, Shape x);
+LinearMap linear_map(const Transpose& transpose, Shape x);
 LinearMap linear_map(const Reduce& reduce, Shape x);
 // weight: [in, out / groups, kernel_h, kernel_w]; scale: of each output channel, may be empty.
 LinearMap linear_map(const ConvTranspose2d& conv, Shape x, const std::vector<float>& weight,
@@ -59,8 +61,8 @@ struct NormCase {
 Ref set_norm_forward(const NormCase& norm, const Nchw& x);
 Ref set_norm_backward(const NormCase& norm, const Nchw& dy, const Nchw& x, int64_t seeds);
 
-Ref smooth_forward(SmoothFunction function, const Nchw& x);
-Ref smooth_backward(SmoothFunction function, const Nchw& dy, const Nchw& x, int64_t seeds);
+Ref smooth_forward(const Smooth& smooth, const Nchw& x);
+Ref smooth_backward(const Smooth& smooth, const Nchw& dy, const Nchw& x, int64_t seeds);
 
 // a, b of any sizes that broadcast; items of a and b belong to those of dy in groups of `seeds`.
 Ref binary_forward(BinaryFunction function, const Nchw& a, const Nchw& b);

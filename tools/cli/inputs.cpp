@@ -55,11 +55,13 @@ std::vector<std::string> images_in(const std::string& folder) {
   return found;
 }
 
-Tensor as_batch(Tensor t) {
+Tensor as_batch(Tensor t, Shape taken) {
   if (t.dims().size() == 4) return t;
   Dims dims = t.dims();
   if (dims.size() == 2)
     dims.insert(dims.end(), {1, 1});  // vectors [N,C]
+  else if (taken.h > 1 && taken.w == 1 && dims[2] != 1)
+    dims.push_back(1);  // signals [N,C,L], which networks take as maps of one column
   else
     dims.insert(dims.begin(), 1);
   return std::move(t).reshaped(std::move(dims));
@@ -104,7 +106,7 @@ Tensor read_input(const InputFile& file, const Model& model, bool upright) {
   const Shape taken = model.network.input;
   const std::vector<int> ranks = taken.h * taken.w == 1 ? std::vector<int>{2, 3, 4} : std::vector<int>{3, 4};
   Tensor x = file.dataset          ? load_dataset(*file.dataset, model)
-             : file.array          ? as_batch(read_npy(file.path, ranks))
+             : file.array          ? as_batch(read_npy(file.path, ranks), taken)
              : file.path == "-"    ? preprocess(decode_image("standard input", standard_input(), upright), model.preprocess)
                                    : preprocess(load_image(file.path, upright), model.preprocess);
   try {

@@ -1,0 +1,322 @@
+// ONNX operators on tokens: products of matrices, and softmax attention, which exporters write as MatMul, scale, mask, Softmax
+// and MatMul, or as one operator.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <optional>
+
+#include "engine/files/files.h"
+#include "engine/onnx/onnx_constants.h"
+#include "engine/onnx/onnx_layers.h"
+
+namespace switchback {
+namespace {
+
+// ---- attention, found where its last product is
+
+// x·scale behind products and quotients with numbers.
+struct Scaled {
+  int node;
+  double scale = 1;
+};
+Scaled without_scale(const OnnxGraph& g, int node) {
+  Scaled s{node};
+  while (const auto* c = std::get_if<BinaryConstant>(&g.at(s.node).layer)) {
+    const bool product = c->function == BinaryFunction::mul, quotient = c->function == BinaryFunction::div && !c->reversed;
+    if (c->values.size() != 1 || (!product && !quotient) || c->values[0] == 0) break;
+    s.scale = product ? s.scale * double(c->values[0]) : s.scale / double(c->values[0]);
+    s.node = g.at(s.node).inputs[0];
+  }
+  return s;
+}
+
+// Behind changes of shape that leave memory and its channels as they are.
+int ungrouped(const OnnxGraph& g, int node) {
+  while (const auto* t = std::get_if<Transpose>(&g.at(node).layer)) {
+    if (t->sizes.size() > 1 || g.shape(g.at(node).inputs[0]).c != t->c) break;
+    node = g.at(node).inputs[0];
+  }
+  return node;
+}
+
+// What stands before a Softmax: scale·rows∘(q·kᵀ) + bias.
+struct Scores {
+  int queries = -1, keys = -1;  // the keys turned: [groups, d, S]
+  double scale = 1;
+  std::vector<double> rows;  // a factor for each row of scores [groups·T], or empty: Swin V2 has one a head
+  std::vector<double> bias;  // [groups·T, S] as memory has it, or empty
+};
+// Element i, as memory has it, of a constant that meets maps s.
+double element(const BinaryConstant& c, Shape s, int64_t i) {
+  const int64_t channel = i % s.c, column = i / s.c % s.w, row = i / s.c / s.w;
+  const int64_t at = ((c.shape.c > 1 ? channel : 0) * c.shape.h + (c.shape.h > 1 ? row : 0)) * c.shape.w + (c.shape.w > 1 ? column : 0);
+  return double(c.values[size_t(at)]);
+}
+// A factor that all scores of a row share; false where they differ.
+bool multiply_rows(const BinaryConstant& c, Shape s, std::vector<double>& rows) {
+  for (int64_t i = 0; i < s.item(); ++i)
+    if (element(c, s, i) != element(c, s, i / s.c * s.c)) return false;
+  rows.resize(size_t(s.item() / s.c), 1);
+  for (size_t row = 0; row < rows.size(); ++row) rows[row] *= element(c, s, int64_t(row) * s.c);
+  return true;
+}
+std::optional<Scores> find_scores(const OnnxGraph& g, int node) {
+  Scores found;
+  for (;;) {
+    const Scaled inner = without_scale(g, ungrouped(g, node));
+    found.scale *= inner.scale, node = ungrouped(g, inner.node);
+    const Shape s = g.shape(node);
+    const auto* c = std::get_if<BinaryConstant>(&g.at(node).layer);
+    if (!c || g.shape(g.at(node).inputs[0]) != s) break;
+    if (c->function == BinaryFunction::add || (c->function == BinaryFunction::sub && !c->reversed)) {
+      found.bias.resize(size_t(s.item()), 0);
+      for (int64_t i = 0; i < s.item(); ++i) {
+        const double by = found.scale * (found.rows.empty() ? 1 : found.rows[size_t(i / s.c)]);
+        found.bias[size_t(i)] += (c->function == BinaryFunction::sub ? -by : by) * element(*c, s, i);
+      }
+    } else if (c->function != BinaryFunction::mul || !multiply_rows(*c, s, found.rows)) {
+      break;
+    }
+    node = g.at(node).inputs[0];
+  }
+  if (!std::holds_alternative<MatMul>(g.at(node).layer)) return std::nullopt;
+  const Scaled q = without_scale(g, g.at(node).inputs[0]), k = without_scale(g, g.at(node).inputs[1]);
+  found.queries = q.node, found.keys = k.node, found.scale *= q.scale * k.scale;
+  return found;
+}
+
+// The fewest groups of biases that repeat.
+void set_bias(Attention& layer, const std::vector<double>& bias, int64_t groups) {
+  if (bias.empty()) return;
+  const int64_t group = int64_t(bias.size()) / groups;
+  for (layer.bias_groups = 1; layer.bias_groups < groups; ++layer.bias_groups)
+    if (groups % layer.bias_groups == 0 &&
+        std::equal(bias.begin() + layer.bias_groups * group, bias.end(), bias.begin()))
+      break;
+  layer.bias.assign(bias.begin(), bias.begin() + layer.bias_groups * group);
+}
+
+// q [groups,T,d], k [groups,S,d] and v [groups,S,e].
+int add_attention(OnnxGraph& g, const OnnxNode& n, int q, int k, int v, double scale, const std::vector<double>& bias) {
+  Attention layer{.scale = float(scale), .bias = {}};
+  set_bias(layer, bias, g.shape(q).h);
+  return g.add(n, layer, {q, k, v});
+}
+
+// Where a is the Softmax of scores, a·b is attention; -1 where it is not.
+int fused_attention(OnnxGraph& g, const OnnxNode& n, const OnnxValue& a, int values) {
+  const int softmax = ungrouped(g, a.node);
+  if (!std::holds_alternative<Softmax>(g.at(softmax).layer) || g.shape(softmax).c != a.dims.back()) return -1;
+  const std::optional<Scores> scores = find_scores(g, g.at(softmax).inputs[0]);
+  if (!scores) return -1;
+  const Shape q = g.shape(scores->queries), turned = g.shape(scores->keys), v = g.shape(values);
+  if (q.h != v.h || turned.c != v.w) return -1;
+  const int keys = g.transposed(n, scores->keys, {{turned.h, turned.w, turned.c}, {0, 2, 1}, turned.w, turned.h, turned.c});
+  int queries = scores->queries;
+  if (!scores->rows.empty()) {
+    const BinaryConstant factors{BinaryFunction::mul, {scores->rows.begin(), scores->rows.end()}, {1, 1, q.h, q.w}};
+    queries = g.add(n, factors, {queries}, n.name() + ".scaled");
+  }
+  return add_attention(g, n, queries, keys, values, scores->scale, scores->bias);
+}
+
+// ---- products
+
+// a [batch…, M, K] · b [batch…, K, N].
+OnnxValue product_of(OnnxGraph& g, const OnnxNode& n, const OnnxValue& a, const OnnxValue& b) {
+  const size_t rank = a.dims.size();
+  CHECK(rank >= 3 && b.dims.size() == rank && std::equal(a.dims.begin(), a.dims.end() - 2, b.dims.begin()) &&
+            a.batch == b.batch && a.batch.axis + 2 < int64_t(rank) && a.dims[rank - 1] == b.dims[rank - 2],
+        "a product of {} and {}: matrices with the same axes before them are supported, the batch's among these", g.text(a.dims),
+        g.text(b.dims));
+  const int64_t groups = product(a.dims, 0, rank - 2), m = a.dims[rank - 2], k = a.dims[rank - 1], columns = b.dims[rank - 1];
+  const int right = g.memory_shaped(n, b, {1, columns, groups, k});
+  OnnxValue y = a;
+  y.dims.back() = columns;
+  y.order = OnnxValue::Order::memory;
+  y.node = fused_attention(g, n, a, right);
+  if (y.node < 0) y.node = g.add(n, MatMul{}, {g.memory_shaped(n, a, {1, k, groups, m}), right});
+  return y;
+}
+
+void matmul(OnnxGraph& g, const OnnxNode& n) {
+  const OnnxValue a = g.value(n, 0), b = g.value(n, 1);
+  if (!a.constant && b.constant) {
+    OnnxConstant weight = *b.constant;
+    while (weight.dims.size() > 2 && weight.dims[0] == 1) weight.dims.erase(weight.dims.begin());
+    CHECK(weight.dims.size() == 2, "weights of dimensions {}", to_string(b.dims));
+    linear_over_last(g, n, 0, converted(transposed(weight, {1, 0}), false), false);
+    return;
+  }
+  CHECK(!a.constant, "a product of constants {} with an input", to_string(a.dims));
+  g.set(n, product_of(g, n, a, b));
+}
+
+// The axes of a value in another order.
+OnnxValue with_axes(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std::vector<int64_t>& axes) {
+  if (std::is_sorted(axes.begin(), axes.end())) return x;
+  OnnxValue y = x;
+  y.order = OnnxValue::Order::memory;
+  y.dims.clear();
+  for (size_t i = 0; i < axes.size(); ++i) {
+    y.dims.push_back(x.dims[size_t(axes[i])]);
+    if (axes[i] == x.batch.axis) y.batch.axis = int64_t(i);
+  }
+  const int from = g.rows(n, x);
+  const int64_t c = y.dims.back();
+  y.node = g.transposed(n, from, {x.dims, axes, c, count(y.dims) / c, 1});
+  return y;
+}
+
+// Of two values: letters that both have and the result too are batches, those that only both have are summed over.
+void einsum(OnnxGraph& g, const OnnxNode& n) {
+  std::string equation = n.text("equation", "");
+  std::erase(equation, ' ');
+  const size_t comma = equation.find(','), arrow = equation.find("->");
+  CHECK(n.inputs() == 2 && comma != std::string::npos && arrow != std::string::npos && comma < arrow &&
+            equation.find('.') == std::string::npos && !g.is_constant(n, 0) && !g.is_constant(n, 1),
+        "the equation {} (products of two values, with all axes named, are supported)", printable(equation));
+  const std::string left = equation.substr(0, comma), right = equation.substr(comma + 1, arrow - comma - 1),
+                    out = equation.substr(arrow + 2);
+  const OnnxValue a = g.value(n, 0), b = g.value(n, 1);
+  CHECK(left.size() == a.dims.size() && right.size() == b.dims.size(), "the equation {} for inputs of {} and {}",
+        printable(equation), g.text(a.dims), g.text(b.dims));
+  const auto has = [](const std::string& text, char letter) { return text.find(letter) != std::string::npos; };
+  std::string batch, summed, rows, columns;
+  for (char letter : left) {
+    CHECK(has(right, letter) || has(out, letter), "the equation {}: a sum over {} of one value", printable(equation), letter);
+    (has(right, letter) ? has(out, letter) ? batch : summed : rows) += letter;
+  }
+  for (char letter : right)
+    if (!has(left, letter)) columns += letter;
+  std::map<char, int64_t> size;
+  for (size_t i = 0; i < left.size(); ++i) size[left[i]] = a.dims[i];
+  for (size_t i = 0; i < right.size(); ++i) {
+    CHECK(!size.contains(right[i]) || size[right[i]] == b.dims[i], "inputs of {} and {}", g.text(a.dims), g.text(b.dims));
+    size[right[i]] = b.dims[i];
+  }
+  CHECK(size.size() == batch.size() + summed.size() + rows.size() + columns.size() && left.size() == batch.size() + summed.size() + rows.size() &&
+            right.size() == batch.size() + summed.size() + columns.size() && !batch.empty(),
+        "the equation {}: a letter stands twice, or none is the batch's", printable(equation));
+  const auto axes_of = [](const std::string& letters, const std::string& in) {
+    std::vector<int64_t> axes;
+    for (char letter : letters) axes.push_back(int64_t(in.find(letter)));
+    return axes;
+  };
+  // One axis each for the rows, the columns and what is summed over.
+  const auto joined = [&](OnnxValue v, const std::string& first, const std::string& second) {
+    const auto of = [&](const std::string& letters) {
+      int64_t all = 1;
+      for (char letter : letters) all *= size[letter];
+      return all;
+    };
+    v.dims.resize(batch.size());
+    v.dims.push_back(of(first)), v.dims.push_back(of(second));
+    return v;
+  };
+  const OnnxValue x = joined(with_axes(g, n, a, axes_of(batch + rows + summed, left)), rows, summed);
+  const OnnxValue w = joined(with_axes(g, n, b, axes_of(batch + summed + columns, right)), summed, columns);
+  OnnxValue y = product_of(g, n, x, w);
+  const std::string made = batch + rows + columns;
+  CHECK(made.size() == out.size(), "the equation {}", printable(equation));
+  y.dims.clear();
+  for (char letter : made) y.dims.push_back(size[letter]);
+  g.set(n, made == out ? y : with_axes(g, n, y, axes_of(out, made)));
+}
+
+// ---- the operator Attention of opset 23
+
+// [N,heads,T,d] as it is, or [N,T,heads·d] cut into heads: as groups [heads, T, d].
+int heads_of(OnnxGraph& g, const OnnxNode& n, int input, int64_t heads) {
+  const OnnxValue x = g.value(n, input);
+  CHECK(!x.constant && x.batch == OnnxValue::Batch{} && x.dims[0] == 1, "its input {} is constant, or does not begin with the batch",
+        input);
+  if (x.dims.size() == 4) return g.memory_shaped(n, x, {1, x.dims[3], x.dims[1], x.dims[2]});
+  CHECK(x.dims.size() == 3 && heads > 0 && x.dims[2] % heads == 0, "{} heads for an input of {}", heads, g.text(x.dims));
+  const int64_t width = x.dims[2] / heads, t = x.dims[1];
+  return g.transposed(n, g.rows(n, x), {{t, heads, width}, {1, 0, 2}, width, heads, t});
+}
+
+void attention(OnnxGraph& g, const OnnxNode& n) {
+  n.ignore({"softmax_precision"});
+  CHECK(!n.has_input(4) && !n.has_input(5), "past keys and values are not supported");
+  CHECK(n.real("softcap", 0) == 0 && n.integer("qk_matmul_output_mode", 0) == 0, "softcap and outputs of scores are not supported");
+  const OnnxValue x = g.value(n, 0);
+  const int64_t q_heads = n.integer("q_num_heads", 0), k_heads = n.integer("kv_num_heads", 0);
+  const int q = heads_of(g, n, 0, q_heads), k = heads_of(g, n, 1, k_heads), v = heads_of(g, n, 2, k_heads);
+  const Shape qs = g.shape(q), ks = g.shape(k), vs = g.shape(v);
+  CHECK(qs.h == ks.h, "{} heads of queries and {} of keys (as many are supported)", qs.h, ks.h);
+  std::vector<double> bias;
+  const int64_t t = qs.w, s = ks.w;
+  if (n.has_input(3)) {
+    const OnnxConstant& mask = g.constant(n, 3, "mask");
+    const bool yes_or_no = mask.whole;  // booleans: who takes part
+    CHECK(mask.dims.size() >= 2 && mask.dims.size() <= 4, "a mask of {}", to_string(mask.dims));
+    const Dims dims = padded(mask.dims, 4), wanted{1, qs.h, t, s};
+    for (size_t i = 0; i < 4; ++i)
+      CHECK(dims[i] == 1 || dims[i] == wanted[i], "a mask of {} for scores of {}", to_string(mask.dims), g.text(wanted));
+    const std::vector<float> values = mask.as_floats();
+    for (int64_t i = 0; i < qs.h * t * s; ++i) {
+      const int64_t at = ((dims[1] > 1 ? i / s / t : 0) * dims[2] + (dims[2] > 1 ? i / s % t : 0)) * dims[3] + (dims[3] > 1 ? i % s : 0);
+      const double value = double(values[size_t(at)]);
+      bias.push_back(!yes_or_no ? value : value != 0 ? 0 : -INFINITY);
+    }
+  }
+  if (n.integer("is_causal", 0) != 0) {
+    bias.resize(size_t(qs.h * t * s), 0);
+    for (int64_t i = 0; i < qs.h * t * s; ++i)
+      if (i % s > i / s % t) bias[size_t(i)] = -INFINITY;
+  }
+  const double scale = n.has("scale") ? double(n.real("scale", 1)) : 1 / std::sqrt(double(qs.c));
+  int made = add_attention(g, n, q, k, v, scale, bias);
+  Dims dims{1, qs.h, t, vs.c};
+  if (x.dims.size() == 3) {
+    made = g.transposed(n, made, {{qs.h, t, vs.c}, {1, 0, 2}, qs.h * vs.c, t, 1});
+    dims = {1, t, qs.h * vs.c};
+  }
+  g.set_rows(n, x, made, dims);
+}
+
+// ---- GELU
+
+struct Factors {
+  double scale = 1;
+  std::vector<int> others;
+};
+void collect(const OnnxGraph& g, int node, Factors& f) {
+  const Scaled s = without_scale(g, node);
+  f.scale *= s.scale;
+  const auto* product = std::get_if<Binary>(&g.at(s.node).layer);
+  if (!product || product->function != BinaryFunction::mul || f.others.size() > 2) return f.others.push_back(s.node);
+  for (int input : g.at(s.node).inputs) collect(g, input, f);
+}
+
+}  // namespace
+
+void fold_gelu(OnnxGraph& g, const OnnxNode& n) {
+  OnnxValue y = g.value(n.output(0));
+  if (y.constant) return;
+  Factors f;
+  collect(g, y.node, f);
+  if (f.others.size() != 2 || std::abs(f.scale - 0.5) > 1e-6) return;
+  for (size_t side : {0, 1}) {
+    const int x = f.others[side], sum = f.others[1 - side];
+    const auto* one = std::get_if<BinaryConstant>(&g.at(sum).layer);
+    if (!one || one->function != BinaryFunction::add || one->values != std::vector<float>{1}) continue;
+    const int erf = g.at(sum).inputs[0];
+    const auto* smooth = std::get_if<Smooth>(&g.at(erf).layer);
+    if (!smooth || smooth->function != SmoothFunction::erf) continue;
+    const Scaled inside = without_scale(g, g.at(erf).inputs[0]);
+    if (inside.node != x || std::abs(inside.scale - M_SQRT1_2) > 1e-6) continue;
+    y.node = g.add(n, Smooth{SmoothFunction::gelu}, {x});
+    g.set(n, y);
+    return;
+  }
+}
+
+const OnnxOperators& onnx_tokens() {
+  static const OnnxOperators operators = {{"Attention", attention}, {"Einsum", einsum}, {"MatMul", matmul}};
+  return operators;
+}
+
+}  // namespace switchback
