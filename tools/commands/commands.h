@@ -36,6 +36,7 @@ std::function<void()> setup_activations(CLI::App& app);
 std::function<void()> setup_dump(CLI::App& app);
 std::function<void()> setup_info(CLI::App& app);
 std::function<void()> setup_models(CLI::App& app);
+std::function<void()> setup_adversarial(CLI::App& app);
 std::function<void()> setup_train(CLI::App& app);
 std::function<void()> setup_bench(CLI::App& app);
 
@@ -55,6 +56,7 @@ inline constexpr Command kCommands[] = {
     {"filters", "the weights of a convolution as a picture grid", setup_filters},
     {"activations", "the maps of a layer as a picture grid", setup_activations},
     {"dump", "every node's activation and gradient in one .npz, to compare with another program", setup_dump},
+    {"adversarial", "a changed image that is read as another class; robust accuracy of a data set", setup_adversarial},
     {"info", "the layers of a model; without --model, this machine and build", setup_info},
     {"models", "the built-in architectures, and which weights are at hand", setup_models},
     {"train", "trains a model on a data set", setup_train},
