@@ -71,6 +71,13 @@ struct Mix {
   SB_HOST_DEVICE void operator()(int64_t i) const { y[i] = a * x[i] + b * y[i]; }
 };
 
+struct ScaledBy {
+  int64_t period;
+  const float *factors, *x;
+  float* y;
+  SB_HOST_DEVICE void operator()(int64_t i) const { y[i] = factors[i % period] * x[i]; }
+};
+
 // One pixel, all its channels.
 struct NaturalGradient {
   NaturalPrior prior;

@@ -65,6 +65,12 @@ void mix(Context& ctx, float a, ConstView x, float b, View y) {
   for_each(ctx, x.shape.count(), 1, image_math::Mix{a, b, x.as<float>(), y.as<float>()});
 }
 
+void scale_by(Context& ctx, const float* factors, ConstView x, View y) {
+  check_f32("scale_by", x, y);
+  if (ctx.gpu) return ctx.gpu->ops->scale_by(ctx, factors, x, y);
+  for_each(ctx, x.shape.count(), 1, image_math::ScaledBy{x.shape.item(), factors, x.as<float>(), y.as<float>()});
+}
+
 void add_natural_gradient(Context& ctx, const NaturalPrior& prior, ConstView x, View g) {
   check_f32("add_natural_gradient", x, g);
   if (ctx.gpu) return ctx.gpu->ops->add_natural_gradient(ctx, prior, x, g);

@@ -73,6 +73,11 @@ void mix(Context& ctx, float a, ConstView x, float b, View y) {
   for_each(ctx, "mix", x.shape, x.shape.count(), image_math::Mix{a, b, x.as<float>(), y.as<float>()});
 }
 
+void scale_by(Context& ctx, const float* factors, ConstView x, View y) {
+  for_each(ctx, "scale_by", x.shape, x.shape.count(),
+           image_math::ScaledBy{x.shape.item(), factors, x.as<float>(), y.as<float>()});
+}
+
 void add_natural_gradient(Context& ctx, const NaturalPrior& prior, ConstView x, View g) {
   const Shape s = x.shape;
   for_each(ctx, "add_natural_gradient", s, s.pixels(),

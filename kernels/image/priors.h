@@ -24,6 +24,9 @@ void filter_image(Context& ctx, const SymmetricFilter& filter, ConstView x, View
 // y = a·x + b·y
 void mix(Context& ctx, float a, ConstView x, float b, View y);
 
+// y[n] = factors·x[n], element by element; factors: of one item. y may be x.
+void scale_by(Context& ctx, const float* factors, ConstView x, View y);
+
 // The prior of Mahendran and Vedaldi (IJCV 2016, equations 3 to 5): g += sign·∂R/∂x with
 //   R = range_weight·Σ (‖x‖ / bound)^α  +  tv_weight·Σ (d1² + d2²)^(β/2)
 // ‖x‖ over the channels of a pixel; d1, d2 the forward differences of each channel, 0 at the last column and row.

@@ -162,6 +162,15 @@ void check_filters(OpRun& run) {
   Nchw want(shape);
   for (size_t i = 0; i < want.v.size(); ++i) want.v[i] = 2 * x.v[i] - 3 * y.v[i];
   EXPECT_EQ(compare_exact(on_y.read(), want), "");
+  // The same factor for all items: in memory's order, of one channel for simplicity.
+  const Shape line{4, 1, 1, 33};
+  const std::vector<float> factors = run.integers(33, 5);
+  const Nchw v = run.integers(line, 9);
+  Nchw product(line);
+  for (size_t i = 0; i < product.v.size(); ++i) product.v[i] = v.v[i] * double(factors[i % 33]);
+  const Activation scaled = run.in_place(v, DType::f32);
+  scale_by(run.ctx, run.input_of(factors).as<float>(), scaled, scaled);
+  EXPECT_EQ(compare_exact(scaled.read(), product), "");
 }
 
 // R in double, so that finite differences are its gradient.

@@ -37,6 +37,8 @@ std::function<void()> setup_dump(CLI::App& app);
 std::function<void()> setup_info(CLI::App& app);
 std::function<void()> setup_models(CLI::App& app);
 std::function<void()> setup_adversarial(CLI::App& app);
+std::function<void()> setup_maximize(CLI::App& app);
+std::function<void()> setup_invert(CLI::App& app);
 std::function<void()> setup_train(CLI::App& app);
 std::function<void()> setup_bench(CLI::App& app);
 
@@ -57,6 +59,8 @@ inline constexpr Command kCommands[] = {
     {"activations", "the maps of a layer as a picture grid", setup_activations},
     {"dump", "every node's activation and gradient in one .npz, to compare with another program", setup_dump},
     {"adversarial", "a changed image that is read as another class; robust accuracy of a data set", setup_adversarial},
+    {"maximize", "images that drive units up, by recipes of the literature", setup_maximize},
+    {"invert", "images that a layer can't tell from a photo", setup_invert},
     {"info", "the layers of a model; without --model, this machine and build", setup_info},
     {"models", "the built-in architectures, and which weights are at hand", setup_models},
     {"train", "trains a model on a data set", setup_train},
