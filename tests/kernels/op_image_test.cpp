@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "kernels/check.h"
 #include "kernels/image/image_step.h"
 #include "kernels/image/priors.h"
 #include "kernels/image/transform.h"
