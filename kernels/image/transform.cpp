@@ -2,11 +2,11 @@
 #include "kernels/image/transform.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "kernels/device/device_ops.h"
 #include "kernels/image/image_math.h"
 #include "kernels/parallel.h"
+#include "kernels/simd.h"
 #include "kernels/sliding.h"
 #include "kernels/view_check.h"
 
@@ -27,20 +27,44 @@ void check_maps(const char* op, ConstView x, ConstView y) {
 
 constexpr int64_t kRows = 6, kColumns = 16;  // of a register tile of a product: 12 vectors of AVX2
 
-// A tile of c of kRows x kColumns; `rows` and `columns` of it are inside.
-void product_tile(const MatrixProduct& p, const float* a, const float* b, float* c, int64_t rows, int64_t columns) {
-  float sums[kRows][kColumns] = {};
-  if (rows == kRows && columns == kColumns) {
-    for (int64_t l = 0; l < p.k; ++l)
-      for (int64_t i = 0; i < kRows; ++i)
-        for (int64_t j = 0; j < kColumns; ++j) sums[i][j] = std::fma(a[i * p.k + l], b[l * p.n + j], sums[i][j]);
+// A tile of c of `Rows` x 16, of which `columns` are inside. Each element is summed in the order of k, whatever the tile.
+template <int Rows>
+void product_tile(const MatrixProduct& p, const float* a, const float* b, float* c, int columns) {
+  const int left = std::min(columns, 8), right = columns - left;
+  F8 sums[Rows][2];
+  for (int i = 0; i < Rows; ++i) sums[i][0] = sums[i][1] = _mm256_setzero_ps();
+  if (columns == kColumns) {
+    for (int64_t l = 0; l < p.k; ++l) {
+      const F8 first = _mm256_loadu_ps(b + l * p.n), second = _mm256_loadu_ps(b + l * p.n + 8);
+#pragma GCC unroll 6
+      for (int i = 0; i < Rows; ++i) {
+        const F8 v = _mm256_set1_ps(a[i * p.k + l]);
+        sums[i][0] = _mm256_fmadd_ps(v, first, sums[i][0]);
+        sums[i][1] = _mm256_fmadd_ps(v, second, sums[i][1]);
+      }
+    }
   } else {
-    for (int64_t l = 0; l < p.k; ++l)
-      for (int64_t i = 0; i < rows; ++i)
-        for (int64_t j = 0; j < columns; ++j) sums[i][j] = std::fma(a[i * p.k + l], b[l * p.n + j], sums[i][j]);
+    for (int64_t l = 0; l < p.k; ++l) {
+      const F8 first = load8(b + l * p.n, left), second = right > 0 ? load8(b + l * p.n + 8, right) : _mm256_setzero_ps();
+#pragma GCC unroll 6
+      for (int i = 0; i < Rows; ++i) {
+        const F8 v = _mm256_set1_ps(a[i * p.k + l]);
+        sums[i][0] = _mm256_fmadd_ps(v, first, sums[i][0]);
+        sums[i][1] = _mm256_fmadd_ps(v, second, sums[i][1]);
+      }
+    }
   }
-  for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = 0; j < columns; ++j) c[i * p.n + j] = p.add ? c[i * p.n + j] + sums[i][j] : sums[i][j];
+  const auto finish = [&](float* to, F8 sum, int lanes) { store8(to, p.add ? _mm256_add_ps(load8(to, lanes), sum) : sum, lanes); };
+  for (int i = 0; i < Rows; ++i) {
+    finish(c + i * p.n, sums[i][0], left);
+    if (right > 0) finish(c + i * p.n + 8, sums[i][1], right);
+  }
+}
+
+// `rows` of them, kRows at most.
+void product_rows(const MatrixProduct& p, const float* a, const float* b, float* c, int64_t rows, int columns) {
+  if (rows == kRows) return product_tile<kRows>(p, a, b, c, columns);
+  for (int64_t i = 0; i < rows; ++i) product_tile<1>(p, a + i * p.k, b, c + i * p.n, columns);
 }
 
 }  // namespace
@@ -87,8 +111,9 @@ void matrix_product(Context& ctx, const MatrixProduct& p, const float* a, const 
     for (int64_t t = first; t < last; ++t) {
       const int64_t item = t / down, row = t % down * kRows;
       for (int64_t column = 0; column < p.n; column += kColumns)
-        product_tile(p, a + item * p.a_step + row * p.k, b + item * p.b_step + column,
-                     c + item * p.c_step + row * p.n + column, std::min(kRows, p.m - row), std::min(kColumns, p.n - column));
+        product_rows(p, a + item * p.a_step + row * p.k, b + item * p.b_step + column,
+                     c + item * p.c_step + row * p.n + column, std::min(kRows, p.m - row),
+                     int(std::min(kColumns, p.n - column)));
     }
   });
 }
