@@ -255,7 +255,7 @@ void add_sweep(CLI::App& app, BenchOptions& o) {
 std::function<void()> setup_bench(CLI::App& app) {
   auto o = std::make_shared<BenchOptions>();
   app.add_option("--method", o->method, "what to repeat (jacobian: one forward pass, one backward pass for each class)")
-      ->type_name("forward|gradient|jacobian|smoothgrad|integrated|occlusion|etalon");
+      ->type_name("forward|gradient|jacobian|smoothgrad|integrated|occlusion|etalon|maximize");
   app.add_option("--op", o->op, "or one op")->type_name("conv|linear|maxpool");
   app.add_option("--shape", o->shape,
                  "of the op: conv N,C,H,W,K,kernel[,stride[,padding[,dilation[,groups]]]]; linear N,in,out; maxpool "
