@@ -209,6 +209,7 @@ void Run::part(const Chunk& chunk, const Chunk::Part& part, const Adversarial& r
     std::string line = fmt::format("  {:<28} {}, {:.1f} % -> {}, {:.1f} %; change L∞ {:.4g}, L2 {:.4g}", name,
                                    class_text(job, a.clean), 100 * a.clean_probability, class_text(job, a.now),
                                    100 * a.now_probability, a.linf, a.l2);
+    if (a.linf == 0) line += "; no change: the gradient of its loss is 0 in float32";
     if (o.sphere > 0) {
       entry["sphere"] = {{"samples", o.sphere}, {"same", a.sphere_same}};
       line += fmt::format("; {} of {} on the sphere keep the class", a.sphere_same, o.sphere);

@@ -386,7 +386,7 @@ std::function<void()> setup_invert(CLI::App& app) {
   o->recipe = "mahendran";
   add_inputs(app, *o, kInputs);
   add_setting(app, *o, "--layer,--layers", o->layers, Changes::kind, "whose values the image is to have; several are drawn side by side", "NAME[,NAME]");
-  add_switch(app, *o, "--caricature", o->caricature, Changes::kind, "exaggerate what the layer answers to instead");
+  add_switch(app, *o, "--caricature", o->caricature, Changes::values, "exaggerate what the layer answers to instead");
   add_setting(app, *o, "--weights-of", o->weights_of, Changes::values, "only these channels count, as 0-15,20 (default all)", "LIST");
   add_recipe(app, *o);
   add_model(app, *o);
