@@ -20,6 +20,7 @@ void register_activation_tests();
 void register_binary_tests();
 void register_conv_transpose_tests();
 void register_resample_tests();
+void register_image_tests();
 void register_learn_tests();
 void register_attention_tests();
 }  // namespace switchback::test
@@ -42,6 +43,7 @@ int main(int argc, char** argv) {
   switchback::test::register_binary_tests();
   switchback::test::register_conv_transpose_tests();
   switchback::test::register_resample_tests();
+  switchback::test::register_image_tests();
   switchback::test::register_learn_tests();
   switchback::test::register_attention_tests();
   const int failed = RUN_ALL_TESTS();

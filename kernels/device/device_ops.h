@@ -16,6 +16,9 @@
 #include "kernels/frozen/frozen.h"
 #include "kernels/gemm/gemm_table.h"
 #include "kernels/device/gpu.h"
+#include "kernels/image/image_step.h"
+#include "kernels/image/priors.h"
+#include "kernels/image/transform.h"
 #include "kernels/learn/loss.h"
 #include "kernels/learn/optimizer.h"
 #include "kernels/linear/linear.h"
@@ -58,7 +61,10 @@ namespace switchback {
   OP(conv2d_backward_weights) OP(batch_norm_moments) OP(batch_norm_affine) OP(channel_sums) OP(batch_norm_backward)   \
   OP(update_running) OP(add_channel_sums) OP(set_norm_backward_affine) OP(add_slope_gradients)                        \
   OP(dropout_forward) OP(dropout_backward) OP(cross_entropy) OP(distance_loss)                                        \
-  OP(optimizer_step) OP(add_squares) OP(scale_array)
+  OP(optimizer_step) OP(add_squares) OP(scale_array)                                                                  \
+  OP(image_step) OP(scale_to_sphere) OP(filter_image) OP(mix) OP(add_natural_gradient) OP(momentum_step)              \
+  OP(clip_small_pixels) OP(scale_by) OP(affine_forward) OP(affine_backward) OP(colours_forward) OP(colours_backward)      \
+  OP(matrix_product)
 // clang-format on
 
 struct DeviceOps {

@@ -2,6 +2,8 @@
 // they are reused between images in real runs; what is timed begins with the image in memory (NCHW f32) and ends with
 // the map in memory.
 #include <algorithm>
+#include <chrono>
+#include <memory>
 #include <optional>
 
 #include "kernels/noise/noise.h"
@@ -11,6 +13,7 @@
 #include "tools/cli/inputs.h"
 #include "viz/methods/batches.h"
 #include "viz/methods/inspect.h"
+#include "viz/methods/maximize.h"
 
 namespace switchback {
 namespace {
@@ -154,19 +157,49 @@ std::vector<float> bench_images(const Job& job, Shape& image, int64_t images) {
   return out;
 }
 
+// Steps of `switchback maximize`, of --images images of the first output: the time of twice --steps less that of --steps, so
+// that making the plan and packing the weights are not counted.
+Work maximize_work(Job& job, const BenchOptions& o) {
+  const int node = logit_node(job.model.network);
+  auto drives = std::make_shared<std::vector<Drive>>();
+  const int64_t channels = job.model.network.shapes(job.model.network.input)[size_t(node)].c;
+  for (int64_t i = 0; i < o.images; ++i) drives->push_back({{node, i % channels, -1, -1}, uint32_t(i), {}});
+  const auto run = [&job, &o, drives](int64_t steps) {
+    MaximizeOptions m = recipe(o.recipe);
+    static_cast<RunOptions&>(m) = job.run;
+    m.scales = 1, m.size = {0, 0}, m.late_steps = 0, m.steps = steps;
+    const auto start = std::chrono::steady_clock::now();
+    maximize(job.ctx, job.model, *drives, {}, m);
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  Work work;
+  work.items = double(o.steps * o.images);
+  work.item = "step";
+  // Forward, and backward to the input, which is as much again.
+  work.flops = 2 * work.items * double(job.model.network.flops(job.model.network.input));
+  work.estimate = [run, steps = o.steps] {
+    const double once = run(steps);
+    return std::max(1e-9, run(2 * steps) - once);
+  };
+  work.details = {{"recipe", o.recipe}, {"images", o.images}, {"steps", o.steps}};
+  return work;
+}
+
 Work method_work(Job& job, const BenchOptions& o) {
   check_choice("--method", o.method,
-               {"forward", "classify", "gradient", "jacobian", "smoothgrad", "integrated", "occlusion", "etalon", "train", "read"});
+               {"forward", "classify", "gradient", "jacobian", "smoothgrad", "integrated", "occlusion", "etalon", "maximize", "train",
+                "read"});
   if (o.samples < 1 || o.steps < 1) throw Error("--samples and --steps must be at least 1", "", true);
   Work work = o.method == "smoothgrad" || o.method == "integrated" ? samples_work(job, o)
               : o.method == "occlusion"                            ? occlusion_work(job, o)
               : o.method == "etalon"                               ? etalon_work(job, o)
+              : o.method == "maximize"                             ? maximize_work(job, o)
               : o.method == "train"                                ? train_work(job, o)
               : o.method == "read"                                 ? read_work(job, o)
                                                                    : passes_work(job, o);
   work.details["method"] = o.method;
-  const bool by_rule = o.method != "occlusion" && o.method != "etalon" && o.method != "train" && o.method != "read";
-  if (by_rule) work.details["rule"] = word_of(kRules, o.rule);
+  const std::vector<std::string> without_rule = {"occlusion", "etalon", "maximize", "train", "read"};
+  if (std::ranges::find(without_rule, o.method) == without_rule.end()) work.details["rule"] = word_of(kRules, o.rule);
   return work;
 }
 

@@ -11,6 +11,7 @@ namespace switchback {
 
 struct BenchOptions : Options {
   std::string method, op, shape, shapes;
+  std::string recipe = "fleuret";  // of maximize
   ReluRule rule = kGradient;
   int64_t samples = 32, steps = 32, repeat = 5, warm_up = 2;
   double min_seconds = 0;

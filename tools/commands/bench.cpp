@@ -231,7 +231,7 @@ void add_occlusion_and_etalon(CLI::App& app, BenchOptions& o) {
   app.add_option("--positions", o.positions,
                  "occlusion: time about that many positions, drawn by --seed, and estimate all (default 256)")
       ->type_name("N|all");
-  app.add_option("--images", o.images, "etalon: images of one call (default 1)")->type_name("N");
+  app.add_option("--images", o.images, "etalon, maximize: images of one call (default 1)")->type_name("N");
   app.add_option("--outputs", o.outputs, "etalon: the first N outputs (default all)")->type_name("N|all");
   app.add_option("--layer", o.layer, "etalon: hidden units instead of outputs")
       ->type_name("NAME[:CHANNEL|all[:ROW,COL|all]]");
@@ -254,9 +254,10 @@ void add_sweep(CLI::App& app, BenchOptions& o) {
 
 std::function<void()> setup_bench(CLI::App& app) {
   auto o = std::make_shared<BenchOptions>();
-  app.add_option("--method", o->method, "what to repeat (jacobian: one forward pass, one backward pass for each class; train: a step; read: a "
+  app.add_option("--method", o->method,
+                 "what to repeat (jacobian: one forward pass, one backward pass for each class; train: a step; read: a "
                  "data set's images as the network's input)")
-      ->type_name("forward|gradient|jacobian|smoothgrad|integrated|occlusion|etalon|train|read");
+      ->type_name("forward|gradient|jacobian|smoothgrad|integrated|occlusion|etalon|maximize|train|read");
   app.add_option("--op", o->op, "or one op")->type_name("conv|linear|maxpool");
   app.add_option("--shape", o->shape,
                  "of the op: conv N,C,H,W,K,kernel[,stride[,padding[,dilation[,groups]]]]; linear N,in,out; maxpool "
@@ -270,7 +271,8 @@ std::function<void()> setup_bench(CLI::App& app) {
   app.add_option("--min-seconds", o->min_seconds, "a run repeats the work at least that long (default 0)")
       ->type_name("S");
   app.add_option("--samples", o->samples, "of smoothgrad (default 32)")->type_name("N");
-  app.add_option("--steps", o->steps, "of integrated (default 32)")->type_name("N");
+  app.add_option("--steps", o->steps, "of integrated and maximize (default 32)")->type_name("N");
+  app.add_option("--recipe", o->recipe, "of maximize (default fleuret)")->type_name("NAME");
   add_choice(app, *o, "--rule", kRules, o->rule, Changes::nothing, "what ReLUs let through on the way back");
   add_occlusion_and_etalon(app, *o);
   add_sweep(app, *o);

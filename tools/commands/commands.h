@@ -39,6 +39,9 @@ std::function<void()> setup_activations(CLI::App& app);
 std::function<void()> setup_dump(CLI::App& app);
 std::function<void()> setup_info(CLI::App& app);
 std::function<void()> setup_models(CLI::App& app);
+std::function<void()> setup_adversarial(CLI::App& app);
+std::function<void()> setup_maximize(CLI::App& app);
+std::function<void()> setup_invert(CLI::App& app);
 std::function<void()> setup_train(CLI::App& app);
 std::function<void()> setup_bench(CLI::App& app);
 
@@ -81,6 +84,17 @@ inline constexpr Command kCommands[] = {
     {"channels", "which channels of a layer answer to an image, and to occluded copies of it",
      "weights/samples/digit_3.png --model lenet --layer relu2 --box 8,6,12,8",
      setup_channels},
+    {"maximize", "images that drive units up, by recipes of the literature",
+     "--model lenet --target all --recipe fleuret\n"
+     "--model lenet --layer conv2:3 --recipe mahendran --frames 5",
+     setup_maximize},
+    {"invert", "images that a layer can't tell from a photo",
+     "weights/samples/digit_3.png --model lenet --layer conv1,conv2",
+     setup_invert},
+    {"adversarial", "a changed image that is read as another class; robust accuracy of a data set",
+     "weights/samples/digit_*.png --model lenet --epsilon 0.2\n"
+     "out/digits --model lenet --epsilon 0,0.1,0.2,0.3",
+     setup_adversarial},
     {"filters", "the weights of a convolution as a picture grid",
      "--model lenet --layer conv2",
      setup_filters},

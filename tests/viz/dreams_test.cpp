@@ -1,0 +1,269 @@
+// Images that are optimised: trajectories against PyTorch in float64 (tests/golden/make_dreams.py), the same bits for any
+// batch and number of threads, and what can't be driven; then the commands `adversarial`, `maximize` and `invert`.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "engine/files/npy.h"
+#include "engine/files/safetensors.h"
+#include "tests/support/cli_run.h"
+#include "tests/support/on_device.h"
+#include "tests/support/temp_folder.h"
+#include "viz/methods/adversarial.h"
+#include "viz/methods/maximize.h"
+
+namespace switchback::test {
+namespace {
+
+using nlohmann::json;
+
+Model smooth_model() {
+  Network net("smooth", {1, 3, 20, 24});
+  net.add("conv1", conv2d(3, 8, 3, 1, 1));
+  net.add("gelu1", Smooth{SmoothFunction::gelu});
+  net.add("conv2", conv2d(8, 12, 3, 2, 1));
+  net.add("gelu2", Smooth{SmoothFunction::gelu});
+  net.add("pool", AdaptiveAvgPool2d{1, 1});
+  net.add("flatten", Flatten{});
+  net.add("fc", Linear{12, 5});
+  Model model{net, random_weights(net, 7)};
+  model.preprocess = imagenet_preprocess();
+  return model;
+}
+
+const Safetensors& golden() {
+  static const Safetensors file(std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/dreams.safetensors");
+  return file;
+}
+
+// The largest difference over the largest value.
+double difference(const Tensor& got, const std::string& name) {
+  const Tensor want = golden().load(name);
+  EXPECT_EQ(got.count(), want.count()) << name;
+  double most = 0, largest = 0;
+  for (int64_t i = 0; i < want.count(); ++i) {
+    most = std::max(most, std::abs(double(got[i]) - double(want[i])));
+    largest = std::max(largest, std::abs(double(want[i])));
+  }
+  return std::isfinite(most) ? most / largest : INFINITY;
+}
+
+class Dreams : public OnDevice {
+ protected:
+  Model model = smooth_model();
+  Drive drive{{model.network.find("conv2"), 5, -1, -1}, 3, {}};
+  Tensor start() const { return golden().load("start"); }
+  Tensor batch_of(int64_t n) const {
+    const Tensor one = start();
+    Tensor all({n, 3, 20, 24});
+    for (int64_t i = 0; i < n; ++i) std::memcpy(all.data() + i * one.count(), one.data(), size_t(one.count()) * sizeof(float));
+    return all;
+  }
+};
+
+TEST_P(Dreams, RecipesFollowPyTorch) {
+  for (const std::string name : {"fleuret", "yosinski", "yosinski-norm", "yosinski-contribution", "mahendran", "lucid", "amirli"}) {
+    MaximizeOptions o = recipe(name);
+    o.steps = 20;
+    o.seed = 7;
+    Tensor from = start();
+    if (name == "mahendran") o.jitter = 2;
+    if (name == "yosinski-contribution") o.keep_best = false;  // the best is where it starts
+    if (name == "lucid") {
+      o.jitter = 6;
+      from = Tensor();
+    }
+    if (name == "amirli") {
+      o.steps = 6, o.late_steps = 0, o.scales = 3, o.size = {12, 14};
+      const Tensor all = start();
+      from = Tensor({3, 12, 14});
+      for (int64_t i = 0; i < from.count(); ++i) from[i] = all[i / 168 * 480 + i / 14 % 12 * 24 + i % 14];
+    }
+    const Maximized made = maximize(ctx, model, std::span(&drive, 1), from, o);
+    EXPECT_LT(difference(made.x, name), 1e-3) << name;
+    EXPECT_TRUE(name == "yosinski-contribution" || made.items[0].value > made.items[0].start) << name;
+    EXPECT_FALSE(made.items[0].dead);
+    EXPECT_EQ(made.items[0].stopped, -1);
+  }
+}
+
+TEST_P(Dreams, AttacksFollowPyTorch) {
+  using Method = AdversarialOptions::Method;
+  const auto run = [&](Method method, double epsilon, double step, int64_t target = -1) {
+    AdversarialOptions o;
+    o.method = method, o.epsilon = epsilon, o.step = step, o.target = target, o.seed = 7, o.images = {3};
+    o.steps = method == Method::fgsm ? 1 : 20;
+    return adversarial(ctx, model, batch_of(1), {}, o);
+  };
+  const Adversarial ascent = run(Method::ascent, 0, 0.1);
+  EXPECT_LT(difference(ascent.x, "ascent"), 1e-3);
+  EXPECT_EQ(ascent.items[0].classes.size(), 21u);
+  EXPECT_EQ(ascent.items[0].classes[0], ascent.items[0].clean);
+  EXPECT_EQ(ascent.items[0].classes[20], ascent.items[0].now);
+  EXPECT_LT(difference(run(Method::fgsm, 0.03, 0.03).x, "fgsm"), 1e-3);
+  EXPECT_LT(difference(run(Method::pgd_l2, 0.5, 0.05).x, "pgd_l2"), 1e-3);
+  EXPECT_NEAR(run(Method::pgd_l2, 0.5, 0.05).items[0].l2, 0.5, 1e-4);
+  const Adversarial pgd = run(Method::pgd, 0.03, 0.01);
+  EXPECT_LT(difference(pgd.x, "pgd"), 1e-3);
+  EXPECT_LE(pgd.items[0].linf, 0.03 * (1 + 1e-5));
+  EXPECT_LT(difference(run(Method::pgd, 0.03, 0.01, 2).x, "pgd_targeted"), 1e-3);
+}
+
+TEST_P(Dreams, BatchesAndThreadsLeaveTheSameBits) {
+  std::vector<Drive> drives;
+  for (uint32_t i = 0; i < 3; ++i) drives.push_back({{drive.unit.node, int64_t(2 * i), -1, -1}, i, {}});
+  for (const char* name : {"lucid", "mahendran"}) {
+    MaximizeOptions o = recipe(name);
+    o.steps = 3;
+    std::vector<Tensor> made;
+    for (const int64_t batch : {1, 2, 3}) {
+      ctx.threads = int(batch);
+      o.batch = batch;
+      made.push_back(maximize(ctx, model, drives, {}, o).x);
+      EXPECT_EQ(std::memcmp(made[0].data(), made.back().data(), size_t(made[0].count()) * sizeof(float)), 0) << name << batch;
+    }
+  }
+  AdversarialOptions o;
+  o.steps = 3;
+  std::vector<Tensor> made;
+  for (const int64_t batch : {1, 3}) {
+    o.batch = batch;
+    made.push_back(adversarial(ctx, model, batch_of(3), {}, o).x);
+  }
+  EXPECT_EQ(std::memcmp(made[0].data(), made[1].data(), size_t(made[0].count()) * sizeof(float)), 0);
+  // Each image has random numbers of its own.
+  EXPECT_NE(std::memcmp(made[0].data(), made[0].data() + made[0].count() / 3, 100), 0);
+}
+
+TEST_P(Dreams, UnitsThatAreDeadAndStepsThatLeadNowhereAreToldOf) {
+  Network net("dead", {1, 1, 8, 8});
+  net.add("conv", conv2d(1, 2, 3, 1, 1));
+  net.add("relu", ReLU{});
+  Model dead{net, random_weights(net, 1)};
+  const std::span<float> bias = dead.weights.edit(1, "bias");
+  bias[0] = -100.f, bias[1] = 1.f;
+  const std::vector<Drive> drives{{{2, 0, -1, -1}, 0, {}}, {{2, 1, 3, 4}, 0, {}}};
+  MaximizeOptions o = recipe("fleuret");
+  o.steps = 3;
+  Maximized made = maximize(ctx, dead, drives, {}, o);
+  EXPECT_TRUE(made.items[0].dead);
+  EXPECT_EQ(made.items[0].value, 0);
+  EXPECT_FALSE(made.items[1].dead);
+  EXPECT_GT(made.items[1].value, made.items[1].start);
+  o.redirect = 3;  // with every ReLU open there is a way
+  o.edges = 0, o.lr = 1;
+  made = maximize(ctx, dead, drives, {}, o);
+  EXPECT_NE(made.x[0], made.x[64]);
+  if (!ctx.gpu) {  // a GPU looks at the values every 50 steps
+    o.optimizer = {.kind = Optimizer::Kind::sgd};
+    o.steps = 6, o.lr = 1e38;
+    made = maximize(ctx, dead, std::span(drives).subspan(1), {}, o);
+    EXPECT_GE(made.items[0].stopped, 1);
+    for (const float v : made.x.values()) EXPECT_TRUE(std::isfinite(v));
+  }
+}
+
+TEST_P(Dreams, PreImagesComeNear) {
+  MaximizeOptions o = recipe("mahendran");
+  o.steps = 60, o.jitter = 1, o.weight = 300;
+  const int node = model.network.find("gelu1");
+  const Inverted near = invert(ctx, model, batch_of(1), node, false, {}, o);
+  EXPECT_LT(near.error, 0.35);  // it starts beyond 1
+  EXPECT_NEAR(near.image.items[0].value, -near.error, 1e-4);
+  o.steps = 5;
+  const Inverted part = invert(ctx, model, batch_of(1), node, false, {0, 3}, o);
+  EXPECT_LT(part.error, 1.5);
+  const Inverted more = invert(ctx, model, batch_of(1), node, true, {}, o);
+  EXPECT_GT(more.image.items[0].value, more.image.items[0].start);
+}
+
+SWITCHBACK_ON_ALL_DEVICES(Dreams);
+
+// ---- commands
+
+TEST(CliDreams, AnAttackedDigit) {
+  const TempFolder folder;
+  const json d = succeed_json({"adversarial", "--model", "lenet", "--epsilon", "0.3", "--save", "png,npy", "--json", "--sphere", "20", "--early-stop",
+                               "-o", folder / "out", digit(3), digit(8)});
+  EXPECT_EQ(d["method"], "pgd");
+  EXPECT_EQ(d["steps"], 10);
+  EXPECT_EQ(d["reached"], 2);
+  const json& one = d["inputs"][0];
+  EXPECT_EQ(one["clean"]["target"], 3);
+  EXPECT_NE(one["result"]["target"], 3);
+  EXPECT_EQ(one["classes"].size(), 11u);
+  EXPECT_LE(one["linf"].get<double>(), 0.3 * (1 + 1e-5));
+  EXPECT_EQ(one["sphere"]["samples"], 20);
+  EXPECT_NE(d["units"].get<std::string>().find("pixels from 0 to 1"), std::string::npos);
+  const Tensor x = read_npy(result(d, ".npy"));
+  EXPECT_EQ(x.dims(), (Dims{1, 1, 28, 28}));
+  // What is written is read as is said.
+  const json again = succeed_json({"classify", "--model", "lenet", "--json", "-o", folder / "out", result(d, ".npy")});
+  EXPECT_EQ(again["inputs"][0]["target"], one["result"]["target"]);
+}
+
+TEST(CliDreams, ACurveOfRobustAccuracy) {
+  const TempFolder folder;
+  for (int d = 0; d < 10; ++d) {
+    std::filesystem::create_directories(folder / ("digits/" + std::to_string(d)));
+    std::filesystem::copy_file(digit(d), folder / ("digits/" + std::to_string(d) + "/a.png"));
+  }
+  const json d = succeed_json({"adversarial", "--model", "lenet", "--epsilon", "0,0.1,0.5", "--save", "png,npy", "--json", "-o", folder / "out",
+                               folder / "digits"});
+  ASSERT_EQ(d["curve"].size(), 3u);
+  EXPECT_EQ(d["curve"][0]["robust"], 1.0);
+  EXPECT_EQ(d["curve"][2]["robust"], 0.0);
+  EXPECT_EQ(read_npy(result(d, ".npy")).dims(), (Dims{3}));
+}
+
+TEST(CliDreams, MaximizedAndInvertedImages) {
+  const TempFolder folder;
+  const json d = succeed_json({"maximize", "--model", "lenet", "--target", "1,7", "--steps", "5", "--copies", "2", "--frames", "2", "--save",
+                               "png,npy", "--json", "-o", folder / "out"});
+  ASSERT_EQ(d["inputs"].size(), 4u);
+  EXPECT_EQ(d["recipe"], "lucid");
+  EXPECT_EQ(d["inputs"][3]["target"], 7);
+  EXPECT_EQ(d["inputs"][3]["copy"], 1);
+  EXPECT_EQ(d["inputs"][0]["files"].size(), 3u);
+  EXPECT_EQ(read_npy(result(d, ".npy")).dims(), (Dims{4, 1, 28, 28}));
+  const json i = succeed_json({"invert", "--model", "lenet", "--layer", "conv1,relu1", "--steps", "20", "--save", "png,npy", "--json", "-o",
+                               folder / "out", digit(3)});
+  ASSERT_EQ(i["inputs"][0]["layers"].size(), 2u);
+  EXPECT_LT(i["inputs"][0]["layers"][0]["error"].get<double>(), 1);
+  EXPECT_EQ(read_npy(result(i, ".npy")).dims(), (Dims{2, 1, 28, 28}));
+}
+
+TEST(CliDreams, BadInputIsToldOf) {
+  const TempFolder folder;
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"adversarial", "--model", "lenet", "--epsilon", "-0.1", digit(3)}, "negative"},
+      {{"adversarial", "--model", "lenet", "--epsilon", "8", digit(3)}, "above 1"},
+      {{"adversarial", "--model", "lenet", "--epsilon", "8/0", digit(3)}, "divides by 0"},
+      {{"adversarial", "--model", "lenet", "--epsilon", "x", digit(3)}, "no number"},
+      {{"adversarial", "--model", "lenet", "--epsilon", "0,0.1", digit(3)}, "labelled data set"},
+      {{"adversarial", "--model", "lenet", "--method", "ascent", "--epsilon", "0.1", digit(3)}, "without a limit"},
+      {{"adversarial", "--model", "lenet", "--method", "fgsm", "--steps", "3", digit(3)}, "one step"},
+      {{"adversarial", "--model", "lenet", "--targeted", "10", digit(3)}, "10"},
+      {{"adversarial", "--model", "lenet", "--steps", "-2", digit(3)}, "--steps"},
+      {{"maximize", "--model", "lenet"}, "wants a unit"},
+      {{"maximize", "--model", "lenet", "--layer", "conv1"}, "names no channel"},
+      {{"maximize", "--model", "lenet", "--target", "3", "--recipe", "dali"}, "unknown recipe"},
+      {{"maximize", "--model", "lenet", "--target", "3", "--steps", "0"}, "--steps"},
+      {{"maximize", "--model", "lenet", "--target", "3", "--size", "5"}, "images of 5x5"},
+      {{"maximize", "--model", "lenet", "--target", "3", "--recipe", "amirli"}, "images of 56x56"},
+      {{"maximize", "--model", "lenet", "--target", "3", digit(3)}, "makes its images itself"},
+      {{"invert", "--model", "lenet", digit(3)}, "wants --layer"},
+  };
+  for (const auto& [arguments, what] : cases) {
+    std::vector<std::string> all = arguments;
+    all.insert(all.end(), {"-o", folder / "out"});
+    const Outcome outcome = run_switchback(all);
+    EXPECT_EQ(outcome.code, 2) << outcome.line << outcome.err;
+    EXPECT_NE(outcome.err.find(what), std::string::npos) << outcome.line << "\n" << outcome.err;
+    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+  }
+}
+
+}  // namespace
+}  // namespace switchback::test
