@@ -9,7 +9,7 @@
 
 namespace switchback {
 
-inline MatrixProduct matrix_product() { return cpu_features().avx512 ? matrix_product_avx512 : matrix_product_avx2; }
+inline PaddedProduct padded_product() { return cpu_features().avx512 ? padded_product_avx512 : padded_product_avx2; }
 
 struct Matrix {
   int64_t rows = 0, columns = 0, stride = 0;
@@ -47,7 +47,7 @@ inline void transpose_rows(const Matrix& from, Matrix& to) {
 // c (+)= a · b
 inline void multiply(const Matrix& a, const Matrix& b, Matrix& c, bool accumulate = false) {
   if (!accumulate) c.resize(a.rows, b.columns);
-  matrix_product()(a.rows, b.stride, a.columns, a.values.data(), a.stride, b.values.data(), b.stride, c.values.data(), c.stride,
+  padded_product()(a.rows, b.stride, a.columns, a.values.data(), a.stride, b.values.data(), b.stride, c.values.data(), c.stride,
                    accumulate);
 }
 

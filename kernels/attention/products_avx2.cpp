@@ -1,2 +1,2 @@
-#define SWITCHBACK_MATRIX_PRODUCT matrix_product_avx2
+#define SWITCHBACK_PADDED_PRODUCT padded_product_avx2
 #include "kernels/attention/products.inl"
