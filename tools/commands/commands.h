@@ -85,8 +85,8 @@ inline constexpr Command kCommands[] = {
      "weights/samples/digit_3.png --model lenet --layer relu2 --box 8,6,12,8",
      setup_channels},
     {"maximize", "images that drive units up, by recipes of the literature",
-     "--model lenet --target all --recipe fleuret\n"
-     "--model lenet --layer conv2:3 --recipe mahendran --frames 5",
+     "--model lenet --target all --recipe mahendran\n"
+     "--model lenet --layer conv2:3 --frames 5",
      setup_maximize},
     {"invert", "images that a layer can't tell from a photo",
      "weights/samples/digit_3.png --model lenet --layer conv1,conv2",
