@@ -566,7 +566,7 @@ TEST(BadDataset, CifarFiles) {
   EXPECT_EQ(data.path(3), t / "data_batch_2.bin[2]");
   EXPECT_EQ(data.number(3), 2);
   expect_error("label 10 of image 1", [&] { open_dataset(t.put("x.bin", records(1, {1, 10}))); });
-  expect_error("not a data set", [&] { open_dataset(t.put("x.bin", records(1, {1}) + "?")); });
+  expect_error("not a data set", [&] { open_dataset(t.put("x.bin", records(1, {1}) + "??")); });
   const Dataset hundred = open_dataset(t.put("train.bin", records(2, {99})));
   EXPECT_EQ(hundred.label(0), 99);
   EXPECT_EQ(hundred.classes[99], "99");
