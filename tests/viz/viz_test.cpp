@@ -355,10 +355,11 @@ TEST_P(VizIntegrated, ConvergesOnLenetWithAnyBatch) {
   const Tensor x = wave({1, 1, 28, 28});
   IntegratedOptions options;
   options.steps = 400;
-  const Maps maps = integrated(ctx, net, x, {}, {}, options);
-  EXPECT_LT(maps.explained[0].completeness[0].error(), 2e-2);
+  EXPECT_LT(integrated(ctx, net, x, {}, {}, options).explained[0].completeness[0].error(), 2e-2);
+  options.steps = 40;
+  const Tensor maps = integrated(ctx, net, x, {}, {}, options).values;
   options.batch = 7;
-  expect_same_bits(integrated(ctx, net, x, {}, {}, options).values, maps.values, "batch split");
+  expect_same_bits(integrated(ctx, net, x, {}, {}, options).values, maps, "batch split");
 }
 
 class VizInspect : public OnDevice {};
