@@ -14,19 +14,19 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Seconds on the reference machine: two quiet cores of a Xeon of 2023 (Emerald Rapids, 2.1 GHz). They bound the stages
 # where --minutes is given, and stand in the table at the end: where one stage is off, beside the others, mend its entry.
 STAGE_SECONDS=(
-  ["build"]=400
+  ["build"]=430
   ["tests"]=250
   ["weights scripts"]=15
   ["time limits"]=5
   ["shell scripts"]=10
   ["installed library"]=20
-  ["AVX2 kernels"]=120
-  ["build with sanitizers"]=350
-  ["tests with sanitizers"]=600
-  ["compare with PyTorch"]=240
-  ["CUDA sources"]=250
-  ["PTX of the kernels"]=240
-  ["fuzzing"]=180
+  ["AVX2 kernels"]=80
+  ["build with sanitizers"]=700
+  ["tests with sanitizers"]=450
+  ["compare with PyTorch"]=200
+  ["CUDA sources"]=300
+  ["PTX of the kernels"]=280
+  ["fuzzing"]=150
 )
 
 all=no
