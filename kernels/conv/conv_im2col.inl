@@ -273,7 +273,9 @@ void run_windows(Context& ctx, const Im2colProblem& problem, const Product& w, c
     }
   if (left > right) left = right = 0;  // padding alone
   const int64_t width = right - left, row_size = width * in.c;
-  const int64_t blocks = std::clamp<int64_t>((out.h * out.w + kPixels - 1) / kPixels, 1, out.h);
+  // Small maps are cut for the threads' sake alone.
+  const int64_t a_thread = ceil_div<int64_t>(threads_for(ctx, out.pixels() * w.macs()), out.n);
+  const int64_t blocks = std::clamp<int64_t>(std::max(ceil_div(out.h * out.w, kPixels), a_thread), 1, out.h);
   const int64_t together = (out.h + blocks - 1) / blocks, of_image = (out.h + together - 1) / together;
   run_blocks(ctx, problem, w, end, out.n * of_image, together * out.w, together * v.kernel_h * row_size,
              [&](Block& block, int64_t i, float* copies) {
