@@ -9,8 +9,10 @@ using namespace switchback;
 
 namespace {
 
-// Protocol buffers unfold (an empty node is two bytes and an object of some hundreds), and so do graphs of constants.
-constexpr fuzz::Allowance kAllowance{2000, 1 << 20};
+// Protocol buffers unfold (an empty node is two bytes and an object of some hundreds), and so do graphs of constants. A
+// string in a message that claims to be longer than the file gets up to 50 MB from protobuf (its kSafeStringSize) before
+// it is missed.
+constexpr fuzz::Allowance kAllowance{2000, (1 << 20) + 50'000'000};
 
 void touch_all(const OnnxNetwork& read) {
   const Network& network = read.network;
