@@ -21,6 +21,7 @@ inline constexpr int64_t kPiece = 16;
 struct Rows {  // pieces of 16 that are `jump` apart: 16 for rows in memory. Panels that interleave six rows in such pieces
   const float* data;  // (stride 16, jump 96) are read front to back, which prefetchers like.
   int64_t stride, depth, jump = kPiece;
+  static constexpr bool kLongPieces = false;
   int64_t pieces() const { return (depth + kPiece - 1) / kPiece; }
   int64_t from(int64_t p) const { return p * jump; }
   int64_t first(int64_t p) const { return p * kPiece; }
@@ -34,6 +35,7 @@ struct Windows {  // of an NHWC map: any pieces
   int64_t stride;
   const Piece* piece;
   int64_t count;
+  static constexpr bool kLongPieces = true;  // worth unrolling
   int64_t pieces() const { return count; }
   int64_t from(int64_t p) const { return piece[p].from; }
   int64_t first(int64_t p) const { return piece[p].first; }
@@ -50,14 +52,20 @@ inline void micro_tile(A a, const float* b, int64_t b_stride, float* c, int64_t 
   for (int64_t p = 0; p < a.pieces(); ++p) {
     const float *row = a.data + a.from(p), *bk = b + a.first(p) * b_stride;
     const int64_t length = a.length(p);
-#pragma GCC unroll 4
-    for (int64_t k = 0; k < length; ++k, bk += b_stride) {
+    const auto add = [&](int64_t k) __attribute__((always_inline)) {
       Vec bv[NV];
       for (int j = 0; j < NV; ++j) bv[j] = load(bk + j * kLanes);
       for (int i = 0; i < MR; ++i) {
         const Vec av = set1(row[i * a.stride + k]);
         for (int j = 0; j < NV; ++j) acc[i][j] = fma(av, bv[j], acc[i][j]);
       }
+      bk += b_stride;
+    };
+    if constexpr (A::kLongPieces) {
+#pragma GCC unroll 4
+      for (int64_t k = 0; k < length; ++k) add(k);
+    } else {
+      for (int64_t k = 0; k < length; ++k) add(k);
     }
   }
   for (int i = 0; i < MR; ++i)
