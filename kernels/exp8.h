@@ -12,9 +12,11 @@ SB_INLINE F8 times_power_of_two(F8 v, I8 n) {
   return _mm256_mul_ps(_mm256_mul_ps(v, power(half)), power(rest));
 }
 
-// Polynomial and split of ln 2: Cephes expf. NaN passes.
-SB_INLINE F8 exp8(F8 x) {
-  x = _mm256_min_ps(_mm256_set1_ps(89.f), _mm256_max_ps(_mm256_set1_ps(-104.f), x));
+// e^x = 2^n·(1 + rest). Polynomial and split of ln 2: Cephes expf. NaN passes.
+struct Exp8 {
+  F8 n, rest;
+};
+SB_INLINE Exp8 split_exp8(F8 x) {
   const F8 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504088896341f)),
                                _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   F8 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
@@ -22,8 +24,12 @@ SB_INLINE F8 exp8(F8 x) {
   F8 p = _mm256_set1_ps(1.9875691500e-4f);
   for (const float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(c));
-  p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r), _mm256_set1_ps(1.f));
-  return times_power_of_two(p, _mm256_cvtps_epi32(n));
+  return {n, _mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r)};
+}
+
+SB_INLINE F8 exp8(F8 x) {
+  const Exp8 e = split_exp8(_mm256_min_ps(_mm256_set1_ps(89.f), _mm256_max_ps(_mm256_set1_ps(-104.f), x)));
+  return times_power_of_two(_mm256_add_ps(e.rest, _mm256_set1_ps(1.f)), _mm256_cvtps_epi32(e.n));
 }
 
 SB_INLINE F8 negated(F8 x) { return _mm256_xor_ps(x, _mm256_set1_ps(-0.f)); }

@@ -5,19 +5,13 @@
 #include <vector>
 
 #include "kernels/device/device_ops.h"
+#include "kernels/image/each.h"
 #include "kernels/image/image_math.h"
 #include "kernels/parallel.h"
 #include "kernels/view_check.h"
 
 namespace switchback {
 namespace {
-
-template <typename Each>
-void for_each(Context& ctx, int64_t count, int64_t work, const Each& each) {
-  parallel_ranges(ctx, count, work, [=](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) each(i);
-  });
-}
 
 void check_f32(const char* op, ConstView x, ConstView y) {
   check_same(op, x, y);

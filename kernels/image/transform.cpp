@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/device/device_ops.h"
+#include "kernels/image/each.h"
 #include "kernels/image/image_math.h"
 #include "kernels/parallel.h"
 #include "kernels/simd.h"
@@ -12,13 +13,6 @@
 
 namespace switchback {
 namespace {
-
-template <typename Each>
-void for_each(Context& ctx, int64_t count, int64_t work, const Each& each) {
-  parallel_ranges(ctx, count, work, [=](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) each(i);
-  });
-}
 
 void check_maps(const char* op, ConstView x, ConstView y) {
   check_view(op, "x", x, x.shape, DType::f32);

@@ -151,20 +151,11 @@ SB_INLINE F8 gelu_tanh_slope8(F8 x) {
   return _mm256_add_ps(s, times_share(_mm256_mul_ps(x, inner), sigmoid_slope8(u)));
 }
 
-// e^x - 1 without cancellation: with e^x = 2^n·(1 + r'), it is 2^n·r' + (2^n - 1).
+// e^x - 1 without cancellation: with e^x = 2^n·(1 + rest), it is 2^n·rest + (2^n - 1).
 SB_INLINE F8 exp8_minus_one(F8 x) {
-  x = _mm256_min_ps(_mm256_set1_ps(88.f), _mm256_max_ps(_mm256_set1_ps(-40.f), x));
-  const F8 one = _mm256_set1_ps(1.f);
-  const F8 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504088896341f)),
-                               _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  F8 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
-  r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
-  F8 p = _mm256_set1_ps(1.9875691500e-4f);
-  for (const float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(c));
-  p = _mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r);
-  const F8 power = times_power_of_two(one, _mm256_cvtps_epi32(n));
-  return _mm256_fmadd_ps(power, p, _mm256_sub_ps(power, one));
+  const Exp8 e = split_exp8(_mm256_min_ps(_mm256_set1_ps(88.f), _mm256_max_ps(_mm256_set1_ps(-40.f), x)));
+  const F8 one = _mm256_set1_ps(1.f), power = times_power_of_two(one, _mm256_cvtps_epi32(e.n));
+  return _mm256_fmadd_ps(power, e.rest, _mm256_sub_ps(power, one));
 }
 SB_INLINE F8 by_sign(F8 x, F8 above, F8 otherwise) {
   return _mm256_blendv_ps(otherwise, above, _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_GT_OQ));

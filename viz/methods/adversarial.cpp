@@ -35,7 +35,7 @@ float uniform(const AdversarialOptions& o, uint32_t image, int64_t e) {
   const uint64_t block = uint64_t(e / 4);
   const std::array<uint32_t, 4> words =
       philox4x32({uint32_t(block), uint32_t(block >> 32), 0, image}, {uint32_t(o.seed), uint32_t(o.seed >> 32)});
-  return (float(words[size_t(e % 4)] >> 8) + 0.5f) * 0x1p-24f;
+  return float(unit_uniform(words[size_t(e % 4)]));
 }
 
 double norm(const Tensor& t) {

@@ -43,7 +43,7 @@ Model cut_to(const Model& model, int node) {
 std::array<double, 4> draw(uint64_t seed, uint32_t stream, int64_t step) {
   std::array<double, 4> u;
   const auto words = philox4x32({0, 1, uint32_t(step), stream}, {uint32_t(seed), uint32_t(seed >> 32)});
-  for (size_t i = 0; i < 4; ++i) u[i] = (double(words[i] >> 8) + 0.5) * 0x1p-24;
+  for (size_t i = 0; i < 4; ++i) u[i] = unit_uniform(words[i]);
   return u;
 }
 
@@ -104,20 +104,12 @@ struct Dream {
         spare(floats(canvas_shape.count())),
         maps(ctx.allocate(size_t(6 * n) * sizeof(float))) {
     reset();
-    if (o.clip_pixels) {
-      std::vector<float> range;
-      for (int64_t c = 0; c < net.c; ++c) range.push_back(1.f);
-      for (int64_t c = 0; c < net.c; ++c) range.push_back(units.lowest(size_t(c)) / float(parts.unit(size_t(c))));
-      for (int64_t c = 0; c < net.c; ++c) range.push_back(units.highest(size_t(c)) / float(parts.unit(size_t(c))));
-      limits = ctx.allocate(range.size() * sizeof(float));
-      ctx.copy_in(limits.data(), range.data(), limits.size());
-    } else {
-      std::vector<float> range(size_t(net.c), 1.f);
-      range.insert(range.end(), size_t(net.c), -std::numeric_limits<float>::infinity());
-      range.insert(range.end(), size_t(net.c), std::numeric_limits<float>::infinity());
-      limits = ctx.allocate(range.size() * sizeof(float));
-      ctx.copy_in(limits.data(), range.data(), limits.size());
-    }
+    const float none = std::numeric_limits<float>::infinity();
+    std::vector<float> range(size_t(net.c), 1.f);
+    for (int64_t c = 0; c < net.c; ++c) range.push_back(o.clip_pixels ? units.lowest(size_t(c)) / float(parts.unit(size_t(c))) : -none);
+    for (int64_t c = 0; c < net.c; ++c) range.push_back(o.clip_pixels ? units.highest(size_t(c)) / float(parts.unit(size_t(c))) : none);
+    limits = ctx.allocate(range.size() * sizeof(float));
+    ctx.copy_in(limits.data(), range.data(), limits.size());
   }
 
   Memory floats(int64_t count) { return ctx.allocate(size_t(count) * sizeof(float)); }
@@ -181,7 +173,7 @@ void Dream::start(std::span<const Drive> drives, const Tensor& given) {
     for (int64_t e = 0; e < x.count(); ++e) {
       if (e % 4 == 0)
         words = philox4x32({uint32_t(e / 4), 0, 0, drives[size_t(i)].stream}, {uint32_t(o.seed), uint32_t(o.seed >> 32)});
-      x[e] = float(o.start_mean + o.start_span * (double(words[size_t(e % 4)] >> 8) + 0.5) * 0x1p-24);
+      x[e] = float(o.start_mean + o.start_span * unit_uniform(words[size_t(e % 4)]));
     }
     write_nchw(ctx, x.data(), to);
   }

@@ -33,4 +33,7 @@ class DevicePixels {
   Memory memory_;  // scale, lowest, highest, offset
 };
 
+// A random word as a number of (0, 1): its upper 24 bits and a half, as kernels/noise/noise.h takes them.
+inline double unit_uniform(uint32_t word) { return (double(word >> 8) + 0.5) * 0x1p-24; }
+
 }  // namespace switchback
