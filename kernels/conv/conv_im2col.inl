@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <span>
 
 #include "kernels/conv/conv_ends.h"
 #include "kernels/conv/conv_im2col.h"
@@ -48,46 +49,25 @@ struct Product {
   }
 };
 
+// The windows' pieces in the order of their chunks; `from`: of the first pixel's first channel.
+void add_tap(const Product& w, int64_t tap, int64_t from, std::vector<Piece>& pieces) {
+  for (int64_t b = 0; b < w.blocks; ++b) {
+    const int64_t c0 = w.depth * b / w.blocks, c1 = w.depth * (b + 1) / w.blocks;
+    const Piece piece{from + c0, tap * w.depth + c0, c1 - c0};
+    Piece* last = !pieces.empty() && w.blocks == 1 && tap % w.taps_per_chunk != 0 ? &pieces.back() : nullptr;
+    if (last && last->from + last->length == piece.from && last->first + last->length == piece.first)
+      last->length += piece.length;  // neighbours in one chunk
+    else
+      pieces.push_back(piece);
+  }
+}
+
 // Consecutive pixels of one output row, or every `step`th one, with the pieces of their windows.
 struct Strip {
   const float* data;  // of the source, from pixel to pixel `stride` on
   int64_t stride, pixels, first, step;
-  size_t begin, end;                // of its pieces
-  size_t chunk = begin, next = begin;  // of those in the chunk that is multiplied
-};
-
-// What one thread is at.
-struct Block {
-  std::vector<Strip> strips;
-  std::vector<Piece> pieces;  // of one strip behind the other, in the order of their chunks
-  struct Row {
-    int64_t tap, from;  // its first tap, and where it was copied to
-  };
-  std::vector<Row> rows;  // that one row of outputs sees
-
-  void clear() { strips.clear(), pieces.clear(); }
-  int64_t pixels() const {
-    int64_t all = 0;
-    for (const Strip& s : strips) all += s.pixels;
-    return all;
-  }
-  void add_strip(const float* data, int64_t stride, int64_t pixels, int64_t first, int64_t step) {
-    strips.push_back({data, stride, pixels, first, step, pieces.size(), pieces.size()});
-  }
-  // One tap of the last strip; `from`: where its first pixel's first channel lies. Neighbours of one chunk are joined.
-  void add_tap(const Product& w, int64_t tap, int64_t from) {
-    Strip& strip = strips.back();
-    for (int64_t b = 0; b < w.blocks; ++b) {
-      const int64_t c0 = w.depth * b / w.blocks, c1 = w.depth * (b + 1) / w.blocks;
-      const Piece piece{from + c0, tap * w.depth + c0, c1 - c0};
-      Piece* last = strip.end > strip.begin && w.blocks == 1 && tap % w.taps_per_chunk != 0 ? &pieces.back() : nullptr;
-      if (last && last->from + last->length == piece.from && last->first + last->length == piece.first)
-        last->length += piece.length;
-      else
-        pieces.push_back(piece);
-      strip.end = pieces.size();
-    }
-  }
+  std::span<const Piece> pieces;
+  const Piece *chunk = pieces.data(), *next = chunk;  // of those in the chunk that is multiplied
 };
 
 // sums[pixels, cols] (+)= a · panel; its own function, or every end would bring all tiles along.
@@ -122,19 +102,21 @@ int64_t scratch_size(const Product& w, int64_t pixels) {
 
 // out = end(windows · panels [first, last)). `end` is a copy: results that are stored could change no other.
 template <typename End>
-void multiply_and_finish(const Product& w, const End end, Block& block, int64_t first, int64_t last, float* scratch,
-                         float* out) {
-  const int64_t pixels = block.pixels(), channel = w.channel(first);
+void multiply_and_finish(const Product& w, const End end, std::vector<Strip>& block, int64_t first, int64_t last,
+                         float* scratch, float* out) {
+  int64_t pixels = 0;
+  for (const Strip& s : block) pixels += s.pixels;
+  const int64_t channel = w.channel(first);
   const int64_t channels = w.channel(last - 1) + w.columns_of(last - 1) - channel, row = channels + kLanes;
   float* compact = scratch + (w.chunks > 1 ? (last - first) * pixels : kPixels) * kPanel;  // [pixels][row]
   for (int64_t chunk = 0; chunk < w.chunks; ++chunk) {
-    for (Strip& s : block.strips)
-      for (s.chunk = s.next; s.next < s.end && block.pieces[s.next].first < w.chunk_end(chunk);) ++s.next;
+    for (Strip& s : block)
+      for (s.chunk = s.next; s.next < s.pieces.data() + s.pieces.size() && s.next->first < w.chunk_end(chunk);) ++s.next;
     for (int64_t panel = first; panel < last; ++panel) {
       const int64_t k = w.channel(panel), columns = w.columns_of(panel), width = round_up(columns, kLanes);
       int64_t done = 0;
-      for (const Strip& s : block.strips) {
-        Windows a{s.data + panel / w.panels * w.depth, s.stride, block.pieces.data() + s.chunk, int64_t(s.next - s.chunk)};
+      for (const Strip& s : block) {
+        Windows a{s.data + panel / w.panels * w.depth, s.stride, s.chunk, s.next - s.chunk};
         for (int64_t i = 0, rows; i < s.pixels; i += rows, done += rows, a.data += rows * a.stride) {
           rows = std::min(kPixels, s.pixels - i);
           float* sums = scratch + (w.chunks > 1 ? (panel - first) * pixels + done : 0) * kPanel;
@@ -150,7 +132,7 @@ void multiply_and_finish(const Product& w, const End end, Block& block, int64_t 
     }
   }
   if (!w.compact) return;
-  for (const Strip& s : block.strips)
+  for (const Strip& s : block)
     for (int64_t i = 0; i < s.pixels; ++i, compact += row)
       finish_pixel(end, s.first + i * s.step, channel, channels, compact, out);
 }
@@ -176,7 +158,7 @@ void run_blocks(Context& ctx, const Im2colProblem& problem, const Product& w, co
   const int64_t sums = scratch_size(w, pixels), all = round_up(size + sums, 16);
   float* scratch = static_cast<float*>(ctx.scratch.reserve(size_t(threads * all) * sizeof(float)));
   share_out(threads, count, w.shares(), [&](int64_t i, int64_t first, int64_t last) {
-    static thread_local Block block;  // keeps its room from call to call
+    static thread_local std::vector<Strip> block;  // keeps its room from call to call
     float* own = scratch + omp_get_thread_num() * all;
     block.clear();
     fill(block, i, own + sums);
@@ -191,10 +173,11 @@ void run_pointwise(Context& ctx, const Im2colProblem& problem, const Product& w,
   const int64_t pixels = problem.in.shape.pixels(), channels = problem.in.shape.c;
   const int64_t enough = pixels / (32 * ctx.thread_count()), work = kBlockMacs / w.macs();
   const int64_t together = kPixels * std::clamp<int64_t>(std::min(enough, work) / kPixels, 1, 8);
-  run_blocks(ctx, problem, w, end, ceil_div(pixels, together), together, 0, [&](Block& block, int64_t i, float*) {
+  std::vector<Piece> pieces;
+  add_tap(w, 0, 0, pieces);
+  run_blocks(ctx, problem, w, end, ceil_div(pixels, together), together, 0, [&](std::vector<Strip>& block, int64_t i, float*) {
     const int64_t first = i * together;
-    block.add_strip(problem.in.as<float>() + first * channels, channels, std::min(together, pixels - first), first, 1);
-    block.add_tap(w, 0, 0);
+    block.push_back({problem.in.as<float>() + first * channels, channels, std::min(together, pixels - first), first, 1, pieces});
   });
 }
 
@@ -249,6 +232,13 @@ std::vector<Run> runs_along(const Axis& along, int64_t inputs) {
   return runs;
 }
 
+// The kernel's rows from which some rows of outputs see the map, and for each run the pieces of its windows in copies of
+// what they see, one row behind the other.
+struct Sight {
+  std::vector<int64_t> rows;
+  std::vector<std::vector<Piece>> pieces;
+};
+
 // Columns [left, left + width) of one row of x, with zeros where there are none.
 void copy_row(const float* x, int64_t columns, int64_t channels, int64_t left, int64_t width, float* to) {
   const int64_t first = std::clamp<int64_t>(0, left, left + width), last = std::clamp(columns, first, left + width);
@@ -273,27 +263,37 @@ void run_windows(Context& ctx, const Im2colProblem& problem, const Product& w, c
     }
   if (left > right) left = right = 0;  // padding alone
   const int64_t width = right - left, row_size = width * in.c;
+  std::vector<Sight> sights;
+  std::vector<int64_t> sight_of(static_cast<size_t>(out.h));  // of each row of outputs: most see all of the kernel's
+  std::vector<int64_t> rows;
+  for (int64_t y = 0; y < out.h; ++y) {
+    rows.clear();
+    for (int64_t r = 0; r < v.kernel_h; ++r)
+      if (const int64_t row = down.source(y, r); row >= 0 && row < in.h) rows.push_back(r);
+    const auto seen = std::find_if(sights.begin(), sights.end(), [&](const Sight& s) { return s.rows == rows; });
+    sight_of[size_t(y)] = seen - sights.begin();
+    if (seen != sights.end()) continue;
+    Sight& sight = sights.emplace_back(Sight{rows, std::vector<std::vector<Piece>>(runs.size())});
+    for (size_t i = 0; i < runs.size(); ++i)
+      for (size_t r = 0; r < sight.rows.size(); ++r)
+        for (const auto& [tap, column] : runs[i].taps)
+          add_tap(w, sight.rows[r] * v.kernel_w + tap, int64_t(r) * row_size + (column - left) * in.c, sight.pieces[i]);
+  }
   // Small maps are cut for the threads' sake alone.
   const int64_t a_thread = ceil_div<int64_t>(threads_for(ctx, out.pixels() * w.macs()), out.n);
   const int64_t blocks = std::clamp<int64_t>(std::max(ceil_div(out.h * out.w, kPixels), a_thread), 1, out.h);
   const int64_t together = (out.h + blocks - 1) / blocks, of_image = (out.h + together - 1) / together;
   run_blocks(ctx, problem, w, end, out.n * of_image, together * out.w, together * v.kernel_h * row_size,
-             [&](Block& block, int64_t i, float* copies) {
+             [&](std::vector<Strip>& block, int64_t i, float* copies) {
     const int64_t n = i / of_image, y0 = i % of_image * together, y1 = std::min(out.h, y0 + together);
-    int64_t copied = 0;
     for (int64_t y = y0; y < y1; ++y) {
-      block.rows.clear();
-      for (int64_t r = 0; r < v.kernel_h; ++r) {
-        const int64_t row = down.source(y, r);
-        if (row < 0 || row >= in.h) continue;
-        copy_row(problem.in.as<float>() + (n * in.h + row) * in.w * in.c, in.w, in.c, left, width, copies + copied);
-        block.rows.push_back({r * v.kernel_w, copied});
-        copied += row_size;
-      }
-      for (const Run& run : runs) {
-        block.add_strip(copies, along.up * in.c, run.count, (n * out.h + y) * out.w + run.first, along.down);
-        for (const auto& [tap, from] : block.rows)
-          for (const auto& [s, column] : run.taps) block.add_tap(w, tap + s, from + (column - left) * in.c);
+      const Sight& sight = sights[size_t(sight_of[size_t(y)])];
+      for (size_t j = 0; j < runs.size(); ++j)
+        block.push_back({copies, along.up * in.c, runs[j].count, (n * out.h + y) * out.w + runs[j].first, along.down, sight.pieces[j]});
+      for (const int64_t r : sight.rows) {
+        const float* row = problem.in.as<float>() + (n * in.h + down.source(y, r)) * in.w * in.c;
+        copy_row(row, in.w, in.c, left, width, copies);
+        copies += row_size;
       }
     }
   });
