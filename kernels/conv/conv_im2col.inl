@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <list>
 #include <numeric>
 #include <span>
 
@@ -247,53 +248,86 @@ void copy_row(const float* x, int64_t columns, int64_t channels, int64_t left, i
   std::memset(to + (last - left) * channels, 0, size_t((left + width - last) * channels) * sizeof(float));
 }
 
+// What the windows of one layer see on maps of one size.
+struct Sights {
+  Sights(const Conv2d& v, bool back, Shape in, Shape out, const Product& w)
+      : conv(v), backward(back), source(in), outputs(out), down(sliding_rows(v), back, out.h),
+        along(sliding_columns(v), back, out.w), runs(runs_along(along, in.w)) {
+    int64_t right = INT64_MIN;
+    for (const Run& run : runs)
+      for (const auto& [tap, column] : run.taps) {
+        left = std::min(left, column);
+        right = std::max(right, column + (run.count - 1) * along.up + 1);
+      }
+    if (left > right) left = right = 0;  // padding alone
+    width = right - left, row_size = width * in.c;
+    std::vector<int64_t> rows;
+    for (int64_t y = 0; y < out.h; ++y) {
+      rows.clear();
+      for (int64_t r = 0; r < v.kernel_h; ++r)
+        if (const int64_t row = down.source(y, r); row >= 0 && row < in.h) rows.push_back(r);
+      const auto seen = std::find_if(all.begin(), all.end(), [&](const Sight& s) { return s.rows == rows; });
+      of_row.push_back(size_t(seen - all.begin()));
+      if (seen == all.end()) all.push_back({rows, pieces_of(rows, w)});
+    }
+  }
+  std::vector<std::vector<Piece>> pieces_of(const std::vector<int64_t>& rows, const Product& w) const {
+    std::vector<std::vector<Piece>> pieces(runs.size());
+    for (size_t i = 0; i < runs.size(); ++i)
+      for (size_t r = 0; r < rows.size(); ++r)
+        for (const auto& [tap, column] : runs[i].taps)
+          add_tap(w, rows[r] * conv.kernel_w + tap, int64_t(r) * row_size + (column - left) * source.c, pieces[i]);
+    return pieces;
+  }
+  bool serves(const Conv2d& v, bool back, Shape in, Shape out) const {
+    return conv == v && backward == back && source.h == in.h && source.w == in.w && outputs.h == out.h && outputs.w == out.w;
+  }
+  Conv2d conv;
+  bool backward;
+  Shape source, outputs;
+  Axis down, along;
+  std::vector<Run> runs;
+  int64_t left = INT64_MAX, width = 0, row_size = 0;  // the columns that are seen
+  std::vector<Sight> all;
+  std::vector<size_t> of_row;  // of outputs: most see all rows of the kernel
+};
+
+// Small maps take less time than planning does, so the latest plans are kept.
+const Sights& sights_of(const Conv2d& v, bool backward, Shape in, Shape out, const Product& w) {
+  constexpr size_t kKept = 32;
+  static thread_local std::list<Sights> latest;
+  const auto found =
+      std::find_if(latest.begin(), latest.end(), [&](const Sights& s) { return s.serves(v, backward, in, out); });
+  if (found == latest.end()) {
+    if (latest.size() == kKept) latest.pop_back();
+    latest.emplace_front(v, backward, in, out, w);
+  } else {
+    latest.splice(latest.begin(), latest, found);
+  }
+  return latest.front();
+}
+
 // Any other: the windows of a row of outputs overlap in copies of the rows that they see.
 template <typename End>
 void run_windows(Context& ctx, const Im2colProblem& problem, const Product& w, const End& end) {
-  const Conv2d& v = problem.conv;
   const Shape in = problem.in.shape, out = problem.out.shape;
-  const bool backward = problem.backward != nullptr;
-  const Axis down(sliding_rows(v), backward, out.h), along(sliding_columns(v), backward, out.w);
-  const std::vector<Run> runs = runs_along(along, in.w);
-  int64_t left = INT64_MAX, right = INT64_MIN;  // the columns that are seen
-  for (const Run& run : runs)
-    for (const auto& [tap, column] : run.taps) {
-      left = std::min(left, column);
-      right = std::max(right, column + (run.count - 1) * along.up + 1);
-    }
-  if (left > right) left = right = 0;  // padding alone
-  const int64_t width = right - left, row_size = width * in.c;
-  std::vector<Sight> sights;
-  std::vector<int64_t> sight_of(static_cast<size_t>(out.h));  // of each row of outputs: most see all of the kernel's
-  std::vector<int64_t> rows;
-  for (int64_t y = 0; y < out.h; ++y) {
-    rows.clear();
-    for (int64_t r = 0; r < v.kernel_h; ++r)
-      if (const int64_t row = down.source(y, r); row >= 0 && row < in.h) rows.push_back(r);
-    const auto seen = std::find_if(sights.begin(), sights.end(), [&](const Sight& s) { return s.rows == rows; });
-    sight_of[size_t(y)] = seen - sights.begin();
-    if (seen != sights.end()) continue;
-    Sight& sight = sights.emplace_back(Sight{rows, std::vector<std::vector<Piece>>(runs.size())});
-    for (size_t i = 0; i < runs.size(); ++i)
-      for (size_t r = 0; r < sight.rows.size(); ++r)
-        for (const auto& [tap, column] : runs[i].taps)
-          add_tap(w, sight.rows[r] * v.kernel_w + tap, int64_t(r) * row_size + (column - left) * in.c, sight.pieces[i]);
-  }
+  const Sights& sights = sights_of(problem.conv, problem.backward != nullptr, in, out, w);
   // Small maps are cut for the threads' sake alone.
   const int64_t a_thread = ceil_div<int64_t>(threads_for(ctx, out.pixels() * w.macs()), out.n);
   const int64_t blocks = std::clamp<int64_t>(std::max(ceil_div(out.h * out.w, kPixels), a_thread), 1, out.h);
   const int64_t together = (out.h + blocks - 1) / blocks, of_image = (out.h + together - 1) / together;
-  run_blocks(ctx, problem, w, end, out.n * of_image, together * out.w, together * v.kernel_h * row_size,
+  run_blocks(ctx, problem, w, end, out.n * of_image, together * out.w, together * problem.conv.kernel_h * sights.row_size,
              [&](std::vector<Strip>& block, int64_t i, float* copies) {
     const int64_t n = i / of_image, y0 = i % of_image * together, y1 = std::min(out.h, y0 + together);
     for (int64_t y = y0; y < y1; ++y) {
-      const Sight& sight = sights[size_t(sight_of[size_t(y)])];
-      for (size_t j = 0; j < runs.size(); ++j)
-        block.push_back({copies, along.up * in.c, runs[j].count, (n * out.h + y) * out.w + runs[j].first, along.down, sight.pieces[j]});
+      const Sight& sight = sights.all[sights.of_row[size_t(y)]];
+      for (size_t j = 0; j < sights.runs.size(); ++j)
+        block.push_back({copies, sights.along.up * in.c, sights.runs[j].count, (n * out.h + y) * out.w + sights.runs[j].first,
+                         sights.along.down, sight.pieces[j]});
       for (const int64_t r : sight.rows) {
-        const float* row = problem.in.as<float>() + (n * in.h + down.source(y, r)) * in.w * in.c;
-        copy_row(row, in.w, in.c, left, width, copies);
-        copies += row_size;
+        const float* row = problem.in.as<float>() + (n * in.h + sights.down.source(y, r)) * in.w * in.c;
+        copy_row(row, in.w, in.c, sights.left, sights.width, copies);
+        copies += sights.row_size;
       }
     }
   });
