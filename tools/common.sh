@@ -131,9 +131,12 @@ configure() {
     echo "$folder was made for another place; starting it anew"
     rm -rf "$folder"
   fi
-  local -a generator=()
-  if [ ! -f "$folder/CMakeCache.txt" ] && command -v ninja >/dev/null 2>&1; then generator=(-G Ninja); fi
-  cmake -S . -B "$folder" "${generator[@]}" "$@"
+  local -a fresh=()
+  if [ ! -f "$folder/CMakeCache.txt" ]; then
+    fresh=(-DSWITCHBACK_UNITY=ON)
+    if command -v ninja >/dev/null 2>&1; then fresh+=(-G Ninja); fi
+  fi
+  cmake -S . -B "$folder" "${fresh[@]}" "$@"
 }
 
 build() { bounded cmake --build "$1" --parallel "$(nproc)" "${@:2}"; }

@@ -20,7 +20,7 @@ std::string caption(const Job& job, const Explained& explained, size_t t) {
 }
 
 // Everything about one chunk's maps that its files' results need.
-struct Results {
+struct MapResults {
   Job& job;
   const MapMethod& method;
   const Chunk& chunk;
@@ -44,7 +44,7 @@ struct Results {
   }
 };
 
-Json save_array(const Results& r, const Chunk::Part& part, Output& output) {
+Json save_array(const MapResults& r, const Chunk::Part& part, Output& output) {
   Dims dims{part.count};
   std::vector<std::string> axes{"N"};
   if (r.targets() > 1) {
@@ -70,7 +70,7 @@ struct Shown {
   bool all = true;  // whether these are all maps
 };
 
-Shown shown_maps(const Results& r, const Chunk::Part& part) {
+Shown shown_maps(const MapResults& r, const Chunk::Part& part) {
   Shown shown;
   for (int64_t i = 0; i < part.count; ++i)
     for (int64_t t = 0; t < r.targets(); ++t) {
@@ -88,7 +88,7 @@ Shown shown_maps(const Results& r, const Chunk::Part& part) {
 }
 
 // The maps alone, as large as they are.
-Canvas plain_picture(const Results& r, const Chunk::Part& part, const Shown& shown) {
+Canvas plain_picture(const MapResults& r, const Chunk::Part& part, const Shown& shown) {
   std::vector<Panel> panels;
   for (const Shown::Map& m : shown.maps)
     for (size_t p = m.first; p < m.first + m.count; ++p) {
@@ -102,7 +102,7 @@ Canvas plain_picture(const Results& r, const Chunk::Part& part, const Shown& sho
 }
 
 // Each input beside its maps, with bars, classes and scores.
-Canvas figure(const Results& r, const Chunk::Part& part, const Shown& shown) {
+Canvas figure(const MapResults& r, const Chunk::Part& part, const Shown& shown) {
   const bool one_scale = r.job.options.panel_scale == PanelScale::shared && shown.panels.size() > 1;
   std::vector<Panel> panels;
   int64_t last = -1;
@@ -135,7 +135,7 @@ Canvas figure(const Results& r, const Chunk::Part& part, const Shown& shown) {
   return grid(panels, std::move(options));
 }
 
-void save_picture(const Results& r, const Chunk::Part& part, Output& output, Json& files) {
+void save_picture(const MapResults& r, const Chunk::Part& part, Output& output, Json& files) {
   const Shown shown = shown_maps(r, part);
   if (!shown.all)
     output.note(fmt::format("the picture of {} shows the first {} of {} maps", part.file->path, shown.maps.size(),
@@ -151,7 +151,7 @@ void save_picture(const Results& r, const Chunk::Part& part, Output& output, Jso
                      {{"units", units}, {"colors", colors}});
 }
 
-void add_to_sheet(const Results& r, const Chunk::Part& part, Output& output) {
+void add_to_sheet(const MapResults& r, const Chunk::Part& part, Output& output) {
   for (int64_t i = 0; i < part.count; ++i) {
     const int64_t item = part.first + i;
     const MapView view{r.map(item, 0), r.map_dims(), r.photo(part, item)};
@@ -169,7 +169,7 @@ Json completeness_json(const Explained& explained) {
   return list.size() == 1 ? list[0] : list;
 }
 
-std::string summary_line(const Results& r, const Chunk::Part& part, int64_t i) {
+std::string summary_line(const MapResults& r, const Chunk::Part& part, int64_t i) {
   const Explained& explained = r.maps.explained[size_t(part.first + i)];
   std::string line = fmt::format("  {:<28} {}", item_name(*part.file, i), caption(r.job, explained, 0));
   if (explained.units.size() > 1)
@@ -184,7 +184,7 @@ std::string summary_line(const Results& r, const Chunk::Part& part, int64_t i) {
 }
 
 // Saves the files of one input and returns its items' entries; `lines` gains what the summary says of them.
-std::vector<Json> finish_input(const Results& r, const Chunk::Part& part, Output& output,
+std::vector<Json> finish_input(const MapResults& r, const Chunk::Part& part, Output& output,
                                ItemLines& lines) {
   Json files = Json::array();
   if (output.pictures()) save_picture(r, part, output, files);
@@ -275,7 +275,7 @@ void run_maps(Job& job, const MapMethod& method) {
           const int64_t each = total / chunk.x.dim(0);  // samples, steps or positions of one image
           job.bar.update(items * each + done, all_items * each, method.noun);
         });
-        const Results results{job, method, chunk, maps};
+        const MapResults results{job, method, chunk, maps};
         for (const Chunk::Part& part : chunk.parts)
           for (Json& entry : finish_input(results, part, output, lines)) report.inputs.push_back(std::move(entry));
         items += chunk.x.dim(0);

@@ -16,9 +16,10 @@
 #include "tools/cli/progress.h"
 
 namespace switchback {
-namespace {
 
-[[noreturn]] void usage(const std::string& what, const std::string& hint = "") { throw Error(what, hint, true); }
+void usage(const std::string& what, const std::string& hint) { throw Error(what, hint, true); }
+
+namespace {
 
 std::string text_of(const std::string& value) { return value; }
 std::string text_of(int64_t value) { return std::to_string(value); }

@@ -27,6 +27,9 @@ class Option;
 
 namespace switchback {
 
+// Ends the command: it was called wrongly.
+[[noreturn]] void usage(const std::string& what, const std::string& hint = "");
+
 // The words of an option's values: one table serves parsing, help, errors and reports.
 template <typename E>
 struct Choice {

@@ -19,7 +19,7 @@ struct Place {
   std::atomic<const char*> noun{""};
   std::atomic<bool> resumable{false};
 };
-Place place;
+Place shown;
 static_assert(std::atomic<int64_t>::is_always_lock_free && std::atomic<const char*>::is_always_lock_free);
 
 double seconds(std::chrono::steady_clock::duration d) { return std::chrono::duration<double>(d).count(); }
@@ -86,9 +86,9 @@ void ProgressBar::start() { start_ = last_ = std::chrono::steady_clock::now(); }
 void ProgressBar::update(double share) { draw(share, seconds(std::chrono::steady_clock::now() - start_), ""); }
 
 void ProgressBar::update(int64_t done, int64_t total, const char* noun) {
-  place.noun = noun;
-  place.done = done;
-  place.total = total;
+  shown.noun = noun;
+  shown.done = done;
+  shown.total = total;
   const double elapsed = seconds(std::chrono::steady_clock::now() - start_);
   draw(double(done) / double(std::max<int64_t>(1, total)), elapsed,
        fmt::format("{}/{} {}, {}", done, total, noun, rate_text(double(done) / std::max(1e-9, elapsed))));
@@ -105,7 +105,7 @@ void ProgressBar::draw(double share, double elapsed, const std::string& counts) 
 }
 
 void ProgressBar::clear() {
-  place.total = 0;
+  shown.total = 0;
   if (!drawn_) return;
   std::fputs("\r\x1b[K", stderr);
   std::fflush(stderr);
@@ -117,21 +117,21 @@ void say_interrupted(bool wrote) {
   termios unused;
   if (tcgetattr(STDERR_FILENO, &unused) == 0) line.add("\r\x1b[K");  // over the bar, or the terminal's own ^C
   line.add("switchback: interrupted");
-  if (const int64_t total = place.total) {
+  if (const int64_t total = shown.total) {
     line.add(" at ");
-    line.add(place.done);
+    line.add(shown.done);
     line.add(" of ");
     line.add(total);
     line.add(" ");
-    line.add(std::string_view(place.noun.load()));
+    line.add(std::string_view(shown.noun.load()));
   }
-  line.add(place.resumable ? " (go on with --resume)\n"
+  line.add(shown.resumable ? " (go on with --resume)\n"
            : wrote         ? " (files that were written are complete)\n"
                            : " (nothing was written)\n");
   line.write();
 }
 
-void can_be_resumed() { place.resumable = true; }
+void can_be_resumed() { shown.resumable = true; }
 
 void warn(const std::string& text) { fmt::print(stderr, "switchback: warning: {}\n", text); }
 

@@ -24,7 +24,7 @@ constexpr int64_t kLongestJournal = int64_t(1) << 31;
 }
 
 int open_file(const std::string& path) {
-  const int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+  const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
   if (file < 0) fail_to("write", path);
   struct stat status;
   if (fstat(file, &status) == 0 && S_ISREG(status.st_mode)) return file;

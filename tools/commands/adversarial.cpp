@@ -19,15 +19,15 @@
 namespace switchback {
 namespace {
 
-using Method = AdversarialOptions::Method;
-constexpr Choice<Method> kMethods[] = {
-    {"ascent", Method::ascent}, {"fgsm", Method::fgsm}, {"pgd", Method::pgd}, {"pgd-l2", Method::pgd_l2}};
+using AttackMethod = AdversarialOptions::Method;
+constexpr Choice<AttackMethod> kAttacks[] = {
+    {"ascent", AttackMethod::ascent}, {"fgsm", AttackMethod::fgsm}, {"pgd", AttackMethod::pgd}, {"pgd-l2", AttackMethod::pgd_l2}};
 constexpr int64_t kMostDrawn = 12;                        // inputs of one file in one picture
 constexpr int64_t kMostPixels = int64_t(64) << 20;        // bytes of images that are attacked in one call
 constexpr const char* kCurve = "0,1/255,2/255,4/255,8/255,16/255,32/255,64/255";
 
 struct AdversarialCommand : Options {
-  Method method = Method::pgd;
+  AttackMethod method = AttackMethod::pgd;
   std::string epsilon, step, targeted, against, against_weights, limit;
   int64_t steps = 0, sphere = 0;
   bool random_start = true, early_stop = false;
@@ -56,13 +56,13 @@ AdversarialOptions attack_options(const Job& job, const AdversarialCommand& o, d
   static_cast<RunOptions&>(a) = job.run;
   a.method = o.method;
   a.epsilon = epsilon;
-  a.steps = o.steps != 0 ? o.steps : o.method == Method::ascent ? 15 : o.method == Method::fgsm ? 1 : o.method == Method::pgd ? 10 : 50;
-  if (o.method == Method::fgsm && a.steps != 1)
+  a.steps = o.steps != 0 ? o.steps : o.method == AttackMethod::ascent ? 15 : o.method == AttackMethod::fgsm ? 1 : o.method == AttackMethod::pgd ? 10 : 50;
+  if (o.method == AttackMethod::fgsm && a.steps != 1)
     throw Error(fmt::format("--steps {}, but fgsm is one step", a.steps), "--method pgd takes several", true);
   a.step = !o.step.empty()               ? parse_amount("--step", o.step)
-           : o.method == Method::ascent  ? 0.1
-           : o.method == Method::fgsm    ? std::max(epsilon, 1e-12)
-           : o.method == Method::pgd     ? std::max(epsilon / 4, 1e-12)
+           : o.method == AttackMethod::ascent  ? 0.1
+           : o.method == AttackMethod::fgsm    ? std::max(epsilon, 1e-12)
+           : o.method == AttackMethod::pgd     ? std::max(epsilon / 4, 1e-12)
                                          : std::max(0.025 * epsilon, 1e-12);
   a.random_start = o.random_start;
   a.stop_early = o.early_stop;
@@ -80,14 +80,14 @@ AdversarialOptions attack_options(const Job& job, const AdversarialCommand& o, d
 }
 
 std::vector<double> epsilons(const AdversarialCommand& o, bool curve) {
-  if (o.method == Method::ascent && !o.epsilon.empty())
+  if (o.method == AttackMethod::ascent && !o.epsilon.empty())
     throw Error("--epsilon is of fgsm and pgd; ascent goes without a limit", "--step and --steps say how far", true);
   std::vector<double> all;
-  const char* standard = o.method == Method::pgd_l2 ? "0.5" : "8/255";
-  const char* several = o.method == Method::pgd_l2 ? "0,0.1,0.25,0.5,1,2,4" : kCurve;
+  const char* standard = o.method == AttackMethod::pgd_l2 ? "0.5" : "8/255";
+  const char* several = o.method == AttackMethod::pgd_l2 ? "0,0.1,0.25,0.5,1,2,4" : kCurve;
   for (const std::string& text : split_list(!o.epsilon.empty() ? o.epsilon : curve ? several : standard)) {
     all.push_back(parse_amount("--epsilon", text));
-    if (!(all.back() >= 0) || (o.method != Method::pgd_l2 && all.back() > 1))
+    if (!(all.back() >= 0) || (o.method != AttackMethod::pgd_l2 && all.back() > 1))
       throw Error(fmt::format("--epsilon {} is {}", text, all.back() < 0 ? "negative" : "above 1"),
                   "it is in pixels from 0 to 1, whatever the normalisation: 8/255", true);
   }
@@ -226,7 +226,7 @@ void Run::part(const Chunk& chunk, const Chunk::Part& part, const Adversarial& r
       totals.transferred += fooled;
     }
     lines.add(line);
-    if (o.method == Method::ascent || o.early_stop) lines.add("      by iteration  " + classes_by_step(job, a.classes));
+    if (o.method == AttackMethod::ascent || o.early_stop) lines.add("      by iteration  " + classes_by_step(job, a.classes));
     ++totals.items;
     totals.reached += a.reached;
     if (o.sphere > 0) {
@@ -248,7 +248,7 @@ void Run::part(const Chunk& chunk, const Chunk::Part& part, const Adversarial& r
   }
   if (output.pictures()) {
     GridOptions grid_options{.columns = 3,
-                             .title = figure_title(job, fmt::format("Adversarial, {}", word_of(kMethods, o.method))),
+                             .title = figure_title(job, fmt::format("Adversarial, {}", word_of(kAttacks, o.method))),
                              .subtitle = weights_text(job)};
     if (panels.size() == 3) grid_options.panel_side = large_side(int(std::max(image.h, image.w)));
     if (part.count > kMostDrawn) {
@@ -298,19 +298,19 @@ void run_images(Job& job, const AdversarialCommand& o, double epsilon) {
     report.sheet = output.add_contact_sheet({.columns = 3 * job.options.columns, .group = 3,
                                              .title = figure_title(job, "Adversarial inputs"), .subtitle = weights_text(job)});
   const AdversarialOptions& a = run.options;
-  report.details = {{"method", word_of(kMethods, o.method)},
-                    {"epsilon", o.method == Method::ascent ? Json(nullptr) : Json(a.epsilon)},
+  report.details = {{"method", word_of(kAttacks, o.method)},
+                    {"epsilon", o.method == AttackMethod::ascent ? Json(nullptr) : Json(a.epsilon)},
                     {"step", a.step}, {"steps", a.steps}, {"targeted", a.target < 0 ? Json(nullptr) : Json(a.target)},
                     {"random_start", a.random_start}, {"early_stop", a.stop_early}, {"units", units},
                     {"reached", run.totals.reached}, {"batch", run.totals.batch}};
   if (run.transfer) report.details["against"] = {{"model", o.against}, {"reached", run.totals.transferred}};
   report.summary = [&, sheet = report.sheet] {
-    print_line(job.summary_title(fmt::format("adversarial ({})", word_of(kMethods, o.method))));
-    if (o.method == Method::ascent)
+    print_line(job.summary_title(fmt::format("adversarial ({})", word_of(kAttacks, o.method))));
+    if (o.method == AttackMethod::ascent)
       print_line(fmt::format("  {} steps of {} times the gradient in input units; norms in {}", a.steps, a.step, units));
     else
       print_line(fmt::format("  ε {:.4g}, {} of {:.4g}; in {}", a.epsilon, counted(a.steps, "step"),
-                             o.method == Method::fgsm ? a.epsilon : a.step, units));
+                             o.method == AttackMethod::fgsm ? a.epsilon : a.step, units));
     run.lines.print();
     print_line(fmt::format("  {} of {} reached", run.totals.reached, run.totals.items));
     if (run.transfer) print_line(fmt::format("  {} of {} reached on {}", run.totals.transferred, run.totals.items, o.against));
@@ -360,7 +360,7 @@ void run_curve(Job& job, const AdversarialCommand& o, const std::vector<double>&
     }
   }
   std::vector<std::string> places;
-  Series robust{.name = fmt::format("{}", word_of(kMethods, o.method)), .values = {}};
+  Series robust{.name = fmt::format("{}", word_of(kAttacks, o.method)), .values = {}};
   Tensor values({int64_t(all.size())});
   Json curve = Json::array();
   for (size_t e = 0; e < all.size(); ++e) {
@@ -376,16 +376,16 @@ void run_curve(Job& job, const AdversarialCommand& o, const std::vector<double>&
     output.add_picture(files, stem,
                        titled(line_chart(places, std::vector<Series>{robust},
                                          {.title = "share read rightly, by ε in " + pixel_units(job.model, image.c).about(), .least = 0, .most = 1}),
-                              {.title = figure_title(job, fmt::format("Robust accuracy, {}", word_of(kMethods, o.method))),
+                              {.title = figure_title(job, fmt::format("Robust accuracy, {}", word_of(kAttacks, o.method))),
                                .subtitle = fmt::format("{}; {}", counted(images, "image"), weights_text(job))}));
   if (output.npy()) files.push_back(output.add_npy(stem, values, {"E"}));
   Report report;
   report.inputs.push_back({{"path", path}, {"index", 0}, {"files", files}});
   const AdversarialOptions last = attack_options(job, o, all.back());
-  report.details = {{"method", word_of(kMethods, o.method)}, {"images", images}, {"curve", curve}, {"steps", last.steps},
+  report.details = {{"method", word_of(kAttacks, o.method)}, {"images", images}, {"curve", curve}, {"steps", last.steps},
                     {"random_start", o.random_start}, {"units", units_text(job, image.c)}};
   report.summary = [&] {
-    print_line(job.summary_title(fmt::format("robust accuracy ({})", word_of(kMethods, o.method))));
+    print_line(job.summary_title(fmt::format("robust accuracy ({})", word_of(kAttacks, o.method))));
     print_line(fmt::format("  ε in {}; {}", units_text(job, image.c), counted(last.steps, "step")));
     for (size_t e = 0; e < all.size(); ++e)
       print_line(fmt::format("  ε {:<8.4g} {:6.2f} % of {}", all[e], 100 * double(right[e]) / double(images), counted(images, "image")));
@@ -398,7 +398,7 @@ void run_curve(Job& job, const AdversarialCommand& o, const std::vector<double>&
 void run_adversarial(const AdversarialCommand& o) {
   const bool several = o.epsilon.find(',') != std::string::npos;
   bool curve = false;
-  if (o.inputs.size() == 1 && o.method != Method::ascent && is_dataset(o.inputs[0]))
+  if (o.inputs.size() == 1 && o.method != AttackMethod::ascent && is_dataset(o.inputs[0]))
     curve = several || (o.epsilon.empty() && !o.inputs[0].ends_with(']'));
   if (several && !curve)
     throw Error("several --epsilon draw a curve, which wants one labelled data set and a method with a limit",
@@ -417,7 +417,7 @@ void run_adversarial(const AdversarialCommand& o) {
 std::function<void()> setup_adversarial(CLI::App& app) {
   auto o = std::make_shared<AdversarialCommand>();
   add_inputs(app, *o, "images, folders, .npy arrays, data sets; one whole labelled data set gives a curve of its robust accuracy");
-  add_choice(app, *o, "--method", kMethods, o->method, Changes::kind,
+  add_choice(app, *o, "--method", kAttacks, o->method, Changes::kind,
              "plain ascent of the loss; one step of signs; projected gradient descent in L∞ or L2");
   add_setting(app, *o, "--epsilon", o->epsilon, Changes::values,
               fmt::format("how far, in pixels from 0 to 1 whatever the normalisation (default 8/255; pgd-l2 0.5, of the whole "

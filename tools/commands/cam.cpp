@@ -11,7 +11,7 @@
 namespace switchback {
 namespace {
 
-constexpr Choice<std::optional<CamMethod>> kMethods[] = {{"auto", {}},
+constexpr Choice<std::optional<CamMethod>> kCamMethods[] = {{"auto", {}},
                                                          {"cam", CamMethod::cam},
                                                          {"gradcam", CamMethod::gradcam},
                                                          {"gradcam++", CamMethod::gradcam_plus_plus},
@@ -19,7 +19,7 @@ constexpr Choice<std::optional<CamMethod>> kMethods[] = {{"auto", {}},
 
 constexpr int kLeastSide = 112;  // of the photo below a map: so that the map is smooth on a small one too
 
-std::string_view name_of(CamMethod method) { return word_of(kMethods, std::optional(method)); }
+std::string_view name_of(CamMethod method) { return word_of(kCamMethods, std::optional(method)); }
 
 // auto: exact maps where the network has them and nothing else is asked for, else Grad-CAM.
 CamMethod chosen_method(const CamFlags& o, const Network& network) {
@@ -148,7 +148,7 @@ MapMethod cam_method(Job& job, const CamFlags& o) {
 std::function<void()> setup_cam(CLI::App& app) {
   auto o = std::make_shared<CamFlags>();
   add_inputs(app, *o, kInputs);
-  add_choice(app, *o, "--method", kMethods, o->method, Changes::kind,
+  add_choice(app, *o, "--method", kCamMethods, o->method, Changes::kind,
              "cam: exact, for networks that end in global average pooling and a linear layer, or in pooled maps of the "
              "classes; the others: any network; auto: cam where it can be, else gradcam");
   add_setting(app, *o, "--layer,--layers", o->layers, Changes::kind,

@@ -223,7 +223,7 @@ void save_arrays(const Selection& view, const Means& means, const Chunk::Part& p
   }
 }
 
-struct Results {
+struct ChannelResults {
   Json inputs = Json::array();
   int64_t items = 0;
   std::vector<std::vector<double>> sums;  // of every layer's means over all items
@@ -231,7 +231,7 @@ struct Results {
   std::vector<Dims> dims;
 };
 
-Means Results::average() const {
+Means ChannelResults::average() const {
   Means means;
   for (size_t k = 0; k < sums.size(); ++k) {
     Tensor layer(dims[k]);
@@ -242,7 +242,7 @@ Means Results::average() const {
 }
 
 void finish_file(const Job& job, const Selection& view, const Chunk& chunk, const Chunk::Part& part, const Means& means,
-                 Output& output, Results& results) {
+                 Output& output, ChannelResults& results) {
   Json files = Json::array();
   if (output.pictures()) {
     const bool one = part.count == 1;
@@ -259,7 +259,7 @@ void finish_file(const Job& job, const Selection& view, const Chunk& chunk, cons
   results.items += part.count;
 }
 
-void add_to_sums(const Means& means, Results& results) {
+void add_to_sums(const Means& means, ChannelResults& results) {
   results.sums.resize(means.size());
   for (size_t k = 0; k < means.size(); ++k) {
     const int64_t item = means[k].dim(1) * means[k].dim(2);
@@ -270,7 +270,7 @@ void add_to_sums(const Means& means, Results& results) {
   for (const Tensor& layer : means) results.dims.push_back({layer.dim(1), layer.dim(2)});
 }
 
-Report report_of(const Job& job, const Selection& view, Results& results, const Output& output) {
+Report report_of(const Job& job, const Selection& view, ChannelResults& results, const Output& output) {
   const Means average = results.average();
   Report report;
   report.inputs = std::move(results.inputs);
@@ -293,7 +293,7 @@ void run_channels(const ChannelsOptions& o) {
   Selection view = open_view(job, o);
   Output output(job);
   Inputs inputs(job, output);
-  Results results;
+  ChannelResults results;
   const int64_t items = inputs.count();
   view.options.progress = [&](int64_t done, int64_t) {
     job.bar.update(results.items * view.copies() + done, items * view.copies(), "images");

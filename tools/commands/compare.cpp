@@ -11,7 +11,7 @@
 namespace switchback {
 namespace {
 
-constexpr size_t kMostRows = 40;
+constexpr size_t kMostSheetRows = 40;
 
 struct CompareOptions : Options {
   std::string methods = "gradient,smoothgrad,guided,occlusion,cam";
@@ -180,7 +180,7 @@ void run_compare(const CompareOptions& o) {
   std::set<std::string> stems;
   for (std::vector<Row>& of_item : rows)
     for (Row& row : of_item) {
-      if (count++ < kMostRows) sheet.push_back(std::move(row.panels));
+      if (count++ < kMostSheetRows) sheet.push_back(std::move(row.panels));
       stems.insert(row.stem);
       report.inputs.push_back(std::move(row.entry));
     }
@@ -189,8 +189,8 @@ void run_compare(const CompareOptions& o) {
     GridOptions words{.panel_side = 168,
                       .title = one_model ? figure_title(job, "Methods compared") : "Methods and models compared",
                       .subtitle = one_model ? weights_text(job) : ""};
-    if (count > kMostRows) {
-      words.note = fmt::format("the first {} of {} rows", kMostRows, count);
+    if (count > kMostSheetRows) {
+      words.note = fmt::format("the first {} of {} rows", kMostSheetRows, count);
       output.note("the picture shows " + words.note);
     }
     headings.insert(headings.begin(), "input");

@@ -97,7 +97,7 @@ void run_occlusion(const OcclusionFlags& o) {
 }
 
 // What the last run left for pictures and reports.
-struct LastRun {
+struct LastOcclusion {
   Places places;
   Tensor drops;                      // [N,T,1,B], where boxes are given
   std::vector<double> correlations;  // of every item's first target, where the preview is checked
@@ -107,7 +107,7 @@ struct LastRun {
 }  // namespace
 
 MapMethod occlusion_method(Job& job, const OcclusionFlags& o) {
-  const auto last = std::make_shared<LastRun>();
+  const auto last = std::make_shared<LastOcclusion>();
   MapMethod method;
   method.name = o.preview ? "occlusion-preview" : "occlusion";
   method.noun = "positions";

@@ -15,7 +15,7 @@
 namespace switchback {
 namespace {
 
-constexpr size_t kMostClassesInTable = 20, kMostNetworksInTable = 8;
+constexpr size_t kMostClassesInReport = 20, kMostNetworksInTable = 8;
 
 struct NetworkRegions {
   NetworkSpec spec;
@@ -142,7 +142,7 @@ void print_one(const NetworkRegions& n, const Dataset& data) {
       "  patterns met by several classes; within, between: units that differ between two images of one class, of");
   print_line("  two classes, on average over all pairs; ratio: within / between)");
   if (!std::isfinite(r.total.within)) print_line("  (no class has two images, so there is nothing within one to compare)");
-  if (r.inputs.size() <= kMostClassesInTable) {
+  if (r.inputs.size() <= kMostClassesInReport) {
     print_line(fmt::format("  {:<26} {:>9} {:>9} {:>10}", "class", "images", "regions", "within"));
     for (size_t k = 0; k < r.inputs.size(); ++k)
       print_line(fmt::format("  {:<26.26} {:>9} {:>9} {:>10}", data.classes[k], r.inputs[k],

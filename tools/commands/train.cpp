@@ -13,9 +13,7 @@ namespace switchback {
 namespace {
 
 constexpr Choice<Loss> kLosses[] = {{"cross-entropy", Loss::cross_entropy}, {"mse", Loss::mse}, {"bce", Loss::bce}};
-const std::vector<std::string> kOptimizers{"sgd", "adam", "adamw", "adadelta"};
-
-[[noreturn]] void usage(const std::string& what, const std::string& hint) { throw Error(what, hint, true); }
+const std::vector<std::string> kOptimizerNames{"sgd", "adam", "adamw", "adadelta"};
 
 double default_rate(const std::string& optimizer) { return optimizer == "sgd" ? 0.1 : optimizer == "adadelta" ? 1 : 1e-3; }
 
@@ -24,7 +22,7 @@ void check_request(TrainRequest& r, bool rate_given) {
   if (r.inputs.empty()) usage("train takes a data set, but none is given", fmt::format("{}; or a .npy of images with --labels", kDatasets));
   for (const std::string& input : r.inputs)
     if (r.inputs.size() > 1 && is_array(input)) usage(fmt::format("{} must be the only input", printable(input)), "join the arrays in one file");
-  check_choice("--optimizer", r.optimizer, kOptimizers);
+  check_choice("--optimizer", r.optimizer, kOptimizerNames);
   if (!rate_given) r.rate = default_rate(r.optimizer);
   if (!(r.rate > 0) || !std::isfinite(r.rate)) usage(fmt::format("--lr {} is not above 0", r.rate), "for example --lr 0.001");
   if (r.epochs < 1) usage(fmt::format("--epochs {}: must be at least 1", r.epochs), "how often all images are seen");
