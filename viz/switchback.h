@@ -34,6 +34,7 @@
 #include "viz/methods/regions.h"
 #include "viz/methods/subgraph.h"
 #include "viz/methods/target.h"
+#include "viz/methods/top.h"
 
 // Pictures
 #include "viz/pictures/colormap.h"

@@ -48,7 +48,7 @@ std::string Output::path(const ResultOf& of, std::string_view ending) const {
                           .target = given("target"),
                           .index = of.index};
   return fmt::format("{}{}{}{}{}.{}", folder_, folder_.ends_with('/') ? "" : "/", name_by_template(job_.options.name, fields),
-                     of.part.empty() ? "" : "-", of.part, ending);
+                     of.part.empty() || of.part[0] == '.' ? "" : "-", of.part, ending);
 }
 
 std::string Output::take(const ResultOf& of, std::string_view ending) {

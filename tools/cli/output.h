@@ -28,7 +28,7 @@ struct ResultOf {
   ResultOf(std::string stem, std::string part = "") : stem(std::move(stem)), part(std::move(part)) {}
   std::string stem;
   int64_t index = 0;   // of the input in the run
-  std::string part;    // of several results of one input: "bias"
+  std::string part;    // of several results of one input: "bias" is NAME-bias.npy, ".maps" NAME.maps.npy
   std::string layer = "";  // of several results of one input: instead of --layer
 };
 

@@ -39,6 +39,7 @@ std::function<void()> setup_activations(CLI::App& app);
 std::function<void()> setup_dump(CLI::App& app);
 std::function<void()> setup_info(CLI::App& app);
 std::function<void()> setup_models(CLI::App& app);
+std::function<void()> setup_top(CLI::App& app);
 std::function<void()> setup_adversarial(CLI::App& app);
 std::function<void()> setup_maximize(CLI::App& app);
 std::function<void()> setup_invert(CLI::App& app);
@@ -84,6 +85,10 @@ inline constexpr Command kCommands[] = {
     {"channels", "which channels of a layer answer to an image, and to occluded copies of it",
      "weights/samples/digit_3.png --model lenet --layer relu2 --box 8,6,12,8",
      setup_channels},
+    {"top", "the patches of a data set that channels answer to most, beside their maps",
+     "out/digits --model lenet --layer conv2\n"
+     "out/digits --model lenet --layer relu1,relu2 --channels 0-7 --keep 4 --save png,npy",
+     setup_top},
     {"maximize", "images that drive units up, by recipes of the literature",
      "--model lenet --target all --recipe mahendran\n"
      "--model lenet --layer conv2:3 --frames 5",

@@ -1,0 +1,320 @@
+// `switchback top`: the images of a data set, and the patches in them, to which channels answer most.
+#include "viz/methods/top.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+
+#include "engine/files/dataset.h"
+#include "tools/cli/figure.h"
+#include "tools/cli/inputs.h"
+#include "tools/cli/job.h"
+#include "tools/cli/labelled.h"
+#include "tools/commands/commands.h"
+#include "viz/methods/batches.h"
+#include "viz/pictures/render.h"
+
+namespace switchback {
+namespace {
+
+constexpr size_t kUnitsOfPage = 24;
+constexpr int64_t kTileSide = 48;  // of a patch in a picture, at least
+constexpr int kTileGap = 2;
+constexpr Rgb kOutside{128, 128, 128};  // of the image
+
+struct TopFlags : Options {
+  std::vector<std::string> layers;
+  std::string channels = "all", limit;
+  int64_t keep = 9;
+  ReluRule rule = kDeconv;
+};
+
+// One layer's share of the result. Arrays are [U,K,C,h,w].
+struct TopLayer {
+  int node;
+  std::string name;
+  std::vector<int64_t> channels;
+  std::pair<int64_t, int64_t> field;
+  size_t first = 0;  // of all layers' units
+  Tensor patches, maps;
+  std::vector<Image> pictures;  // [U·K], patches as the network saw them
+};
+
+struct TopRun {
+  Job& job;
+  const TopFlags& flags;
+  const Dataset& data;
+  Shape image;
+  TopOptions options;
+  std::vector<TopLayer> layers;
+  std::vector<TopUnit> units;
+  int64_t images = 0, read = 0;
+  double search_seconds = 0, map_seconds = 0;
+};
+
+std::vector<int> top_nodes(const Network& network, const TopFlags& o) {
+  if (o.layers.empty())
+    throw Error("--layer is missing", fmt::format("`switchback info --model {}` lists the layers", o.model), true);
+  return parse_nodes(network, o.layers);
+}
+
+// One forward pass over all images; those that cannot be read are told of and left out.
+void search(TopRun& run, const std::vector<int>& nodes) {
+  const auto start = std::chrono::steady_clock::now();
+  TopSearch search(run.job.ctx, run.job.model, run.image, nodes, run.options, run.images);
+  const int64_t batch = search.batch();
+  std::vector<float> pixels(size_t(batch * run.image.item()));
+  std::vector<int64_t> numbers;
+  for (int64_t i = 0; i < run.images; ++i) {
+    try {
+      load_item(run.data, i, run.job.model, pixels.data() + int64_t(numbers.size()) * run.image.item());
+      numbers.push_back(i);
+    } catch (const Error& error) {
+      if (run.flags.strict) throw;
+      run.job.fail(run.data.path(i), error.what());
+    }
+    if (int64_t(numbers.size()) == batch || i + 1 == run.images) {
+      if (!numbers.empty()) search.add(pixels.data(), numbers);
+      run.read += int64_t(numbers.size());
+      numbers.clear();
+      run.job.bar.update(i + 1, run.images, "images");
+    }
+  }
+  if (run.read == 0) throw Error(fmt::format("none of {}'s images can be read", run.flags.inputs[0]));
+  for (size_t k = 0; k < nodes.size(); ++k) {
+    TopLayer layer{.node = nodes[k],
+                   .name = run.job.model.network.nodes[size_t(nodes[k])].name,
+                   .channels = {},
+                   .field = {},
+                   .first = run.units.size(),
+                   .patches = {},
+                   .maps = {},
+                   .pictures = {}};
+    layer.channels = parse_list("--channels", run.flags.channels, search.channels(k));
+    for (const int64_t c : layer.channels) run.units.push_back({nodes[k], c, search.top(k, c)});
+    run.layers.push_back(std::move(layer));
+  }
+  run.search_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Puts a box [C,h,w] of `from` into patch `to` of shape [C,H,W], as far as `whole` leaves room.
+void put(const float* from, int64_t from_rows, int64_t from_width, Shape whole, int64_t channels, const FieldBox& box,
+         std::pair<int64_t, int64_t> at, float* to) {
+  const int64_t rows = std::min(box.height, whole.h - at.first), columns = std::min(box.width, whole.w - at.second);
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t y = 0; y < rows; ++y)
+      std::memcpy(to + (c * whole.h + at.first + y) * whole.w + at.second, from + (c * from_rows + y) * from_width,
+                  size_t(columns) * sizeof(float));
+}
+
+void draw_maps(TopRun& run) {
+  const auto start = std::chrono::steady_clock::now();
+  const Shape image = run.image;
+  {
+    std::vector<int> nodes;
+    for (const TopLayer& layer : run.layers) nodes.push_back(layer.node);
+    const Plan plan(run.job.ctx, run.job.model, image, {.observe = nodes, .tape = false});
+    for (TopLayer& layer : run.layers) layer.field = whole_field(plan, layer.node);
+  }
+  const int64_t keep = run.options.keep;
+  for (TopLayer& layer : run.layers) {
+    const Dims dims{int64_t(layer.channels.size()), keep, image.c, layer.field.first, layer.field.second};
+    layer.patches = allocate_maps(dims), layer.maps = allocate_maps(dims);
+    layer.pictures.assign(layer.channels.size() * size_t(keep),
+                          blank_image(int(layer.field.second), int(layer.field.first), kOutside));
+  }
+  Tensor one({1, image.c, image.h, image.w});
+  const float* shown = nullptr;
+  Image photo;
+  const auto layer_of = [&](size_t unit) -> TopLayer& {
+    size_t k = 0;
+    while (k + 1 < run.layers.size() && run.layers[k + 1].first <= unit) ++k;
+    return run.layers[k];
+  };
+  TopOptions options = run.options;
+  options.progress = [&](int64_t done, int64_t total) { run.job.bar.update(done, total, "images with patches"); };
+  top_maps(
+      run.job.ctx, run.job.model, image, run.units,
+      [&](int64_t number, float* to) { load_item(run.data, number, run.job.model, to), shown = nullptr; }, options,
+      [&](size_t unit, size_t rank, const FieldBox& box, const float* pixels, const float* map) {
+        TopLayer& layer = layer_of(unit);
+        const int64_t slot = int64_t(unit - layer.first) * keep + int64_t(rank);
+        const Shape whole{1, image.c, layer.field.first, layer.field.second};
+        const auto at = place_in_field(box, layer.field);
+        put(pixels + box.top * image.w + box.left, image.h, image.w, whole, image.c, box, at,
+            layer.patches.data() + slot * whole.item());
+        put(map, box.height, box.width, whole, image.c, box, at, layer.maps.data() + slot * whole.item());
+        if (pixels != shown) {
+          std::copy_n(pixels, image.item(), one.data());
+          photo = to_rgb(input_picture(one, 0, run.job.model, false)), shown = pixels;
+        }
+        Image& picture = layer.pictures[size_t(slot)];
+        Image part = blank_image(int(box.width), int(box.height), kOutside);
+        paste(part, photo, -int(box.left), -int(box.top));
+        paste(picture, part, int(at.second), int(at.first));
+      });
+  run.map_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Pictures of one size as a square of tiles.
+Image mosaic(std::span<const Image> tiles, size_t count) {
+  const int columns = int(std::ceil(std::sqrt(double(tiles.size())))),
+            rows = (int(tiles.size()) + columns - 1) / columns;
+  const Image first = enlarge_to_at_least(tiles[0], kTileSide);
+  const int w = first.width, h = first.height;
+  Image all = blank_image(columns * (w + kTileGap) - kTileGap, rows * (h + kTileGap) - kTileGap, {255, 255, 255});
+  for (size_t i = 0; i < count; ++i)
+    paste(all, enlarge_to_at_least(tiles[i], kTileSide), int(i) % columns * (w + kTileGap),
+          int(i) / columns * (h + kTileGap));
+  return all;
+}
+
+// The patches of one channel beside their maps, which share one range around zero.
+Panel unit_panel(const TopRun& run, const TopLayer& layer, size_t u) {
+  const size_t keep = size_t(run.options.keep);
+  const TopUnit& unit = run.units[layer.first + u];
+  const int c = int(run.image.c), h = int(layer.field.first), w = int(layer.field.second);
+  const float* maps = layer.maps.data() + int64_t(u * keep) * c * h * w;
+  // As of one tall map [C,K·h,w], in which percentiles are those of all K.
+  const Range range = signed_range(maps, 1, int(keep) * c * h, w, run.flags.clip_or(99.5));
+  std::vector<Image> drawn;
+  for (size_t k = 0; k < keep; ++k) {
+    const float* map = maps + int64_t(k) * c * h * w;
+    drawn.push_back(c == 1 || c == 3 ? signed_rgb_in(map, c, h, w, run.job.model.preprocess.order, range)
+                                     : heatmap(channel_mean(map, c, h, w).data(), h, w, ColorMap::seismic, range));
+  }
+  const std::span<const Image> patches(layer.pictures.data() + u * keep, keep);
+  const Canvas pair[] = {mosaic(patches, unit.top.size()), mosaic(drawn, unit.top.size())};
+  const auto highest = unit.top.empty() ? 0.f : unit.top[0].value;
+  const std::string words = highest > 0 ? fmt::format("{}: up to {:.3g}", unit.channel, highest)
+                                        : fmt::format("{}: silent ({:.3g})", unit.channel, highest);
+  return {side_by_side(pair, 6), words};
+}
+
+void save(TopRun& run, Output& output, Json& files) {
+  const std::string stem = dataset_stem(run.flags.inputs[0]);
+  for (const TopLayer& layer : run.layers) {
+    ResultOf of(stem);
+    of.layer = layer.name;
+    if (output.npy()) {
+      const std::vector<std::string> axes{"U", "K", "C", "H", "W"};
+      files.push_back(output.add_npy(of, layer.patches, axes));
+      ResultOf maps = of;
+      maps.part = ".maps";
+      files.push_back(output.add_npy(maps, layer.maps, axes));
+    }
+    if (!output.pictures()) continue;
+    const size_t pages = (layer.channels.size() + kUnitsOfPage - 1) / kUnitsOfPage;
+    for (size_t page = 0; page < pages; ++page) {
+      std::vector<Panel> panels;
+      for (size_t u = page * kUnitsOfPage; u < std::min((page + 1) * kUnitsOfPage, layer.channels.size()); ++u)
+        panels.push_back(unit_panel(run, layer, u));
+      ResultOf sheet = of;
+      if (pages > 1) sheet.part = fmt::format("page{}", page + 1);
+      const std::string subtitle = fmt::format(
+          "the {} patches of {} that each channel answers to most, beside their {} maps; {}", run.options.keep,
+          counted(run.read, "image"), word_of(kRules, run.options.rule), weights_text(run.job));
+      output.add_picture(files, sheet,
+                         grid(panels, {.columns = run.flags.columns,
+                                       .title = figure_title(run.job, "Top patches", "layer " + layer.name),
+                                       .subtitle = subtitle,
+                                       .note = pages > 1 ? fmt::format("page {} of {}", page + 1, pages) : ""}),
+                         {{"layer", layer.name}});
+    }
+  }
+}
+
+Json unit_json(const TopRun& run, const TopLayer& layer, size_t u) {
+  Json list = Json::array();
+  for (const TopPlace& p : run.units[layer.first + u].top) {
+    const int label = run.data.label(p.image);
+    list.push_back({{"index", run.data.number(p.image)},
+                    {"value", p.value},
+                    {"row", p.row},
+                    {"col", p.col},
+                    {"label", label},
+                    {"class", run.data.classes[size_t(label)]},
+                    {"path", run.data.path(p.image)}});
+  }
+  return {{"layer", layer.name}, {"channel", layer.channels[u]}, {"top", std::move(list)}};
+}
+
+void print_top(const TopRun& run, const Output& output) {
+  print_line(run.job.summary_title("top"));
+  ItemLines lines;
+  for (const TopLayer& layer : run.layers)
+    for (size_t u = 0; u < layer.channels.size(); ++u) {
+      std::string line = fmt::format("  {}:{}", layer.name, layer.channels[u]);
+      const TopList& top = run.units[layer.first + u].top;
+      for (size_t k = 0; k < std::min<size_t>(3, top.size()); ++k)
+        line += fmt::format("{} {:.4g} in {} ({})", k == 0 ? "" : ",", top[k].value, run.data.path(top[k].image),
+                            run.data.classes[size_t(run.data.label(top[k].image))]);
+      lines.add(line);
+    }
+  lines.print();
+  print_written(run.job, output.paths());
+  print_line(run.job.summary_times(run.read, "image"));
+}
+
+void run_top(const TopFlags& o) {
+  if (o.inputs.size() != 1)
+    throw Error(fmt::format("top takes one data set, but {} are given", o.inputs.size()), kDatasets, true);
+  if (o.keep < 1 || o.keep > 100) throw Error(fmt::format("--keep {} is out of range", o.keep), "1 to 100", true);
+  Job job("top", o);
+  const std::vector<int> nodes = top_nodes(job.model.network, o);
+  const Dataset data = open_dataset(o.inputs[0], o.exif);
+  TopRun run{.job = job,
+             .flags = o,
+             .data = data,
+             .image = {1, job.model.preprocess.channels(), job.model.preprocess.size[0], job.model.preprocess.size[1]},
+             .options = {},
+             .layers = {},
+             .units = {}};
+  check_image_shape(job.model.network, run.image);
+  run.images =
+      o.limit.empty() ? data.size() : std::min(data.size(), parse_whole("--limit", o.limit, 1, int64_t(1) << 40));
+  static_cast<RunOptions&>(run.options) = job.run;
+  run.options.keep = std::min(o.keep, run.images), run.options.rule = o.rule;
+  Output output(job);
+  if (run.options.keep < o.keep)
+    output.note(fmt::format("there are {} for the {} places of each channel", counted(run.images, "image"), o.keep));
+  search(run, nodes);
+  Json files = Json::array();
+  if (output.pictures() || output.npy()) draw_maps(run), save(run, output, files);
+  Json units = Json::array();
+  for (const TopLayer& layer : run.layers)
+    for (size_t u = 0; u < layer.channels.size(); ++u) units.push_back(unit_json(run, layer, u));
+  Report report;
+  report.inputs.push_back({{"path", o.inputs[0]}, {"index", 0}, {"files", files}});
+  report.details = {{"images", run.read},
+                    {"keep", run.options.keep},
+                    {"rule", word_of(kRules, o.rule)},
+                    {"units", std::move(units)},
+                    {"search_seconds", run.search_seconds},
+                    {"map_seconds", run.map_seconds}};
+  report.summary = [&] { print_top(run, output); };
+  finish_run(job, output, std::move(report));
+}
+
+}  // namespace
+
+std::function<void()> setup_top(CLI::App& app) {
+  auto o = std::make_shared<TopFlags>();
+  add_inputs(app, *o, fmt::format("{}; or a part of one, DATASET[FIRST:LAST]", kDatasets).c_str());
+  add_setting(app, *o, "--limit", o->limit, Changes::values, "only the first N images", "N");
+  add_model(app, *o);
+  add_setting(app, *o, "--layer", o->layers, Changes::values, "the layers, as `switchback info` names them",
+              "NAME[,NAME]");
+  add_setting(app, *o, "--channels", o->channels, Changes::values, "which of their channels", "LIST|all");
+  add_setting(app, *o, "--keep", o->keep, Changes::values, "images of each channel", "K");
+  add_choice(app, *o, "--rule", kRules, o->rule, Changes::kind, "what ReLUs let through on the way back");
+  add_output(app, *o);
+  add_drawing(app, *o, Drawing::columns | Drawing::clip, {.clip = "99.5th percentile of the maps"});
+  add_run(app, *o);
+  add_report(app, *o);
+  return [o] { run_top(*o); };
+}
+
+}  // namespace switchback

@@ -1,0 +1,81 @@
+// Where in a data set units answer most (Zeiler and Fergus, "Visualizing and understanding convolutional networks",
+// ECCV 2014, Figure 2): of each channel the images with the highest activations, one place an image; then the patches
+// that the channel saw there, and what of them it answered to. Images stream by; only running lists are kept.
+#pragma once
+
+#include <functional>
+#include <span>
+
+#include "engine/run/backward.h"
+#include "engine/run/fields.h"
+#include "viz/methods/gradient.h"
+
+namespace switchback {
+
+struct TopOptions : RunOptions {
+  int64_t keep = 9;         // images of each channel
+  ReluRule rule = kDeconv;  // of the maps
+};
+
+// A channel's highest value in one image, and where; 0, 0 in a vector. The first of equal places counts.
+struct TopPlace {
+  int64_t image = 0;
+  float value = 0;
+  int64_t row = 0, col = 0;
+};
+// Highest value first; of equal ones the image that came first.
+using TopList = std::vector<TopPlace>;
+
+class TopSearch {
+ public:
+  // nodes: whose channels are followed, all in one forward pass. most: images of one call of add().
+  TopSearch(Context& ctx, const Model& model, Shape image, std::vector<int> nodes, const TopOptions& options,
+            int64_t most);
+  int64_t batch() const { return plan_.capacity(); }
+  // images: [n,C,H,W], n = numbers.size() <= batch(); numbers: theirs, ascending from call to call. Throws where a
+  // value is not a number, with the layer and the image.
+  void add(const float* images, std::span<const int64_t> numbers);
+  int64_t channels(size_t node) const { return followed_[node].shape.c; }
+  const TopList& top(size_t node, int64_t channel) const { return followed_[node].lists[size_t(channel)]; }
+
+ private:
+  struct Followed {
+    int node;
+    Shape shape;      // of its value
+    MaxPool2d whole;  // its windows are as many whole rows of the map as a switch can number
+    Shape winners;    // of the windows
+    Memory values, switches;
+    std::vector<TopList> lists;  // [channels]
+  };
+  void find_winners(Followed& f, std::span<const int64_t> numbers);
+
+  Context& ctx_;
+  TopOptions options_;
+  Plan plan_;
+  std::vector<Followed> followed_;
+};
+
+// What is drawn of one channel.
+struct TopUnit {
+  int node = 0;
+  int64_t channel = 0;
+  TopList top;
+};
+
+// For each place of each unit: the box of the image that the unit sees there, cut off at the borders, and the map of
+// that box [C,height,width]: what a signal of 1 at the unit comes back as under options.rule (`kDeconv`: Zeiler and
+// Fergus's projection). `image` is what `load` wrote, [C,H,W]. Only receptive fields are computed, many places at a
+// time.
+using TopSink =
+    std::function<void(size_t unit, size_t rank, const FieldBox& box, const float* image, const float* map)>;
+void top_maps(Context& ctx, const Model& model, Shape image, std::span<const TopUnit> units,
+              const std::function<void(int64_t number, float* image)>& load, const TopOptions& options,
+              const TopSink& sink);
+
+// Height and width of what a unit of `node` sees away from all borders, at most the image's: patches of one layer share
+// it.
+std::pair<int64_t, int64_t> whole_field(const Plan& plan, int node);
+// Where a box lies in such a patch: what the border cuts off is blank.
+std::pair<int64_t, int64_t> place_in_field(const FieldBox& box, std::pair<int64_t, int64_t> whole);
+
+}  // namespace switchback
