@@ -2,12 +2,15 @@
 """What every GPU kernel takes: registers, stack, spills and static shared memory, as the assembler reported them when
 BUILD was built with SWITCHBACK_CUDA=ON.
 
-    tools/cuda_resources.py BUILD [--only PART] [--json FILE]
+    tools/cuda_resources.py BUILD [--only PART] [--json FILE] [--loops | --update-loops]
 
 Prints a table. Ends with exit code 1 when a .cu file of kernels/ was not compiled there, or when a kernel of a matrix
 product (*gemm*, *linear*, conv_first) keeps registers in memory (a spill or a stack frame), and names it.
 
---json FILE is what tools/bench/gpu_report.py computes occupancy from; --only PART takes files with PART in the name."""
+--json FILE is what tools/bench/gpu_report.py computes occupancy from; --only PART takes files with PART in the name.
+
+--loops also counts the instructions of the hot loops (tools/hot_loops.py), which takes a cuobjdump, and holds them to
+kernels/hot_loops.txt: more than 3 % above it is wrong. --update-loops writes that table."""
 
 import argparse
 import json
@@ -16,6 +19,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import hot_loops
 
 ROOT = Path(__file__).resolve().parent.parent
 PRODUCTS = re.compile(r"gemm|linear|conv_first")  # files whose kernels must stay in registers
@@ -82,12 +87,30 @@ def nvcc_release(build):
     return found[0] if found else "unknown"
 
 
+def count_loops(args, rows):
+    """Prints them; says what is wrong."""
+    if not hot_loops.cuobjdump(args.build):
+        print("hot loops: not counted, no cuobjdump here (pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm)")
+        return []
+    release, found = nvcc_release(args.build), hot_loops.counts(args.build, rows)
+    lines, wrong = hot_loops.compare(release, found)
+    if args.update_loops and all(found.values()):
+        hot_loops.write_table(release, found)
+        lines, wrong = [*lines[:1 + len(found)], f"{hot_loops.TABLE} written"], []
+    print("\n".join(lines))
+    return wrong
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", type=Path, help="a build folder")
     parser.add_argument("--only", default="", help="only files whose name has this in it")
     parser.add_argument("--json", type=Path, help="write the table there")
+    parser.add_argument("--loops", action="store_true", help="count and compare the instructions of hot loops")
+    parser.add_argument("--update-loops", action="store_true", help="count them and write kernels/hot_loops.txt")
     args = parser.parse_args()
+    if args.only and (args.loops or args.update_loops):
+        parser.error("hot loops are those of all files: leave out --only")
     if not (args.build / "CMakeCache.txt").exists():
         parser.error(f"{args.build} is no build folder")
     kernels = ROOT / "kernels"
@@ -108,6 +131,8 @@ def main():
     wrong += [f"{r['file']}: {r['kernel']} on {r['arch']} keeps registers in memory: stack frame {r['stack']}, spill "
               f"stores {r['spill_stores']}, spill loads {r['spill_loads']} bytes"
               for r in rows if PRODUCTS.search(r["file"]) and (r["stack"] or r["spill_stores"] or r["spill_loads"])]
+    if args.loops or args.update_loops:
+        wrong += count_loops(args, rows)
     if args.json:
         args.json.write_text(json.dumps(dict(nvcc=nvcc_release(args.build), kernels=rows), indent=1) + "\n")
     print(f"{len(rows)} kernels of {len(sources)} files, {len(wrong)} wrong")

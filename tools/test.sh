@@ -19,6 +19,7 @@ STAGE_SECONDS=(
   ["weights scripts"]=15
   ["time limits"]=5
   ["shell scripts"]=10
+  ["counts of instructions"]=2
   ["installed library"]=20
   ["AVX2 kernels"]=80
   ["build with sanitizers"]=700
@@ -171,7 +172,7 @@ cuda_sources() {
   fi
   configure "$folder" -DSWITCHBACK_CUDA=ON
   build "$folder"
-  tools/cuda_resources.py "$folder" --json "$folder/resources.json"
+  tools/cuda_resources.py "$folder" --json "$folder/resources.json" --loops
   "$folder/switchback" info | grep 'CUDA side *on'
   bounded "$folder/switchback_tests" --gtest_brief=1 --gtest_filter='Cli.InfoAndModels:*CliError.*:*/cuda*'
   installed_library
@@ -271,6 +272,8 @@ shell_scripts() {
   shellcheck -x tools/*.sh tools/cmake/*.sh tests/install/run.sh tests/fuzz/run.sh tests/tools/time_limit.sh .ci/run
 }
 
+instruction_counts() { bounded /usr/bin/python3 tests/tools/hot_loops_test.py; }
+
 time_limits() { bash tests/tools/time_limit.sh; }
 
 fuzzing() { bounded bash tests/fuzz/run.sh; }
@@ -303,6 +306,7 @@ main() {
   if [ "$all" = no ]; then finish; fi
 
   check "shell scripts" shell_scripts
+  check "counts of instructions" instruction_counts
   check "installed library" installed_library
   check "AVX2 kernels" avx2_kernels
   if fits "build with sanitizers" "tests with sanitizers"; then

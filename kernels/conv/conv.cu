@@ -16,6 +16,7 @@ namespace {
 struct PackShape {
   ConvPacking packing;
   int out, in, group_out, taps;  // in: of a group
+  bool tf32;                     // rounded to it
 };
 
 // A thread a packed element, from w [out, in, taps] times scale[out] (null: 1).
@@ -34,7 +35,8 @@ __global__ void pack_kernel(PackShape s, int64_t count, const float* w, const fl
     o = int(at % s.out), i = int(at / s.out % s.in), tap = int(at / s.out / s.in);
   }
   const float v = w[(int64_t(o) * s.in + i) * s.taps + tap];
-  packed[at] = from_float<T>(scale ? v * scale[o] : v);
+  const float scaled = scale ? v * scale[o] : v;
+  packed[at] = from_float<T>(s.tf32 ? __uint_as_float(to_tf32(scaled)) : scaled);
 }
 
 // A host array on the device until the work that reads it is done.
@@ -46,10 +48,14 @@ Memory copied_in(Context& ctx, const float* values, size_t count) {
 }
 
 template <typename T>
-void pack(Context& ctx, const ConvWeights& weights, ConvPacking packing, void* packed) {
+void pack(Context& ctx, const ConvWeights& weights, ConvPacking packing, bool tf32, void* packed) {
   const Conv2d& c = weights.conv();
-  const PackShape s{packing, int(c.out_channels), int(c.in_channels / c.groups), int(c.out_channels / c.groups),
-                    int(c.kernel_h * c.kernel_w)};
+  const PackShape s{packing,
+                    int(c.out_channels),
+                    int(c.in_channels / c.groups),
+                    int(c.out_channels / c.groups),
+                    int(c.kernel_h * c.kernel_w),
+                    tf32};
   const int64_t count = int64_t(s.out) * s.in * s.taps;
   const Memory w = copied_in(ctx, weights.given(), size_t(count));
   const Memory scale = copied_in(ctx, weights.scale().data(), weights.scale().size());
@@ -60,7 +66,7 @@ void pack(Context& ctx, const ConvWeights& weights, ConvPacking packing, void* p
 
 }  // namespace
 
-const void* packed_weights(Context& ctx, const ConvWeights& weights, ConvPacking packing, DType dtype) {
+const void* packed_weights(Context& ctx, const ConvWeights& weights, ConvPacking packing, DType dtype, bool tf32) {
   if (packing == ConvPacking::bias) {
     if (!weights.bias()) return nullptr;
     return weights.device().get(ctx, int(packing), [&] {
@@ -70,8 +76,10 @@ const void* packed_weights(Context& ctx, const ConvWeights& weights, ConvPacking
   }
   const Conv2d& c = weights.conv();
   const size_t bytes = size_t(c.out_channels * c.in_channels / c.groups * c.kernel_h * c.kernel_w) * size_of(dtype);
-  return weights.device().get(ctx, int(packing) + 4 * int(dtype), bytes, [&](void* to) {
-    by_type(dtype, [&](auto type) { pack<decltype(type)>(ctx, weights, packing, to); });
+  const bool rounded = tf32 && dtype == DType::f32;
+  const int kind = rounded ? 3 : int(dtype);
+  return weights.device().get(ctx, int(packing) + 4 * kind, bytes, [&](void* to) {
+    by_type(dtype, [&](auto type) { pack<decltype(type)>(ctx, weights, packing, rounded, to); });
   });
 }
 

@@ -14,8 +14,9 @@ namespace switchback::SB_DEVICE {
 //   crsk      [c][r][s][k]: transposed for backward-data; c over all in_channels, k = out_channels / groups fastest
 //   rsck      [r][s][c][k]: k = out_channels fastest, c = in_channels / groups (lanes over k read it coalesced)
 enum class ConvPacking { krsc, crsk, rsck, bias };
-// Device pointer to the packed weights (scale applied) or to the f32 bias (null when there is none).
-const void* packed_weights(Context& ctx, const ConvWeights& weights, ConvPacking packing, DType dtype);
+// Device pointer to the packed weights (scale applied; of f32 ones, where `tf32`, a copy rounded for tensor cores) or to
+// the f32 bias (null when there is none).
+const void* packed_weights(Context& ctx, const ConvWeights& weights, ConvPacking packing, DType dtype, bool tf32 = false);
 
 // A convolution at one size of input: y [n,p,q,k] from x [n,h,w,c]. One image's elements count in 32 bits.
 struct ConvSize {

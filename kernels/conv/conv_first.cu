@@ -73,19 +73,22 @@ __global__ void __launch_bounds__(128, 4) first_forward_kernel(ConvSize z, Input
   __syncthreads();
   if (p >= z.p) return;
   float sum[kWords][kTileColumns] = {};
+  int at = 0;  // of a tap's weights
   for (int r = 0; r < z.rows.kernel; ++r) {
-    for (int s = 0; s < z.columns.kernel; ++s) {
+    int first = (warp * z.rows.stride + r * z.rows.dilation) * input.columns;
+    for (int s = 0; s < z.columns.kernel; ++s, first += z.columns.dilation, at += z.c * z.k) {
       float weight[kWords][kC];
 #pragma unroll
       for (int j = 0; j < kWords; ++j)
 #pragma unroll
-        for (int c = 0; c < kC; ++c)
-          weight[j][c] = c < z.c ? to_float(rsck[((r * z.columns.kernel + s) * z.c + c) * z.k + channel[j]]) : 0.f;
-      const int from = (warp * z.rows.stride + r * z.rows.dilation) * input.columns + s * z.columns.dilation;
+        for (int c = 0; c < kC; ++c)  // only kernels for 4 channels also run with fewer
+          weight[j][c] = kC != 4 || c < z.c ? to_float((rsck + (at + channel[j]))[c * z.k]) : 0.f;
+      int from = first;
 #pragma unroll
       for (int i = 0; i < kTileColumns; ++i) {
         float v[4];
-        load_slots<kC>(v, shared, from + i * z.columns.stride);
+        load_slots<kC>(v, shared, from);
+        from += z.columns.stride;
 #pragma unroll
         for (int j = 0; j < kWords; ++j)
 #pragma unroll
@@ -94,11 +97,9 @@ __global__ void __launch_bounds__(128, 4) first_forward_kernel(ConvSize z, Input
     }
   }
 #pragma unroll
-  for (int i = 0; i < kTileColumns; ++i)
-#pragma unroll
-    for (int j = 0; j < kWords; ++j)
-      if (q0 + i < z.q && first_word + j < end.words)
-        finish(end, (int64_t(n) * z.p + p) * z.q + q0 + i, first_word + j, sum[j][i]);
+  for (int j = 0; j < kWords; ++j)
+    if (first_word + j < end.words)
+      finish_pixels(end, (int64_t(n) * z.p + p) * z.q + q0, min(z.q - q0, kTileColumns), first_word + j, sum[j]);
 }
 
 // --------------------------------------------------------------------------------------------------------- backward

@@ -45,14 +45,15 @@ bool gemm_fuses_pool(const Conv2d& c, Shape x, DType dtype, const MaxPool2d& poo
 }
 
 void gemm_forward(Context& ctx, const ConvWeights& weights, ConstView x, View y, const Epilogue& e) {
-  GemmProblem p = conv_forward_problem(weights.conv(), x, packed_weights(ctx, weights, ConvPacking::krsc, x.dtype));
+  const void* krsc = packed_weights(ctx, weights, ConvPacking::krsc, x.dtype, e.tf32);
+  GemmProblem p = conv_forward_problem(weights.conv(), x, krsc);
   p.tf32 = e.tf32;
   p.pooled = e.pool != nullptr;
   run_gemm(ctx, "conv2d_forward", p, y, bias_of(ctx, weights, x.dtype), e);
 }
 
 void gemm_backward(Context& ctx, const ConvWeights& weights, ConstView dy, View dx, const BackwardEpilogue& e) {
-  const void* crsk = packed_weights(ctx, weights, ConvPacking::crsk, dy.dtype);
+  const void* crsk = packed_weights(ctx, weights, ConvPacking::crsk, dy.dtype, e.tf32);
   GemmProblem p = conv_backward_problem(weights.conv(), dy, dx.shape, crsk);
   p.tf32 = e.tf32;
   run_gemm(ctx, "conv2d_backward_data", p, dx, e);

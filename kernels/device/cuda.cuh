@@ -149,7 +149,7 @@ __device__ __forceinline__ void mma_m16n8k8_tf32(float (&c)[4], const uint32_t (
                : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-__device__ __forceinline__ uint32_t to_tf32(float v) {  // nearest, ties away from zero; the low 13 bits are 0
+__device__ __forceinline__ uint32_t to_tf32(float v) {  // nearest, ties away from zero
   uint32_t r;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(v));
   return r;
@@ -164,6 +164,10 @@ __device__ __forceinline__ T from_float(float v) {
     f16 h;
     h.bits = __half_as_ushort(__float2half_rn(v));
     return h;
+  } else if constexpr (std::is_same_v<T, bf16>) {
+    bf16 b;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(b.bits) : "f"(v));
+    return b;
   } else {
     return T(v);
   }

@@ -86,7 +86,7 @@ inline float to_float(f16 v) { return v; }
 template <typename T>
 T from_float(float v) {
   T t(v);
-  if constexpr (std::is_same_v<T, f16>)
+  if constexpr (!std::is_same_v<T, float>)
     if (v != v) t.bits = 0x7fff;  // GPUs have one NaN
   return t;
 }

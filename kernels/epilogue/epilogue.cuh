@@ -84,6 +84,58 @@ __device__ __forceinline__ void finish(const ForwardEnd<T>& e, int64_t pixel, in
   if (lane == 0) e.above[pixel * e.words + word] = above;
 }
 
+// The same for `pixels` <= Pixels pixels from `first` on, v[i] of the i-th: what does not depend on the pixel is done
+// once. All that is read comes before what is written: the compiler cannot know that these are different arrays, and
+// would wait for memory pixel by pixel.
+template <int Pixels, typename T>
+__device__ __forceinline__ void finish_pixels(const ForwardEnd<T>& e, int64_t first, int pixels, int word,
+                                              float (&v)[Pixels]) {
+  const int lane = threadIdx.x & 31, channel = 32 * word + lane;
+  const bool live = channel < e.channels;
+  if (live && e.bias) {
+    const float bias = e.bias[channel];
+#pragma unroll
+    for (int i = 0; i < Pixels; ++i) v[i] += bias;
+  }
+  if (live && e.residual) {
+    const T* from = e.residual + first * e.channels + channel;
+    float residual[Pixels];
+#pragma unroll
+    for (int i = 0; i < Pixels; ++i) residual[i] = i < pixels ? to_float(from[int64_t(i) * e.channels]) : 0.f;
+#pragma unroll
+    for (int i = 0; i < Pixels; ++i) v[i] += residual[i];
+  }
+  char* y = reinterpret_cast<char*>(e.y + first * e.pitch + channel);
+  const int pitch = e.pitch * int(sizeof(T));
+  const float least = e.relu ? 0.f : -kNoClip, most = e.relu ? e.clip : kNoClip;
+#pragma unroll
+  for (int i = 0; i < Pixels; ++i) {  // no branches
+    float value = v[i] > most ? most : v[i];
+    value = v[i] <= least ? least : value;
+    const T out = from_float<T>(value);
+    if (live & (i < pixels)) store_as(y + int64_t(i) * pitch, out);
+  }
+  if (!e.gates) return;
+  // Lane i keeps and writes the words of pixel i.
+  const float closed = e.above ? e.clip : __uint_as_float(0x7fffffffu);  // nothing is above a NaN
+  uint32_t open = 0;
+#pragma unroll
+  for (int i = 0; i < Pixels; ++i) {
+    const uint32_t ballot = __ballot_sync(kFullMask, live & (v[i] > 0.f) & !(v[i] >= closed));
+    open = lane == i ? ballot : open;
+  }
+  const int64_t at = (first + lane) * e.words + word;
+  if (lane < pixels) e.gates[at] = open;
+  if (!e.above) return;
+  uint32_t over = 0;
+#pragma unroll
+  for (int i = 0; i < Pixels; ++i) {
+    const uint32_t ballot = __ballot_sync(kFullMask, live & (v[i] >= e.clip));
+    over = lane == i ? ballot : over;
+  }
+  if (lane < pixels) e.above[at] = over;
+}
+
 // `n`: item of dx, `place`: h·W + w in it. No warp operation inside: lanes without a channel may skip it.
 template <typename T>
 __device__ __forceinline__ void finish(const BackwardEnd<T>& e, int n, int place, int channel, float v) {

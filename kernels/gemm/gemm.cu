@@ -11,12 +11,18 @@
 namespace switchback::SB_DEVICE {
 namespace {
 
-// Tiles of the kernels and their speed when many of them keep the GPU busy, relative to the first's.
+// Tiles of the kernels and their speed when many of them keep the GPU busy, relative to the first's: of FMA kernels, of those
+// on tensor cores, and of these where one block adds up segments. On tensor cores it is what shared memory lets through
+// (gemm_mma.cuh).
 struct TileChoice {
   int bm, bn;
-  double efficiency;
+  double fma, mma, segmented;
 };
-constexpr TileChoice kGemmTiles[] = {{128, 128, 1.0}, {128, 64, 0.9}, {64, 64, 0.75}, {128, 32, 0.6}, {16, 64, 0.3}};
+constexpr TileChoice kGemmTiles[] = {{128, 128, 1.0, 1.0, 0.75},
+                                     {128, 64, 0.9, 0.85, 0.65},
+                                     {64, 64, 0.75, 0.5, 0.5},
+                                     {128, 32, 0.6, 0.45, 0.45},
+                                     {16, 64, 0.3, 0.25, 0.25}};
 constexpr bool has_narrow(int tile) { return tile == 2 || tile == 4; }
 
 int phases(const GemmProblem& p) { return p.phases_h * p.phases_w; }
@@ -70,6 +76,7 @@ GemmAxis backward_axis(int64_t e, int64_t outs, const SlidingAxis& s) {
 bool aligned(const GemmProblem& p) { return p.depth * size_of(p.dtype) % 16 == 0; }
 
 // Kernels count copies in 32 bits, unsigned, and pixels in 31.
+constexpr int kMostTaps = 1 << 15;  // on an axis: they count them in 16 bits
 constexpr int64_t kInt = int64_t(1) << 31, kUnsigned = int64_t(1) << 32, kLargestTile = 128;
 int64_t copy_bytes(const GemmProblem& p) { return aligned(p) ? 16 : 4; }
 int64_t pixel_bytes(const GemmProblem& p) { return int64_t(p.groups) * p.depth * int64_t(size_of(p.dtype)); }
@@ -79,8 +86,8 @@ int64_t items_at_once(const GemmProblem& p) {
 }
 
 int64_t blocks_of(const GemmProblem& p, int tile) {
-  const auto [bm, bn, efficiency] = kGemmTiles[tile];
-  return ceil_div(largest_rows(p), bm) * ceil_div(p.columns, bn) * phases(p) * p.groups;
+  const TileChoice& t = kGemmTiles[tile];
+  return ceil_div(largest_rows(p), t.bm) * ceil_div(p.columns, t.bn) * phases(p) * p.groups;
 }
 
 bool fits(const Context& ctx, const GemmProblem& p, const GemmPlan& plan) {
@@ -90,18 +97,38 @@ bool fits(const Context& ctx, const GemmProblem& p, const GemmPlan& plan) {
   return p.segments > 1 && blocks_of(p, plan.tile) <= 4 * std::max(ctx.gpu->multiprocessors, 1);
 }
 
-// What should be fastest by the number of rounds of blocks and the tiles' efficiencies.
+// What a multiprocessor does in a cycle, about: products of whole tiles (of Hopper's by what mma.sync and FMA loops reach),
+// and bytes of its share of the memory.
+double products_a_cycle(const GemmProblem& p) {
+  return p.dtype != DType::f32 ? 1024 : p.tf32 ? 512 : 80;
+}
+constexpr double kBytesACycle = 16;
+
+// In, weights and out, each once.
+double operand_bytes(const GemmProblem& p) {
+  const double in = double(p.n) * p.in_h * p.in_w * p.depth, out = double(p.n) * p.out_h * p.out_w * p.columns;
+  const double weights = double(p.columns) * p.kernel_h * p.kernel_w * p.depth;
+  return p.groups * (in + weights + out) * double(size_of(p.dtype));
+}
+
+// What should be fastest: the larger of the time for the rounds of blocks, by the tiles' efficiencies, and the time for
+// the bytes, to which a split product adds partial sums, written and read.
 GemmPlan modelled_plan(const Context& ctx, const GemmProblem& p) {
   const double processors = std::max(ctx.gpu->multiprocessors, 1);
+  const double products = double(largest_taps(p)) * p.depth, operands = operand_bytes(p);
+  const double sums = 2. * p.segments * phases(p) * p.groups * double(largest_rows(p)) * p.columns * sizeof(float);
   GemmPlan best;
   double least = 0;
   for (int t = 0; t < int(std::size(kGemmTiles)); ++t) {
-    const auto [bm, bn, efficiency] = kGemmTiles[t];
+    const auto [bm, bn, fma, mma, segmented] = kGemmTiles[t];
     for (const bool split : {false, true}) {
       const GemmPlan plan{t, !aligned(p), split};
       if (!fits(ctx, p, plan)) continue;
       const double parts = split ? p.segments : 1, rounds = std::ceil(double(blocks_of(p, t)) * parts / processors);
-      const double time = rounds / parts * bm * bn / efficiency * (split ? 1.2 : 1.0);
+      const double efficiency = p.dtype == DType::f32 && !p.tf32 ? fma : p.segments > 1 && !split ? segmented : mma;
+      const double arithmetic =
+          rounds / parts * bm * bn * products / (products_a_cycle(p) * efficiency) * (split ? 1.2 : 1.0);
+      const double time = std::max(arithmetic, (operands + (split ? sums : 0)) / (kBytesACycle * processors));
       if (least == 0 || time < least) {
         least = time;
         best = plan;
@@ -221,7 +248,8 @@ GemmProblem linear_problem(DType dtype, int64_t n, int64_t in_features, int64_t 
 bool gemm_supports(const GemmProblem& p) {
   const int64_t weights = (p.columns + kLargestTile) * p.kernel_h * p.kernel_w * pixel_bytes(p);
   return p.depth * int64_t(size_of(p.dtype)) % copy_bytes(p) == 0 && weights / copy_bytes(p) < kUnsigned &&
-         items_at_once(p) > 0 && int64_t(phases(p)) * p.groups * p.segments < 65536;
+         std::max(p.kernel_h, p.kernel_w) < kMostTaps && items_at_once(p) > 0 &&
+         int64_t(phases(p)) * p.groups * p.segments < 65536;
 }
 
 std::string gemm_kernel_name(const Context& ctx, const GemmProblem& p, bool backward) {

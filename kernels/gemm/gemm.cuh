@@ -48,7 +48,7 @@ struct GemmProblem {
   int phases_h = 1, phases_w = 1;
   GemmAxis rows[kGemmPhases] = {}, cols[kGemmPhases] = {};
   bool pooled = false;     // m counts the four pixels of a 2x2 window one after the other, windows in the order of y
-  bool tf32 = false;       // f32 products may be rounded to TF32
+  bool tf32 = false;       // f32 products are rounded to TF32: `weight` is already, `in` on its way
   bool whole_map = false;  // backward: out is [n, columns], column j being channel j % C of pixel j / C of dx
   int segments = 1;        // at most, of any phase
   int segment_steps = 1;   // steps of K in each but the last

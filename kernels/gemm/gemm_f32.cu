@@ -6,8 +6,7 @@ namespace {
 
 template <int BM, int BN, int WM, int WN, int Bytes>
 void launch_fma(Context& ctx, const Launch& l, const GemmPlan& plan, const GemmArgs<float>& args) {
-  using Tile = GemmTile<BM, BN, WM, WN>;
-  launch_tile<Tile, kFmaRing, Bytes, FmaPiece<Tile>>(ctx, l, plan, args);
+  launch_tile<kFmaRing, Bytes, FmaPiece<GemmTile<BM, BN, WM, WN>>>(ctx, l, plan, args);
 }
 
 }  // namespace

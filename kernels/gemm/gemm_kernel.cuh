@@ -7,11 +7,15 @@
 //
 //   tile     warps  shared KB  FLOP per byte loaded  registers  blocks an SM (A100 and H100)
 //                   f32 | mma  f32 | 16 bit          f32 | mma
-//   128x128  8      64 | 64    32 | 64               128 | 128  2, adding up segments 1
-//   128x64   4      36 | 48    21 | 43               168 | 155  3, adding up segments 2
+//   128x128  8 | 4  64 | 64    32 | 64               128 | 236  2, adding up segments 1
+//   128x64   4 | 2  36 | 48    21 | 43               168 | 240  3-4, adding up segments 2
 //   64x64    4      24 | 32    16 | 32               128 | 121  4
 //   128x32   4      30 | 40    13 | 26               128 | 121  3-4; for few columns
 //   16x64    2      15 | 20     6 | 13               110 | 109  8-9; for few rows, where memory is the bound
+//
+// Shared memory moves 128 bytes a cycle. A step reads (WM + WN)·64 of them a warp and writes (BM + BN)·64: of Hopper's tensor
+// rate that leaves 67 % to 128x128 with pieces of 64x64 (50 % with 64x32, where two sums take the registers), 57 % to 128x64
+// (44 %), 33 % to 64x64. Instructions in the loops: kernels/hot_loops.txt.
 #pragma once
 
 #include "kernels/gemm/gemm.cuh"
@@ -100,27 +104,7 @@ __device__ __forceinline__ GemmRow gemm_row(const GemmProblem& p, const GemmPart
 template <int Rows, typename T>
 __device__ __forceinline__ void finish_forward(const GemmArgs<T>& a, const GemmPart& part, int m, int word,
                                                float (&v)[Rows]) {
-  ForwardEnd<T> rest = a.end.y;
-  const int channel = 32 * word + int(threadIdx.x & 31), rows = min(part.m_count - m, Rows);
-  const bool live = channel < rest.channels;
-  if (rest.bias && live) {
-    const float bias = rest.bias[channel];
-#pragma unroll
-    for (int i = 0; i < Rows; ++i) v[i] += bias;
-  }
-  if (rest.residual && live) {
-    const T* from = rest.residual + int64_t(m) * rest.channels + channel;
-    float residual[Rows];
-#pragma unroll
-    for (int i = 0; i < Rows; ++i) residual[i] = i < rows ? to_float(from[int64_t(i) * rest.channels]) : 0.f;
-#pragma unroll
-    for (int i = 0; i < Rows; ++i) v[i] += residual[i];
-  }
-  rest.bias = nullptr;
-  rest.residual = nullptr;
-#pragma unroll
-  for (int i = 0; i < Rows; ++i)
-    if (i < rows) finish(rest, m + i, word, v[i]);
+  finish_pixels(a.end.y, m, min(part.m_count - m, Rows), word, v);
 }
 
 // Four places of a 2x2 window, row-major: gates of its pixels, then the winner, its switch and the pooled value.
@@ -254,27 +238,38 @@ __device__ __forceinline__ void add_partials(const GemmArgs<T>& a, const GemmPar
 template <typename T>
 __device__ __forceinline__ bool last_segment(const GemmArgs<T>& a, const GemmPart& part) {
   const Shared<uint32_t> ticket(0, 1);
-  __threadfence();
-  __syncthreads();  // everybody's sums are out, and the memory of the tile is free
+  __syncthreads();  // everybody's sums are written, and the memory of the tile is free
   if (threadIdx.x == 0) {
+    __threadfence();  // one for all: fences are cumulative over the barrier
     uint32_t* counter = a.counters + int64_t(part.index) * gridDim.x + blockIdx.x;
     const uint32_t before = atomicAdd(counter, 1u);
     ticket[0] = before;
     if (before + 1 == uint32_t(segments_of(a.problem, part))) *counter = 0;
+    __threadfence();
   }
   __syncthreads();
-  const bool last = ticket[0] + 1 == uint32_t(segments_of(a.problem, part));
-  __threadfence();
-  return last;
+  return ticket[0] + 1 == uint32_t(segments_of(a.problem, part));
 }
 
 // ---- loading -------------------------------------------------------------------------------------------------------
 
 // Where the 16-byte chunk `chunk` of a staged row lies, in elements. Rows are 64 bytes; the swizzle puts one chunk of
-// eight neighbouring rows into eight different groups of four banks, for ldmatrix and for float4 loads.
+// eight neighbouring rows into eight different groups of four banks, for ldmatrix and for float4 loads. A thread
+// computes it once, since
+//   staged(row + 8·n, chunk) = staged(row, chunk) + behind(8·n)
+//   staged(row, chunk ^ c)   = staged(row, chunk) ^ flip(c)
+// The compiler cannot see that: it does not know that slots and warps' pieces begin at multiples of 8 rows.
 template <typename T>
 __device__ __forceinline__ int staged(int row, int chunk) {
   return row * kStepElements<T> + (chunk ^ (row >> 1 & 3)) * (16 / int(sizeof(T)));
+}
+template <typename T>
+__device__ __forceinline__ int behind(int rows) {
+  return rows * kStepElements<T>;
+}
+template <typename T>
+__device__ __forceinline__ int flip(int chunks) {
+  return chunks * (16 / int(sizeof(T)));
 }
 
 // A block tile, and the warps' pieces of it.
@@ -292,7 +287,7 @@ class GemmLoader {
   static constexpr int kStride = Tile::kThreads / kCopies;  // between this thread's rows
   static constexpr int kIn = Tile::BM / kStride, kWeight = Tile::BN / kStride;
   static constexpr int kElements = Bytes / int(sizeof(T));  // of a copy
-  static_assert(kIn * kStride == Tile::BM && kWeight * kStride == Tile::BN);
+  static_assert(kIn * kStride == Tile::BM && kWeight * kStride == Tile::BN && kIn + kWeight <= 32);
 
  public:
   __device__ __forceinline__ GemmLoader(const GemmProblem& p, const GemmPart& part, int m0, int j0, int step)
@@ -308,68 +303,71 @@ class GemmLoader {
       const unsigned pixel = unsigned(at.n * p.in_h + at.i * step_h) * unsigned(p.in_w) + unsigned(w_[r]);
       in_[r] = pixel * unsigned(p.groups * depth_) + unsigned(part.group * depth_ + own);
     }
-    columns_ = p.columns - j0 - row;
+    there_ = 0;
+#pragma unroll
+    for (int r = 0; r < kWeight; ++r)
+      if (j0 + row + r * kStride < p.columns) there_ |= 1u << (kIn + r);
     weight_pitch_ = unsigned(p.kernel_h * p.kernel_w * depth_);
     weight_ = unsigned(part.group * p.columns + j0 + row) * weight_pitch_ + unsigned(own);
     const int chunks = (depth_ + kCopies - 1) / kCopies, tap = step / chunks;
     c_ = (step - tap * chunks) * kCopies;
-    tap_h_ = part.steps > 0 ? tap / p.cols[part.phase_w].taps : 0;
-    tap_w_ = part.steps > 0 ? tap % p.cols[part.phase_w].taps : 0;
+    const int taps_w = p.cols[part.phase_w].taps;
+    tap_ = part.steps > 0 ? (tap / taps_w) << 16 | tap % taps_w : 0;
     enter_tap();
   }
 
   // Issues the copies of one step into the slot that begins at row `slot` of the ring, and moves on.
   __device__ __forceinline__ void load(Shared<T> ring, int slot) {
-    const int row = int(threadIdx.x) / kCopies, own = int(threadIdx.x) % kCopies;
-    const bool inside = c_ + own < depth_;
+    const bool inside = c_ + int(threadIdx.x) % kCopies < depth_;
 #pragma unroll
     for (int r = 0; r < kIn; ++r)
-      copy(ring, slot + row + r * kStride, p_.in, in_[r] + unsigned(in_offset_ + c_), inside && (reached_ >> r & 1u));
+      copy(ring, slot + r * kStride, p_.in, in_[r] + unsigned(in_offset_ + c_), inside && (there_ >> r & 1u));
 #pragma unroll
     for (int r = 0; r < kWeight; ++r)
-      copy(ring, slot + Tile::BM + row + r * kStride, p_.weight,
+      copy(ring, slot + Tile::BM + r * kStride, p_.weight,
            weight_ + unsigned(r * kStride) * weight_pitch_ + unsigned(weight_offset_ + c_),
-           inside && r * kStride < columns_);
+           inside && (there_ >> (kIn + r) & 1u));
     c_ += kCopies;
     if (c_ >= depth_) next_tap();
   }
 
  private:
-  __device__ __forceinline__ void copy(Shared<T> ring, int row, const void* from, unsigned offset, bool valid) {
-    const int byte = int(threadIdx.x) % kCopies * Bytes;
-    cp_async<Bytes>(ring, staged<T>(row, byte / 16) + byte % 16 / int(sizeof(T)),
+  // Into the row that lies `rows` behind this thread's first one of the ring.
+  __device__ __forceinline__ void copy(Shared<T> ring, int rows, const void* from, unsigned offset, bool valid) {
+    const int own_row = int(threadIdx.x) / kCopies, byte = int(threadIdx.x) % kCopies * Bytes;
+    const int at =
+        kStride % 8 == 0 ? staged<T>(own_row, byte / 16) + behind<T>(rows) : staged<T>(own_row + rows, byte / 16);
+    cp_async<Bytes>(ring, at + byte % 16 / int(sizeof(T)),
                     static_cast<const char*>(from) + int64_t(valid ? offset : 0u) * Bytes, valid);
   }
   __device__ __forceinline__ void next_tap() {
     c_ = 0;
-    if (++tap_w_ == p_.cols[part_.phase_w].taps) {
-      tap_w_ = 0;
-      ++tap_h_;
-    }
+    if ((++tap_ & 0xffff) == p_.cols[part_.phase_w].taps) tap_ = ((tap_ >> 16) + 1) << 16;
     enter_tap();
   }
   __device__ __forceinline__ void enter_tap() {
     const GemmAxis &rows = p_.rows[part_.phase_h], &cols = p_.cols[part_.phase_w];
-    const int dh = rows.base + tap_h_ * rows.spacing, dw = cols.base + tap_w_ * cols.spacing;
-    reached_ = 0;
+    const int tap_h = tap_ >> 16, tap_w = tap_ & 0xffff;
+    const int dh = rows.base + tap_h * rows.spacing, dw = cols.base + tap_w * cols.spacing;
+    there_ &= ~((1u << kIn) - 1);
 #pragma unroll
     for (int r = 0; r < kIn; ++r)
-      if (unsigned(h_[r] + dh) < unsigned(p_.in_h) && unsigned(w_[r] + dw) < unsigned(p_.in_w)) reached_ |= 1u << r;
+      if (unsigned(h_[r] + dh) < unsigned(p_.in_h) && unsigned(w_[r] + dw) < unsigned(p_.in_w)) there_ |= 1u << r;
     in_offset_ = (dh * p_.in_w + dw) * p_.groups * depth_;
-    const int tap = (rows.first + tap_h_ * rows.skip) * p_.kernel_w + cols.first + tap_w_ * cols.skip;
+    const int tap = (rows.first + tap_h * rows.skip) * p_.kernel_w + cols.first + tap_w * cols.skip;
     weight_offset_ = tap * depth_;
   }
 
   const GemmProblem& p_;
   const GemmPart& part_;
-  const int depth_;        // copies that a pixel of a group takes
-  int c_, tap_h_, tap_w_;  // of the next step
-  int h_[kIn], w_[kIn];    // where tap offset 0 is
-  unsigned in_[kIn];       // offset of pixel (h_, w_), outside the input or not
-  unsigned reached_;       // rows whose pixel of this tap lies in the input
+  const int depth_;  // copies that a pixel of a group takes
+  // Few registers are left beside the sums, so that some of these share one.
+  int c_, tap_;          // of the next step; taps down in the upper half, across in the lower one
+  int h_[kIn], w_[kIn];  // where tap offset 0 is
+  unsigned in_[kIn];     // offset of pixel (h_, w_), outside the input or not
+  unsigned there_;       // bit r: the pixel of row r and this tap lies in the input; bit kIn + r: weight row r exists
   int in_offset_, weight_offset_;
   unsigned weight_, weight_pitch_;  // this thread's first row, and from row to row
-  int columns_;                     // left from that row on
 };
 
 // ---- multiplying ---------------------------------------------------------------------------------------------------
@@ -385,20 +383,24 @@ __device__ __forceinline__ int sum_at(int row, int col) {
 template <class Tile>
 struct FmaPiece {
   using Element = float;
+  using Block = Tile;
   static constexpr int kRows = Tile::WM / 4, kCols = Tile::WN / 8;
   float sum[kRows][kCols];
 
   // One step of K. Every sum takes its products one after the other, whatever the tile.
   __device__ __forceinline__ void multiply(Shared<float> ring, int in_row, int weight_row) {
     const int lane = threadIdx.x & 31, ly = lane / 8, lx = lane % 8;
+    const int b0 = behind<float>(weight_row) + staged<float>(lx, 0), a0 = behind<float>(in_row) + staged<float>(ly, 0);
 #pragma unroll 1  // more in flight would cost the registers of a second block
     for (int chunk = 0; chunk < 4; ++chunk) {
       float4 b[kCols];
 #pragma unroll
-      for (int j = 0; j < kCols; ++j) b[j] = ring.template load<float4>(staged<float>(weight_row + lx + 8 * j, chunk));
+      for (int j = 0; j < kCols; ++j)
+        b[j] = ring.template load<float4>((b0 ^ flip<float>(chunk)) + behind<float>(8 * j));
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
-        const float4 a = ring.template load<float4>(staged<float>(in_row + ly + 4 * i, chunk));
+        const int own = a0 ^ flip<float>(chunk ^ i % 2 * 2);  // four rows on the swizzle is another
+        const float4 a = ring.template load<float4>(own + behind<float>(4 * i));
 #pragma unroll
         for (int j = 0; j < kCols; ++j)
           sum[i][j] = fmaf(a.w, b[j].w, fmaf(a.z, b[j].z, fmaf(a.y, b[j].y, fmaf(a.x, b[j].x, sum[i][j]))));
@@ -419,25 +421,29 @@ struct FmaPiece {
 template <typename T, class Tile>
 struct MmaPiece {
   using Element = T;
+  using Block = Tile;
   static constexpr int kRows = Tile::WM / 16, kCols = Tile::WN / 8;
   float sum[kRows][kCols][4];
 
   __device__ __forceinline__ void multiply(Shared<T> ring, int in_row, int weight_row) {
     const int lane = threadIdx.x & 31;
+    const int b0 = behind<T>(weight_row) + staged<T>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+    const int a0 = behind<T>(in_row) + staged<T>(lane % 16, lane / 16);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       uint32_t b[kCols][2];
 #pragma unroll
       for (int j = 0; j < kCols; j += 2) {
         uint32_t r[4];
-        ldmatrix_x4(r, ring, staged<T>(weight_row + 8 * j + lane % 8 + lane / 16 * 8, 2 * half + lane / 8 % 2));
-        for (int k = 0; k < 4; ++k) b[j + k / 2][k % 2] = operand(r[k]);
+        ldmatrix_x4(r, ring, (b0 ^ flip<T>(2 * half)) + behind<T>(8 * j));
+        for (int k = 0; k < 4; ++k) b[j + k / 2][k % 2] = r[k];
       }
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
         uint32_t a[4];
-        ldmatrix_x4(a, ring, staged<T>(in_row + 16 * i + lane % 16, 2 * half + lane / 16));
-        for (int k = 0; k < 4; ++k) a[k] = operand(a[k]);
+        ldmatrix_x4(a, ring, (a0 ^ flip<T>(2 * half)) + behind<T>(16 * i));
+        if constexpr (std::is_same_v<T, float>)  // the weights are rounded already (GemmProblem)
+          for (int k = 0; k < 4; ++k) a[k] = to_tf32(__uint_as_float(a[k]));
 #pragma unroll
         for (int j = 0; j < kCols; ++j) {
           if constexpr (std::is_same_v<T, float>)
@@ -458,12 +464,6 @@ struct MmaPiece {
         for (int half = 0; half < 2; ++half)
           sums.template store<float2>(at + sum_at<Tile>(16 * i + 8 * half + lane / 4, 8 * j + lane % 4 * 2),
                                       float2{sum[i][j][2 * half], sum[i][j][2 * half + 1]});
-  }
-
- private:
-  static __device__ __forceinline__ uint32_t operand(uint32_t bits) {
-    if constexpr (std::is_same_v<T, float>) return to_tf32(__uint_as_float(bits));
-    return bits;
   }
 };
 

@@ -17,34 +17,41 @@ inline constexpr std::array kGemmRings = {2, 3, 4};
 inline constexpr std::array<int, 0> kGemmRings = {};
 #endif
 
-template <class Tile, int Stages, int Bytes, class Piece, typename T>
-void launch_ring(Context& ctx, Launch l, const GemmPlan& plan, const GemmArgs<T>& args) {
+template <int Stages, int Bytes, bool Segmented, class Piece, typename T>
+void launch_kernel(Context& ctx, Launch l, const GemmArgs<T>& args) {
+  using Tile = typename Piece::Block;
   l.block = dim3(Tile::kThreads);
   l.shared = gemm_shared_bytes<Tile, Stages>();
-  if (args.problem.segments > 1 && !plan.split)
-    launch(ctx, l, gemm_kernel<Tile, Stages, Bytes, true, Piece>, args);
-  else
-    launch(ctx, l, gemm_kernel<Tile, Stages, Bytes, false, Piece>, args);
+  launch(ctx, l, gemm_kernel<Tile, Stages, Bytes, Segmented, Piece>, args);
 }
 
-// Launches a kernel of the tile's shape. `Stages`: its ring where the plan asks for none.
-template <class Tile, int Stages, int Bytes, class Piece, typename T>
+template <int Stages, int Bytes, class Piece, class SegmentedPiece, typename T>
+void launch_ring(Context& ctx, const Launch& l, const GemmPlan& plan, const GemmArgs<T>& args) {
+  if (args.problem.segments > 1 && !plan.split)
+    launch_kernel<Stages, Bytes, true, SegmentedPiece>(ctx, l, args);
+  else
+    launch_kernel<Stages, Bytes, false, Piece>(ctx, l, args);
+}
+
+// Launches a kernel of the tile's shape. `Stages`: its ring where the plan asks for none. `SegmentedPiece`: of a warp where
+// one block adds up segments, and so keeps two sums.
+template <int Stages, int Bytes, class Piece, class SegmentedPiece = Piece, typename T>
 void launch_tile(Context& ctx, const Launch& l, const GemmPlan& plan, const GemmArgs<T>& args) {
 #if SWITCHBACK_LAB
   if constexpr (Bytes == 16) {
     switch (plan.ring) {
       case 2:
-        return launch_ring<Tile, 2, Bytes, Piece>(ctx, l, plan, args);
+        return launch_ring<2, Bytes, Piece, SegmentedPiece>(ctx, l, plan, args);
       case 3:
-        return launch_ring<Tile, 3, Bytes, Piece>(ctx, l, plan, args);
+        return launch_ring<3, Bytes, Piece, SegmentedPiece>(ctx, l, plan, args);
       case 4:
-        return launch_ring<Tile, 4, Bytes, Piece>(ctx, l, plan, args);
+        return launch_ring<4, Bytes, Piece, SegmentedPiece>(ctx, l, plan, args);
       default:
         break;
     }
   }
 #endif
-  launch_ring<Tile, Stages, Bytes, Piece>(ctx, l, plan, args);
+  launch_ring<Stages, Bytes, Piece, SegmentedPiece>(ctx, l, plan, args);
 }
 
 }  // namespace switchback::SB_DEVICE

@@ -161,7 +161,8 @@ void vendor(Context& ctx, const Product& product, Shape out, const End& end) {
 struct Layer {
   const char* op;
   int64_t in_features, out_features;
-  std::function<const void*(bool transposed)> weight;  // on the device, as the activations: [out, in] or [in, out]
+  // On the device, as the activations: [out, in] or [in, out]; where `tf32`, rounded for a GEMM.
+  std::function<const void*(bool transposed, bool tf32)> weight;
 };
 
 enum class Way { vendor, gemm, stream };
@@ -183,14 +184,14 @@ void forward(Context& ctx, const Layer& layer, ConstView x, View y, const float*
   gemm.tf32 = epilogue.tf32;
   const Way way = way_of(ctx, gemm, product);
   if (way == Way::gemm) {
-    gemm.weight = layer.weight(false);
+    gemm.weight = layer.weight(false, gemm.tf32);
     return run_gemm(ctx, layer.op, gemm, y, bias, epilogue);
   }
   by_type(x.dtype, [&](auto type) {
     using T = decltype(type);
     const auto end = forward_end<T>(y, bias, epilogue);
-    if (way == Way::stream) return stream<T>(ctx, layer.op, gemm, layer.weight(true), y.shape, end);
-    product.weight = layer.weight(false);
+    if (way == Way::stream) return stream<T>(ctx, layer.op, gemm, layer.weight(true, false), y.shape, end);
+    product.weight = layer.weight(false, false);
     vendor(ctx, product, y.shape, end);
   });
 }
@@ -203,14 +204,14 @@ void backward(Context& ctx, const Layer& layer, ConstView dy, View dx, const Bac
   gemm.whole_map = dx.shape.h * dx.shape.w > 1;
   const Way way = way_of(ctx, gemm, product);
   if (way == Way::gemm) {
-    gemm.weight = layer.weight(true);
+    gemm.weight = layer.weight(true, gemm.tf32);
     return run_gemm(ctx, layer.op, gemm, dx, epilogue);
   }
   by_type(dy.dtype, [&](auto type) {
     using T = decltype(type);
     const auto end = backward_end<T>(dx, epilogue);
-    if (way == Way::stream) return stream<T>(ctx, layer.op, gemm, layer.weight(false), dx.shape, end);
-    product.weight = layer.weight(false);
+    if (way == Way::stream) return stream<T>(ctx, layer.op, gemm, layer.weight(false, false), dx.shape, end);
+    product.weight = layer.weight(false, false);
     vendor(ctx, product, dx.shape, end);
   });
 }
@@ -221,22 +222,25 @@ enum class Packing { weight, transposed, bias };  // what lies in a LinearWeight
 
 // A thread an element of [out, in], or of [in, out] where `transposed`.
 template <typename T>
-__global__ void pack_kernel(int in, int out, bool transposed, const float* w, T* packed) {
+__global__ void pack_kernel(int in, int out, bool transposed, bool tf32, const float* w, T* packed) {
   const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (at >= int64_t(in) * out) return;
-  packed[at] = from_float<T>(w[transposed ? at % out * in + at / out : at]);
+  const float v = w[transposed ? at % out * in + at / out : at];
+  packed[at] = from_float<T>(tf32 ? __uint_as_float(to_tf32(v)) : v);
 }
 
-const void* device_weight(Context& ctx, const LinearWeights& weights, DType dtype, bool transposed) {
+const void* device_weight(Context& ctx, const LinearWeights& weights, DType dtype, bool transposed, bool tf32) {
   const Packing packing = transposed ? Packing::transposed : Packing::weight;
   const int64_t in = weights.linear.in_features, out = weights.linear.out_features, count = in * out;
-  return weights.packed->device.get(ctx, int(packing) + 3 * int(dtype), size_t(count) * size_of(dtype), [&](void* to) {
+  const bool rounded = tf32 && dtype == DType::f32;
+  const int kind = rounded ? 3 : int(dtype);
+  return weights.packed->device.get(ctx, int(packing) + 3 * kind, size_t(count) * size_of(dtype), [&](void* to) {
     const Memory w(ctx.gpu, size_t(count) * sizeof(float));
     ctx.copy_in(w.data(), weights.weight, w.size());
     by_type(dtype, [&](auto type) {
       using T = decltype(type);
       launch(ctx, {"pack", {1, out, in, 1}, dim3(unsigned(ceil_div(count, 256))), dim3(256)}, pack_kernel<T>, int(in),
-             int(out), transposed, static_cast<const float*>(w.as<float>()), static_cast<T*>(to));
+             int(out), transposed, rounded, static_cast<const float*>(w.as<float>()), static_cast<T*>(to));
     });
     ctx.synchronize();
   });
@@ -252,13 +256,16 @@ const float* device_bias(Context& ctx, const LinearWeights& weights) {
 
 Layer layer_of(Context& ctx, const char* op, const LinearWeights& weights, DType dtype) {
   return {op, weights.linear.in_features, weights.linear.out_features,
-          [&ctx, &weights, dtype](bool transposed) { return device_weight(ctx, weights, dtype, transposed); }};
+          [&ctx, &weights, dtype](bool transposed, bool tf32) {
+            return device_weight(ctx, weights, dtype, transposed, tf32);
+          }};
 }
 
 Layer layer_of(Context& ctx, const char* op, const ConvWeights& weights, DType dtype) {
   const Conv2d& c = weights.conv();
-  return {op, c.kernel_h * c.kernel_w * c.in_channels, c.out_channels, [&ctx, &weights, dtype](bool transposed) {
-            return packed_weights(ctx, weights, transposed ? ConvPacking::rsck : ConvPacking::krsc, dtype);
+  return {op, c.kernel_h * c.kernel_w * c.in_channels, c.out_channels,
+          [&ctx, &weights, dtype](bool transposed, bool tf32) {
+            return packed_weights(ctx, weights, transposed ? ConvPacking::rsck : ConvPacking::krsc, dtype, tf32);
           }};
 }
 

@@ -81,8 +81,10 @@ def predicted_ms(row, resources, sheet):
     product = row["product"]
     if not sheet or product["phases"] > 1 or product["groups"] > 1:
         return None
-    key = model.Product(row["batch"], product["rows"], product["columns"], product["depth"], (product["taps"],))
-    kernels = model.gemm_kernels(key, row["precision"], sheet["processors"], row["bytes"])
+    rows, columns, depth, taps = (product[name] for name in ("rows", "columns", "depth", "taps"))
+    operands = row["batch"] * rows * (depth + columns) + columns * depth * taps  # of stride 1
+    key = model.Product(row["batch"], rows, columns, depth, (taps,), operands)
+    kernels = model.gemm_kernels(key, row["precision"], sheet, row["bytes"])
     return 1e3 * model.predict_kernels(kernels, row["precision"], resources, sheet).seconds
 
 

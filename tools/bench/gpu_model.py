@@ -1,10 +1,13 @@
 """What our GPU kernels should take, computed without a GPU: counted bytes, counted operations, occupancy, time.
 
-The model of one launch: max(bytes / bandwidth, operations / rate, kLaunch), where
-  bytes       each operand once: input, output, weights, and for a split product its partial sums, written and read
-  operations  of whole tiles, in whole rounds of blocks over the multiprocessors
-  rate        the data sheet's, times what the kind of kernel can reach of it (EFFICIENCY), times the tile's share
-Launches of one op add up. `plan` mirrors cut_segments and make_plan of kernels/gemm/gemm.cu; a measured run names the kernel
+The model of one launch: max(bytes / bandwidth, rounds of blocks · cycles of a block / clock, LAUNCH), where
+  bytes   each operand once: input, output, weights, and for a split product its partial sums, written and read
+  cycles  what a block takes of a multiprocessor, the largest of
+            arithmetic    products of the whole tile over the units' rate
+            shared        bytes written to and read from shared memory, 128 a cycle
+            instructions  counted in the machine code (kernels/hot_loops.txt), four a cycle
+These are bounds: nothing waits, and everything overlaps. LIKELY is what a kernel reaches of them, a guess until one has been
+measured. Launches of one op add up. `plan` mirrors cut_segments and modelled_plan of kernels/gemm/gemm.cu; a measured run names the kernel
 that ran, and gpu_report.py says where the two differ."""
 
 import math
@@ -14,26 +17,34 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 SIZE = dict(fp32=4, tf32=4, bf16=2, fp16=2)
 
 # Data sheets: bytes/s and dense FLOP/s. shared: bytes of a multiprocessor that blocks can have.
+# products: of a multiprocessor in a cycle, of Hopper's tensor cores what mma.sync reaches (0.625 of wgmma's).
 SHEETS = {
     "a100": dict(name="NVIDIA A100 80GB SXM", arch="sm_80", processors=108, bandwidth=2.039e12, shared=164 << 10,
-                 fp32=19.5e12, tf32=156e12, bf16=312e12, fp16=312e12),
+                 fp32=19.5e12, tf32=156e12, bf16=312e12, fp16=312e12, clock=1.41e9,
+                 products=dict(fp32=64, tf32=512, bf16=1024, fp16=1024)),
     "h100": dict(name="NVIDIA H100 80GB HBM3", arch="sm_90a", processors=132, bandwidth=3.35e12, shared=228 << 10,
-                 fp32=66.9e12, tf32=494.7e12, bf16=989.4e12, fp16=989.4e12),
+                 fp32=66.9e12, tf32=494.7e12, bf16=989.4e12, fp16=989.4e12, clock=1.83e9,
+                 products=dict(fp32=128, tf32=640, bf16=1280, fp16=1280)),
     "h200": dict(name="NVIDIA H200", arch="sm_90a", processors=132, bandwidth=4.8e12, shared=228 << 10,
-                 fp32=66.9e12, tf32=494.7e12, bf16=989.4e12, fp16=989.4e12),
+                 fp32=66.9e12, tf32=494.7e12, bf16=989.4e12, fp16=989.4e12, clock=1.83e9,
+                 products=dict(fp32=128, tf32=640, bf16=1280, fp16=1280)),
 }
 MEMORY = 0.9       # of the data sheet's bandwidth that a stream of large accesses reaches
-EFFICIENCY = dict(fp32=0.8, tf32=0.6, bf16=0.6, fp16=0.6)  # FMA loops; mma.sync, which is half of Hopper's wgmma path
-FIRST = 0.6        # of the FMA rate: first layers, whose operands come from shared memory one by one
-FIRST_BACKWARD = 0.5
+LIKELY = 0.7       # of the bounds by cycles
+SHARED = 128       # bytes of shared memory that a multiprocessor moves in a cycle
+ISSUE = 4          # instructions of warps that it begins in a cycle
 LAUNCH = 2.5e-6    # seconds; no kernel takes less when launches follow each other
 
-# kernels/gemm/gemm.cu: kGemmTiles and the warps' pieces of the two families.
-TILES = ((128, 128, 1.0), (128, 64, 0.9), (64, 64, 0.75), (128, 32, 0.6), (16, 64, 0.3))
+# kernels/gemm/gemm.cu: kGemmTiles, and the warps' pieces of the two families; those of kernels that keep two sums, where one
+# block adds up segments.
+TILES = ((128, 128), (128, 64), (64, 64), (128, 32), (16, 64))
+SHARE = dict(fma=(1.0, 0.9, 0.75, 0.6, 0.3), mma=(1.0, 0.85, 0.5, 0.45, 0.25), segmented=(0.75, 0.65, 0.5, 0.45, 0.25))
 FMA_PIECES = ((32, 64), (32, 64), (32, 32), (32, 32), (16, 32))
-MMA_PIECES = ((64, 32), (64, 32), (32, 32), (32, 32), (16, 32))
+MMA_PIECES = ((64, 64), (64, 64), (32, 32), (32, 32), (16, 32))
+MMA_SEGMENTED = ((64, 32), (64, 32), (32, 32), (32, 32), (16, 32))
 NARROW = (2, 4)
 STEP_BYTES, PHASES = 64, 8
+PRODUCTS_A_CYCLE, BYTES_A_CYCLE = dict(fp32=80, tf32=512, bf16=1024, fp16=1024), 16
 
 
 def ceil_div(a, b):
@@ -113,9 +124,8 @@ class Kernel:
     threads: int
     shared: int
     blocks: int
-    block_flops: float
+    cycles: dict   # of a block, by what bounds it
     bytes: float
-    efficiency: float
 
 
 @dataclass(frozen=True)
@@ -126,6 +136,7 @@ class Product:
     columns: int
     depth: int
     taps: tuple  # of each phase
+    operands: int  # elements of input, weights and output
 
     @property
     def phases(self):
@@ -133,7 +144,7 @@ class Product:
 
 
 def forward_product(conv, n):
-    return Product(n, conv.out**2, conv.k, conv.c, (conv.kernel**2,))
+    return Product(n, conv.out**2, conv.k, conv.c, (conv.kernel**2,), conv.bytes(n, "bf16") // 2)
 
 
 def backward_product(conv, n):
@@ -141,7 +152,7 @@ def backward_product(conv, n):
     per_axis = [len([r for r in range(conv.kernel) if (e + conv.padding - r) % conv.stride == 0])
                 for e in range(min(conv.stride, conv.size))]
     taps = tuple(a * b for a in per_axis for b in per_axis)
-    return Product(n, ceil_div(conv.size, conv.stride)**2, conv.c, conv.k, taps)
+    return Product(n, ceil_div(conv.size, conv.stride)**2, conv.c, conv.k, taps, conv.bytes(n, "bf16") // 2)
 
 
 def steps_of(product, taps, precision):
@@ -158,12 +169,17 @@ def segments_of(product, precision):
     return max(ceil_div(steps, length), 1), length
 
 
+def partial_bytes(product, segments):
+    """Sums of split products, written and read."""
+    return 2 * segments * product.phases * product.n * product.rows * product.columns * 4
+
+
 def plan(product, precision, processors):
-    """(tile, narrow, split): make_plan."""
+    """(tile, narrow, split): modelled_plan."""
     aligned = product.depth * SIZE[precision] % 16 == 0
     segments, _ = segments_of(product, precision)
     best, least = None, 0
-    for tile, (bm, bn, efficiency) in enumerate(TILES):
+    for tile, (bm, bn) in enumerate(TILES):
         if not aligned and tile not in NARROW:
             continue
         blocks = ceil_div(product.n * product.rows, bm) * ceil_div(product.columns, bn) * product.phases
@@ -171,17 +187,46 @@ def plan(product, precision, processors):
             if split and (segments == 1 or blocks > 4 * processors):
                 continue
             parts = segments if split else 1
-            time = math.ceil(blocks * parts / processors) / parts * bm * bn / efficiency * (1.2 if split else 1.0)
+            rounds, products = math.ceil(blocks * parts / processors), max(product.taps) * product.depth
+            family = "fma" if precision == "fp32" else "segmented" if segments > 1 and not split else "mma"
+            arithmetic = rounds / parts * bm * bn * products / (PRODUCTS_A_CYCLE[precision] * SHARE[family][tile])
+            moved = product.operands * SIZE[precision] + (partial_bytes(product, segments) if split else 0)
+            time = max(arithmetic * (1.2 if split else 1.0), moved / (BYTES_A_CYCLE * processors))
             if best is None or time < least:
                 best, least = (tile, not aligned, split), time
     return best
 
 
-def gemm_kernels(product, precision, processors, bytes_moved):
+def step_cycles(precision, block, piece, warps, copies, products):
+    """Of one step of K. What a warp issues: products, loads of fragments, roundings of tf32 inputs (two each), copies and
+    the rest of a step, as in kernels/hot_loops.txt."""
+    (bm, bn), (wm, wn) = block, piece
+    elements = STEP_BYTES // SIZE[precision]
+    if precision == "fp32":
+        loads = 4 * (wm // 4 + wn // 8)  # of 16 bytes a lane, of which 4 or 8 are the same
+        issued = wm * wn * elements // 32 + loads + 4 * 25 + 100
+        read = (wm + wn) * STEP_BYTES
+    else:
+        loads = 2 * (wm // 16 + wn // 16)
+        issued = 2 * (wm // 16) * (wn // 8) + loads + (2 * 4 * 2 * wm // 16 if precision == "tf32" else 0) + 10 * copies + 36
+        read = (wm + wn) * STEP_BYTES
+    return dict(arithmetic=bm * bn * elements / products, shared=(warps * read + (bm + bn) * STEP_BYTES) / SHARED,
+                instructions=warps * issued / ISSUE)
+
+
+def end_cycles(block, per_pixel=30):
+    """Sums go through shared memory, and a warp finishes 32 channels of a pixel with 30 instructions."""
+    values = block[0] * block[1]
+    return dict(arithmetic=0, shared=2 * 4 * values / SHARED, instructions=values / 32 * per_pixel / ISSUE)
+
+
+def gemm_kernels(product, precision, sheet, bytes_moved):
+    processors, products = sheet["processors"], sheet["products"][precision]
     tile, narrow, split = plan(product, precision, processors)
     segments, length = segments_of(product, precision)
-    (bm, bn, share), fma = TILES[tile], precision == "fp32"
-    wm, wn = (FMA_PIECES if fma else MMA_PIECES)[tile]
+    (bm, bn), fma = TILES[tile], precision == "fp32"
+    segmented = segments > 1 and not split
+    wm, wn = (FMA_PIECES if fma else MMA_SEGMENTED if segmented else MMA_PIECES)[tile]
     stages, threads = 3 if fma else 4, 32 * (bm // wm) * (bn // wn)
     ring, copy = stages * (bm + bn) * STEP_BYTES, 4 if narrow else 16
     family = dict(fp32="f32", tf32="tf32", bf16="bf16", fp16="f16")[precision]
@@ -189,22 +234,26 @@ def gemm_kernels(product, precision, processors, bytes_moved):
     steps = [steps_of(product, taps, precision) for taps in product.taps]
     tiles = ceil_div(product.n * product.rows, bm) * ceil_div(product.columns, bn)
     blocks = sum(tiles * (ceil_div(s, length) if split else 1) for s in steps if s)
-    flops = sum(tiles * s for s in steps) * 2 * bm * bn * STEP_BYTES / SIZE[precision]
-    partial = segments * product.phases * product.n * product.rows * product.columns * 4 if split else 0
+    warps, copies = threads // 32, (bm + bn) * (STEP_BYTES // copy) // threads
+    step, end = step_cycles(precision, (bm, bn), (wm, wn), warps, copies, products), end_cycles((bm, bn))
+    rounds = sum(tiles * s for s in steps) / max(blocks, 1)
+    cycles = {kind: rounds * step[kind] + end[kind] for kind in step}
+    partial = partial_bytes(product, segments) if split else 0
     name = f"gemm_{kind}_{bm}x{bn}" + (f"_split{segments}" if split else "")
-    segmented = "true" if segments > 1 and not split else "false"
-    return [Kernel(name, f"gemm_kernel<GemmTile<{bm}, {bn}, {wm}, {wn}>, {stages}, {copy}, {segmented}, ",
-                   f"gemm_{family}.cu", threads, max(ring, bm * bn * 4), blocks, flops / max(blocks, 1),
-                   bytes_moved + 2 * partial, EFFICIENCY[precision] * share)]
+    return [Kernel(name, f"gemm_kernel<GemmTile<{bm}, {bn}, {wm}, {wn}>, {stages}, {copy}, {str(segmented).lower()}, ",
+                   f"gemm_{family}.cu", threads, max(ring, bm * bn * 4), blocks, cycles, bytes_moved + partial)]
 
 
-def first_kernels(conv, n, precision, backward, bytes_moved):
+def first_kernels(conv, n, precision, backward, sheet, bytes_moved):
+    """Forward: kernels/hot_loops.txt. Backward: FMAs and what goes with them, 1.5 instructions for each."""
+    products = sheet["products"]["fp32"]
     element = dict(fp32="float", tf32="float", bf16="bf16", fp16="f16")[precision]
     if not backward:
         span = [(count - 1) * conv.stride + conv.kernel for count in (4, 16)]
         blocks = n * ceil_div(conv.out, 4) * ceil_div(conv.out, 16) * ceil_div(conv.k, 64)
         return [Kernel("first", f"first_forward_kernel<{element}, 3, 2>", "conv_first.cu", 128, span[0] * span[1] * 16,
-                       blocks, conv.flops(n) / blocks, bytes_moved, FIRST)]
+                       blocks, dict(arithmetic=conv.flops(n) / 2 / blocks / products,
+                                    instructions=4 * (156 * conv.kernel**2 + 558) / ISSUE), bytes_moved)]
     phases = conv.stride**2
     groups = 4 if phases <= 2 else 2 if phases <= 4 else 1
     low, high = -((conv.kernel - 1 - conv.padding) // conv.stride), (conv.stride - 1 + conv.padding) // conv.stride
@@ -213,15 +262,16 @@ def first_kernels(conv, n, precision, backward, bytes_moved):
     blocks = n * ceil_div(across, 4 * groups) * ceil_div(across, 32)
     shared = (pixels * 20 + conv.kernel**2 * 64) * 4
     return [Kernel("first", f"first_backward_kernel<{element}, 3>", "conv_first.cu", 32 * phases * groups, shared,
-                   blocks, conv.flops(n) / blocks, bytes_moved, FIRST_BACKWARD)]
+                   blocks, dict(arithmetic=conv.flops(n) / 2 / blocks / products,
+                                instructions=1.5 * conv.flops(n) / 2 / blocks / 32 / ISSUE), bytes_moved)]
 
 
-def conv_kernels(conv, n, precision, backward, processors, bytes_moved=None):
+def conv_kernels(conv, n, precision, backward, sheet, bytes_moved=None):
     moved = conv.bytes(n, precision) if bytes_moved is None else bytes_moved
     if conv.c <= 4:
-        return first_kernels(conv, n, precision, backward, moved)
+        return first_kernels(conv, n, precision, backward, sheet, moved)
     product = backward_product(conv, n) if backward else forward_product(conv, n)
-    return gemm_kernels(product, precision, processors, moved)
+    return gemm_kernels(product, precision, sheet, moved)
 
 
 # ---------------------------------------------------------------------------------------------- occupancy and time
@@ -248,9 +298,9 @@ class Prediction:
     kernels: list
     rows: list          # the compiler's, or None
     resident: list      # blocks on a multiprocessor
-    seconds: float
-    bytes_seconds: float
-    flops_seconds: float
+    least: float        # seconds, by the bounds
+    seconds: float      # likely
+    kinds: dict         # seconds, by what bounds it
 
     @property
     def name(self):
@@ -258,9 +308,9 @@ class Prediction:
 
     @property
     def bound(self):
-        if max(self.bytes_seconds, self.flops_seconds) < LAUNCH * len(self.kernels):
+        if max(self.kinds.values()) < LAUNCH * len(self.kernels):
             return "launch"
-        return "memory" if self.bytes_seconds > self.flops_seconds else "arithmetic"
+        return max(self.kinds, key=self.kinds.get)
 
     @property
     def occupancy(self):
@@ -271,18 +321,20 @@ def predict_kernels(kernels, precision, resources, sheet):
     rows = [resources_of(k, resources, sheet) for k in kernels]
     resident = [blocks_per_processor(k, r, sheet) for k, r in zip(kernels, rows)]
     by_bytes = [k.bytes / (sheet["bandwidth"] * MEMORY) for k in kernels]
-    rates = [sheet["fp32" if k.name == "first" else precision] / sheet["processors"] * k.efficiency for k in kernels]
-    by_flops = [ceil_div(k.blocks, sheet["processors"]) * k.block_flops / rate for k, rate in zip(kernels, rates)]
-    seconds = sum(max(b, f, LAUNCH) for b, f in zip(by_bytes, by_flops))
-    return Prediction(kernels, rows, resident, seconds, sum(by_bytes), sum(by_flops))
+    rounds = [ceil_div(k.blocks, sheet["processors"]) / sheet["clock"] for k in kernels]
+    by_kind = [{kind: r * cycles for kind, cycles in k.cycles.items()} for k, r in zip(kernels, rounds)]
+    least = sum(max(b, *kinds.values(), LAUNCH) for b, kinds in zip(by_bytes, by_kind))
+    likely = sum(max(b, max(kinds.values()) / LIKELY, LAUNCH) for b, kinds in zip(by_bytes, by_kind))
+    kinds = {kind: sum(k[kind] for k in by_kind) for kind in by_kind[0]}
+    return Prediction(kernels, rows, resident, least, likely, dict(memory=sum(by_bytes), **kinds))
 
 
 def predict_conv(conv, n, precision, backward, resources, sheet):
-    return predict_kernels(conv_kernels(conv, n, precision, backward, sheet["processors"]), precision, resources, sheet)
+    return predict_kernels(conv_kernels(conv, n, precision, backward, sheet), precision, resources, sheet)
 
 
-def vgg_seconds(name, n, precision, backward, resources, sheet):
-    """One pass of n images or seeds at 224x224. Pools of the forward pass are inside the convolutions; gates and
+def vgg_seconds(name, n, precision, backward, resources, sheet, least=False):
+    """`least`: by the bounds alone. One pass of n images or seeds at 224x224. Pools of the forward pass are inside the convolutions; gates and
     switches are counted, one bit and one byte."""
     element, memory, seconds = SIZE[precision], sheet["bandwidth"] * MEMORY, 0
     for conv, pooled in vgg(name):
@@ -293,27 +345,39 @@ def vgg_seconds(name, n, precision, backward, resources, sheet):
         else:
             moved = (inside + full // (4 if pooled else 1) + weights) * element
             moved += full // 8 + (full // 4 if pooled else 0)
-        kernels = conv_kernels(conv, n, precision, backward, sheet["processors"], moved)
-        seconds += predict_kernels(kernels, precision, resources, sheet).seconds
+        kernels = conv_kernels(conv, n, precision, backward, sheet, moved)
+        prediction = predict_kernels(kernels, precision, resources, sheet)
+        seconds += prediction.least if least else prediction.seconds
         if pooled and backward:  # dy and switches in, dx out
             seconds += max((full // 4 * (element + 1) + full * element) / memory, LAUNCH)
     for inputs, outputs in VGG_HEAD:
         depth, columns = (outputs, inputs) if backward else (inputs, outputs)
         moved = (n * (inputs + outputs) + inputs * outputs) * element
-        kernels = gemm_kernels(Product(n, 1, columns, depth, (1,)), precision, sheet["processors"], moved)
-        seconds += predict_kernels(kernels, precision, resources, sheet).seconds
+        product = Product(n, 1, columns, depth, (1,), moved // element)
+        kernels = gemm_kernels(product, precision, sheet, moved)
+        prediction = predict_kernels(kernels, precision, resources, sheet)
+        seconds += prediction.least if least else prediction.seconds
     return seconds
+
+
+def reached(precision, sheet):
+    """What the largest tile likely reaches of the data sheet's rate."""
+    family = (FMA_PIECES if precision == "fp32" else MMA_PIECES)[0]
+    (bm, bn), warps = TILES[0], TILES[0][0] * TILES[0][1] // (family[0] * family[1])
+    step = step_cycles(precision, TILES[0], family, warps, (bm + bn) * 4 // (32 * warps), sheet["products"][precision])
+    flops = 2 * bm * bn * STEP_BYTES / SIZE[precision] * sheet["processors"] * sheet["clock"]
+    return LIKELY * flops / max(step.values()) / sheet[precision]
 
 
 def vgg_flops(name):
     return sum(conv.flops(1) for conv, _ in vgg(name)) + sum(2 * inputs * outputs for inputs, outputs in VGG_HEAD)
 
 
-def predict_smoothgrad(n, precision, resources, sheet):
+def predict_smoothgrad(n, precision, resources, sheet, least=False):
     """VGG19, n noisy copies in one batch: (seconds of our kernels, seconds at the data sheet's rate)."""
     image = n * 3 * 224 * 224 * SIZE[precision]
     seconds = 2 * max(image / (sheet["bandwidth"] * MEMORY), LAUNCH)  # noise in, moments out
-    seconds += sum(vgg_seconds("vgg19", n, precision, backward, resources, sheet) for backward in (False, True))
+    seconds += sum(vgg_seconds("vgg19", n, precision, backward, resources, sheet, least) for backward in (False, True))
     return seconds, 2 * n * vgg_flops("vgg19") / sheet[precision]
 
 
@@ -332,4 +396,4 @@ def predict_occlusion(places, flops, groups, precision, sheet):
     convs, pools = len(vgg()), sum(pooled for _, pooled in vgg())
     launches = groups * (2 * convs + pools + len(VGG_HEAD) + 5)
     total = places * flops / sheet[precision]
-    return total / EFFICIENCY[precision], launches * LAUNCH, total
+    return total / reached(precision, sheet), launches * LAUNCH, total

@@ -41,43 +41,37 @@ def spread(values):
 
 def assumptions(sheet, resources):
     rates = ", ".join(f"{p} {sheet[p] / 1e12:.1f}" for p in model.PRECISIONS)
-    reach = ", ".join(f"{p} {share}" for p, share in model.EFFICIENCY.items())
     unknown = "unknown: occupancy by threads and shared memory only"
     compiler = f"{resources['nvcc']}, {sheet['arch']}" if resources else unknown
     return [f"- card: {sheet['name']}, {sheet['processors']} multiprocessors; data sheet: "
             f"{sheet['bandwidth'] / 1e12} TB/s, TFLOP/s {rates} (dense)",
-            f"- a kernel reaches {model.MEMORY} of the bandwidth; of the rate, by its kind: {reach}; first layers "
-            f"{model.FIRST} of the fp32 rate forward, {model.FIRST_BACKWARD} backward, in every precision; each tile "
-            "its share (1, 0.9, 0.75, 0.6, 0.3 from 128x128 to 16x64)",
-            "- bytes: input, output and weights once, partial sums of a split product written and read; FLOPs of whole "
-            "tiles in whole rounds of blocks over the multiprocessors",
-            f"- time = the larger of both, at least {1e6 * model.LAUNCH} µs a launch",
+            f"- least: the largest of bytes over {model.MEMORY} of the bandwidth, products over the units' rate (of Hopper's "
+            "tensor cores what mma.sync reaches), bytes of shared memory, and instructions as counted in the machine code "
+            "(kernels/hot_loops.txt), as if nothing waited; in whole rounds of blocks over the multiprocessors",
+            f"- likely: at {model.LIKELY} of what bounds a multiprocessor, a guess; no launch under {1e6 * model.LAUNCH} µs",
+            "- bytes: input, output and weights once, partial sums of a split product written and read",
             f"- registers: {compiler}"]
 
 
-def prediction_table(convs, batches, precision, resources, sheet):
-    lines = [f"## Convolutions, {precision}", "",
-             "| layer | N | way | kernel | blocks | per SM | warps | MB | GFLOP | µs | bound by | TFLOP/s |",
-             "|---|---|---|---|---|---|---|---|---|---|---|---|"]
+def prediction_table(convs, batch, resources, sheet):
+    lines = [f"## Convolutions, N = {batch}", "", "Forward / back, likely µs, and what bounds them: m memory, a arithmetic, s shared "
+             "memory, i instructions, l launch.", "", "| layer | GFLOP | " + " | ".join(model.PRECISIONS[:3]) + " |", "|---" * 5 + "|"]
     for conv in convs:
-        for batch in batches:
-            for backward in (False, True):
-                p = model.predict_conv(conv, batch, precision, backward, resources, sheet)
-                lines.append(f"| {conv.name} | {batch} | {'back' if backward else 'forward'} | {p.name} | "
-                             f"{p.kernels[0].blocks} | {p.resident[0]} | {100 * p.occupancy:.0f} % | "
-                             f"{sum(k.bytes for k in p.kernels) / 1e6:.1f} | {conv.flops(batch) / 1e9:.2f} | "
-                             f"{microseconds(p.seconds)} | {p.bound} | {conv.flops(batch) / p.seconds / 1e12:.1f} |")
+        cells = []
+        for precision in model.PRECISIONS[:3]:
+            ways = [model.predict_conv(conv, batch, precision, backward, resources, sheet) for backward in (False, True)]
+            cells.append(" / ".join(f"{microseconds(p.seconds)} {p.bound[0]}" for p in ways))
+        lines.append(f"| {conv.name} | {conv.flops(batch) / 1e9:.1f} | {' | '.join(cells)} |")
     return lines
 
 
 def smoothgrad_prediction(resources, sheet):
-    lines = ["## SmoothGrad, VGG19 at 224x224, N = 100", "",
-             "| precision | batch | ms for 100 | samples/s | ms at the data sheet's rate |", "|---|---|---|---|---|"]
+    lines = ["## SmoothGrad, VGG19 at 224x224, N = 100, in one batch", "",
+             "| precision | least ms | likely ms | likely samples/s | ms at the data sheet's rate |", "|---" * 5 + "|"]
     for precision in model.PRECISIONS:
-        for batch in (25, 50, 100):
-            seconds, floor = model.predict_smoothgrad(batch, precision, resources, sheet)
-            lines.append(f"| {precision} | {batch} | {1e5 * seconds / batch:.1f} | {batch / seconds:.0f} | "
-                         f"{1e5 * floor / batch:.1f} |")
+        least, _ = model.predict_smoothgrad(100, precision, resources, sheet, least=True)
+        seconds, floor = model.predict_smoothgrad(100, precision, resources, sheet)
+        lines.append(f"| {precision} | {1e3 * least:.1f} | {1e3 * seconds:.1f} | {100 / seconds:.0f} | {1e3 * floor:.1f} |")
     return lines
 
 
@@ -86,8 +80,8 @@ def predictions(sheet, resources, batches):
     lines = [f"# Predicted times of our kernels on an {sheet['name']}", "",
              "Computed by `tools/bench/gpu_report.py --predict`; nothing here is measured.", "",
              *assumptions(sheet, resources), "", *smoothgrad_prediction(rows, sheet)]
-    for precision in model.PRECISIONS:
-        lines += ["", *prediction_table(model.distinct_convs(), batches, precision, rows, sheet)]
+    for batch in batches:
+        lines += ["", *prediction_table(model.distinct_convs(), batch, rows, sheet)]
     return "\n".join(lines) + "\n"
 
 
@@ -352,7 +346,7 @@ def main():
     what.add_argument("--parts", type=Path, help="the folder that gpu_check.sh wrote")
     what.add_argument("--predict", action="store_true", help="print the predictions")
     parser.add_argument("--gpu", default="h200", choices=list(model.SHEETS), help="whose data sheet (default h200)")
-    parser.add_argument("--batches", default="1,16,64", help="of the predicted convolutions (default 1,16,64)")
+    parser.add_argument("--batches", default="64", help="of the predicted convolutions (default 64)")
     parser.add_argument("--resources", type=Path, help="from tools/cuda_resources.py --json")
     args = parser.parse_args()
     if args.resources and not read_json(args.resources):
