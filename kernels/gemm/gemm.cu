@@ -11,18 +11,14 @@
 namespace switchback::SB_DEVICE {
 namespace {
 
-// Tiles of the kernels and their speed when many of them keep the GPU busy, relative to the first's: of FMA kernels, of those
-// on tensor cores, and of these where one block adds up segments. On tensor cores it is what shared memory lets through
-// (gemm_mma.cuh).
+// Tiles of the kernels and their speed when many of them keep the GPU busy, relative to the first's: of FMA kernels, and of
+// those on tensor cores, where it is what shared memory lets through (gemm_kernel.cuh).
 struct TileChoice {
   int bm, bn;
-  double fma, mma, segmented;
+  double fma, mma;
 };
-constexpr TileChoice kGemmTiles[] = {{128, 128, 1.0, 1.0, 0.75},
-                                     {128, 64, 0.9, 0.85, 0.65},
-                                     {64, 64, 0.75, 0.5, 0.5},
-                                     {128, 32, 0.6, 0.45, 0.45},
-                                     {16, 64, 0.3, 0.25, 0.25}};
+constexpr TileChoice kGemmTiles[] = {
+    {128, 128, 1.0, 1.0}, {128, 64, 0.9, 0.85}, {64, 64, 0.75, 0.5}, {128, 32, 0.6, 0.45}, {16, 64, 0.3, 0.25}};
 constexpr bool has_narrow(int tile) { return tile == 2 || tile == 4; }
 
 int phases(const GemmProblem& p) { return p.phases_h * p.phases_w; }
@@ -90,9 +86,16 @@ int64_t blocks_of(const GemmProblem& p, int tile) {
   return ceil_div(largest_rows(p), t.bm) * ceil_div(p.columns, t.bn) * phases(p) * p.groups;
 }
 
+// Shared memory of a kernel that adds up segments: RTX cards have too little for the largest.
+size_t segmented_bytes(const GemmPlan& plan) {
+  const TileChoice& t = kGemmTiles[plan.tile];
+  const int ring = (plan.ring > 0 ? plan.ring : kSegmentedRing) * (t.bm + t.bn) * kGemmStepBytes;
+  return size_t(ring) + size_t(t.bm) * size_t(t.bn) * sizeof(float);
+}
+
 bool fits(const Context& ctx, const GemmProblem& p, const GemmPlan& plan) {
   if (!aligned(p) && (!has_narrow(plan.tile) || plan.ring != 0)) return false;
-  if (!plan.split) return true;
+  if (!plan.split) return p.segments == 1 || segmented_bytes(plan) <= ctx.gpu->shared_per_block;
   // The second bounds the scratch memory, too.
   return p.segments > 1 && blocks_of(p, plan.tile) <= 4 * std::max(ctx.gpu->multiprocessors, 1);
 }
@@ -120,12 +123,12 @@ GemmPlan modelled_plan(const Context& ctx, const GemmProblem& p) {
   GemmPlan best;
   double least = 0;
   for (int t = 0; t < int(std::size(kGemmTiles)); ++t) {
-    const auto [bm, bn, fma, mma, segmented] = kGemmTiles[t];
+    const auto [bm, bn, fma, mma] = kGemmTiles[t];
     for (const bool split : {false, true}) {
       const GemmPlan plan{t, !aligned(p), split};
       if (!fits(ctx, p, plan)) continue;
       const double parts = split ? p.segments : 1, rounds = std::ceil(double(blocks_of(p, t)) * parts / processors);
-      const double efficiency = p.dtype == DType::f32 && !p.tf32 ? fma : p.segments > 1 && !split ? segmented : mma;
+      const double efficiency = p.dtype == DType::f32 && !p.tf32 ? fma : mma;
       const double arithmetic =
           rounds / parts * bm * bn * products / (products_a_cycle(p) * efficiency) * (split ? 1.2 : 1.0);
       const double time = std::max(arithmetic, (operands + (split ? sums : 0)) / (kBytesACycle * processors));

@@ -7,15 +7,16 @@
 //
 //   tile     warps  shared KB  FLOP per byte loaded  registers  blocks an SM (A100 and H100)
 //                   f32 | mma  f32 | 16 bit          f32 | mma
-//   128x128  8 | 4  64 | 64    32 | 64               128 | 236  2, adding up segments 1
-//   128x64   4 | 2  36 | 48    21 | 43               168 | 240  3-4, adding up segments 2
+//   128x128  8 | 4  64 | 64    32 | 64               128 | 236  2
+//   128x64   4 | 2  36 | 48    21 | 43               168 | 240  3-4
 //   64x64    4      24 | 32    16 | 32               128 | 121  4
 //   128x32   4      30 | 40    13 | 26               128 | 121  3-4; for few columns
 //   16x64    2      15 | 20     6 | 13               110 | 109  8-9; for few rows, where memory is the bound
 //
 // Shared memory moves 128 bytes a cycle. A step reads (WM + WN)·64 of them a warp and writes (BM + BN)·64: of Hopper's tensor
-// rate that leaves 67 % to 128x128 with pieces of 64x64 (50 % with 64x32, where two sums take the registers), 57 % to 128x64
-// (44 %), 33 % to 64x64. Instructions in the loops: kernels/hot_loops.txt.
+// rate that leaves 67 % to 128x128 with pieces of 64x64 (it would be 50 % with 64x32), 57 % to 128x64, 33 % to 64x64.
+// Registers have no room for a second sum: where one block adds up segments, theirs lies in shared memory, and is touched
+// once a segment (128x128: 112 KB, 2 blocks on an H100, 1 on an A100). Instructions in the loops: kernels/hot_loops.txt.
 #pragma once
 
 #include "kernels/gemm/gemm.cuh"
@@ -473,27 +474,39 @@ __device__ __forceinline__ void clear(Piece& piece) {
 #pragma unroll
   for (int i = 0; i < int(sizeof(piece.sum) / sizeof(float)); ++i) s[i] = 0.f;
 }
+// The sum of segments lies in shared memory behind the ring, so that registers hold one sum only. `first`: of the tile.
 template <class Piece>
-__device__ __forceinline__ void add(Piece& to, const Piece& piece) {
-  float* t = reinterpret_cast<float*>(to.sum);
+__device__ __forceinline__ void add_segment(Shared<float> totals, const Piece& piece, bool first) {
   const float* s = reinterpret_cast<const float*>(piece.sum);
 #pragma unroll
-  for (int i = 0; i < int(sizeof(piece.sum) / sizeof(float)); ++i) t[i] += s[i];
+  for (int i = 0; i < int(sizeof(piece.sum) / sizeof(float)); ++i) {
+    const int at = i * Piece::Block::kThreads + int(threadIdx.x);
+    totals[at] = (first ? 0.f : totals[at]) + s[i];
+  }
+}
+template <class Piece>
+__device__ __forceinline__ void take_totals(Piece& piece, Shared<float> totals) {
+  float* s = reinterpret_cast<float*>(piece.sum);
+#pragma unroll
+  for (int i = 0; i < int(sizeof(piece.sum) / sizeof(float)); ++i)
+    s[i] = totals[i * Piece::Block::kThreads + int(threadIdx.x)];
 }
 
 // ---- the kernel ----------------------------------------------------------------------------------------------------
 
 template <class Tile, int Stages>
+constexpr int gemm_ring_bytes() { return Stages * (Tile::BM + Tile::BN) * kGemmStepBytes; }
+template <class Tile, int Stages, bool Segmented>
 constexpr int gemm_shared_bytes() {
-  const int ring = Stages * (Tile::BM + Tile::BN) * kGemmStepBytes, sums = Tile::BM * Tile::BN * int(sizeof(float));
-  return ring > sums ? ring : sums;
+  const int ring = gemm_ring_bytes<Tile, Stages>(), sums = Tile::BM * Tile::BN * int(sizeof(float));
+  return Segmented ? ring + sums : ring > sums ? ring : sums;
 }
 
 // Blocks per multiprocessor that the compiler shall leave registers for; sums and the loader's rows are what takes
 // them.
-template <class Tile, int Bytes, bool Segmented, class Piece>
+template <class Tile, int Bytes, class Piece>
 constexpr int gemm_blocks() {
-  constexpr int sums = int(sizeof(Piece::sum) / sizeof(float)) * (Segmented ? 2 : 1);
+  constexpr int sums = int(sizeof(Piece::sum) / sizeof(float));
   constexpr int rows = (Tile::BM + Tile::BN) * (kGemmStepBytes / Bytes) / Tile::kThreads;
   return 65536 / Tile::kThreads / (sums > 64 ? 255 : sums + 4 * rows > 80 ? 168 : 128);
 }
@@ -511,8 +524,8 @@ __device__ __forceinline__ void multiply_steps(const GemmProblem& p, const GemmP
     if (s < count) loader.load(ring, s * kSlot);
     cp_async_commit();
   }
-  Piece total;
-  if constexpr (Segmented) clear(total);
+  const Shared<float> totals(gemm_ring_bytes<Tile, Stages>(), Segmented ? Tile::BM * Tile::BN : 0);
+  bool first_segment = true;
   int left = p.segment_steps, slot = 0, free = Stages - 1;
   for (int step = 0; step < count; ++step) {
     cp_async_wait<Stages - 2>();
@@ -524,22 +537,23 @@ __device__ __forceinline__ void multiply_steps(const GemmProblem& p, const GemmP
     slot = slot + 1 == Stages ? 0 : slot + 1;
     if constexpr (Segmented) {
       if (--left == 0) {
-        add(total, piece);
+        add_segment(totals, piece, first_segment);
+        first_segment = false;
         clear(piece);
         left = p.segment_steps;
       }
     }
   }
   if constexpr (Segmented) {
-    if (left < p.segment_steps) add(total, piece);
-    piece = total;
+    if (left < p.segment_steps) add_segment(totals, piece, first_segment);
+    if (count > 0) take_totals(piece, totals);
   }
 }
 
 // Grid: x row tile · column_tiles + column tile, so that neighbours share rows of `in`; z see gemm_part. `Segmented`:
 // one block adds up all segments, in their order.
 template <class Tile, int Stages, int Bytes, bool Segmented, class Piece>
-__global__ void __launch_bounds__(Tile::kThreads, (gemm_blocks<Tile, Bytes, Segmented, Piece>()))
+__global__ void __launch_bounds__(Tile::kThreads, (gemm_blocks<Tile, Bytes, Piece>()))
     gemm_kernel(const GemmArgs<typename Piece::Element> args) {
   using T = typename Piece::Element;
   const GemmProblem& p = args.problem;

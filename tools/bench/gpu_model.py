@@ -7,8 +7,8 @@ The model of one launch: max(bytes / bandwidth, rounds of blocks · cycles of a 
             shared        bytes written to and read from shared memory, 128 a cycle
             instructions  counted in the machine code (kernels/hot_loops.txt), four a cycle
 These are bounds: nothing waits, and everything overlaps. LIKELY is what a kernel reaches of them, a guess until one has been
-measured. Launches of one op add up. `plan` mirrors cut_segments and modelled_plan of kernels/gemm/gemm.cu; a measured run names the kernel
-that ran, and gpu_report.py says where the two differ."""
+measured. Launches of one op add up. `plan` mirrors cut_segments and modelled_plan of kernels/gemm/gemm.cu; a measured run
+names the kernel that ran, and gpu_report.py says where the two differ."""
 
 import math
 from dataclasses import dataclass
@@ -35,13 +35,11 @@ SHARED = 128       # bytes of shared memory that a multiprocessor moves in a cyc
 ISSUE = 4          # instructions of warps that it begins in a cycle
 LAUNCH = 2.5e-6    # seconds; no kernel takes less when launches follow each other
 
-# kernels/gemm/gemm.cu: kGemmTiles, and the warps' pieces of the two families; those of kernels that keep two sums, where one
-# block adds up segments.
+# kernels/gemm/gemm.cu: kGemmTiles, and the warps' pieces of the two families.
 TILES = ((128, 128), (128, 64), (64, 64), (128, 32), (16, 64))
-SHARE = dict(fma=(1.0, 0.9, 0.75, 0.6, 0.3), mma=(1.0, 0.85, 0.5, 0.45, 0.25), segmented=(0.75, 0.65, 0.5, 0.45, 0.25))
+SHARE = dict(fma=(1.0, 0.9, 0.75, 0.6, 0.3), mma=(1.0, 0.85, 0.5, 0.45, 0.25))
 FMA_PIECES = ((32, 64), (32, 64), (32, 32), (32, 32), (16, 32))
 MMA_PIECES = ((64, 64), (64, 64), (32, 32), (32, 32), (16, 32))
-MMA_SEGMENTED = ((64, 32), (64, 32), (32, 32), (32, 32), (16, 32))
 NARROW = (2, 4)
 STEP_BYTES, PHASES = 64, 8
 PRODUCTS_A_CYCLE, BYTES_A_CYCLE = dict(fp32=80, tf32=512, bf16=1024, fp16=1024), 16
@@ -188,7 +186,7 @@ def plan(product, precision, processors):
                 continue
             parts = segments if split else 1
             rounds, products = math.ceil(blocks * parts / processors), max(product.taps) * product.depth
-            family = "fma" if precision == "fp32" else "segmented" if segments > 1 and not split else "mma"
+            family = "fma" if precision == "fp32" else "mma"
             arithmetic = rounds / parts * bm * bn * products / (PRODUCTS_A_CYCLE[precision] * SHARE[family][tile])
             moved = product.operands * SIZE[precision] + (partial_bytes(product, segments) if split else 0)
             time = max(arithmetic * (1.2 if split else 1.0), moved / (BYTES_A_CYCLE * processors))
@@ -226,9 +224,10 @@ def gemm_kernels(product, precision, sheet, bytes_moved):
     segments, length = segments_of(product, precision)
     (bm, bn), fma = TILES[tile], precision == "fp32"
     segmented = segments > 1 and not split
-    wm, wn = (FMA_PIECES if fma else MMA_SEGMENTED if segmented else MMA_PIECES)[tile]
-    stages, threads = 3 if fma else 4, 32 * (bm // wm) * (bn // wn)
-    ring, copy = stages * (bm + bn) * STEP_BYTES, 4 if narrow else 16
+    wm, wn = (FMA_PIECES if fma else MMA_PIECES)[tile]
+    stages, threads = 3 if fma or segmented else 4, 32 * (bm // wm) * (bn // wn)
+    ring, sums, copy = stages * (bm + bn) * STEP_BYTES, bm * bn * 4, 4 if narrow else 16
+    shared = ring + sums if segmented else max(ring, sums)
     family = dict(fp32="f32", tf32="tf32", bf16="bf16", fp16="f16")[precision]
     kind = family if fma else f"mma_{family}"
     steps = [steps_of(product, taps, precision) for taps in product.taps]
@@ -241,7 +240,7 @@ def gemm_kernels(product, precision, sheet, bytes_moved):
     partial = partial_bytes(product, segments) if split else 0
     name = f"gemm_{kind}_{bm}x{bn}" + (f"_split{segments}" if split else "")
     return [Kernel(name, f"gemm_kernel<GemmTile<{bm}, {bn}, {wm}, {wn}>, {stages}, {copy}, {str(segmented).lower()}, ",
-                   f"gemm_{family}.cu", threads, max(ring, bm * bn * 4), blocks, cycles, bytes_moved + partial)]
+                   f"gemm_{family}.cu", threads, shared, blocks, cycles, bytes_moved + partial)]
 
 
 def first_kernels(conv, n, precision, backward, sheet, bytes_moved):
@@ -334,8 +333,8 @@ def predict_conv(conv, n, precision, backward, resources, sheet):
 
 
 def vgg_seconds(name, n, precision, backward, resources, sheet, least=False):
-    """`least`: by the bounds alone. One pass of n images or seeds at 224x224. Pools of the forward pass are inside the convolutions; gates and
-    switches are counted, one bit and one byte."""
+    """One pass of n images or seeds at 224x224; `least`: by the bounds alone. Pools of the forward pass are inside the
+    convolutions; gates and switches are counted, one bit and one byte."""
     element, memory, seconds = SIZE[precision], sheet["bandwidth"] * MEMORY, 0
     for conv, pooled in vgg(name):
         full, inside = n * conv.k * conv.out**2, n * conv.c * conv.size**2

@@ -2,7 +2,7 @@
 """What tools/gpu_check.sh measured, in one report; and what our kernels should take, without any GPU.
 
     tools/bench/gpu_report.py --parts FOLDER [--resources FILE]           FOLDER/REPORT.md and REPORT.json
-    tools/bench/gpu_report.py --predict [--gpu h200] [--resources FILE] [--batches 1,16,64]
+    tools/bench/gpu_report.py --predict [--gpu h200] [--resources FILE] [--batches 64]
 
 FILE is what tools/cuda_resources.py --json writes (default: resources.json in FOLDER or beside the bundle); without it,
 occupancy knows no registers. Beside every measured convolution stands the predicted time (gpu_model.py)."""
@@ -39,23 +39,20 @@ def spread(values):
 
 # ---------------------------------------------------------------------------------------------- predictions
 
-def assumptions(sheet, resources):
+def assumptions(sheet):
     rates = ", ".join(f"{p} {sheet[p] / 1e12:.1f}" for p in model.PRECISIONS)
-    unknown = "unknown: occupancy by threads and shared memory only"
-    compiler = f"{resources['nvcc']}, {sheet['arch']}" if resources else unknown
     return [f"- card: {sheet['name']}, {sheet['processors']} multiprocessors; data sheet: "
             f"{sheet['bandwidth'] / 1e12} TB/s, TFLOP/s {rates} (dense)",
             f"- least: the largest of bytes over {model.MEMORY} of the bandwidth, products over the units' rate (of Hopper's "
             "tensor cores what mma.sync reaches), bytes of shared memory, and instructions as counted in the machine code "
             "(kernels/hot_loops.txt), as if nothing waited; in whole rounds of blocks over the multiprocessors",
             f"- likely: at {model.LIKELY} of what bounds a multiprocessor, a guess; no launch under {1e6 * model.LAUNCH} µs",
-            "- bytes: input, output and weights once, partial sums of a split product written and read",
-            f"- registers: {compiler}"]
+            "- bytes: input, output and weights once, partial sums of a split product written and read"]
 
 
 def prediction_table(convs, batch, resources, sheet):
-    lines = [f"## Convolutions, N = {batch}", "", "Forward / back, likely µs, and what bounds them: m memory, a arithmetic, s shared "
-             "memory, i instructions, l launch.", "", "| layer | GFLOP | " + " | ".join(model.PRECISIONS[:3]) + " |", "|---" * 5 + "|"]
+    lines = [f"## Convolutions, N = {batch}", "", "Forward / back, likely µs, and what bounds them: m memory, a arithmetic, s "
+             "shared memory, i instructions, l launch.", "", "| layer | GFLOP | " + " | ".join(model.PRECISIONS[:3]) + " |", "|---" * 5 + "|"]
     for conv in convs:
         cells = []
         for precision in model.PRECISIONS[:3]:
@@ -79,7 +76,7 @@ def predictions(sheet, resources, batches):
     rows = resources["kernels"] if resources else []
     lines = [f"# Predicted times of our kernels on an {sheet['name']}", "",
              "Computed by `tools/bench/gpu_report.py --predict`; nothing here is measured.", "",
-             *assumptions(sheet, resources), "", *smoothgrad_prediction(rows, sheet)]
+             *assumptions(sheet), "", *smoothgrad_prediction(rows, sheet)]
     for batch in batches:
         lines += ["", *prediction_table(model.distinct_convs(), batch, rows, sheet)]
     return "\n".join(lines) + "\n"
@@ -336,7 +333,7 @@ def report(parts, resources):
     if (parts.get("lab") or {}).get("rows"):
         lines += gpu_lab.report(parts["lab"], rows, sheet)
     if sheet:
-        lines += ["", "## What is predicted, and how", "", *assumptions(sheet, resources)]
+        lines += ["", "## What is predicted, and how", "", *assumptions(sheet)]
     return "\n".join(lines) + "\n", dict(parts=parts, convolutions=merged)
 
 
