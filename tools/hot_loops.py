@@ -44,7 +44,7 @@ HOT = (
     Hot("bf16 128x64, a step: 64 HMMA", "gemm_bf16.cu", TALL, step(12)),
     Hot("tf32 128x128, a step: 64 HMMA", "gemm_tf32.cu", LARGEST, step(8)),
     Hot("tf32 128x64, a step: 64 HMMA", "gemm_tf32.cu", TALL, step(12)),
-    Hot("bf16 128x128, adding up segments, a step", "gemm_bf16.cu", gemm(128, 128, 64, 64, 3).replace("false", "true"),
+    Hot("bf16 128x128, adding up segments: 64 HMMA", "gemm_bf16.cu", gemm(128, 128, 64, 64, 3).replace("false", "true"),
         step(8)),
     Hot("f32 128x128, 4 of K: 256 FFMA", "gemm_f32.cu", gemm(128, 128, 32, 64, 3), CHUNK),
     Hot("f32 128x64, 4 of K: 256 FFMA", "gemm_f32.cu", gemm(128, 64, 32, 64, 3), CHUNK),

@@ -64,6 +64,9 @@ void launch(Context& ctx, const Launch& l, void (*kernel)(P...), A&&... args) {
   if (l.shared > 48 << 10)
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(l.shared)),
                "cudaFuncSetAttribute", l.op, l.shape);
+  if (l.shared >= 16 << 10)  // several blocks shall fit into a multiprocessor: shared memory before L1
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
+               "cudaFuncSetAttribute", l.op, l.shape);
   nvtxRangePushA(l.op);
   kernel<<<l.grid, l.block, l.shared, stream_of(ctx)>>>(P(std::forward<A>(args))...);
   nvtxRangePop();
