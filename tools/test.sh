@@ -172,7 +172,8 @@ cuda_sources() {
   fi
   configure "$folder" -DSWITCHBACK_CUDA=ON
   build "$folder"
-  tools/cuda_resources.py "$folder" --json "$folder/resources.json" --loops
+  tools/cuda_resources.py "$folder" --json "$folder/resources.json" --loops | tee "$folder/resources.txt"
+  if grep -q '^hot loops: not counted' "$folder/resources.txt"; then echo "hot loops not counted: no cuobjdump" >"$STEP_NOTE"; fi
   "$folder/switchback" info | grep 'CUDA side *on'
   bounded "$folder/switchback_tests" --gtest_brief=1 --gtest_filter='Cli.InfoAndModels:*CliError.*:*/cuda*'
   installed_library
