@@ -20,6 +20,7 @@ const OuterSums& outer_sums() { return cpu_features().avx512 ? outer_sums_avx512
 
 constexpr int64_t kOutputs = 48, kInputs = 256;  // channels whose products one thread sums up at a time
 constexpr int64_t kNarrow = 16;        // channels of a group below which its windows are copied side by side first
+constexpr int64_t kFewPlaces = 16;     // of an item: up to here one sum goes through all items
 constexpr int64_t kRowsInPlace = 64, kPlacesInPlace = 16;  // of windows that are read where they lie
 constexpr int64_t kCopied = 1 << 18;   // elements of such copies at a time
 
@@ -51,32 +52,39 @@ struct Tap {
   bool empty() const { return places.rows <= 0 || places.columns <= 0; }
 };
 
-// One tap of some channels of a group at a time, from the map where it lies.
+// One tap of some channels of a group at a time, from the map where it lies. Meanwhile the gradient is [outputs, taps, inputs].
 void by_taps(Context& ctx, const Problem& p, float* dw) {
-  const int64_t across = ceil_div(p.outputs, kOutputs), along = ceil_div(p.inputs, kInputs);
+  const int64_t across = ceil_div(p.outputs, kOutputs), along = ceil_div(p.inputs, kInputs), depth = p.taps * p.inputs;
   const int64_t work = p.dy.shape.pixels() * std::min(kOutputs, p.outputs) * std::min(kInputs, p.inputs) / 16;
+  float* sums = p.taps == 1 ? dw : static_cast<float*>(ctx.scratch.reserve(size_t(p.v.out_channels * depth) * sizeof(float)));
+  const auto each = [&](const auto& move) {
+    if (p.taps == 1) return;
+    parallel_ranges(ctx, p.v.out_channels, depth, [&](int64_t first, int64_t last) {
+      for (int64_t o = first; o < last; ++o)
+        for (int64_t c = 0; c < p.inputs; ++c)
+          for (int64_t tap = 0; tap < p.taps; ++tap) move(sums[(o * p.taps + tap) * p.inputs + c], *p.weight(dw, o, c, tap));
+    });
+  };
+  each([](float& sum, float w) { sum = w; });
   parallel_ranges(ctx, p.v.groups * p.taps * across * along, work, [&](int64_t first, int64_t last) {
-    std::vector<float> sums(size_t(std::min(kOutputs, p.outputs) * std::min(kInputs, p.inputs)));
     for (int64_t i = first; i < last; ++i) {
-      const int64_t c0 = i % along * kInputs, c1 = std::min(p.inputs, c0 + kInputs), width = c1 - c0;
+      const int64_t c0 = i % along * kInputs, width = std::min(p.inputs, c0 + kInputs) - c0;
       const int64_t tap = i / along / across % p.taps, group = i / along / across / p.taps;
       const int64_t o0 = group * p.outputs + i / along % across * kOutputs, o1 = std::min((group + 1) * p.outputs, o0 + kOutputs);
       const Tap at(p, tap);
       if (at.empty()) continue;
-      const auto each = [&](const auto& move) {
-        for (int64_t o = o0; o < o1; ++o)
-          for (int64_t c = 0; c < width; ++c) move(sums[(o - o0) * width + c], *p.weight(dw, o, c0 + c, tap));
-      };
       const auto add = [&](int64_t n, const OuterPlaces& places, OuterStart start) {
         outer_sums().products(p.item_dy(n) + at.a + o0, o1 - o0, p.item_x(n) + at.b + group * p.inputs + c0, width, places,
-                              sums.data(), width, start);
+                              sums + (o0 * p.taps + tap) * p.inputs + c0, depth, start);
       };
-      each([](float& sum, float w) { sum = w; });
-      if (p.places() == 1) add(0, {1, p.x.shape.n, 0, p.dy.shape.c, 0, p.x.shape.item()}, OuterStart::goes_on);  // items are the places
+      OuterPlaces all = at.places;
+      all.items = p.x.shape.n, all.a_item = p.dy.shape.item(), all.b_item = p.x.shape.item();
+      if (p.places() == 1) add(0, {1, all.items, 0, all.a_item, 0, all.b_item}, OuterStart::goes_on);  // items are the places
+      else if (p.places() <= kFewPlaces) add(0, all, OuterStart::goes_on);
       else for (int64_t n = 0; n < p.x.shape.n; ++n) add(n, at.places, OuterStart::apart);
-      each([](float sum, float& w) { w = sum; });
     }
   });
+  each([](float sum, float& w) { w = sum; });
 }
 
 // Depthwise: channel by channel.

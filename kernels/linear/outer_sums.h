@@ -10,10 +10,11 @@
 
 namespace switchback {
 
-// rows × columns places; a_row and so on: elements from one to the next.
+// items × rows × columns places; a_row and so on: elements from one to the next.
 struct OuterPlaces {
   int64_t rows, columns;
   int64_t a_row, a_column, b_row, b_column;
+  int64_t items = 1, a_item = 0, b_item = 0;
 };
 // Where sums begin: they continue what is there; are made from 0 and then added to it, so that long ones have two levels; or
 // are made from 0 and replace it.

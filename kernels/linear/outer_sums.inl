@@ -28,8 +28,8 @@ void tile(const float* a, At from, const float* b, int last_lanes, const OuterPl
   Vec acc[R][V];
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) acc[r][v] = start == OuterStart::goes_on ? load_vec(sums + r * pitch + v * kLanes, lanes(v)) : zero();
-  for (int64_t row = 0; row < at.rows; ++row) {
-    const float *pa = a + row * at.a_row, *pb = b + row * at.b_row;
+  for (int64_t i = 0, row = 0; i < at.items; row + 1 < at.rows ? ++row : (row = 0, ++i)) {
+    const float *pa = a + i * at.a_item + row * at.a_row, *pb = b + i * at.b_item + row * at.b_row;
     for (int64_t column = 0; column < at.columns; ++column, pa += at.a_column, pb += at.b_column) {
       Vec of_b[V];
 #pragma GCC unroll 2

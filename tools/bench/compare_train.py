@@ -12,7 +12,7 @@ MEMORY = 0.8  # of PyTorch's at most
 
 def steps(bench):
     for model, batch, goal in CASES:
-        workload, repeat = f"train {model}, batch {batch}", 3 if model == "resnet18" else 8 if model == "resnet20" else 40
+        workload, repeat = f"train {model}, batch {batch}", 3 if model == "resnet18" else 8 if model == "resnet20" else 150
         sides = {"switchback": lambda: bench.ours.rate(
             "--method", "train", "--model", model, "--weights", "random:0", "--batch", batch, "--repeat", repeat)}
         for malloc in MALLOCS:
