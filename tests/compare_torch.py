@@ -19,7 +19,8 @@ numpy and loaded into PyTorch, LeNet the shipped ones. For each network and conv
              (see check_stable for the few that hang on a gate at the brink)
 
 Then the lower precisions of the device: logits and maps under loaded tapes within what their roundings allow, free maps
-reported beside PyTorch's bf16; SmoothGrad with the same noise; preprocessing against torchvision on PIL images.
+reported beside PyTorch's bf16; SmoothGrad with the same noise; preprocessing against torchvision on PIL images; 30 steps of
+training LeNet, the autoencoder and ResNet-20 (tests/compare/training.py).
 
 With --device cuda the command runs on a GPU, PyTorch in float64 on the CPU as ever; the algorithms are then own, direct
 and cudnn. What rounding bound to hold cuDNN's choice to is not known: of it, norms and loaded maps alone are checked.
@@ -36,7 +37,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests" / "compare"), str(ROOT / "weights")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("tests/compare", "weights", "tools/bench")]
 MODELS = ("vgg16", "alexnet", "resnet34", "lenet")
 
 
@@ -63,7 +64,7 @@ def arguments():
                         help="the command (default build/switchback)")
     parser.add_argument("--device", default="cpu", metavar="cpu|cuda[:N]", help="where the command runs (default cpu)")
     parser.add_argument("--models", default=",".join(MODELS), help="comma-separated; may be empty")
-    parser.add_argument("--skip", default="", help="comma-separated: preprocessing, smoothgrad, precisions")
+    parser.add_argument("--skip", default="", help="comma-separated: preprocessing, smoothgrad, precisions, training")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="also write each row there, as a line of JSON")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of PyTorch")
     parser.add_argument("--quick", action="store_true", help="no VGG16, smaller inputs, the default --conv alone")
@@ -91,6 +92,7 @@ except ImportError as missing:
 
 import checks  # noqa: E402
 import methods  # noqa: E402
+import training  # noqa: E402
 
 
 def main(args):
@@ -124,6 +126,8 @@ def main(args):
             report.head("SmoothGrad with the same noise")
             methods.check_smoothgrad(checks.Case("lenet", sb, report), (1, 28, 28), 8, report)
             methods.check_smoothgrad(checks.Case("resnet18", sb, report), (3, 64, 64), 3, report)
+        if "training" not in args.skip:
+            training.check_training(sb, report)
     print(f"\n{sb.runs} runs of the command, {time.time() - start:.0f} s")
     print(f"{report.passed} passed, {report.failed} failed, {report.skipped} skipped")
     return 1 if report.failed or report.passed == 0 else 0

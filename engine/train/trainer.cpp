@@ -127,6 +127,26 @@ void Trainer::add_piece(const float* x, int64_t first, int64_t n, const Targets&
   for (size_t i = 0; i < best.size(); ++i) result.right += best[i] == labels[i];
 }
 
+LargestActivation Trainer::largest_activation() {
+  LargestActivation out;
+  int first = network().nodes.count();
+  const auto look = [&](int node, std::span<const float> values) {
+    for (const float v : values)
+      if (!std::isfinite(v)) first = std::min(first, node);
+      else if (double(std::abs(v)) >= out.value) out.value = double(std::abs(v)), out.layer = network().nodes[node].name;
+  };
+  std::vector<float> host;
+  for (const Tape::Slot& slot : tape_.slots) {
+    if (slot.kind != Tape::Kind::value || tape_.n == 0) continue;
+    host.resize(size_t(tape_.n * slot.shape.item()));
+    ctx_.copy_out(host.data(), tape_.data(slot), host.size() * sizeof(float));
+    look(slot.node, host);
+  }
+  if (tape_.n > 0) look(network().output(), plan_.read(network().output()).values());
+  if (first < network().nodes.count()) out.not_finite = network().nodes[first].name;
+  return out;
+}
+
 bool Trainer::trained(const Parameter& p) const { return p.trainable && !begins(full_name(network(), p), options_.frozen); }
 
 // As torch.nn.utils.clip_grad_norm_; returns the norm.

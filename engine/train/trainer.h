@@ -45,6 +45,13 @@ struct StepResult {
   double gradient_norm = 0;  // where gradients are clipped
 };
 
+// Of the values that a step kept: where the largest finite one is, and the first layer with others.
+struct LargestActivation {
+  std::string layer;
+  double value = 0;
+  std::string not_finite;  // empty: none
+};
+
 class Trainer {
  public:
   // Throws where the loss does not fit the network's output.
@@ -54,6 +61,7 @@ class Trainer {
 
   StepResult step(const float* x, int64_t n, const Targets& targets, double rate);  // x: NCHW, as preprocessed
   int64_t steps() const { return steps_; }
+  LargestActivation largest_activation();  // of the last step's forward pass: why a loss may have become NaN
   const Network& network() const { return plan_.network(); }
   const Weights& weights() const { return plan_.weights(); }
 

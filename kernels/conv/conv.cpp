@@ -107,12 +107,6 @@ WinogradWeights winograd_weights(const ConvWeights& weights, ConvWeights::Packed
 
 enum class Algorithm { winograd, windows, patches, direct };
 
-bool winograd_fits(const Conv2d& c, DType dtype) {
-  return dtype == DType::f32 && c.kernel_h == 3 && c.kernel_w == 3 && c.stride_h == 1 && c.stride_w == 1 &&
-         c.dilation_h == 1 && c.dilation_w == 1 && c.groups == 1 && c.in_channels % kWinogradBlock == 0 &&
-         c.out_channels % kWinogradBlock == 0 && cpu_features().avx2;
-}
-
 Algorithm choose(Context& ctx, const ConvWeights& weights, Shape x, DType dtype, bool backward) {
   const Conv2d& c = weights.conv();
   if (ctx.conv == ConvAlgorithm::own || ctx.conv == ConvAlgorithm::gemm || ctx.conv == ConvAlgorithm::vendor)
@@ -179,6 +173,12 @@ void check_gates(const BackwardEpilogue& e) {
 }
 
 }  // namespace
+
+bool winograd_fits(const Conv2d& c, DType dtype) {
+  return dtype == DType::f32 && c.kernel_h == 3 && c.kernel_w == 3 && c.stride_h == 1 && c.stride_w == 1 &&
+         c.dilation_h == 1 && c.dilation_w == 1 && c.groups == 1 && c.in_channels % kWinogradBlock == 0 &&
+         c.out_channels % kWinogradBlock == 0 && cpu_features().avx2;
+}
 
 bool conv2d_fuses_pool(Context& ctx, const Conv2d& conv, Shape x, DType dtype, const MaxPool2d& pool) {
   return ctx.gpu && ctx.gpu->ops->conv2d_fuses_pool(ctx, conv, x, dtype, pool);

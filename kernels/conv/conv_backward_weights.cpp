@@ -4,6 +4,8 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/conv/winograd.h"
+#include "kernels/conv/winograd_weights.h"
 #include "kernels/device/device_ops.h"
 #include "kernels/linear/outer_sums.h"
 #include "kernels/parallel.h"
@@ -18,6 +20,8 @@ const OuterSums& outer_sums() { return cpu_features().avx512 ? outer_sums_avx512
 
 constexpr int64_t kOutputs = 48, kInputs = 256;  // channels whose products one thread sums up at a time
 constexpr int64_t kNarrow = 16;        // channels of a group below which its windows are copied side by side first
+constexpr int64_t kFewPlaces = 16;     // of an item: up to here one sum goes through all items
+constexpr int64_t kRowsInPlace = 64, kPlacesInPlace = 16;  // of windows that are read where they lie
 constexpr int64_t kCopied = 1 << 18;   // elements of such copies at a time
 
 struct Problem {
@@ -48,32 +52,39 @@ struct Tap {
   bool empty() const { return places.rows <= 0 || places.columns <= 0; }
 };
 
-// One tap of some channels of a group at a time, from the map where it lies.
+// One tap of some channels of a group at a time, from the map where it lies. Meanwhile the gradient is [outputs, taps, inputs].
 void by_taps(Context& ctx, const Problem& p, float* dw) {
-  const int64_t across = ceil_div(p.outputs, kOutputs), along = ceil_div(p.inputs, kInputs);
+  const int64_t across = ceil_div(p.outputs, kOutputs), along = ceil_div(p.inputs, kInputs), depth = p.taps * p.inputs;
   const int64_t work = p.dy.shape.pixels() * std::min(kOutputs, p.outputs) * std::min(kInputs, p.inputs) / 16;
+  float* sums = p.taps == 1 ? dw : static_cast<float*>(ctx.scratch.reserve(size_t(p.v.out_channels * depth) * sizeof(float)));
+  const auto each = [&](const auto& move) {
+    if (p.taps == 1) return;
+    parallel_ranges(ctx, p.v.out_channels, depth, [&](int64_t first, int64_t last) {
+      for (int64_t o = first; o < last; ++o)
+        for (int64_t c = 0; c < p.inputs; ++c)
+          for (int64_t tap = 0; tap < p.taps; ++tap) move(sums[(o * p.taps + tap) * p.inputs + c], *p.weight(dw, o, c, tap));
+    });
+  };
+  each([](float& sum, float w) { sum = w; });
   parallel_ranges(ctx, p.v.groups * p.taps * across * along, work, [&](int64_t first, int64_t last) {
-    std::vector<float> sums(size_t(std::min(kOutputs, p.outputs) * std::min(kInputs, p.inputs)));
     for (int64_t i = first; i < last; ++i) {
-      const int64_t c0 = i % along * kInputs, c1 = std::min(p.inputs, c0 + kInputs), width = c1 - c0;
+      const int64_t c0 = i % along * kInputs, width = std::min(p.inputs, c0 + kInputs) - c0;
       const int64_t tap = i / along / across % p.taps, group = i / along / across / p.taps;
       const int64_t o0 = group * p.outputs + i / along % across * kOutputs, o1 = std::min((group + 1) * p.outputs, o0 + kOutputs);
       const Tap at(p, tap);
       if (at.empty()) continue;
-      const auto each = [&](const auto& move) {
-        for (int64_t o = o0; o < o1; ++o)
-          for (int64_t c = 0; c < width; ++c) move(sums[(o - o0) * width + c], *p.weight(dw, o, c0 + c, tap));
-      };
-      const auto add = [&](int64_t n, const OuterPlaces& places, bool apart) {
+      const auto add = [&](int64_t n, const OuterPlaces& places, OuterStart start) {
         outer_sums().products(p.item_dy(n) + at.a + o0, o1 - o0, p.item_x(n) + at.b + group * p.inputs + c0, width, places,
-                              sums.data(), width, apart);
+                              sums + (o0 * p.taps + tap) * p.inputs + c0, depth, start);
       };
-      each([](float& sum, float w) { sum = w; });
-      if (p.places() == 1) add(0, {1, p.x.shape.n, 0, p.dy.shape.c, 0, p.x.shape.item()}, false);  // items are the places
-      else for (int64_t n = 0; n < p.x.shape.n; ++n) add(n, at.places, true);
-      each([](float sum, float& w) { w = sum; });
+      OuterPlaces all = at.places;
+      all.items = p.x.shape.n, all.a_item = p.dy.shape.item(), all.b_item = p.x.shape.item();
+      if (p.places() == 1) add(0, {1, all.items, 0, all.a_item, 0, all.b_item}, OuterStart::goes_on);  // items are the places
+      else if (p.places() <= kFewPlaces) add(0, all, OuterStart::goes_on);
+      else for (int64_t n = 0; n < p.x.shape.n; ++n) add(n, at.places, OuterStart::apart);
     }
   });
+  each([](float sum, float& w) { w = sum; });
 }
 
 // Depthwise: channel by channel.
@@ -168,11 +179,49 @@ void by_windows(Context& ctx, const Problem& p, float* dw) {
           each([](float& sum, float w) { sum = w; });
           for (int64_t n = 0; n < items; ++n)
             outer_sums().products(p.item_dy(n0 + n) + o0, o1 - o0, windows + n * p.places() * depth, depth, places, sums.data(),
-                                  depth, true);
+                                  depth, OuterStart::apart);
           each([](float sum, float& w) { w = sum; });
         }
       });
     }
+}
+
+// A narrow group without padding: its windows are rows, read where they lie, and output channels lanes. Items in parallel,
+// their sums added in order.
+bool windows_lie_whole(const Problem& p) {
+  return p.v.groups == 1 && p.v.pad_top + p.v.pad_left + p.v.pad_bottom + p.v.pad_right == 0 && p.outputs >= kNarrow &&
+         p.taps * p.inputs <= kRowsInPlace && p.places() >= kPlacesInPlace;
+}
+void by_rows(Context& ctx, const Problem& p, float* dw) {
+  const int64_t rows = p.taps * p.inputs, size = rows * p.outputs, columns = p.x.shape.w * p.inputs;
+  std::vector<int64_t> offsets;
+  for (int64_t r = 0; r < p.v.kernel_h; ++r)
+    for (int64_t s = 0; s < p.v.kernel_w; ++s)
+      for (int64_t c = 0; c < p.inputs; ++c) offsets.push_back(r * p.v.dilation_h * columns + s * p.v.dilation_w * p.inputs + c);
+  auto* sums = static_cast<float*>(ctx.scratch.reserve(size_t(p.x.shape.n * size) * sizeof(float)));
+  const OuterPlaces places{p.dy.shape.h, p.dy.shape.w, p.v.stride_h * columns, p.v.stride_w * p.inputs, p.dy.shape.w * p.outputs, p.outputs};
+  parallel_ranges(ctx, p.x.shape.n, p.places() * size / 16, [&](int64_t first, int64_t last) {
+    for (int64_t n = first; n < last; ++n)
+      outer_sums().windows(p.item_x(n), offsets.data(), rows, p.item_dy(n), p.outputs, places, sums + n * size);
+  });
+  for (int64_t n = 0; n < p.x.shape.n; ++n)
+    for (int64_t tap = 0; tap < p.taps; ++tap)
+      for (int64_t c = 0; c < p.inputs; ++c)
+        for (int64_t o = 0; o < p.outputs; ++o) *p.weight(dw, o, c, tap) += sums[n * size + (tap * p.inputs + c) * p.outputs + o];
+}
+
+// Few tiles save nothing: turning their sums into kernels takes as long. Maps of less than a tile are mostly padding.
+constexpr int64_t kFewTiles = 9;
+bool worth_winograd(const Context& ctx, const Problem& p, bool whole) {
+  const int64_t tiles = ceil_div(p.dy.shape.h, int64_t{4}) * ceil_div(p.dy.shape.w, int64_t{4});
+  return ctx.conv != ConvAlgorithm::direct && winograd_fits(p.v, DType::f32) && std::max(p.v.in_channels, p.v.out_channels) <= 512 &&
+         std::min(p.dy.shape.h, p.dy.shape.w) >= 4 && (whole || tiles >= kFewTiles);
+}
+void by_winograd(Context& ctx, const Problem& p, float* dw, bool whole) {
+  const Shape x = p.x.shape, dy = p.dy.shape;
+  const WinogradWeightsProblem problem{p.x.as<float>(), x.n, x.h, x.w, x.c, p.dy.as<float>(), dy.h, dy.w, dy.c,
+                                       p.v.pad_top, p.v.pad_left, dw, whole};
+  cpu_features().avx512 ? winograd_weights_avx512(ctx, problem) : winograd_weights_avx2(ctx, problem);
 }
 
 }  // namespace
@@ -182,9 +231,19 @@ void conv2d_backward_weights(Context& ctx, const Conv2d& conv, ConstView x, Cons
   check_view("conv2d_backward_weights", "x", x, x.shape, DType::f32);
   if (ctx.gpu) return ctx.gpu->ops->conv2d_backward_weights(ctx, conv, x, dy, dw);
   const Problem p{conv, x, dy};
-  if (p.inputs == 1 && p.outputs == 1) by_channels(ctx, p, dw);
+  if (worth_winograd(ctx, p, false)) by_winograd(ctx, p, dw, false);
+  else if (p.inputs == 1 && p.outputs == 1) by_channels(ctx, p, dw);
+  else if (windows_lie_whole(p)) by_rows(ctx, p, dw);
   else if (p.inputs < kNarrow) by_windows(ctx, p, dw);
   else by_taps(ctx, p, dw);
+}
+
+void conv2d_backward_weights_whole(Context& ctx, const Conv2d& conv, ConstView x, ConstView dy, float* dw) {
+  const Problem p{conv, x, dy};
+  if (ctx.gpu || !worth_winograd(ctx, p, true)) return conv2d_backward_weights(ctx, conv, x, dy, dw);
+  check_view("conv2d_backward_weights", "dy", dy, output_shape(conv, x.shape), DType::f32);
+  check_view("conv2d_backward_weights", "x", x, x.shape, DType::f32);
+  by_winograd(ctx, p, dw, true);
 }
 
 void linear_backward_weights(Context& ctx, const Linear& linear, ConstView x, ConstView dy, float* dw) {

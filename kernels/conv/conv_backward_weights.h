@@ -3,7 +3,7 @@
 //   dw[o,c,r,s] += sum_{n,p,q} dy[n,o,p,q] · x[n, g·C/G + c, p·stride_h + r·dilation_h - pad_top, q·stride_w + …]
 //
 // The sum over one item is made first, its places in row-major order, and then added: item after item. (Where items have
-// one place, one sum goes through all of them.) So the result depends neither on threads nor on how a batch is split over
+// few places, one sum goes through all of them.) So the result depends neither on threads nor on how a batch is split over
 // several calls.
 #pragma once
 

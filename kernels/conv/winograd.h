@@ -11,12 +11,16 @@
 
 #include <cstdint>
 
+#include "kernels/conv/conv.h"
 #include "kernels/device/context.h"
 #include "kernels/epilogue/epilogue.h"
 
 namespace switchback {
 
 inline constexpr int64_t kWinogradBlock = 16;  // channels are blocked by 16 in the packed weights
+
+// 3x3, stride 1, channels in blocks, fp32.
+bool winograd_fits(const Conv2d& conv, DType dtype);
 
 // Weights, OIHW as they are given, with a scale for each output channel; or packed: [O/16][C/16][3·3][16 c][16 o].
 struct WinogradWeights {

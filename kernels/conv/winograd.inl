@@ -7,6 +7,7 @@
 #include "kernels/conv/conv_ends.h"
 #include "kernels/linear/products.h"
 #include "kernels/conv/winograd.h"
+#include "kernels/conv/winograd_transforms.h"
 
 namespace switchback {
 namespace {
@@ -17,46 +18,6 @@ constexpr int64_t kCols = 64;    // output channels of one U panel
 constexpr int64_t kDepth = 128;  // channels of one pass over a panel: 128 x 64 floats stay in the L1 cache
 constexpr int64_t kFewDepth = 32;  // of U at a time for few tiles: 36 x 32 x 64 floats = 295 kB
 constexpr int64_t kTiles = 48;   // tiles of one product: M is 36 x 48 x 64 floats = 442 kB, half of an L2 cache
-
-// Interpolation points ±a, ±b.
-constexpr float kA = 0.625f, kB = 1.5f, kA2 = kA * kA, kB2 = kB * kB;
-constexpr float kA2B2 = kA2 * kB2, kSum = kA2 + kB2;
-
-// t = B^T d for one row or column of six.
-inline void input_transform(const Vec d[6], Vec t[6]) {
-  const Vec a2 = set1(kA2), b2 = set1(kB2);
-  t[0] = fma(set1(kA2B2), d[0], fnma(set1(kSum), d[2], d[4]));
-  const Vec even_a = fnma(b2, d[2], d[4]), odd_a = set1(kA) * fnma(b2, d[1], d[3]);
-  t[1] = even_a + odd_a;
-  t[2] = even_a - odd_a;
-  const Vec even_b = fnma(a2, d[2], d[4]), odd_b = set1(kB) * fnma(a2, d[1], d[3]);
-  t[3] = even_b + odd_b;
-  t[4] = even_b - odd_b;
-  t[5] = fma(set1(kA2B2), d[1], fnma(set1(kSum), d[3], d[5]));
-}
-
-// u = G g: from three taps to six points.
-inline void weight_transform(const Vec g[3], Vec u[6]) {
-  constexpr double a2 = kA2, b2 = kB2;
-  constexpr float n0 = float(1 / (a2 * b2)), na = float(1 / (2 * a2 * (a2 - b2))), nb = float(1 / (2 * b2 * (b2 - a2)));
-  u[0] = set1(n0) * g[0];
-  const Vec even_a = fma(set1(kA2), g[2], g[0]), odd_a = set1(kA) * g[1];
-  u[1] = set1(na) * (even_a + odd_a);
-  u[2] = set1(na) * (even_a - odd_a);
-  const Vec even_b = fma(set1(kB2), g[2], g[0]), odd_b = set1(kB) * g[1];
-  u[3] = set1(nb) * (even_b + odd_b);
-  u[4] = set1(nb) * (even_b - odd_b);
-  u[5] = g[2];
-}
-
-// y = A^T m: from six points to four outputs.
-inline void output_transform(const Vec m[6], Vec y[4]) {
-  const Vec sum_a = m[1] + m[2], diff_a = m[1] - m[2], sum_b = m[3] + m[4], diff_b = m[3] - m[4];
-  y[0] = m[0] + sum_a + sum_b;
-  y[1] = fma(set1(kA), diff_a, set1(kB) * diff_b);
-  y[2] = fma(set1(kA2), sum_a, set1(kB2) * sum_b);
-  y[3] = fma(set1(kA2 * kA), diff_a, fma(set1(kB2 * kB), diff_b, m[5]));
-}
 
 struct Geometry {
   const WinogradProblem& w;
@@ -83,28 +44,10 @@ void transform_tiles(const Geometry& g, int64_t first, int64_t begin, int64_t en
   for (int64_t t = first + begin; t < first + end; ++t) {
     const Tile tile(g, t);
     const float* source[36];
-    for (int64_t r = 0; r < 6; ++r)
-      for (int64_t s = 0; s < 6; ++s) {
-        const int64_t y = 4 * tile.ty + r - w.pad_top, x = 4 * tile.tx + s - w.pad_left;
-        const bool inside = y >= 0 && y < w.h && x >= 0 && x < w.w;
-        source[6 * r + s] = inside ? w.x + ((tile.image * w.h + y) * w.w + x) * w.c : zeros;
-      }
+    input_tile(w.x + tile.image * w.h * w.w * w.c, {1, w.c, w.h, w.w}, 4 * tile.ty - w.pad_top, 4 * tile.tx - w.pad_left, zeros, source);
     float* base = v + panel_offset(t - first, w.c);
-    for (int64_t c = 0; c < w.c; c += kLanes) {
-      float* out = base + c / kPiece * (kTileRows * kPiece) + c % kPiece;
-      Vec half[6][6];  // columns done
-      for (int s = 0; s < 6; ++s) {
-        Vec d[6], f[6];
-        for (int r = 0; r < 6; ++r) d[r] = load(source[6 * r + s] + c);
-        input_transform(d, f);
-        for (int r = 0; r < 6; ++r) half[r][s] = f[r];
-      }
-      for (int r = 0; r < 6; ++r) {
-        Vec f[6];
-        input_transform(half[r], f);
-        for (int s = 0; s < 6; ++s) store(out + (6 * r + s) * stride, f[s]);
-      }
-    }
+    for (int64_t c = 0; c < w.c; c += kLanes)
+      transform_input_tile(source, c, base + c / kPiece * (kTileRows * kPiece) + c % kPiece, stride);
   }
 }
 

@@ -10,16 +10,23 @@
 
 namespace switchback {
 
-// rows × columns places; a_row and so on: elements from one to the next.
+// items × rows × columns places; a_row and so on: elements from one to the next.
 struct OuterPlaces {
   int64_t rows, columns;
   int64_t a_row, a_column, b_row, b_column;
+  int64_t items = 1, a_item = 0, b_item = 0;
 };
+// Where sums begin: they continue what is there; are made from 0 and then added to it, so that long ones have two levels; or
+// are made from 0 and replace it.
+enum class OuterStart { goes_on, apart, fresh };
 struct OuterSums {
-  // sums: [outputs, width], rows `pitch` apart. apart: the places are summed up from 0 and then added, so that long sums
-  // have two levels; else they continue what sums holds.
+  // sums: [outputs, width], rows `pitch` apart.
   void (*products)(const float* a, int64_t outputs, const float* b, int64_t width, const OuterPlaces& places, float* sums,
-                   int64_t pitch, bool apart);
+                   int64_t pitch, OuterStart start);
+  // sums[r][c] = Σ_places a[place + offsets[r]] · b[place][c], for rows of a map's windows that are read where they lie;
+  // sums: [rows, width].
+  void (*windows)(const float* a, const int64_t* offsets, int64_t rows, const float* b, int64_t width, const OuterPlaces& places,
+                  float* sums);
   // Channel by channel, from 0 and then added: sums[c] += Σ_places a[place][c] · b[place][c].
   void (*channels)(const float* a, const float* b, int64_t width, const OuterPlaces& places, float* sums);
 };

@@ -13,31 +13,42 @@
 namespace switchback {
 namespace {
 
-constexpr int64_t kTogether = 16;  // channels of a cache line
-using Lanes = std::array<double, size_t(kTogether)>;
+constexpr int64_t kTogether = 32;  // channels
+constexpr int64_t kPlaces = 4;     // whose terms are added before they meet the sum
 
-// For blocks of channels: the sums over one item at a time, `Sums` arrays of them, from add(sums, element, lane);
-// take(channel, sums of the item) for each item in order.
-template <int Sums, typename Add, typename Take>
-void sum_items(Context& ctx, Shape s, const Add& add, const Take& take) {
-  const int64_t places = s.h * s.w;
-  parallel_ranges(ctx, ceil_div(s.c, kTogether), s.pixels() * kTogether, [&](int64_t first, int64_t last) {
-    for (int64_t b = first; b < last; ++b) {
-      const int64_t c0 = b * kTogether, lanes = std::min(kTogether, s.c - c0);
-      for (int64_t n = 0; n < s.n; ++n) {
-        std::array<Lanes, Sums> sums{};
-        for (int64_t p = 0; p < places; ++p) {
-          const int64_t at = (n * places + p) * s.c + c0;
-          if (lanes == kTogether) {
-            for (int64_t k = 0; k < kTogether; ++k) add(sums, at + k, c0 + k, size_t(k));
-          } else {
-            for (int64_t k = 0; k < lanes; ++k) add(sums, at + k, c0 + k, size_t(k));
+// Of every item and channel: `Sums` sums over the places of term(sum, element, channel), in an order that the item's shape
+// fixes; then take(channel, sums) for each item in order.
+template <int Sums, typename Term, typename Take>
+void sum_items(Context& ctx, Shape s, const Term& term, const Take& take) {
+  const int64_t places = s.h * s.w, blocks = ceil_div(s.c, kTogether);
+  using Block = std::array<std::array<double, size_t(kTogether)>, Sums>;
+  std::vector<Block> all(size_t(s.n * blocks));
+  parallel_ranges(ctx, s.n * blocks, places * kTogether, [&, term](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      Block sums{};
+      const int64_t c0 = i % blocks * kTogether, lanes = std::min(kTogether, s.c - c0), begin = i / blocks * s.item() + c0;
+      const auto add = [&](int64_t width, int64_t at, int64_t rows) {
+        for (int which = 0; which < Sums; ++which)
+          for (int64_t k = 0; k < width; ++k) {
+            double sum = term(which, at + k, c0 + k);
+            for (int64_t r = 1; r < rows; ++r) sum += term(which, at + r * s.c + k, c0 + k);
+            sums[size_t(which)][size_t(k)] += sum;
           }
-        }
-        for (int64_t k = 0; k < lanes; ++k) take(c0 + k, sums, size_t(k));
-      }
+      };
+      int64_t p = 0;
+      for (; p + kPlaces <= places; p += kPlaces)
+        if (lanes == kTogether) add(kTogether, begin + p * s.c, kPlaces);
+        else add(lanes, begin + p * s.c, kPlaces);
+      for (; p < places; ++p) add(lanes, begin + p * s.c, 1);
+      all[size_t(i)] = sums;
     }
   });
+  for (int64_t i = 0; i < s.n * blocks; ++i)
+    for (int64_t c0 = i % blocks * kTogether, k = 0; k < std::min(kTogether, s.c - c0); ++k) {
+      std::array<double, Sums> sums;
+      for (size_t which = 0; which < Sums; ++which) sums[which] = all[size_t(i)][which][size_t(k)];
+      take(c0 + k, sums);
+    }
 }
 
 }  // namespace
@@ -50,16 +61,16 @@ void batch_norm_moments(Context& ctx, ConstView x, float eps, float* moments) {
   const double count = double(x.shape.pixels());
   std::vector<double> mean(size_t(channels), 0), squares(size_t(channels), 0);
   const float* in = x.as<float>();
-  sum_items<1>(ctx, x.shape, [=](auto& sums, int64_t at, int64_t, size_t k) { sums[0][k] += double(in[at]); },
-               [&](int64_t c, const auto& sums, size_t k) { mean[c] += sums[0][k]; });
+  sum_items<1>(ctx, x.shape, [=](int, int64_t at, int64_t) { return double(in[at]); },
+               [&](int64_t c, const auto& sums) { mean[c] += sums[0]; });
   for (double& m : mean) m /= count;
   const double* means = mean.data();
   sum_items<1>(ctx, x.shape,
-               [=](auto& sums, int64_t at, int64_t c, size_t k) {
+               [=](int, int64_t at, int64_t c) {
                  const double away = double(in[at]) - means[c];
-                 sums[0][k] += away * away;
+                 return away * away;
                },
-               [&](int64_t c, const auto& sums, size_t k) { squares[c] += sums[0][k]; });
+               [&](int64_t c, const auto& sums) { squares[c] += sums[0]; });
   for (int64_t c = 0; c < channels; ++c) {
     moments[c] = float(mean[c]);
     moments[channels + c] = float(squares[c] / count);
@@ -85,15 +96,15 @@ void channel_sums(Context& ctx, ConstView dy, ConstView x, const float* moments,
   std::vector<double> all(size_t(2 * channels), 0);
   const float *g = dy.as<float>(), *in = x.as<float>();
   if (!in) {
-    sum_items<1>(ctx, dy.shape, [=](auto& s, int64_t at, int64_t, size_t k) { s[0][k] += double(g[at]); },
-                 [&](int64_t c, const auto& s, size_t k) { all[c] += s[0][k]; });
+    sum_items<1>(ctx, dy.shape, [=](int, int64_t at, int64_t) { return double(g[at]); },
+                 [&](int64_t c, const auto& s) { all[c] += s[0]; });
   } else {
     sum_items<2>(ctx, dy.shape,
-                 [=](auto& s, int64_t at, int64_t c, size_t k) {
-                   s[0][k] += double(g[at]);
-                   s[1][k] += double(g[at]) * double((in[at] - moments[c]) * moments[2 * channels + c]);
+                 [=](int which, int64_t at, int64_t c) {
+                   const auto of_dy = double(g[at]);
+                   return which == 0 ? of_dy : of_dy * double((in[at] - moments[c]) * moments[2 * channels + c]);
                  },
-                 [&](int64_t c, const auto& s, size_t k) { all[c] += s[0][k], all[channels + c] += s[1][k]; });
+                 [&](int64_t c, const auto& s) { all[c] += s[0], all[channels + c] += s[1]; });
   }
   for (int64_t i = 0; i < (in ? 2 : 1) * channels; ++i) sums[i] = float(all[i]);
 }
@@ -137,8 +148,8 @@ void add_channel_sums(Context& ctx, ConstView dy, float* sums) {
   check_view("add_channel_sums", "dy", dy, dy.shape, DType::f32);
   if (ctx.gpu) return ctx.gpu->ops->add_channel_sums(ctx, dy, sums);
   const float* g = dy.as<float>();
-  sum_items<1>(ctx, dy.shape, [=](auto& s, int64_t at, int64_t, size_t k) { s[0][k] += double(g[at]); },
-               [=](int64_t c, const auto& s, size_t k) { sums[c] += float(s[0][k]); });
+  sum_items<1>(ctx, dy.shape, [=](int, int64_t at, int64_t) { return double(g[at]); },
+               [=](int64_t c, const auto& s) { sums[c] += float(s[0]); });
 }
 
 void add_slope_gradients(Context& ctx, ConstView dy, ConstView x, int64_t count, float* slopes) {
@@ -152,11 +163,11 @@ void add_slope_gradients(Context& ctx, ConstView dy, ConstView x, int64_t count,
   for (int64_t n = 0; n < dy.shape.n; ++n) {
     const int64_t first = n * dy.shape.item();
     sum_items<1>(ctx, dy.shape.with_n(1),
-                 [=](auto& s, int64_t at, int64_t, size_t k) {
+                 [=](int, int64_t at, int64_t) {
                    const float v = in[first + at];
-                   s[0][k] += double(g[first + at]) * double(v > 0 ? 0.f : v);
+                   return double(g[first + at]) * double(v > 0 ? 0.f : v);
                  },
-                 [&](int64_t c, const auto& s, size_t k) { sums[c] = s[0][k]; });
+                 [&](int64_t c, const auto& s) { sums[c] = s[0]; });
     if (count == 1) {
       double all = 0;
       for (const double sum : sums) all += sum;

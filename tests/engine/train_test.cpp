@@ -280,12 +280,13 @@ TEST(Augmentation, IsDrawnByCounter) {
   const Shape item{1, 2, 5, 4};
   std::vector<float> image(40);
   std::iota(image.begin(), image.end(), 1.f);
-  const std::vector<float> padding{-1, -2};
+  const PixelUnits units{.black = {-1, -2}};
+  const std::vector<float>& padding = units.black;
   std::set<std::pair<int64_t, int64_t>> shifts;
   int mirrored = 0;
   for (int64_t i = 0; i < 300; ++i) {
     std::vector<float> x = image;
-    augment(parse_augmentation("crop:1,flip"), 3, 2, i, item, padding, x.data());
+    augment(parse_augmentation("crop:1,flip"), 3, 2, i, item, units, x.data());
     // Which shift and mirror it is, by trying all: all pixels of both channels must fit.
     int fits = 0;
     for (int64_t down = -1; down <= 1; ++down)
@@ -306,11 +307,12 @@ TEST(Augmentation, IsDrawnByCounter) {
   EXPECT_EQ(shifts.size(), 9u);
   EXPECT_NEAR(mirrored, 150, 40);
   // Bilinear values of a slope are the slope's: the column that each pixel came from.
-  std::vector<float> slope(21 * 21), black{-100};
+  std::vector<float> slope(21 * 21);
+  const PixelUnits dark{.black = {-100}};
   double most = 0;
   for (int64_t i = 0; i < 50; ++i) {
     for (size_t e = 0; e < slope.size(); ++e) slope[e] = float(e % 21) - 10;
-    augment(parse_augmentation("rotate:20"), 3, 0, i, {1, 1, 21, 21}, black, slope.data());
+    augment(parse_augmentation("rotate:20"), 3, 0, i, {1, 1, 21, 21}, dark, slope.data());
     const double cosine = double(slope[10 * 21 + 15]) / 5, sine = double(slope[5 * 21 + 10]) / 5;
     EXPECT_NEAR(cosine * cosine + sine * sine, 1, 1e-5);
     most = std::max(most, std::abs(std::atan2(sine, cosine)) * 180 / std::acos(-1));
@@ -320,9 +322,95 @@ TEST(Augmentation, IsDrawnByCounter) {
   EXPECT_LT(most, 20.001);
   EXPECT_GT(most, 15);
   std::vector<float> same = image;
-  augment(parse_augmentation(""), 3, 2, 0, item, padding, same.data());
+  augment(parse_augmentation(""), 3, 2, 0, item, units, same.data());
   EXPECT_EQ(same, image);
-  for (const char* wrong : {"crop", "crop:", "crop:0", "crop:4x", "flip,spin", "rotate:0", "rotate:200"}) EXPECT_THROW(parse_augmentation(wrong), Error) << wrong;
+  for (const char* wrong : {"crop", "crop:", "crop:0", "crop:4x", "flip,spin", "rotate:0", "rotate:200", "rotate:20:1", "jitter", "jitter:0",
+                            "jitter:-1", "jitter:0.1:0.1:0.1:0.6", "jitter:0.1:0.1:0.1:0.1:0.1", "erase:0", "erase:1.1", "erase:x"})
+    EXPECT_THROW(parse_augmentation(wrong), Error) << wrong;
+}
+
+TEST(Augmentation, ColoursAreTorchvisions) {
+  const Safetensors file(std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/jitter.safetensors");
+  const nlohmann::json draws = parse_json(file.metadata().at("draws"));
+  const std::vector<int64_t> bytes = file.load_ints("image");
+  const Dims dims = file.dims("image");
+  const int64_t plane = dims[1] * dims[2];
+  for (size_t i = 0; i < draws.size(); ++i) {
+    const nlohmann::json& d = draws[i];
+    const DrawnJitter drawn{d["order"].get<std::array<int, 4>>(), d["brightness"], d["contrast"], d["saturation"], d["hue"]};
+    for (const int64_t channels : {3, 1}) {
+      const Tensor want = file.load(fmt::format("{}.{}", channels == 3 ? "after" : "grey", i));
+      std::vector<float> x, mirrored;
+      for (int64_t e = 0; e < channels * plane; ++e) x.push_back(float(bytes[size_t(e)]) / 255);
+      for (int64_t e = 0; e < channels * plane; ++e) mirrored.push_back(x[size_t((channels - 1 - e / plane) * plane + e % plane)]);
+      apply_jitter(drawn, {1, channels, dims[1], dims[2]}, ChannelOrder::rgb, x.data());
+      apply_jitter(drawn, {1, channels, dims[1], dims[2]}, ChannelOrder::bgr, mirrored.data());
+      for (int64_t e = 0; e < channels * plane; ++e) {
+        EXPECT_NEAR(x[size_t(e)], want[e], 2e-6) << "draw " << i << ", element " << e << " of " << channels << " channels";
+        EXPECT_EQ(mirrored[size_t((channels - 1 - e / plane) * plane + e % plane)], x[size_t(e)]);
+      }
+    }
+  }
+}
+
+TEST(Augmentation, ColoursAndBoxesAreDrawn) {
+  std::set<std::array<int, 4>> orders;
+  float least = 9, most = -9, hue = 0;
+  for (uint32_t i = 0; i < 24; ++i) {
+    const uint32_t word = i * (UINT32_MAX / 24) + 1000;
+    const DrawnJitter d = draw_jitter({0.5, 2, 0, 0.1}, {word, word, word, word}, word);
+    orders.insert(d.order);
+    least = std::min(least, d.contrast), most = std::max(most, d.brightness), hue = std::max(hue, std::abs(d.hue));
+    EXPECT_EQ(d.saturation, 1);
+  }
+  EXPECT_EQ(orders.size(), 24u);
+  EXPECT_NEAR(least, 0, 1e-5);
+  EXPECT_NEAR(most, 1.5, 0.05);
+  EXPECT_NEAR(hue, 0.1, 1e-5);
+
+  // Brightness alone, in input units: every image is its own multiple, and black stays black.
+  Preprocess units = imagenet_preprocess();
+  units.size = {4, 5};
+  const Shape item{1, 3, 4, 5};
+  const Tensor dark = preprocess(Image::blank(5, 4, 3), units);
+  std::set<float> factors;
+  for (int64_t image = 0; image < 40; ++image) {
+    std::vector<float> x(60);
+    for (size_t e = 0; e < 60; ++e) x[e] = dark[int64_t(e)] + float(e % 7) * 0.1f;
+    const std::vector<float> before = x;
+    augment(parse_augmentation("jitter:0.25"), 3, 1, image, item, pixel_units(units), x.data());
+    const float factor = (x[6] - dark[6]) / (before[6] - dark[6]);
+    EXPECT_NEAR(factor, 1, 0.2501);
+    factors.insert(factor);
+    for (size_t e = 0; e < 60; ++e) EXPECT_NEAR(x[e] - dark[int64_t(e)], factor * (before[e] - dark[int64_t(e)]), 1e-5);
+  }
+  EXPECT_GT(factors.size(), 35u);
+
+  // One box of zeros in all channels, of the area and the shape that are allowed; about half of the images have one.
+  int erased = 0;
+  double smallest = 1, largest = 0;
+  for (int64_t image = 0; image < 200; ++image) {
+    const int64_t h = 24, w = 20;
+    std::vector<float> x(size_t(2 * h * w), 1.f);
+    augment(parse_augmentation("erase"), 3, 1, image, {1, 2, h, w}, {}, x.data());
+    int64_t top = h, bottom = 0, left = w, right = 0, zeros = 0;
+    for (int64_t e = 0; e < h * w; ++e) {
+      EXPECT_EQ(x[size_t(e)], x[size_t(h * w + e)]);
+      if (x[size_t(e)] != 0) continue;
+      ++zeros;
+      top = std::min(top, e / w), bottom = std::max(bottom, e / w + 1), left = std::min(left, e % w), right = std::max(right, e % w + 1);
+    }
+    if (zeros == 0) continue;
+    ++erased;
+    EXPECT_EQ(zeros, (bottom - top) * (right - left));
+    const double area = double(zeros) / double(h * w);
+    smallest = std::min(smallest, area), largest = std::max(largest, area);
+  }
+  EXPECT_NEAR(erased, 100, 25);
+  EXPECT_LT(largest, 0.37);
+  EXPECT_GT(largest, 0.25);
+  EXPECT_GT(smallest, 0.01);
+  EXPECT_LT(smallest, 0.06);
 }
 
 TEST(InitialWeights, ChangeNothingBesideTheDrawnOnes) {

@@ -6,6 +6,7 @@
 
 #include "kernels/check.h"
 #include "kernels/conv/conv_backward_weights.h"
+#include "kernels/conv/winograd_weights.h"
 #include "kernels/learn/loss.h"
 #include "kernels/learn/optimizer.h"
 #include "kernels/noise/dropout.h"
@@ -128,6 +129,52 @@ void check_conv_splits(OpRun& run, const ConvCase& c) {
     }
     if (first.empty()) first = dw.memory.read();
     EXPECT_EQ(compare_bits(dw.memory.read(), first), "") << items << " items at a time";
+  }
+}
+
+// By Winograd, whose transforms mix a tile, so that errors belong to the whole gradient: 2e-6 of it as a norm, and each within a
+// wide multiple of the bound of the largest. In one piece or several, by any number of threads: the same bits. Sums of whole
+// batches are other ones, and as exact.
+void check_winograd_weights_gradient(OpRun& run) {
+  const std::vector<ConvCase> cases = {{"one_block", conv2d(16, 16, 3, 1, 1), {3, 16, 12, 12}},
+                                       {"partial_tiles_and_blocks", conv2d(80, 48, 3, 1, 0), {2, 80, 13, 11}},
+                                       {"several_groups", conv2d(16, 16, 3, 1, 1), {510, 16, 9, 9}}};
+  for (const ConvCase& c : cases) {
+    SCOPED_TRACE(c.name);
+    const Shape y = conv_shape(c.conv, c.x), shape = weight_shape(c.conv);
+    const Nchw x = run.reals(c.x, DType::f32), dy = run.reals(y, DType::f32), start = run.reals(shape, DType::f32);
+    const Activation on_x = run.input(x, DType::f32), on_dy = run.input(dy, DType::f32);
+    const Ref want = reference(c.conv, x, dy, start);
+    const double largest = *std::ranges::max_element(want.terms.v);
+    const auto sums = [&](bool whole, int threads, int64_t items) {
+      const Sums dw(run, start.v);
+      run.ctx.threads = threads;
+      run.poison_scratch();
+      for (int64_t n = 0; n < c.x.n; n += items) {
+        const int64_t count = std::min(items, c.x.n - n);
+        (whole ? conv2d_backward_weights_whole : conv2d_backward_weights)(run.ctx, c.conv, slice(on_x, n, count), slice(on_dy, n, count),
+                                                                          dw.data());
+      }
+      return dw.read(shape);
+    };
+    const auto check = [&](const Nchw& got) {
+      double error = 0, norm = 0;
+      for (size_t i = 0; i < got.v.size(); ++i) {
+        const double by = got.v[i] - want.value.v[i];
+        error += by * by, norm += want.value.v[i] * want.value.v[i];
+        ASSERT_LE(std::abs(by), 8 * std::sqrt(double(y.pixels())) * kEpsF32 * largest) << i;
+      }
+      EXPECT_LE(std::sqrt(error / norm), 2e-6);
+    };
+    const Nchw got = sums(false, 1, c.x.n), whole = sums(true, 1, c.x.n);
+    check(got), check(whole);
+    EXPECT_EQ(sums(false, 2, 1).v, got.v);
+    EXPECT_EQ(sums(false, 3, 2).v, got.v);
+    EXPECT_EQ(sums(true, 2, c.x.n).v, whole.v);
+    EXPECT_NE(whole.v, got.v) << "not by Winograd";
+    run.ctx.conv = ConvAlgorithm::direct;
+    EXPECT_EQ(sums(true, 1, c.x.n).v, sums(false, 2, 1).v);
+    run.ctx.conv = ConvAlgorithm::automatic;
   }
 }
 
@@ -495,6 +542,7 @@ void register_learn_tests() {
         check_conv_weights(run, c);
         check_conv_splits(run, c);
       });
+    if (!device.gpu) add_test("Op/Learn", "conv_weights_by_winograd", device, "", check_winograd_weights_gradient);
     add_test("Op/Learn", "conv_transpose_weights", device, "", check_transposed);
     add_test("Op/Learn", "linear_weights", device, "", check_linear);
     add_test("Op/Learn", "bias", device, "", check_bias);

@@ -20,12 +20,15 @@ Work train_work(Job& job, const BenchOptions& o) {
   };
   const int64_t n = job.run.batch > 0 ? job.run.batch : 64;
   const Shape item = job.model.network.input;
-  const int64_t classes = job.model.network.shapes(item)[job.model.network.output()].item();
-  TrainOptions options{.batch = n};
+  const Shape output = job.model.network.shapes(item)[job.model.network.output()];
+  const bool autoencoder = output == item;  // its target is the image
+  TrainOptions options{.batch = n, .loss = autoencoder ? Loss::mse : Loss::cross_entropy};
   options.optimizer = {.weight_decay = 1e-4, .momentum = 0.9};
   auto step = std::make_shared<Step>(job, item, options, parse_seed(o.seed));
-  for (int64_t i = 0; i < n; ++i) step->labels.push_back(int32_t(i * 7 % classes));
-  Work work{.once = [=] { step->trainer.step(step->images.data(), n, {.labels = step->labels}, 1e-6); },
+  if (!autoencoder)
+    for (int64_t i = 0; i < n; ++i) step->labels.push_back(int32_t(i * 7 % output.item()));
+  const std::span<const float> values = autoencoder ? std::span<const float>(step->images) : std::span<const float>();
+  Work work{.once = [=] { step->trainer.step(step->images.data(), n, {.labels = step->labels, .values = values}, 1e-6); },
             .items = double(n),
             .item = "image",
             .flops = 3.0 * double(n) * double(job.model.network.flops(item))};  // dx and dw cost a forward pass each

@@ -84,12 +84,58 @@ def lenet():
         relu3=nn.ReLU(inplace=True), fc2=nn.Linear(200, 10)))
 
 
+def autoencoder():
+    """Khozein's, as engine/zoo/autoencoder.cpp has it."""
+    layers, channels = [], (3, 16, 32, 64, 128)
+    for i in range(4):
+        layers += [(f"enc{i}", nn.Conv2d(channels[i], channels[i + 1], 3, 2, 1)), (f"enc{i}_relu", nn.ReLU(inplace=True))]
+    for i in reversed(range(4)):
+        layers += [(f"dec{i}", nn.ConvTranspose2d(channels[i + 1], channels[i], 3, 2, 1, 1)), (f"dec{i}_relu", nn.ReLU(inplace=True))]
+    return nn.Sequential(OrderedDict(layers))
+
+
+class CifarBlock(nn.Module):
+    """With shortcut A: every second place, and channels of zeros on both sides."""
+
+    def __init__(self, channels, width):
+        super().__init__()
+        self.more = width - channels
+        self.conv1 = nn.Conv2d(channels, width, 3, 2 if self.more else 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        if self.more:
+            x = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.more // 2, self.more - self.more // 2))
+        return self.relu(y + x)
+
+
+def resnet20():
+    """Of CIFAR, as engine/zoo/resnet_cifar.cpp has it."""
+    stages, channels = [], 16
+    for stage, width in enumerate((16, 32, 64), 1):
+        blocks = []
+        for _ in range(3):
+            blocks.append(CifarBlock(channels, width))
+            channels = width
+        stages.append((f"layer{stage}", nn.Sequential(*blocks)))
+    stem = [("conv1", nn.Conv2d(3, 16, 3, 1, 1, bias=False)), ("bn1", nn.BatchNorm2d(16)), ("relu", nn.ReLU(inplace=True))]
+    head = [("avgpool", nn.AdaptiveAvgPool2d(1)), ("flatten", nn.Flatten()), ("linear", nn.Linear(64, 10))]
+    return nn.Sequential(OrderedDict(stem + stages + head))
+
+
+SMALL = dict(lenet=lenet, autoencoder=autoencoder, resnet20=resnet20)
+
+
 def network(name):
     if name in VGG:
         return vgg(name)
     if name in RESNET:
         return resnet(name)
-    return lenet() if name == "lenet" else from_torchvision(name)
+    return SMALL[name]() if name in SMALL else from_torchvision(name)
 
 
 def from_torchvision(name):
@@ -99,7 +145,7 @@ def from_torchvision(name):
 
 
 def input_shape(name, size):
-    return (1, 28, 28) if name == "lenet" else (3, size, size)
+    return (1, 28, 28) if name == "lenet" else (3, 32, 32) if name in SMALL else (3, size, size)
 
 
 def randomized(model):

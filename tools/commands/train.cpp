@@ -116,6 +116,8 @@ void run_train(TrainRequest r, bool rate_given) {
   const bool classes = r.loss == Loss::cross_entropy;
   const std::unique_ptr<TrainingData> training = open_training(job, r, classes);
   TrainingData& data = *training;
+  if (data.as_it_is() && parse_augmentation(r.augment).jitter.any())
+    usage("--augment jitter needs to know what is black and white, and arrays are used as they are", "take a data set of images");
   std::unique_ptr<TrainingData> validation;
   if (is_array(r.validate)) validation = std::make_unique<TrainingData>(r.validate, "", job.model, classes);
   else if (!r.validate.empty())
@@ -172,7 +174,7 @@ std::function<void()> setup_train(CLI::App& app) {
   number("--warm-up", o->warm_up, "steps over which the learning rate rises", "N");
   add_choice(app, *o, "--loss", kLosses, o->loss, Changes::nothing, "mse and bce hold the output against the image itself");
   number("--label-smoothing", o->label_smoothing, "of the cross entropy (default 0)", "X");
-  text("--augment", o->augment, "crop:PADDING, flip, rotate:DEGREES, with commas between", "LIST");
+  text("--augment", o->augment, "crop:PADDING, flip, rotate:DEGREES, jitter:B[:C[:S[:H]]], erase[:P], with commas between", "LIST");
   app.add_option("--freeze", o->freeze, "parameters that stay as they are, by the beginning of their names (may be repeated)")
       ->type_name("PREFIX");
   number("--clip-norm", o->clip_norm, "largest norm of all gradients together (default: none)", "X");

@@ -31,8 +31,7 @@ TrainingData::TrainingData(Dataset data, const std::string& path, const Model& m
     throw Error(fmt::format("{} takes [{},{},{}], its preprocessing makes [{},{},{}]", model.network.name, want.c, want.h, want.w,
                             item_.c, item_.h, item_.w),
                 "give a --preprocess that fits");
-  const Tensor black = preprocess(Image::blank(item_.w, item_.h, 3), model.preprocess);
-  for (int64_t c = 0; c < item_.c; ++c) padding_.push_back(black[c * item_.h * item_.w]);
+  units_ = pixel_units(model.preprocess);
   if (!classes) return;
   const std::vector<int64_t> map = class_map(*data_, model, outputs_of(model), path);
   for (int64_t i = 0; i < data_->size(); ++i) labels_.push_back(int32_t(map[data_->label(i)]));
@@ -45,7 +44,7 @@ TrainingData::TrainingData(const std::string& array, const std::string& labels, 
     throw Error(fmt::format("{}: images of [{},{},{}], but {} takes [{},{},{}]", array, d[1], d[2], d[3], model.network.name,
                             item_.c, item_.h, item_.w),
                 "arrays are used as they are");
-  padding_.assign(size_t(item_.c), 0.f);
+  units_.black.assign(size_t(item_.c), 0.f);
   if (!classes) return;
   if (labels.empty()) throw Error(fmt::format("{} has no labels, and a cross entropy needs them", array), "give --labels FILE.npy", true);
   Dims dims;
@@ -77,7 +76,7 @@ std::vector<int64_t> TrainingData::load(std::span<const int64_t> which, const Au
       float* pixels = to.data() + int64_t(i) * item;
       if (images_) std::copy_n(images_->data() + which[i] * item, item, pixels);
       else load_item(*data_, which[i], model_, pixels);
-      augment(how, seed, epoch, which[i], item_, padding_, pixels);
+      augment(how, seed, epoch, which[i], item_, units_, pixels);
     } catch (const Error& e) {
       wrong[i] = e.what();
     } catch (...) {  // an exception must not leave a parallel loop

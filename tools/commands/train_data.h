@@ -25,6 +25,7 @@ class TrainingData {
   bool labelled() const { return !labels_.empty(); }
   const std::vector<int32_t>& labels() const { return labels_; }  // as outputs of the network
   Shape item() const { return item_; }
+  bool as_it_is() const { return images_.has_value(); }  // an array, whose colours are not known
   // Images `which`, NCHW, augmented as `epoch` draws it, and the numbers of those that are there: what cannot be read is
   // left out, with a warning the first time. Throws where that is more than a hundredth of all images, or all of these.
   std::vector<int64_t> load(std::span<const int64_t> which, const Augmentation& how, uint64_t seed, int64_t epoch,
@@ -38,7 +39,7 @@ class TrainingData {
   std::optional<Dataset> data_;
   std::optional<Tensor> images_;
   std::vector<int32_t> labels_;
-  std::vector<float> padding_;  // black, by channel
+  PixelUnits units_;
   std::map<int64_t, std::string> unreadable_;
 };
 

@@ -122,10 +122,7 @@ void TrainingRun::step(std::span<const int64_t> images, int64_t epoch) {
   const Targets targets{labels, data_.labelled() ? std::span<const float>() : std::span<const float>(pixels_)};
   const double lr = rate(trainer_.steps());
   const StepResult result = trainer_.step(pixels_.data(), int64_t(there.size()), targets, lr);
-  if (!std::isfinite(result.loss))
-    throw Error(fmt::format("the loss is {} at step {} (learning rate {:g})", std::isnan(result.loss) ? "NaN" : "infinite",
-                            trainer_.steps(), lr),
-                fmt::format("{} holds the last good weights; try a smaller --lr, --warm-up or --clip-norm", path("last.safetensors")));
+  if (!std::isfinite(result.loss)) stop_at(std::isnan(result.loss) ? "the loss is NaN" : "the loss is infinite", lr);
   sums_.loss += result.loss * double(there.size());
   sums_.right += result.right;
   sums_.images += int64_t(there.size());
@@ -133,7 +130,24 @@ void TrainingRun::step(std::span<const int64_t> images, int64_t epoch) {
   step_log_ += Json({{"step", trainer_.steps()}, {"loss", result.loss}, {"learning_rate", lr}}).dump() + "\n";
 }
 
+void TrainingRun::stop_at(const std::string& what, double lr) {
+  const LargestActivation largest = trainer_.largest_activation();
+  const std::string where = largest.not_finite.empty() ? "" : fmt::format(", and not finite from {} on", largest.not_finite);
+  throw Error(fmt::format("{} at step {} (learning rate {:g}); the largest activation is {:.3g}, of {}{}", what, trainer_.steps(), lr,
+                          largest.value, largest.layer, where),
+              fmt::format("{} holds the last good weights; try a smaller --lr, --warm-up or --clip-norm", path("last.safetensors")));
+}
+
+// What is not finite is not saved: the last good weights stay.
+void TrainingRun::check_weights() {
+  const auto finite = [](float v) { return std::isfinite(v); };
+  for (const Parameter& p : trainer_.weights().list())
+    if (!std::ranges::all_of(trainer_.weights().values(p), finite))
+      stop_at(full_name(trainer_.network(), p) + " is not finite", rate(trainer_.steps() - 1));
+}
+
 void TrainingRun::end_epoch(int64_t epoch) {
+  check_weights();
   const double images = double(sums_.images);
   EpochLine line{epoch + 1, sums_.loss / images, data_.labelled() ? double(sums_.right) / images : kNone, kNone, kNone,
                  rate(trainer_.steps() - 1), sums_.seconds, images / sums_.seconds};
@@ -185,6 +199,7 @@ void TrainingRun::validate(EpochLine& line) {
 
 // Logs first and the state last: what is there of an interrupted run then never lags behind its state.
 void TrainingRun::save() {
+  check_weights();
   write_file_atomically(path("steps.jsonl"), step_log_);
   write_file_atomically(path("log.jsonl"), epoch_log_);
   save_weights(trainer_.network(), trainer_.weights(), path("last.safetensors"));

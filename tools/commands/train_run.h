@@ -47,6 +47,8 @@ class TrainingRun {
   double rate(int64_t step) const;
   std::vector<int64_t> order(int64_t epoch) const;
   void step(std::span<const int64_t> images, int64_t epoch);
+  [[noreturn]] void stop_at(const std::string& what, double lr);
+  void check_weights();
   void end_epoch(int64_t epoch);
   void validate(EpochLine& line);
   void save();
