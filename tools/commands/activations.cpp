@@ -63,7 +63,7 @@ ColorScale own_colors(const Options& o, const ColorScale& layer, std::span<const
 std::string range_text(const ColorScale& colors, std::span<const float> map) {
   const Range values = value_range(map);
   if (values.lo == values.hi) return short_number(values.lo);
-  if (values.lo < 0) return "±" + short_number(colors.range.hi);
+  if (colors.range.lo < 0) return "±" + short_number(colors.range.hi);  // of a signed layer
   return fmt::format("{}…{}", short_number(colors.range.lo), short_number(colors.range.hi));
 }
 

@@ -20,6 +20,12 @@ Canvas maps_strip(const ActivationOptions& o, const std::vector<Tensor>& values,
                   std::vector<std::string> headings, GridOptions words) {
   const int h = int(values[0].dim(2)), w = int(values[0].dim(3));
   std::vector<SheetRow> rows;
+  std::vector<float> everything;  // of the layer: whether it is signed
+  for (const Tensor& of : values) {
+    const auto maps = item_values(of, item);
+    everything.insert(everything.end(), maps.begin(), maps.end());
+  }
+  const ColorScale layer = map_colors(o, everything);
   for (int64_t c : shown_channels(o, values.back(), item, kMostChannels)) {
     SheetRow& row = rows.emplace_back(SheetRow{o.plain ? "" : std::to_string(c), {}});
     if (!o.plain) row.panels.push_back({rows.size() == 1 ? Canvas(input) : Canvas(), ""});
@@ -28,7 +34,7 @@ Canvas maps_strip(const ActivationOptions& o, const std::vector<Tensor>& values,
       const auto map = item_values(of, item).subspan(size_t(c * h * w), size_t(h * w));
       all.insert(all.end(), map.begin(), map.end());
     }
-    const ColorScale one = map_colors(o, all);
+    const ColorScale one = own_colors(o, layer, all);
     for (const Tensor& of : values) {
       const auto map = item_values(of, item).subspan(size_t(c * h * w), size_t(h * w));
       const ColorScale colors = o.panel_scale == PanelScale::shared ? one : own_colors(o, one, map);

@@ -1,6 +1,6 @@
 // `switchback evaluate --grid` and `--similarity`: maps of a data set's images, as figures 6 to 10 of Zhang show them.
 #include <algorithm>
-#include <cstring>
+#include <cmath>
 
 #include "tools/cli/labelled.h"
 #include "tools/commands/evaluate.h"
@@ -123,6 +123,12 @@ MapSimilarity similarity_of(Job& job, const MapMethod& method, const Dataset& da
   return map_similarity(maps, labels, int64_t(right.size()));
 }
 
+// "0.812 within a class, 0.325 between classes"
+std::string correlations(const MapSimilarity& s) {
+  const auto number = [](double v) { return std::isfinite(v) ? fmt::format("{:.3f}", v) : "no pairs"; };
+  return fmt::format("{} within a class, {} between classes", number(s.within), number(s.between));
+}
+
 Json matrix_json(const MapSimilarity& s) {
   Json rows = Json::array();
   for (int64_t r = 0; r < s.classes; ++r)
@@ -170,15 +176,14 @@ std::vector<std::string> evaluate_maps(Job& job, const EvaluateOptions& o, Outpu
   }
   details["similarity"] = {{"within", s.within},     {"between", s.between}, {"maps", s.maps},
                            {"constant", s.constant}, {"classes", classes},   {"matrix", matrix_json(s)}};
-  said.push_back(fmt::format("  correlation of maps ({}): {:.3f} within a class, {:.3f} between classes", method.title,
-                             s.within, s.between));
+  said.push_back(fmt::format("  correlation of maps ({}): {}", method.title, correlations(s)));
   if (s.constant > 0) said.push_back(fmt::format("  {} of one value are left out", counted(s.constant, "map")));
   if (output.pictures())
-    output.add_picture(files, {stem, "similarity"},
-                       matrix_chart(names, s.matrix,
-                                    {.title = fmt::format("{}, {}: correlation {:.3f} within a class, {:.3f} between",
-                                                          method.title, job.model_name(), s.within, s.between),
-                                     .map = o.map_or(ColorMap::red_blue)}));
+    output.add_picture(
+        files, {stem, "similarity"},
+        matrix_chart(names, s.matrix,
+                     {.title = fmt::format("{}, {}: correlation {}", method.title, job.model_name(), correlations(s)),
+                      .map = o.map_or(ColorMap::red_blue)}));
   return said;
 }
 
