@@ -112,6 +112,9 @@ Job::Job(const char* command, const Options& options)
       throw Error("--save-weights with several --weights", "which ones are meant? Give one", true);
   }
   model = open(this->options);
+  // One that does not fit is found before the work.
+  for (size_t e = 0; e < checkpoints.size(); ++e) open_checkpoint(e);
+  if (several()) open_checkpoint(0);
   for (const std::string& text : model.warnings) warn(text);
   run = {.precision = options.precision,
          .batch = parse_batch(options.batch),

@@ -102,7 +102,7 @@ inline constexpr Command kCommands[] = {
      setup_filters},
     {"activations", "the maps of a layer as a picture grid",
      "weights/samples/digit_3.png --model lenet --layer conv2\n"
-     "weights/samples/chelsea.png --model autoencoder --pair enc0:dec1,enc1:dec2,enc2:dec3",
+     "weights/samples/chelsea.png --model autoencoder --weights random:0 --pair enc0:dec1,enc1:dec2,enc2:dec3",
      setup_activations},
     {"dump", "every node's activation and gradient in one .npz, to compare with another program",
      "weights/samples/digit_3.png --model lenet --backward",
