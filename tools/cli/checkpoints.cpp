@@ -27,16 +27,16 @@ bool is_folder(const std::string& path) {
   return fs::is_directory(path, error);
 }
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_numeral(char c) { return c >= '0' && c <= '9'; }
 
 // step_50 before step_200: digits that follow each other are one number.
 bool named_before(const std::string& a, const std::string& b) {
   for (size_t i = 0, j = 0; i < a.size() && j < b.size();) {
-    if (is_digit(a[i]) && is_digit(b[j])) {
+    if (is_numeral(a[i]) && is_numeral(b[j])) {
       const auto number = [](const std::string& text, size_t& at) {
         while (at < text.size() && text[at] == '0') ++at;
         const size_t first = at;
-        while (at < text.size() && is_digit(text[at])) ++at;
+        while (at < text.size() && is_numeral(text[at])) ++at;
         return text.substr(first, at - first);
       };
       const std::string m = number(a, i), n = number(b, j);

@@ -16,7 +16,6 @@ namespace switchback {
 namespace {
 
 constexpr size_t kMostChannels = 64;  // in one picture, unless --channels asks for others
-constexpr int64_t kMostItems = 12;    // inputs of one file in one picture
 
 constexpr Choice<ChannelSort> kOrders[] = {{"strongest", ChannelSort::strongest}, {"channel", ChannelSort::channel}};
 
@@ -172,7 +171,7 @@ void finish_file(const Job& job, const ActivationOptions& o, const Chunk& chunk,
         values.dims().size() == 4 ? std::vector<std::string>{"N", "C", "H", "W"} : std::vector<std::string>{"N", "C"}));
   std::vector<Panel> panels;
   Json colors = Json::array();
-  const int64_t drawn = output.pictures() ? std::min(part.count, kMostItems) : 0;
+  const int64_t drawn = output.pictures() ? std::min(part.count, kMostActivationItems) : 0;
   for (int64_t i = 0; i < drawn; ++i) {
     const std::string name = item_name(*part.file, i);
     colors.push_back(colors_of(o, values, part.first + i));

@@ -35,6 +35,8 @@ Tensor items_of(const Tensor& values, int64_t first, int64_t count);
 // Items whose values are held at once.
 int64_t most_items(Shape values);
 
+inline constexpr int64_t kMostActivationItems = 12;  // inputs of one file in one picture
+
 void run_activation_strips(Job& job, const ActivationOptions& o);
 void run_activation_pairs(Job& job, const ActivationOptions& o);
 

@@ -10,8 +10,7 @@
 namespace switchback {
 namespace {
 
-constexpr size_t kMostChannels = 16;  // of a layer, unless --channels asks for others
-constexpr int64_t kMostItems = 12;    // inputs of one file in one picture
+constexpr size_t kMostChannelsOfPair = 16;  // of a layer, unless --channels asks for others
 constexpr int kColumns = 4;
 
 struct Pair {
@@ -79,7 +78,7 @@ Canvas maps_picture(const ActivationOptions& o, const Tensor& values, int64_t it
   const std::span<const float> all = item_values(values, item);
   const ColorScale layer = map_colors(o, all);
   std::vector<Panel> panels;
-  for (int64_t c : shown_channels(o, values, item, kMostChannels)) {
+  for (int64_t c : shown_channels(o, values, item, kMostChannelsOfPair)) {
     const std::span<const float> map = all.subspan(size_t(c * h * w), size_t(h * w));
     const ColorScale colors = o.panel_scale == PanelScale::shared ? layer : own_colors(o, layer, map);
     panels.push_back({resized(heatmap(map.data(), h, w, colors.map, colors.range), input.width, input.height),
@@ -90,7 +89,7 @@ Canvas maps_picture(const ActivationOptions& o, const Tensor& values, int64_t it
   if (!o.plain) {
     words.title = title;
     words.subtitle = subtitle;
-    words.note = shown_note(o, values.dim(1), kMostChannels);
+    words.note = shown_note(o, values.dim(1), kMostChannelsOfPair);
   }
   return grid(panels, words);
 }
@@ -178,7 +177,7 @@ void run_activation_pairs(Job& job, const ActivationOptions& o) {
           files.push_back(output.add_npy({*part.file, name_part(network.nodes[size_t(layers.nodes[k])].name)},
                                          items_of(layers.values[k], part.first, part.count), {"N", "C", "H", "W"}));
       std::vector<Canvas> pictures;
-      for (int64_t i = 0; output.pictures() && i < std::min(part.count, kMostItems); ++i)
+      for (int64_t i = 0; output.pictures() && i < std::min(part.count, kMostActivationItems); ++i)
         pictures.push_back(picture_of(job, o, chunk, part, i, layers));
       if (!pictures.empty()) output.add_picture(files, *part.file, one_below_other(pictures, 24), {{"pairs", o.pairs}});
       if (!pictures.empty() && int64_t(pictures.size()) < part.count)

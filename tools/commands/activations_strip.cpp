@@ -11,8 +11,7 @@
 namespace switchback {
 namespace {
 
-constexpr size_t kMostChannels = 12;  // rows, unless --channels asks for others
-constexpr int64_t kMostItems = 12;    // inputs of one file in one picture
+constexpr size_t kMostRowsOfChannels = 12;  // rows, unless --channels asks for others
 constexpr int kSide = 84;             // of a map, about
 
 // values: [E] tensors [N,C,H,W]. The channels are those of the last checkpoint.
@@ -26,7 +25,7 @@ Canvas maps_strip(const ActivationOptions& o, const std::vector<Tensor>& values,
     everything.insert(everything.end(), maps.begin(), maps.end());
   }
   const ColorScale layer = map_colors(o, everything);
-  for (int64_t c : shown_channels(o, values.back(), item, kMostChannels)) {
+  for (int64_t c : shown_channels(o, values.back(), item, kMostRowsOfChannels)) {
     SheetRow& row = rows.emplace_back(SheetRow{o.plain ? "" : std::to_string(c), {}});
     if (!o.plain) row.panels.push_back({rows.size() == 1 ? Canvas(input) : Canvas(), ""});
     std::vector<float> all;  // of the row, for one scale
@@ -52,7 +51,7 @@ Canvas maps_strip(const ActivationOptions& o, const std::vector<Tensor>& values,
 Canvas feature_lines(const ActivationOptions& o, const std::vector<Tensor>& values, int64_t item,
                      const std::vector<std::string>& places, const std::string& title) {
   std::vector<Series> lines;
-  const std::vector<int64_t> channels = shown_channels(o, values.back(), item, kMostChannels);
+  const std::vector<int64_t> channels = shown_channels(o, values.back(), item, kMostRowsOfChannels);
   for (size_t k = 0; k < channels.size(); ++k) {
     Series& line = lines.emplace_back();
     line.name = std::to_string(channels[k]);
@@ -93,7 +92,7 @@ void run_activation_strips(Job& job, const ActivationOptions& o) {
                                        shape.size() == 3 ? std::vector<std::string>{"N", "E", "C", "H", "W"}
                                                          : std::vector<std::string>{"N", "E", "C"}));
       std::vector<Canvas> pictures;
-      for (int64_t i = 0; output.pictures() && i < std::min(part.count, kMostItems); ++i) {
+      for (int64_t i = 0; output.pictures() && i < std::min(part.count, kMostActivationItems); ++i) {
         const std::string title =
             fmt::format("Activations, {}, layer {}, {}", job.model_name(), layer, item_name(*part.file, i));
         pictures.push_back(
@@ -101,7 +100,7 @@ void run_activation_strips(Job& job, const ActivationOptions& o) {
                 ? maps_strip(
                       o, values, part.first + i, input_picture(chunk.x, part.first + i, job.model, part.file->array),
                       names,
-                      {.title = title, .subtitle = weights_text(job), .note = shown_note(o, shape[0], kMostChannels)})
+                      {.title = title, .subtitle = weights_text(job), .note = shown_note(o, shape[0], kMostRowsOfChannels)})
                 : feature_lines(o, values, part.first + i, names, title));
       }
       if (part.count > int64_t(pictures.size()) && !pictures.empty())

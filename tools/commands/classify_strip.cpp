@@ -12,7 +12,7 @@
 namespace switchback {
 namespace {
 
-constexpr size_t kMostItems = 12;  // of one file in one picture
+constexpr size_t kMostStripItems = 12;  // of one file in one picture
 
 constexpr Rgb kLineColors[] = {{49, 104, 142}, {222, 110, 30}, {30, 140, 70}, {200, 60, 50},  {120, 80, 160},
                                {140, 100, 60}, {210, 90, 160}, {90, 90, 90},  {170, 170, 30}, {20, 170, 190}};
@@ -84,7 +84,7 @@ void run_classify_strips(Job& job) {
         Json entry = item_json(*part.file, i);
         entry["checkpoints"] = Json::array();
         SheetRow row;
-        const bool draw = output.pictures() && pictures.size() < kMostItems;
+        const bool draw = output.pictures() && pictures.size() < kMostStripItems;
         const Image input = input_picture(chunk.x, part.first + i, job.model, part.file->array);
         if (!job.options.plain) row.panels.push_back({input, item_name(*part.file, i)});
         const bool plain = std::exchange(job.options.plain, true);  // the bare picture of each

@@ -9,7 +9,7 @@
 namespace switchback {
 namespace {
 
-struct LastRun {
+struct LastEtalons {
   std::vector<EtalonInput> inputs;
   double residual = 0, relative = 0;  // the largest of all runs
   int64_t above = 0;                  // etalons above the tolerance
@@ -28,7 +28,7 @@ void run_etalon_strips(Job& job, const EtalonFlags& flags) {
   refuse(flags.resume, "--resume");
   refuse(!flags.load_tape.empty(), "--load-tape");
   refuse(!flags.limit.empty(), "--limit");
-  const auto last = std::make_shared<LastRun>();
+  const auto last = std::make_shared<LastEtalons>();
   MapMethod method;
   method.name = "etalon";
   method.title = flags.product ? "Etalon times input" : "Etalon";

@@ -10,7 +10,7 @@
 namespace switchback {
 namespace {
 
-constexpr int kMargin = 10, kSpace = 6;
+constexpr int kAroundMatrix = 10, kMatrixSpace = 6;
 constexpr int kWidestName = 160;   // pixels
 constexpr int kLeastForName = 12;  // pixels of a cell: below, rows and columns have no names
 
@@ -28,15 +28,16 @@ Canvas matrix_chart(std::span<const std::string> names, std::span<const double> 
     name_width = std::max(name_width, text_width(rows.back()));
   }
   const std::string title = options.title;
-  const int side = n * cell, left = kMargin + (named ? name_width + kSpace : 0);
-  const int width = std::max(left + side + kMargin, std::min(480, text_width(title, kTitleSize) + 2 * kMargin));
-  const std::string wrapped = wrapped_text(title, width - 2 * kMargin, kTitleSize);
-  const int top = kMargin + (title.empty() ? 0 : text_height(wrapped, kTitleSize) + kSpace);
+  const int side = n * cell, left = kAroundMatrix + (named ? name_width + kMatrixSpace : 0);
+  const int width =
+      std::max(left + side + kAroundMatrix, std::min(480, text_width(title, kTitleSize) + 2 * kAroundMatrix));
+  const std::string wrapped = wrapped_text(title, width - 2 * kAroundMatrix, kTitleSize);
+  const int top = kAroundMatrix + (title.empty() ? 0 : text_height(wrapped, kTitleSize) + kMatrixSpace);
   const ColorScale scale{.map = options.map, .range = options.range};
   const int bar = std::min(side, 320);
-  Canvas canvas(width,
-                top + side + kSpace + (named ? text_height("") + kSpace : 0) + color_bar_height(scale, bar) + kMargin);
-  canvas.text(width / 2.0, kMargin, wrapped, kInk, kTitleSize, 0.5);
+  Canvas canvas(width, top + side + kMatrixSpace + (named ? text_height("") + kMatrixSpace : 0) +
+                           color_bar_height(scale, bar) + kAroundMatrix);
+  canvas.text(width / 2.0, kAroundMatrix, wrapped, kInk, kTitleSize, 0.5);
   Image cells = blank_image(n, n, {225, 225, 225});
   for (int i = 0; i < n * n; ++i) {
     const double v = values[size_t(i)];
@@ -47,10 +48,10 @@ Canvas matrix_chart(std::span<const std::string> names, std::span<const double> 
   canvas.image(std::move(cells), left, top, side, side);
   for (int r = 0; r < n; ++r) {
     const double middle = top + (r + 0.5) * cell;
-    if (named) canvas.text(left - kSpace, middle - text_height("") / 2.0, rows[size_t(r)], kInk, kTextSize, 1);
+    if (named) canvas.text(left - kMatrixSpace, middle - text_height("") / 2.0, rows[size_t(r)], kInk, kTextSize, 1);
     // Below: as much of the name as fits.
     if (named)
-      canvas.text(left + (r + 0.5) * cell, top + side + kSpace / 2.0,
+      canvas.text(left + (r + 0.5) * cell, top + side + kMatrixSpace / 2.0,
                   wrapped_text(names[size_t(r)], cell, kSmallSize, 1), kInk, kSmallSize, 0.5);
     for (int c = 0; numbered && c < n; ++c) {
       const double v = values[size_t(r * n + c)];
@@ -62,7 +63,7 @@ Canvas matrix_chart(std::span<const std::string> names, std::span<const double> 
     }
   }
   canvas.place(color_bar(scale, bar), left + (side - bar) / 2.0,
-               top + side + kSpace + (named ? text_height("") + kSpace : 0));
+               top + side + kMatrixSpace + (named ? text_height("") + kMatrixSpace : 0));
   return canvas;
 }
 
