@@ -157,11 +157,13 @@ Preprocess small_preprocess(int side, std::vector<double> mean, std::vector<doub
   return p;
 }
 
-Preprocess own_preprocess(std::string_view model) {
+Preprocess own_preprocess(std::string_view name) {
+  const std::string_view model = base_name(name);
   if (model == "lenet") return lenet_preprocess();
   if (model == "caffenet") return caffe_preprocess();
   if (model == "autoencoder") return small_preprocess(32, {}, {});
   const Preprocess usual = imagenet_preprocess();
+  if (model == "resnet20") return small_preprocess(32, usual.mean, usual.std);
   if (model == "encoder_decoder") return small_preprocess(64, usual.mean, usual.std);
   return usual;
 }
@@ -192,6 +194,8 @@ int64_t not_finite(const Weights& weights) {
 
 std::vector<std::string> own_labels(const std::string& model, const std::vector<std::string>& folders) {
   if (model == "lenet") return {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
+  if (model == "resnet20")  // CIFAR-10's
+    return {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"};
   for (const std::string& folder : folders)
     if (const std::string path = folder + "/imagenet_classes.txt"; is_file(path)) return load_labels(path);
   return {};

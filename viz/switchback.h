@@ -32,6 +32,7 @@
 #include "viz/methods/occlusion.h"
 #include "viz/methods/plane.h"
 #include "viz/methods/regions.h"
+#include "viz/methods/similarity.h"
 #include "viz/methods/subgraph.h"
 #include "viz/methods/target.h"
 #include "viz/methods/top.h"

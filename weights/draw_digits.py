@@ -4,19 +4,23 @@
 
     python3 weights/draw_digits.py [--out weights/samples] [--check]
 
---check reads the pictures back and lets the shipped LeNet read them (needs PyTorch).
+--check lets the shipped LeNet read them (needs build/switchback, or $SWITCHBACK).
 """
 
 import argparse
+import json
+import os
 import struct
+import subprocess
 import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from shipping import WEIGHTS, read_safetensors, update_manifest, write_bytes
+from shipping import WEIGHTS, update_manifest, write_bytes
 
+PROGRAM = os.environ.get("SWITCHBACK", str(WEIGHTS.parent / "build" / "switchback"))
 SIZE, FRAME, PEN = 28, 20.0, 2.5  # pixels: picture, longest side of the ink, width of the round pen
 
 # Each digit is a list of strokes; a stroke is a list of points (x, y), y down, in free units, drawn as a smooth curve
@@ -103,19 +107,12 @@ def read_png(path):
 
 def check(folder):
     """Prints what the shipped LeNet reads in each picture; the list of (digit read, probability)."""
-    import torch
-
-    from train_lenet import LeNet, normalise
-
-    model = LeNet().eval()
-    weights, _ = read_safetensors(WEIGHTS / "lenet.safetensors")
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-    pixels = np.stack([read_png(folder / f"digit_{digit}.png") for digit in range(10)])
-    with torch.no_grad():
-        read = model(normalise(torch.from_numpy(pixels)[:, None].float() / 255)).softmax(1)
-    for digit in range(10):
-        print(f"digit_{digit}.png  read as {read[digit].argmax().item()}  probability {read[digit, digit].item():.5f}")
-    return [(p.argmax().item(), p.max().item()) for p in read]
+    pictures = [str(folder / f"digit_{digit}.png") for digit in range(10)]
+    command = [PROGRAM, "classify", *pictures, "--model", "lenet", "--weights", str(WEIGHTS / "lenet.safetensors"), "--json"]
+    read = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["inputs"]
+    for digit, entry in enumerate(read):
+        print(f"digit_{digit}.png  read as {entry['target']}  probability {entry['probability']:.5f}")
+    return [(entry["target"], entry["probability"]) for entry in read]
 
 
 def main():

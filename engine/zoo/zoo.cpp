@@ -2,7 +2,10 @@
 
 #include <fmt/ranges.h>
 
+#include <charconv>
+
 #include "engine/files/files.h"
+#include "engine/text.h"
 
 namespace switchback {
 
@@ -32,6 +35,7 @@ const std::vector<ZooEntry>& zoo() {
        [](const ZooOptions& o) { return make_resnet("wide_resnet50_2", o); }},
       {"resnext50_32x4d", "Xie et al. 2016, resnet50 with 32 groups of 4",
        [](const ZooOptions& o) { return make_resnet("resnext50_32x4d", o); }},
+      {"resnet20", "He et al. 2015, 20 weight layers for CIFAR's 32x32 images", make_resnet20},
       {"squeezenet1_0", "Iandola et al. 2016", [](const ZooOptions& o) { return make_squeezenet("squeezenet1_0", o); }},
       {"squeezenet1_1", "the same with less work",
        [](const ZooOptions& o) { return make_squeezenet("squeezenet1_1", o); }},
@@ -39,7 +43,9 @@ const std::vector<ZooEntry>& zoo() {
       {"mobilenet_v2", "Sandler et al. 2018", make_mobilenet_v2},
       {"context", "Yu & Koltun 2016, context network (basic) on maps of 21 classes", make_context},
       {"autoencoder", "Khozein's thesis, CIFAR images to 128x2x2 and back", make_autoencoder},
-      {"encoder_decoder", "Zhang 2019, resnet18 and a decoder to one map for each class", make_encoder_decoder},
+      {"encoder_decoder",
+       "Zhang 2019, resnet18 and a decoder to one map for each class; encoder_decoder:classes=10,narrow=8 for smaller tasks",
+       make_encoder_decoder},
       {"mlp", "fully connected with ReLU; mlp:2-16-16-2 names the layers' sizes", make_mlp},
   };
   return entries;
@@ -56,16 +62,40 @@ std::array<bool, 3> parse_dilated(std::string_view model, std::string_view text)
   return {text[0] == '1', text[2] == '1', text[4] == '1'};
 }
 
+// "classes=10,narrow=8,form=code" behind "encoder_decoder:"
+void parse_encoder_decoder(std::string_view model, std::string_view text, ZooOptions& options) {
+  for (const std::string& part : split(text, ',')) {
+    const size_t equals = part.find('=');
+    const std::string key = part.substr(0, equals), value = equals == part.npos ? "" : part.substr(equals + 1);
+    int64_t number = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+    const bool whole = error == std::errc() && end == value.data() + value.size();
+    if (key == "classes" && whole && number >= 2 && number <= 100000)
+      options.classes = number;
+    else if (key == "narrow" && whole && (number == 1 || number == 2 || number == 4 || number == 8 || number == 16))
+      options.divide_channels *= number;
+    else if (key == "form" && (value == "paper" || value == "code"))
+      options.published = value == "code";
+    else
+      throw Error(fmt::format("{}: '{}' says nothing of it", model, printable(part)),
+                  fmt::format("{}:classes=N,narrow=1|2|4|8|16,form=paper|code", model), true);
+  }
+}
+
 // What stands behind the colon of a model's name.
 ZooOptions with_argument(std::string_view model, std::string_view argument, ZooOptions options) {
   constexpr std::string_view kDilated = "dilated=";
   if (model == "mlp") {
     options.sizes = parse_mlp_sizes(argument);
-  } else if (model.find("resne") != model.npos && argument.starts_with(kDilated)) {
+  } else if (model == "encoder_decoder") {
+    parse_encoder_decoder(model, argument, options);
+  } else if (model.find("resne") != model.npos && model != "resnet20" && argument.starts_with(kDilated)) {
     options.replace_stride_with_dilation = parse_dilated(model, argument.substr(kDilated.size()));
   } else {
     throw Error(fmt::format("{}:{} is no model", model, printable(argument)),
-                "behind a colon: sizes as in mlp:2-16-16-2, or a ResNet's dilation as in resnet50:dilated=0,1,1", true);
+                "behind a colon: sizes as in mlp:2-16-16-2, a ResNet's dilation as in resnet50:dilated=0,1,1, or "
+                "encoder_decoder:classes=10,narrow=8",
+                true);
   }
   return options;
 }

@@ -18,6 +18,7 @@ struct ZooOptions {
   int64_t classes = 0;              // 0: the architecture's own (1000, lenet 10)
   std::vector<int64_t> sizes = {};  // mlp: of its input, its hidden layers and its output; empty: 2-20-2
   int64_t side = 0;                 // caffenet: of its input, which fc6 fixes; 0: 227
+  bool published = false;  // encoder_decoder: as in its author's program, not as in the paper
   // resnet50 and deeper, of layer2, layer3, layer4: dilated by two instead of halving the map, as in torchvision.
   std::array<bool, 3> replace_stride_with_dilation = {};
 };
@@ -30,7 +31,8 @@ struct ZooEntry {
 const std::vector<ZooEntry>& zoo();
 
 // Parameters are not set. Throws naming the valid names. Behind a colon stands what some of them take:
-// "mlp:2-16-16-2" is an mlp of these sizes, "resnet50:dilated=0,1,1" has replace_stride_with_dilation.
+// "mlp:2-16-16-2" is an mlp of these sizes, "resnet50:dilated=0,1,1" has replace_stride_with_dilation,
+// "encoder_decoder:classes=10,narrow=8,form=code" divides its channels by 8.
 Network make_network(std::string_view name, const ZooOptions& options = {});
 // The name before the colon: whose weights a network takes.
 std::string_view base_name(std::string_view model);
@@ -41,6 +43,7 @@ Network make_caffenet(const ZooOptions& options);
 Network make_vgg(std::string_view name, const ZooOptions& options);          // vgg11 … vgg19_bn
 Network make_resnet(std::string_view name, const ZooOptions& options);       // resnet18 … resnext50_32x4d
 Network make_resnet_body(std::string_view name, const ZooOptions& options);  // without the pooling and the classifier
+Network make_resnet20(const ZooOptions& options);
 Network make_squeezenet(std::string_view name, const ZooOptions& options);   // squeezenet1_0, squeezenet1_1
 Network make_googlenet(const ZooOptions& options);
 Network make_mobilenet_v2(const ZooOptions& options);

@@ -234,7 +234,7 @@ std::string test_name(const testing::TestParamInfo<Row>& info) {
 
 constexpr const char* kSmall[] = {"lenet",    "lenet_noisy", "alexnet",  "vgg11",    "vgg13",
                                   "vgg16",    "vgg19",       "vgg11_bn", "vgg13_bn", "vgg16_bn",
-                                  "vgg19_bn", "resnet18",    "resnet34", "autoencoder"};
+                                  "vgg19_bn", "resnet18",    "resnet34", "autoencoder", "resnet20"};
 constexpr const char* kSlow[] = {"resnet50",        "resnet101",           "resnet152",     "wide_resnet50_2",
                                  "resnext50_32x4d", "resnet50_dilated011", "squeezenet1_0", "squeezenet1_1",
                                  "googlenet",       "mobilenet_v2",        "caffenet",      "context",

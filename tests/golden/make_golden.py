@@ -71,10 +71,11 @@ MODELS = {
     "caffenet": ((1, 3, 55, 55), 22, "conv4", ["norm1", "conv2", "pool5", "relu7"]),
     "context": ((1, 10, 23, 27), 23, "ctx_conv4_1", ["ctx_relu2_1", "ctx_fc1"]),
     "autoencoder": ((2, 3, 32, 32), 24, "dec2", ["enc3_relu", "dec2_relu"]),
+    "resnet20": ((2, 3, 21, 26), 26, "layer2.1.conv1", ["layer1.0.add", "layer2.0.shortcut", "layer3.2.relu_1"]),
     "encoder_decoder": ((1, 3, 49, 55), 25, "up1", ["expand_relu", "up1_relu", "up2_relu"]),
 }
-STATE_CLASSES = {"context": 21, "encoder_decoder": 200}  # of the models at full size; the others: 1000
-TORCHVISION = [name for name in MODELS if name not in ("caffenet", "context", "autoencoder", "encoder_decoder")]
+STATE_CLASSES = {"context": 21, "resnet20": 10, "encoder_decoder": 200}  # of the models at full size; the others: 1000
+TORCHVISION = [name for name in MODELS if name not in ("caffenet", "context", "autoencoder", "encoder_decoder", "resnet20")]
 
 
 def random_parameters(net, seed):

@@ -148,6 +148,34 @@ def build_resnet(net, blocks, divide, classes):
     net.linear("fc", 512 // divide, classes)
 
 
+def build_resnet20(net, divide, classes):
+    """He et al. 2015, section 4.2, with shortcuts of kind A."""
+    channels = 16 // divide
+    net.conv("conv1", 3, channels, 3, bias=False, padding=1)
+    net.batch_norm("bn1", channels)
+    net.add("relu", "relu")
+    for stage in range(3):
+        width = (16 << stage) // divide
+        for index in range(3):
+            at, entry = f"layer{stage + 1}.{index}", net.last
+            net.conv(f"{at}.conv1", channels, width, 3, bias=False, stride=1 if channels == width else 2, padding=1)
+            net.batch_norm(f"{at}.bn1", width)
+            net.add(f"{at}.relu", "relu")
+            net.conv(f"{at}.conv2", width, width, 3, bias=False, padding=1)
+            branch = net.batch_norm(f"{at}.bn2", width)
+            skip = entry
+            if channels != width:
+                net.add(f"{at}.shortcut.rows", "every_second", [entry])
+                more = width - channels
+                skip = net.add(f"{at}.shortcut", "zero_channels", front=more // 2, back=more - more // 2)
+            net.add(f"{at}.add", "add", [branch, skip])
+            net.add(f"{at}.relu_1", "relu")
+            channels = width
+    net.add("avgpool", "adaptive_avg_pool", output_size=1)
+    net.add("flatten", "flatten")
+    net.linear("linear", channels, classes)
+
+
 def dilated_of(model):
     """("resnet50", [False, True, True]) of "resnet50:dilated=0,1,1"."""
     base, _, flags = model.partition(":dilated=")
@@ -162,6 +190,8 @@ def build(model, divide=1, classes=1000, side=227):
         build_lenet(net)
     elif model == "alexnet":
         build_alexnet(net, divide, classes)
+    elif model == "resnet20":
+        build_resnet20(net, divide, classes)
     elif model in RESNET:
         build_resnet(net, RESNET[model], divide, classes)
     elif base in more.BOTTLENECK:
@@ -230,6 +260,10 @@ def run(net, parameters, x, rule):
             y = a.flatten(1)
         elif op == "add":
             y = a + values[inputs[1]]
+        elif op == "every_second":
+            y = a[:, :, ::2, ::2]
+        elif op == "zero_channels":
+            y = F.pad(a, (0, 0, 0, 0, options["front"], options["back"]))
         elif op == "concat":
             y = torch.cat([values[i] for i in inputs], 1)
         elif op == "mul":

@@ -99,7 +99,7 @@ TEST(CliRegions, OfTheShippedSpirals) {
                           spirals + "step_3000.safetensors", "--points", spirals + "points.npy", "--json", "-o",
                           folder / "out"});
   EXPECT_EQ(d["points"], 400);
-  EXPECT_EQ(d["networks"][0]["right"], 0.5);
+  EXPECT_EQ(d["networks"][0]["right"], 213.0 / 400);
   EXPECT_EQ(d["networks"][1]["right"], 1.0);
   EXPECT_EQ(d["networks"][1]["name"], "step_3000");
   EXPECT_GT(d["networks"][1]["regions"].get<int>(), 100);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "tools/cli/checkpoints.h"
 #include "viz/pictures/render.h"
 
 namespace switchback {
@@ -50,6 +51,7 @@ std::string figure_title(const Job& job, const std::string& what, const std::str
 }
 
 std::string weights_text(const Job& job) {
+  if (job.several()) return "weights: " + checkpoints_text(job.checkpoints);
   const std::string& source = job.model.source;
   const std::string name = source.starts_with("random") ? source : std::filesystem::path(source).filename().string();
   return "weights: " + (name.empty() ? source : name);

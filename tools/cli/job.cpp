@@ -12,6 +12,7 @@
 #include "engine/files/npy.h"
 #include "engine/files/sha256.h"
 #include "engine/version.h"
+#include "tools/cli/checkpoints.h"
 #include "tools/cli/inputs.h"
 #include "tools/cli/processors.h"
 
@@ -103,7 +104,17 @@ Job::Job(const char* command, const Options& options)
       precision(word_of(kPrecisions, options.precision)) {
   set_up(ctx, options);
   check_precision(ctx, options.precision);
-  model = open(options);
+  if (!options.checkpoints.empty()) {
+    checkpoints = expand_weights(options.checkpoints);
+    this->options.weights = checkpoints[0];
+    if (checkpoints.size() == 1) checkpoints.clear();
+    if (several() && !options.save_weights.empty())
+      throw Error("--save-weights with several --weights", "which ones are meant? Give one", true);
+  }
+  model = open(this->options);
+  // One that does not fit is found before the work.
+  for (size_t e = 0; e < checkpoints.size(); ++e) open_checkpoint(e);
+  if (several()) open_checkpoint(0);
   for (const std::string& text : model.warnings) warn(text);
   run = {.precision = options.precision,
          .batch = parse_batch(options.batch),
@@ -116,6 +127,18 @@ Job::Job(const char* command, const Options& options)
   if (!options.save_input.empty()) input_recorder.emplace(options.save_input);
   load_seconds = seconds();
   bar.start();
+}
+
+void Job::open_checkpoint(size_t index) {
+  if (index == checkpoint_) return;
+  Options of = options;
+  of.weights = checkpoints[index];
+  Model next = open(of);
+  if (next.network != model.network)
+    throw Error(fmt::format("{} and {} are weights of different networks", model.source, next.source),
+                "the columns of one picture show one network; run the command for each, or `switchback compare`");
+  model = std::move(next);
+  checkpoint_ = index;
 }
 
 void Job::fail(const std::string& input, const std::string& why) {
@@ -140,15 +163,28 @@ Json Job::class_json(int64_t c) const {
 }
 
 Json Job::header() const {
-  Json header = {{"command", command}, {"model", options.model},         {"weights", model.source},
-                 {"device", device_name(ctx)}, {"precision", precision}, {"seed", parse_seed(options.seed)},
-                 {"version", kVersion}, {"channel_order", name_of(model.preprocess.order)},
+  Json header = {{"command", command},
+                 {"model", options.model},
+                 {"weights", several() ? Json(checkpoints) : Json(model.source)},
+                 {"device", device_name(ctx)},
+                 {"precision", precision},
+                 {"seed", parse_seed(options.seed)},
+                 {"version", kVersion},
+                 {"channel_order", name_of(model.preprocess.order)},
                  {"outputs", name_of(outputs)}};
   if (!options.gemm_table.empty()) header["gemm_table"] = options.gemm_table;
   return header;
 }
 
-void Job::sum_weights() { weights_sha256_ = std::async(std::launch::async, sha256_json, model.source).share(); }
+void Job::sum_weights() {
+  const auto sum = [files = checkpoints, one = model.source] {
+    if (files.empty()) return sha256_json(one);
+    Json list = Json::array();
+    for (const std::string& file : files) list.push_back(sha256_json(file));
+    return list;
+  };
+  weights_sha256_ = std::async(std::launch::async, sum).share();
+}
 
 Json Job::provenance() const {
   Json all = {{"command_line", command_line()}};
@@ -166,8 +202,8 @@ void Job::add_footer(Json& document) const {
 }
 
 std::string Job::summary_title(const std::string& what) const {
-  return fmt::format("{} of {} (weights: {}), {} on {}", what, model_name(), model.source, precision,
-                     device_text(ctx));
+  return fmt::format("{} of {} (weights: {}), {} on {}", what, model_name(),
+                     several() ? checkpoints_text(checkpoints) : model.source, precision, device_text(ctx));
 }
 
 std::string Job::summary_times(int64_t items, const char* noun) const {

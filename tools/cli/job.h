@@ -30,13 +30,17 @@ struct Job {
   Model model;
   RunOptions run;
   TargetSpec target;
-  Outputs outputs = Outputs::classes;  // of the model
+  Outputs outputs = Outputs::classes;    // of the model
+  std::vector<std::string> checkpoints;  // where --weights means several: each one's; the model begins with the first
   ProgressBar bar;
   std::string precision;  // of the arithmetic, as reports call it
   double load_seconds = 0;
   std::vector<std::pair<std::string, std::string>> failed;  // inputs that could not be read, and why
   std::optional<InputRecorder> input_recorder;              // where --save-input is given
 
+  bool several() const { return !checkpoints.empty(); }
+  // Gives the model the weights of that checkpoint. Throws where they belong to another network.
+  void open_checkpoint(size_t index);
   void fail(const std::string& input, const std::string& why);  // notes it, with a warning
   double seconds() const;                   // since the start
   std::string model_name() const;           // as the user called it; of an ONNX file its name without folders
@@ -53,7 +57,8 @@ struct Job {
   std::string summary_times(int64_t items, const char* noun) const;
 
  private:
-  // Of the weights' file, null where there is none.
+  size_t checkpoint_ = 0;  // that the model has
+  // Of the weights' file, null where there is none; of several a list.
   std::shared_future<Json> weights_sha256_;
 };
 

@@ -19,31 +19,6 @@ std::string caption(const Job& job, const Explained& explained, size_t t) {
   return std::isnan(p) ? name : fmt::format("{}, {:.1f} %", name, 100 * p);
 }
 
-// Everything about one chunk's maps that its files' results need.
-struct MapResults {
-  Job& job;
-  const MapMethod& method;
-  const Chunk& chunk;
-  const Maps& maps;
-  int64_t targets() const { return maps.values.dim(1); }
-  Dims map_dims() const { return {maps.values.dims().begin() + 2, maps.values.dims().end()}; }
-  const float* map(int64_t item, int64_t t) const {
-    int64_t size = 1;
-    for (int64_t d : map_dims()) size *= d;
-    return maps.values.data() + (item * targets() + t) * size;
-  }
-  // The map over whose positions a score is the sum; 1x1 where it is that of one unit.
-  Shape summed(const Explained& explained) const {
-    const Unit& unit = explained.units[0];
-    if (unit.row >= 0) return {1, 1, 1, 1};
-    const Shape image{1, chunk.x.dim(1), chunk.x.dim(2), chunk.x.dim(3)};
-    return job.model.network.shapes(image)[size_t(unit.node)];
-  }
-  Image photo(const Chunk::Part& part, int64_t item) const {
-    return input_picture(chunk.x, item, job.model, part.file->array);
-  }
-};
-
 Json save_array(const MapResults& r, const Chunk::Part& part, Output& output) {
   Dims dims{part.count};
   std::vector<std::string> axes{"N"};
@@ -169,49 +144,53 @@ Json completeness_json(const Explained& explained) {
   return list.size() == 1 ? list[0] : list;
 }
 
-std::string summary_line(const MapResults& r, const Chunk::Part& part, int64_t i) {
-  const Explained& explained = r.maps.explained[size_t(part.first + i)];
-  std::string line = fmt::format("  {:<28} {}", item_name(*part.file, i), caption(r.job, explained, 0));
-  if (explained.units.size() > 1)
-    line += fmt::format(" and {}", counted(int64_t(explained.units.size()) - 1, "more target"));
-  if (!std::isnan(explained.scores[0]))
-    line += fmt::format(", {} {:.4g}", score_word(r.job.model.network, r.job.target), explained.scores[0]);
-  if (const Shape sum = r.summed(explained); sum.h * sum.w > 1)
-    line += fmt::format(" (the sum over {}x{} positions)", sum.h, sum.w);
-  if (!explained.completeness.empty())
-    line += fmt::format(", completeness error {:.1e}", explained.completeness[0].error());
-  return line;
-}
-
 // Saves the files of one input and returns its items' entries; `lines` gains what the summary says of them.
-std::vector<Json> finish_input(const MapResults& r, const Chunk::Part& part, Output& output,
-                               ItemLines& lines) {
+std::vector<Json> finish_input(const MapResults& r, const Chunk::Part& part, Output& output, ItemLines& lines) {
   Json files = Json::array();
   if (output.pictures()) save_picture(r, part, output, files);
   if (output.npy()) files.push_back(save_array(r, part, output));
   if (output.pictures()) add_to_sheet(r, part, output);
   std::vector<Json> entries;
   for (int64_t i = 0; i < part.count; ++i) {
-    const Explained& explained = r.maps.explained[size_t(part.first + i)];
     Json entry = item_json(*part.file, i);
-    add_explained(entry, r.job, explained);
-    if (const Shape sum = r.summed(explained); sum.h * sum.w > 1) entry["summed_positions"] = {sum.h, sum.w};
-    if (!explained.completeness.empty()) entry["completeness"] = completeness_json(explained);
-    const std::string more = r.method.finish ? r.method.finish(part.first + i, entry) : "";
+    lines.add(fmt::format("  {:<28} {}", item_name(*part.file, i), add_result(r, part.first + i, entry)));
     entry["files"] = files;
     entries.push_back(std::move(entry));
-    lines.add(summary_line(r, part, i) + more);
   }
   return entries;
 }
 
 }  // namespace
 
+std::string add_result(const MapResults& r, int64_t item, Json& entry) {
+  const Explained& explained = r.maps.explained[size_t(item)];
+  add_explained(entry, r.job, explained);
+  const Shape sum = r.summed(explained);
+  if (sum.h * sum.w > 1) entry["summed_positions"] = {sum.h, sum.w};
+  if (!explained.completeness.empty()) entry["completeness"] = completeness_json(explained);
+  std::string line = caption(r.job, explained, 0);
+  if (explained.units.size() > 1)
+    line += fmt::format(" and {}", counted(int64_t(explained.units.size()) - 1, "more target"));
+  if (!std::isnan(explained.scores[0]))
+    line += fmt::format(", {} {:.4g}", score_word(r.job.model.network, r.job.target), explained.scores[0]);
+  if (sum.h * sum.w > 1) line += fmt::format(" (the sum over {}x{} positions)", sum.h, sum.w);
+  if (!explained.completeness.empty())
+    line += fmt::format(", completeness error {:.1e}", explained.completeness[0].error());
+  return line + (r.method.finish ? r.method.finish(item, entry) : "");
+}
+
 std::string figure_caption(const Job& job, const Explained& explained, size_t t) {
   std::string text = caption(job, explained, t);
   if (!std::isnan(explained.scores[t]))
     text += fmt::format("\n{} {:.4g}", score_word(job.model.network, job.target), explained.scores[t]);
   return text;
+}
+
+std::vector<uint32_t> item_numbers(const Chunk& chunk) {
+  std::vector<uint32_t> numbers;
+  for (const Chunk::Part& part : chunk.parts)
+    for (int64_t i = 0; i < part.count; ++i) numbers.push_back(uint32_t(item_number(*part.file, i)));
+  return numbers;
 }
 
 int64_t chunk_items(const Job& job, const MapMethod& method, Shape image) {
@@ -256,31 +235,29 @@ void add_explained(Json& entry, const Job& job, const Explained& explained) {
 }
 
 void run_maps(Job& job, const MapMethod& method) {
+  if (job.several()) return run_map_strips(job, method);
   Output output(job, method.command);
   Inputs inputs(job, output);
   Report report;
   ItemLines lines;
   const int64_t all_items = inputs.count();
   int64_t items = 0, batch = 0;
-  inputs.for_each_chunk(
-      [&](Shape image) { return chunk_items(job, method, image); },
-      [&](const Chunk& chunk) {
-        if (method.one_chunk && int64_t(chunk.parts.size()) != inputs.readable())
-          throw Error("a tape file holds one batch, so all inputs must have one shape", "give them in several runs",
-                      true);
-        std::vector<uint32_t> index;
-        for (const Chunk::Part& part : chunk.parts)
-          for (int64_t i = 0; i < part.count; ++i) index.push_back(uint32_t(item_number(*part.file, i)));
-        const Maps maps = method.run(chunk.x, index, [&](int64_t done, int64_t total) {
-          const int64_t each = total / chunk.x.dim(0);  // samples, steps or positions of one image
-          job.bar.update(items * each + done, all_items * each, method.noun);
-        });
-        const MapResults results{job, method, chunk, maps};
-        for (const Chunk::Part& part : chunk.parts)
-          for (Json& entry : finish_input(results, part, output, lines)) report.inputs.push_back(std::move(entry));
-        items += chunk.x.dim(0);
-        batch = std::max(batch, maps.batch);
-      });
+  inputs.for_each_chunk([&](Shape image) { return chunk_items(job, method, image); },
+                        [&](const Chunk& chunk) {
+                          if (method.one_chunk && int64_t(chunk.parts.size()) != inputs.readable())
+                            throw Error("a tape file holds one batch, so all inputs must have one shape",
+                                        "give them in several runs", true);
+                          const Maps maps = method.run(chunk.x, item_numbers(chunk), [&](int64_t done, int64_t total) {
+                            const int64_t each = total / chunk.x.dim(0);  // samples, steps or positions of one image
+                            job.bar.update(items * each + done, all_items * each, method.noun);
+                          });
+                          const MapResults results{job, method, chunk, maps};
+                          for (const Chunk::Part& part : chunk.parts)
+                            for (Json& entry : finish_input(results, part, output, lines))
+                              report.inputs.push_back(std::move(entry));
+                          items += chunk.x.dim(0);
+                          batch = std::max(batch, maps.batch);
+                        });
   if (output.pictures())
     report.sheet =
         output.add_contact_sheet({.columns = 2 * job.options.columns,

@@ -26,11 +26,43 @@ struct MapMethod {
   std::function<Maps(const Tensor& x, const std::vector<uint32_t>& index, const Progress& progress)> run;
   Json details = Json::object();              // the method's own settings, for the JSON document
   std::function<Json()> details_of_run = {};  // and what the last run adds to them
+  std::function<double(int64_t i, int64_t target)> bias =
+      {};  // of strips: beside each map a number, saved as …-bias.npy
   // Adds to the JSON entry of item i of the last run's x; may be empty. Returns what the summary line gains.
   std::function<std::string(int64_t i, Json& entry)> finish;
 };
 
 void run_maps(Job& job, const MapMethod& method);
+// The same with several checkpoints: a strip for each input, a column a checkpoint; arrays [N,E,…]. run_maps calls it.
+void run_map_strips(Job& job, const MapMethod& method);
+
+// What one run of a method gave for a chunk.
+struct MapResults {
+  Job& job;
+  const MapMethod& method;
+  const Chunk& chunk;
+  const Maps& maps;
+  int64_t targets() const { return maps.values.dim(1); }
+  Dims map_dims() const { return {maps.values.dims().begin() + 2, maps.values.dims().end()}; }
+  const float* map(int64_t item, int64_t t) const {
+    int64_t size = 1;
+    for (int64_t d : map_dims()) size *= d;
+    return maps.values.data() + (item * targets() + t) * size;
+  }
+  // The map over whose positions a score is the sum; 1x1 where it is that of one unit.
+  Shape summed(const Explained& explained) const {
+    const Unit& unit = explained.units[0];
+    if (unit.row >= 0) return {1, 1, 1, 1};
+    const Shape image{1, chunk.x.dim(1), chunk.x.dim(2), chunk.x.dim(3)};
+    return job.model.network.shapes(image)[size_t(unit.node)];
+  }
+  Image photo(const Chunk::Part& part, int64_t item) const {
+    return input_picture(chunk.x, item, job.model, part.file->array);
+  }
+};
+// What the last run says of an item goes to its JSON entry; what the summary says is returned.
+std::string add_result(const MapResults& r, int64_t item, Json& entry);
+std::vector<uint32_t> item_numbers(const Chunk& chunk);  // of each item within its file
 
 // "285 Egyptian cat, 93.2 %\nlogit 12.34": of one target.
 std::string figure_caption(const Job& job, const Explained& explained, size_t t);

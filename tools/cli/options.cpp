@@ -155,16 +155,27 @@ void add_inputs(CLI::App& app, Options& o, const char* about) {
               "write what the network sees of all inputs, [N,C,H,W]", "FILE.npy");
 }
 
-void add_model(CLI::App& app, Options& o) {
+namespace {
+
+void add_model_and(CLI::App& app, Options& o, bool several) {
   const Heading heading(app, "Model");
   app.add_option("--model", o.model,
                  "built-in architecture (`switchback models` lists them), or an ONNX file with NAME.json, its "
                  "preprocessing, beside it")
       ->type_name("NAME|FILE.onnx");
-  app.add_option("--weights", o.weights,
-                 "state dict with torchvision's names (.safetensors, .pth, .pt, .ckpt), or random[:SEED]; default: the "
-                 "model's installed weights")
-      ->type_name("FILE|random[:SEED]");
+  const std::string weights =
+      "state dict with torchvision's names (.safetensors, .pth, .pt, .ckpt), or random[:SEED]; default: the model's "
+      "installed "
+      "weights";
+  if (several)
+    app.add_option("--weights", o.checkpoints,
+                   weights +
+                       "; several checkpoints (FILE,FILE, a pattern in quotes, a run's folder, or given again) give a "
+                       "strip with a column for each")
+        ->type_name("FILE|random[:SEED]|FOLDER|'PATTERN'")
+        ->allow_extra_args(false);
+  else
+    app.add_option("--weights", o.weights, weights)->type_name("FILE|random[:SEED]");
   app.add_option("--save-weights", o.save_weights, "write the weights that are loaded")->type_name("FILE");
   add_setting(app, o, "--preprocess", o.preprocess, Changes::values, "how images become input; default: the model's own",
               "FILE.json");
@@ -173,6 +184,11 @@ void add_model(CLI::App& app, Options& o) {
       ->type_name("FILE");
   app.add_flag("--follow-links", o.follow_links, "read an ONNX file's external data also where links lead out of its folder");
 }
+
+}  // namespace
+
+void add_model(CLI::App& app, Options& o) { add_model_and(app, o, false); }
+void add_checkpoints(CLI::App& app, Options& o) { add_model_and(app, o, true); }
 
 void add_target(CLI::App& app, Options& o, bool hidden_units) {
   if (hidden_units)

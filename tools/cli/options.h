@@ -62,6 +62,7 @@ struct Options {
   bool exif = false, strict = false;
   // model
   std::string model, weights, save_weights, preprocess, labels;
+  std::vector<std::string> checkpoints;  // --weights of the commands that take several (checkpoints.h)
   bool follow_links = false;
   // target
   std::string target = "max", layer;
@@ -135,6 +136,7 @@ CLI::Option* add_choice(CLI::App& app, Options& o, const char* flag, const Choic
 // Each adds its group of options to a command's parser.
 void add_inputs(CLI::App& app, Options& o, const char* about);  // and how they are read
 void add_model(CLI::App& app, Options& o);
+void add_checkpoints(CLI::App& app, Options& o);                       // the same, with several --weights
 void add_target(CLI::App& app, Options& o, bool hidden_units = true);  // target, score; layer where hidden units can be
 void add_folder(CLI::App& app, Options& o);  // output, name
 void add_output(CLI::App& app, Options& o, bool saves_by_default = true);  // these, save, and scale of pictures

@@ -155,7 +155,7 @@ std::function<void()> setup_cam(CLI::App& app) {
               "whose maps are taken (default: the last convolutional ones); several are overlaid at once",
               "NAME[,NAME...]");
   add_target(app, *o, false);
-  add_model(app, *o);
+  add_checkpoints(app, *o);
   add_output(app, *o);
   add_drawing(
       app, *o, kMapDrawing | Drawing::alpha,

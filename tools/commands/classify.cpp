@@ -1,5 +1,7 @@
-// `switchback classify`: the most probable classes of each image; of networks whose outputs are maps, the class of every
-// place.
+// `switchback classify`: the most probable classes of each image; of networks whose outputs are maps, the class of
+// every place.
+#include "tools/commands/classify.h"
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
@@ -9,8 +11,6 @@
 #include <tuple>
 
 #include "tools/cli/figure.h"
-#include "tools/cli/inputs.h"
-#include "tools/cli/job.h"
 #include "tools/commands/commands.h"
 #include "viz/methods/inspect.h"
 #include "viz/pictures/label_map.h"
@@ -35,10 +35,14 @@ Ranking rank(std::span<const float> logits, Outputs outputs, int64_t top) {
   return r;
 }
 
+}  // namespace
+
 std::string shown_name(const Job& job, int64_t c) {
   const std::string name = job.class_name(c);
   return name.empty() || name == std::to_string(c) ? std::to_string(c) : fmt::format("{} {}", c, name);
 }
+
+namespace {
 
 Json entry_json(const Job& job, const Chunk::Part& part, int64_t i, std::span<const float> logits, const Ranking& r) {
   const auto of = [&](int64_t c) {
@@ -82,13 +86,6 @@ struct Classified {
   Json inputs = Json::array();
   ItemLines lines;
   int64_t items = 0;
-};
-
-// One image's results.
-struct Answer {
-  Json entry;
-  std::string line;
-  std::function<Canvas()> picture;  // drawn only where pictures are wanted
 };
 
 // ---- outputs that are maps
@@ -209,6 +206,8 @@ Answer reconstruction_answer(const Job& job, const Chunk& chunk, const Chunk::Pa
           }};
 }
 
+}  // namespace
+
 // ---- all items of a file
 
 Answer answer_for(const Job& job, const Chunk& chunk, const Chunk::Part& part, int64_t i, const Tensor& all) {
@@ -227,28 +226,45 @@ Answer answer_for(const Job& job, const Chunk& chunk, const Chunk::Part& part, i
           [&, i, scores, r = std::move(r)] { return chart(job, chunk, part, i, scores, r); }};
 }
 
-Json save_scores(const Job& job, const Chunk::Part& part, const Tensor& all, Output& output) {
+Tensor saved_scores(const Job& job, const Chunk::Part& part, const Tensor& all) {
   Dims dims = all.dims();
   dims[0] = part.count;
   Tensor own(dims);
   std::copy_n(all.data() + part.first * (all.count() / all.dim(0)), own.count(), own.data());
   if (job.outputs == Outputs::labels)  // a sigmoid belongs to the network's output, unlike a softmax
     std::ranges::copy(probabilities(own.values(), job.outputs), own.data());
-  const std::vector<std::string> axes{"N", "K", "H", "W"};
-  return output.add_npy(*part.file, own, {axes.begin(), axes.begin() + int64_t(dims.size())});
+  return own;
 }
 
-std::string title(const Job& job) {
+std::string classify_title(const Job& job) {
   const Shape input = job.model.network.input, output = job.model.network.shapes(input).back();
   return figure_title(job, is_reconstruction(job, input, output) ? "Reconstruction"
                            : output.h * output.w > 1             ? "Segmentation"
                                                                  : "Most probable classes");
 }
 
+// Maps of a single place are classes.
+Tensor outputs_of_chunk(Job& job, const Chunk& chunk, const RunOptions& options) {
+  Tensor all = logits(job.ctx, job.model, chunk.x, options);
+  for (float v : all.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", job.options.model);
+  if (all.dims().size() != 4 || all.dim(2) * all.dim(3) != 1) return all;
+  return std::move(all).reshaped({all.dim(0), all.dim(1)});
+}
+
+int64_t most_images(const Network& network, Shape image) {
+  return std::clamp<int64_t>((1 << 26) / network.shapes(image.with_n(1)).back().item(), 1, 256);
+}
+
+namespace {
+
 void classify_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const Tensor& all, Output& output,
                    Classified& result) {
   Json files = Json::array();
-  if (output.npy()) files.push_back(save_scores(job, part, all, output));
+  if (output.npy()) {
+    const std::vector<std::string> axes{"N", "K", "H", "W"};
+    files.push_back(output.add_npy(*part.file, saved_scores(job, part, all),
+                                   {axes.begin(), axes.begin() + int64_t(all.dims().size())}));
+  }
   std::vector<Panel> panels;
   std::vector<Json> entries;
   for (int64_t i = 0; i < part.count; ++i) {
@@ -261,7 +277,7 @@ void classify_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const 
     output.add_to_sheet({{picture, all.dims().size() == 4 ? item_name(*part.file, i) : ""}});
   }
   if (output.pictures()) {
-    GridOptions words{.title = title(job), .subtitle = weights_text(job)};
+    GridOptions words{.title = classify_title(job), .subtitle = weights_text(job)};
     if (panels.size() > 1) words.panel_side = 800;
     if (part.count == 1 && all.dims().size() == 4) words.title += ", " + item_name(*part.file, 0);
     if (part.count > int64_t(kMostGridPanels))
@@ -280,36 +296,27 @@ void classify_file(Job& job, const Chunk& chunk, const Chunk::Part& part, const 
   result.items += part.count;
 }
 
-// Maps of a single place are classes.
-Tensor without_places(Tensor all) {
-  if (all.dims().size() != 4 || all.dim(2) * all.dim(3) != 1) return all;
-  return std::move(all).reshaped({all.dim(0), all.dim(1)});
-}
-
 void run_classify(const Options& o) {
   Job job("classify", o);
+  if (job.several()) return run_classify_strips(job);
   Output output(job);
   Inputs inputs(job, output);
   Classified result;
   const int64_t items = inputs.count();
-  // Images whose outputs are held at once: classes are few, maps may be large.
-  const auto most = [&](Shape image) {
-    const int64_t item = job.model.network.shapes(image.with_n(1)).back().item();
-    return std::clamp<int64_t>((1 << 26) / item, 1, 256);
-  };
-  inputs.for_each_chunk(
-      most,
-      [&](const Chunk& chunk) {
-        RunOptions options = job.run;
-        options.progress = [&](int64_t n, int64_t) { job.bar.update(result.items + n, items, "images"); };
-        const Tensor all = without_places(logits(job.ctx, job.model, chunk.x, options));
-        for (float v : all.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", o.model);
-        for (const Chunk::Part& part : chunk.parts) classify_file(job, chunk, part, all, output, result);
-      });
+  inputs.for_each_chunk([&](Shape image) { return most_images(job.model.network, image); },
+                        [&](const Chunk& chunk) {
+                          RunOptions options = job.run;
+                          options.progress = [&](int64_t n, int64_t) {
+                            job.bar.update(result.items + n, items, "images");
+                          };
+                          const Tensor all = outputs_of_chunk(job, chunk, options);
+                          for (const Chunk::Part& part : chunk.parts)
+                            classify_file(job, chunk, part, all, output, result);
+                        });
   Report report;
   if (output.pictures())
     report.sheet = output.add_contact_sheet(
-        {.columns = o.columns, .panel_side = 800, .title = title(job), .subtitle = weights_text(job)});
+        {.columns = o.columns, .panel_side = 800, .title = classify_title(job), .subtitle = weights_text(job)});
   report.inputs = std::move(result.inputs);
   report.summary = [&, sheet = report.sheet] {
     print_line(job.summary_title("classify"));
@@ -325,7 +332,7 @@ void run_classify(const Options& o) {
 std::function<void()> setup_classify(CLI::App& app) {
   auto o = std::make_shared<Options>();
   add_inputs(app, *o, kInputs);
-  add_model(app, *o);
+  add_checkpoints(app, *o);
   add_output(app, *o, false);
   add_drawing(app, *o, Drawing::plain | Drawing::colormap | Drawing::alpha | Drawing::columns,
               {.colormap = "viridis, of outputs that are one map", .alpha = "0.6"});

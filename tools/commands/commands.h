@@ -51,12 +51,14 @@ inline constexpr Command kCommands[] = {
      "weights/samples/digit_*.png --model lenet",
      setup_classify},
     {"evaluate", "top-1, top-5 and loss over a labelled data set, confusion table, worst cases",
-     "out/digits --model lenet",
+     "out/digits --model lenet\n"
+     "out/digits --model lenet --grid right,wrong --map gradient",
      setup_evaluate},
     {"gradient", "gradient, deconv and guided-backpropagation maps",
      "weights/samples/digit_3.png --model lenet --rule guided\n"
      "weights/samples/digit_3.png --model lenet --target all --save png,npy\n"
-     "weights/samples/digit_3.png --model lenet --layer conv2:4:max",
+     "weights/samples/digit_3.png --model lenet --layer conv2:4:max\n"
+     "weights/samples/digit_3.png --model lenet --weights random:0,weights/lenet.safetensors",
      setup_gradient},
     {"smoothgrad", "mean, mean square or variance of the gradient over noisy copies of the image",
      "weights/samples/digit_3.png --model lenet --samples 100 --noise 0.2",
@@ -104,7 +106,8 @@ inline constexpr Command kCommands[] = {
      "--model lenet --layer conv2",
      setup_filters},
     {"activations", "the maps of a layer as a picture grid",
-     "weights/samples/digit_3.png --model lenet --layer conv2",
+     "weights/samples/digit_3.png --model lenet --layer conv2\n"
+     "weights/samples/chelsea.png --model autoencoder --weights random:0 --pair enc0:dec1,enc1:dec2,enc2:dec3",
      setup_activations},
     {"dump", "every node's activation and gradient in one .npz, to compare with another program",
      "weights/samples/digit_3.png --model lenet --backward",

@@ -15,71 +15,9 @@ constexpr size_t kMostSheetRows = 40;
 
 struct CompareOptions : Options {
   std::string methods = "gradient,smoothgrad,guided,occlusion,cam";
-  std::vector<std::string> models, checkpoints;
-  MapOptions maps;           // what their own commands call --samples, --noise, --steps
-  OcclusionFlags occlusion;  // --mask, --stride, --fill
-  CamFlags cam;              // --layer
+  std::vector<std::string> models, weights_given;
+  MapFlags flags;  // what their own commands call --samples, --noise, --steps; --mask, --stride, --fill; --layer
 };
-
-// One method with its flags: the command's own ones and those that all share.
-struct Column {
-  MapOptions maps;
-  OcclusionFlags occlusion;
-  CamFlags cam;
-  MapMethod method;
-};
-
-using Maker = MapMethod (*)(Job& job, Column& c);
-struct Known {
-  const char* name;
-  Maker make;
-};
-MapMethod make_rule(Job& job, Column& c, const ReluRule& rule) {
-  c.maps.rule = rule;
-  return gradient_method(job, c.maps);
-}
-MapMethod make_cam(Job& job, Column& c, std::optional<CamMethod> method) {
-  c.cam.method = method;
-  return cam_method(job, c.cam);
-}
-constexpr Known kKnown[] = {
-    {"gradient", [](Job& job, Column& c) { return make_rule(job, c, kGradient); }},
-    {"deconv", [](Job& job, Column& c) { return make_rule(job, c, kDeconv); }},
-    {"guided", [](Job& job, Column& c) { return make_rule(job, c, kGuided); }},
-    {"smoothgrad", [](Job& job, Column& c) { return smoothgrad_method(job, c.maps); }},
-    {"integrated", [](Job& job, Column& c) { return integrated_method(job, c.maps); }},
-    {"occlusion", [](Job& job, Column& c) { return occlusion_method(job, c.occlusion); }},
-    {"cam", [](Job& job, Column& c) { return make_cam(job, c, std::nullopt); }},
-    {"gradcam", [](Job& job, Column& c) { return make_cam(job, c, CamMethod::gradcam); }},
-    {"gradcam++", [](Job& job, Column& c) { return make_cam(job, c, CamMethod::gradcam_plus_plus); }},
-    {"guided-gradcam", [](Job& job, Column& c) { return make_cam(job, c, CamMethod::guided_gradcam); }},
-};
-
-std::vector<const Known*> chosen_methods(const std::string& list) {
-  std::vector<std::string> names;
-  for (const Known& known : kKnown) names.emplace_back(known.name);
-  std::vector<const Known*> chosen;
-  for (const std::string& word : split_list(list)) {
-    check_choice("--methods", word, names);
-    chosen.push_back(std::ranges::find(kKnown, word, [](const Known& k) { return std::string(k.name); }));
-  }
-  return chosen;
-}
-
-// The methods of one model. Flags hold the addresses that methods refer to, so columns never move.
-std::vector<std::unique_ptr<Column>> make_columns(Job& job, const CompareOptions& o,
-                                                  const std::vector<const Known*>& chosen) {
-  std::vector<std::unique_ptr<Column>> columns;
-  for (const Known* known : chosen) {
-    auto column = std::make_unique<Column>(Column{o.maps, o.occlusion, o.cam, {}});
-    for (Options* shared : {static_cast<Options*>(&column->maps), static_cast<Options*>(&column->occlusion),
-                            static_cast<Options*>(&column->cam)})
-      *shared = job.options;
-    column->method = known->make(job, *column);
-    columns.push_back(std::move(column));
-  }
-  return columns;
-}
 
 // A row of the figure, and its entry in the JSON document.
 struct Row {
@@ -94,9 +32,10 @@ std::string heading(const MapMethod& method, bool one_model) {
 }
 
 // rows[i] of item i in the run gains the row of this model.
-void run_model(Job& job, Output& output, const CompareOptions& o, const std::vector<const Known*>& chosen,
+void run_model(Job& job, Output& output, const CompareOptions& o, const std::vector<std::string>& chosen,
                bool one_model, std::vector<std::vector<Row>>& rows, std::vector<std::string>& headings) {
-  const std::vector<std::unique_ptr<Column>> columns = make_columns(job, o, chosen);
+  std::vector<std::unique_ptr<NamedMethod>> columns;
+  for (const std::string& name : chosen) columns.push_back(named_method(job, name, o.flags));
   Inputs inputs(job, output);
   size_t done = 0;
   const int64_t all = inputs.count() * int64_t(columns.size());
@@ -137,7 +76,7 @@ void run_model(Job& job, Output& output, const CompareOptions& o, const std::vec
                                  input_picture(chunk.x, item, job.model, part.file->array)};
               const MapPanel map = std::move(method.panels(view).back());
               row.panels.panels.push_back({thumbnail(map.image(), 168, 224), "", map.colors});
-              row.entry["maps"].push_back({{"method", chosen[k]->name}, {"colors", colors_json(map)}});
+              row.entry["maps"].push_back({{"method", chosen[k]}, {"colors", colors_json(map)}});
               row.entry["maps"].back()["details"] = method.details_of_run ? method.details_of_run() : method.details;
               if (k > 0) continue;
               const Explained& explained = maps.explained[size_t(item)];
@@ -151,12 +90,13 @@ void run_model(Job& job, Output& output, const CompareOptions& o, const std::vec
 }
 
 void run_compare(const CompareOptions& o) {
-  const std::vector<const Known*> chosen = chosen_methods(o.methods);
+  const std::vector<std::string> chosen = split_list(o.methods);
+  for (const std::string& name : chosen) check_choice("--methods", name, map_method_names());
   if (o.saves("npy")) throw Error("compare saves no arrays", "each method's own command does: --save npy", true);
   if (o.target == "all" || o.target.find(',') != std::string::npos)
     throw Error("compare explains one target of each input", "--target max, a class or a label", true);
-  const std::vector<NetworkSpec> specs = network_specs(o.models, o.checkpoints);
-  check_maps(o.maps);
+  const std::vector<NetworkSpec> specs = network_specs(o.models, o.weights_given);
+  check_maps(o.flags.maps);
   const auto options_for = [&](const NetworkSpec& spec) {
     Options options = o;
     options.model = spec.model, options.weights = spec.weights;
@@ -214,22 +154,21 @@ void run_compare(const CompareOptions& o) {
 std::function<void()> setup_compare(CLI::App& app) {
   auto o = std::make_shared<CompareOptions>();
   add_inputs(app, *o, kInputs);
-  std::vector<std::string> names;
-  for (const Known& known : kKnown) names.emplace_back(known.name);
   add_setting(app, *o, "--methods", o->methods, Changes::values,
-              fmt::format("columns of the figure, of {} (default {})", fmt::join(names, ", "), o->methods), "LIST");
-  add_smoothgrad_samples(app, *o, o->maps);
-  add_setting(app, *o, "--steps", o->maps.steps, Changes::values, "of integrated gradients (default 50)", "N");
-  add_occlusion_grid(app, *o, o->occlusion);
-  add_setting(app, *o, "--fill", o->occlusion.fill, Changes::values, "what occluded pixels become (default 0)",
+              fmt::format("columns of the figure, of {} (default {})", fmt::join(map_method_names(), ", "), o->methods),
+              "LIST");
+  add_smoothgrad_samples(app, *o, o->flags.maps);
+  add_setting(app, *o, "--steps", o->flags.maps.steps, Changes::values, "of integrated gradients (default 50)", "N");
+  add_occlusion_grid(app, *o, o->flags.occlusion);
+  add_setting(app, *o, "--fill", o->flags.occlusion.fill, Changes::values, "what occluded pixels become (default 0)",
               "0|mean|NUMBER|blur");
-  add_setting(app, *o, "--cam-layer", o->cam.layers, Changes::values,
+  add_setting(app, *o, "--cam-layer", o->flags.cam.layers, Changes::values,
               "whose maps class activation maps take (default: the last convolutional one)", "NAME");
   add_target(app, *o, false);
   app.add_option("--model", o->models, "as elsewhere; may be repeated: a row for each")
       ->type_name("NAME|FILE.onnx")
       ->allow_extra_args(false);
-  app.add_option("--weights", o->checkpoints, "of each --model in turn; or several of one model, a row for each")
+  app.add_option("--weights", o->weights_given, "of each --model in turn; or several of one model, a row for each")
       ->type_name("FILE|random[:SEED]")
       ->allow_extra_args(false);
   add_setting(app, *o, "--preprocess", o->preprocess, Changes::values,

@@ -17,6 +17,7 @@ void run_etalon(const EtalonFlags& flags) {
     const int64_t outputs = network.shapes(network.input)[size_t(logit_node(network))].c;
     job.target.target = job.target.layer.empty() && outputs <= kMostByDefault ? "all" : "max";
   }
+  if (job.several()) return run_etalon_strips(job, flags);
   EtalonRun(job, flags).run();
 }
 
@@ -47,7 +48,7 @@ std::function<void()> setup_etalon(CLI::App& app) {
   app.add_flag("--resume", o->resume,
                "go on with the .npy of an array or data set that an interrupted run of the same command left as "
                "FILE.npy.partial; begins anew where there is none");
-  add_model(app, *o);
+  add_checkpoints(app, *o);
   add_output(app, *o);
   add_drawing(app, *o, kMapDrawing,
               {.colormap = "seismic; red, green and blue around grey for etalons of colour images",

@@ -34,6 +34,14 @@ ColorScale EtalonFigure::scale_of(const std::vector<float>& map) const {
           .range = symmetric_range(map, options_.clip_or(flat_ ? 99.8 : 99))};
 }
 
+MapPanel EtalonFigure::panel(const float* map) const {
+  std::vector<float> values = kept(map);
+  const ColorScale scale = scale_of(values);
+  return {.label = {}, .colors = scale, .draw = [figure = *this, values = std::move(values)](const ColorScale& s) {
+            return figure.picture(values, s);
+          }};
+}
+
 ColorScale EtalonFigure::shared_scale() const {
   ColorScale all = scale_of({});
   float most = 0;

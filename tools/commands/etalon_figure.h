@@ -33,7 +33,8 @@ class EtalonFigure {
   // What is kept of one map [C,H,W].
   std::vector<float> kept(const float* map) const;
   void add(Row row) { rows_.push_back(std::move(row)); }
-  Json colors() const;  // what they mean (colors_json)
+  MapPanel panel(const float* map) const;  // one map by itself, in its own colours
+  Json colors() const;                     // what they mean (colors_json)
   Canvas draw(GridOptions words, const std::vector<std::string>& headings) const;
 
  private:

@@ -356,14 +356,18 @@ void EtalonRun::keep_row(Source& s, int64_t index, const EtalonInput& result) {
   if (!s.figure->full()) s.figure->add(std::move(row));
 }
 
-void EtalonRun::add_entry(Source& s, int64_t index, const EtalonInput& result) {
-  Json entry = item_json(s.file, index);
-  add_explained(entry, job_, result.explained);
+void add_checks(Json& entry, const EtalonInput& result) {
   entry["bias"] = of_units(result, [](const EtalonCheck& c) { return c.bias; });
   entry["votes_for"] = of_units(result, [](const EtalonCheck& c) { return c.votes_for; });
   entry["votes_against"] = of_units(result, [](const EtalonCheck& c) { return c.votes_against; });
   entry["residual"] = of_units(result, [](const EtalonCheck& c) { return c.residual(); });
   entry["residual_relative"] = of_units(result, [](const EtalonCheck& c) { return c.relative(); });
+}
+
+void EtalonRun::add_entry(Source& s, int64_t index, const EtalonInput& result) {
+  Json entry = item_json(s.file, index);
+  add_explained(entry, job_, result.explained);
+  add_checks(entry, result);
   s.entries.push_back(report_.inputs.size());
   if (job_.options.json || output_.npy()) report_.inputs.push_back(std::move(entry));
   const size_t p = strongest(result);

@@ -25,6 +25,12 @@ struct EtalonFlags : Options {
   bool product = false, subgraph = false, resume = false, full_maps = false;
 };
 
+// What the check of each unit says, as fields of the input's JSON entry.
+void add_checks(Json& entry, const EtalonInput& result);
+
+// With several checkpoints: a strip for each input (maps.h).
+void run_etalon_strips(Job& job, const EtalonFlags& flags);
+
 class EtalonRun {
  public:
   EtalonRun(Job& job, const EtalonFlags& flags);

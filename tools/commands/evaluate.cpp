@@ -1,4 +1,6 @@
 // `switchback evaluate`: how well a model reads a labelled data set.
+#include "tools/commands/evaluate.h"
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
@@ -18,24 +20,33 @@ namespace {
 
 constexpr size_t kMostClassesInTable = 20;
 
-struct EvaluateOptions : Options {
-  std::string limit;
-};
-
-struct Case {
-  int64_t index = 0;
-  int64_t label = 0, predicted = 0;
-  double probability = 0, loss = 0;  // of the predicted class; −log p of the true one
-};
-
 struct Evaluation {
   int64_t images = 0, top1 = 0, top5 = 0;
   double loss = 0;
   std::vector<int64_t> confusion;  // [K,K], row = true class; empty for many classes
   std::vector<Case> worst;         // the largest losses first
+  // Where maps are wanted: the first images of each output that are read rightly, and those with the largest losses
+  // that are not.
+  std::vector<std::vector<Case>> right;
+  std::vector<Case> wrong;
 };
 
-void judge(std::span<const float> logits, Outputs outputs, int64_t label, Evaluation& sum, size_t keep) {
+bool worse(const Case& a, const Case& b) { return a.loss > b.loss; }
+
+// Adds a case to a list of which the worst `keep` are wanted in the end.
+void add_worst(std::vector<Case>& list, const Case& c, size_t keep) {
+  list.push_back(c);
+  if (list.size() < 2 * keep + 64) return;
+  std::stable_sort(list.begin(), list.end(), worse);
+  list.resize(keep);
+}
+
+void sort_worst(std::vector<Case>& list, size_t keep) {
+  std::stable_sort(list.begin(), list.end(), worse);
+  list.resize(std::min(list.size(), keep));
+}
+
+void judge(std::span<const float> logits, Outputs outputs, int64_t label, const EvaluateOptions& o, Evaluation& sum) {
   Tensor values({1, int64_t(logits.size())});
   std::copy(logits.begin(), logits.end(), values.data());
   Case c;
@@ -52,15 +63,17 @@ void judge(std::span<const float> logits, Outputs outputs, int64_t label, Evalua
   sum.top5 += above < 5;
   sum.loss += c.loss;
   if (!sum.confusion.empty()) ++sum.confusion[size_t(label) * logits.size() + size_t(c.predicted)];
-  sum.worst.push_back(c);
-  const auto worse = [](const Case& a, const Case& b) { return a.loss > b.loss; };
-  if (sum.worst.size() >= 2 * keep + 64) {
-    std::stable_sort(sum.worst.begin(), sum.worst.end(), worse);
-    sum.worst.resize(keep);
-  }
+  add_worst(sum.worst, c, size_t(o.top));
+  if (!o.maps()) return;
+  sum.right.resize(logits.size());
+  if (c.predicted != label)
+    add_worst(sum.wrong, c, size_t(o.cases));
+  else if (std::vector<Case>& of = sum.right[size_t(label)]; of.size() < size_t(std::max(o.cases, o.per_class)))
+    of.push_back(c);
 }
 
-Evaluation evaluate(Job& job, Output& output, const Dataset& data, const std::vector<int64_t>& classes, int64_t images) {
+Evaluation evaluate(Job& job, const EvaluateOptions& o, Output& output, const Dataset& data,
+                    const std::vector<int64_t>& classes, int64_t images) {
   const Network& network = job.model.network;
   const Shape image{1, job.model.preprocess.channels(), job.model.preprocess.size[0], job.model.preprocess.size[1]};
   check_image_shape(network, image);
@@ -82,17 +95,12 @@ Evaluation evaluate(Job& job, Output& output, const Dataset& data, const std::ve
     for (float v : values.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", job.options.model);
     for (int64_t i = 0; i < n; ++i)
       judge(values.values().subspan(size_t(i * outputs), size_t(outputs)), job.outputs,
-            classes[size_t(data.label(first + i))], sum, size_t(job.options.top));
+            classes[size_t(data.label(first + i))], o, sum);
     job.bar.update(first + n, images, "images");
   }
-  std::stable_sort(sum.worst.begin(), sum.worst.end(), [](const Case& a, const Case& b) { return a.loss > b.loss; });
-  sum.worst.resize(std::min(sum.worst.size(), size_t(job.options.top)));
+  sort_worst(sum.worst, size_t(o.top));
+  sort_worst(sum.wrong, size_t(o.cases));
   return sum;
-}
-
-std::string name_of(const Job& job, int64_t c) {
-  const std::string name = job.class_name(c);
-  return name.empty() ? std::to_string(c) : name;
 }
 
 Json worst_json(const Job& job, const Dataset& data, const Evaluation& e) {
@@ -113,8 +121,8 @@ Canvas worst_picture(const Job& job, const Dataset& data, const Evaluation& e) {
   std::vector<Panel> panels;
   for (const Case& c : e.worst)
     panels.push_back({enlarge_to_at_least(to_rgb(preprocessed_picture(data.image(c.index), job.model.preprocess)), 112),
-                      fmt::format("#{}: {}\nread as {}, {:.0f} %", data.number(c.index), name_of(job, c.label),
-                                  name_of(job, c.predicted), 100 * c.probability)});
+                      fmt::format("#{}: {}\nread as {}, {:.0f} %", data.number(c.index), shown_class(job, c.label),
+                                  shown_class(job, c.predicted), 100 * c.probability)});
   return grid(panels, {.columns = job.options.columns,
                        .title = figure_title(job, "Worst cases"),
                        .subtitle = fmt::format("top-1 {:.2f} % of {}; {}", 100 * double(e.top1) / double(e.images),
@@ -125,10 +133,10 @@ void print_confusion(const Job& job, const Evaluation& e) {
   if (e.confusion.empty()) return;
   const size_t k = size_t(std::lround(std::sqrt(double(e.confusion.size()))));
   std::string head = fmt::format("{:>12} ", "true \\ read");
-  for (size_t c = 0; c < k; ++c) head += fmt::format(" {:>6.6}", name_of(job, int64_t(c)));
+  for (size_t c = 0; c < k; ++c) head += fmt::format(" {:>6.6}", shown_class(job, int64_t(c)));
   print_line(head);
   for (size_t r = 0; r < k; ++r) {
-    std::string line = fmt::format("{:>12.12} ", name_of(job, int64_t(r)));
+    std::string line = fmt::format("{:>12.12} ", shown_class(job, int64_t(r)));
     for (size_t c = 0; c < k; ++c) line += fmt::format(" {:>6}", e.confusion[r * k + c]);
     print_line(line);
   }
@@ -143,7 +151,8 @@ Json confusion_json(const Evaluation& e) {
   return rows;
 }
 
-void print_summary(const Job& job, const Dataset& data, const Evaluation& e, const Output& output) {
+void print_summary(const Job& job, const Dataset& data, const Evaluation& e, const std::vector<std::string>& said,
+                   const Output& output) {
   const double n = double(e.images);
   print_line(job.summary_title("evaluate"));
   print_line(fmt::format("  top-1 {:.2f} %, top-5 {:.2f} %, loss {:.4f} over {}", 100 * double(e.top1) / n,
@@ -151,13 +160,16 @@ void print_summary(const Job& job, const Dataset& data, const Evaluation& e, con
   print_confusion(job, e);
   print_line("worst cases:");
   for (const Case& c : e.worst)
-    print_line(fmt::format("  {}: {} read as {} ({:.1f} %), loss {:.2f}", data.path(c.index), name_of(job, c.label),
-                           name_of(job, c.predicted), 100 * c.probability, c.loss));
+    print_line(fmt::format("  {}: {} read as {} ({:.1f} %), loss {:.2f}", data.path(c.index), shown_class(job, c.label),
+                           shown_class(job, c.predicted), 100 * c.probability, c.loss));
+  for (const std::string& line : said) print_line(line);
   print_written(job, output.paths());
   print_line(job.summary_times(e.images, "image"));
 }
 
-void run_evaluate(const EvaluateOptions& o) {
+void run_evaluate(EvaluateOptions& o) {
+  check_evaluate_maps(o);
+  if (o.maps() && o.save == "none") o.save = "png";
   if (o.inputs.size() != 1)
     throw Error(fmt::format("evaluate takes one data set, but {} are given", o.inputs.size()),
                 kDatasets, true);
@@ -174,9 +186,13 @@ void run_evaluate(const EvaluateOptions& o) {
   const std::vector<int64_t> classes =
       class_map(data, job.model, network.shapes(network.input)[size_t(logit_node(network))].c, path);
   Output output(job);
-  const Evaluation e = evaluate(job, output, data, classes, images);
+  const Evaluation e = evaluate(job, o, output, data, classes, images);
   Json files = Json::array();
-  if (output.pictures() && !e.worst.empty()) output.add_picture(files, dataset_stem(path), worst_picture(job, data, e));
+  const std::string stem = dataset_stem(path);
+  Json of_maps = Json::object();
+  std::vector<std::string> said;
+  if (o.maps()) said = evaluate_maps(job, o, output, data, e.right, e.wrong, stem, files, of_maps);
+  if (output.pictures() && !e.worst.empty() && !o.maps()) output.add_picture(files, stem, worst_picture(job, data, e));
   Report report;
   report.inputs.push_back({{"path", path}, {"index", 0}, {"files", files}});
   report.details = {{"images", e.images},
@@ -186,11 +202,17 @@ void run_evaluate(const EvaluateOptions& o) {
                     {"correct", e.top1},
                     {"confusion", confusion_json(e)},
                     {"worst", worst_json(job, data, e)}};
-  report.summary = [&] { print_summary(job, data, e, output); };
+  report.details.update(of_maps);
+  report.summary = [&] { print_summary(job, data, e, said, output); };
   finish_run(job, output, std::move(report));
 }
 
 }  // namespace
+
+std::string shown_class(const Job& job, int64_t c) {
+  const std::string name = job.class_name(c);
+  return name.empty() ? std::to_string(c) : name;
+}
 
 std::function<void()> setup_evaluate(CLI::App& app) {
   auto o = std::make_shared<EvaluateOptions>();
@@ -198,9 +220,20 @@ std::function<void()> setup_evaluate(CLI::App& app) {
   add_inputs(app, *o,
              fmt::format("{}; or a part of one, DATASET[FIRST:LAST]", kDatasets).c_str());
   add_setting(app, *o, "--limit", o->limit, Changes::values, "only the first N images", "N");
+  add_setting(app, *o, "--grid", o->grid, Changes::pictures,
+              "draw images that are read rightly, or wrongly, with their maps, labels and confidences", "right,wrong");
+  add_switch(app, *o, "--similarity", o->similarity, Changes::nothing,
+             "compare the maps of images of one class with those of two: a number and a matrix");
+  add_setting(app, *o, "--map", o->method, Changes::pictures,
+              fmt::format("which maps: {} (default {})", fmt::join(map_method_names(), ", "), o->method), "METHOD");
+  add_setting(app, *o, "--cases", o->cases, Changes::pictures, "images of each grid (default 24)", "N");
+  add_setting(app, *o, "--per-class", o->per_class, Changes::pictures,
+              "images of each class that are compared (default 20)", "N");
+  add_setting(app, *o, "--cam-layer", o->flags.cam.layers, Changes::pictures,
+              "whose maps class activation maps take (default: the last convolutional one)", "NAME");
   add_model(app, *o);
   add_output(app, *o, false);
-  add_drawing(app, *o, Drawing::columns);
+  add_drawing(app, *o, Drawing::colormap | Drawing::alpha | Drawing::columns);
   add_run(app, *o);
   add_report(app, *o);
   add_top(app, *o, Changes::pictures, "worst cases to list (default 10)");

@@ -20,7 +20,7 @@ std::shared_ptr<MapOptions> map_options(CLI::App& app) {
 // The options behind a command's own.
 void add_shared(CLI::App& app, MapOptions& o, bool random = false) {
   add_target(app, o);
-  add_model(app, o);
+  add_checkpoints(app, o);
   add_output(app, o);
   add_drawing(app, o, kMapDrawing,
               {.colormap = "gray; red, green and blue around grey for deconv and guided",

@@ -43,4 +43,21 @@ struct CamFlags : Options {
 };
 MapMethod cam_method(Job& job, const CamFlags& o);
 
+// The flags of all of them, and one with its own copy of them. Methods refer to their flags, so it never moves.
+struct MapFlags {
+  MapOptions maps;
+  OcclusionFlags occlusion;
+  CamFlags cam;
+};
+struct NamedMethod {
+  std::string name;
+  MapFlags flags;
+  MapMethod method;
+};
+// "gradient", "deconv", "guided", "smoothgrad", "integrated", "occlusion", "cam", "gradcam", "gradcam++",
+// "guided-gradcam"
+std::vector<std::string> map_method_names();
+// `name` is one of these. The job's options stand for what all commands share.
+std::unique_ptr<NamedMethod> named_method(Job& job, const std::string& name, const MapFlags& flags);
+
 }  // namespace switchback

@@ -180,7 +180,7 @@ std::function<void()> setup_occlusion(CLI::App& app) {
   add_switch(app, *o, "--check-preview", o->check_preview, Changes::nothing,
              "both: the exact map, and how the first-order one ranks the places");
   add_target(app, *o);
-  add_model(app, *o);
+  add_checkpoints(app, *o);
   add_output(app, *o);
   add_drawing(app, *o, kMapDrawing | Drawing::alpha,
               {.colormap = "coolwarm", .alpha = "0.85, of the strongest; less the nearer to 0", .clip = "99.5"});

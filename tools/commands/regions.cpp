@@ -7,6 +7,7 @@
 #include <memory>
 #include <numeric>
 
+#include "tools/cli/checkpoints.h"
 #include "tools/commands/commands.h"
 #include "tools/cli/labelled.h"
 #include "tools/commands/regions.h"
@@ -287,7 +288,7 @@ void run_dataset(const RegionsOptions& o) {
   if (!o.points.empty() || !o.range.empty()) throw Error("--points and --range belong to --plane", "add --plane", true);
   if (o.saves("npy"))
     throw Error("regions saves no arrays", "--save png draws its charts, --json has all numbers", true);
-  const std::vector<NetworkSpec> specs = network_specs(o.models, o.checkpoints);
+  const std::vector<NetworkSpec> specs = network_specs(o.models, o.weights_given);
   Job job("regions", options_of(o, specs[0]));
   const std::string& path = o.inputs[0];
   const Dataset data = open_dataset(path, o.exif);
@@ -321,7 +322,7 @@ void run_dataset(const RegionsOptions& o) {
 }
 
 bool is_weights(const std::string& text) {
-  return text == "random" || text.starts_with("random:") || text.ends_with(".safetensors");
+  return text == "random" || text.starts_with("random:") || text.ends_with(".safetensors") || holds_weights(text);
 }
 
 }  // namespace
@@ -330,7 +331,7 @@ std::vector<NetworkSpec> network_specs(const std::vector<std::string>& given_mod
                                        const std::vector<std::string>& checkpoints) {
   const std::vector<std::string> models =
       given_models.empty() ? std::vector<std::string>{""} : given_models;  // Job says what is missing
-  const std::vector<std::string> weights = checkpoints.empty() ? std::vector<std::string>{""} : checkpoints;
+  const std::vector<std::string> weights = checkpoints.empty() ? std::vector<std::string>{""} : expand_weights(checkpoints);
   if (models.size() > 1 && weights.size() != models.size() && !checkpoints.empty())
     throw Error(fmt::format("{} --model and {} --weights", models.size(), weights.size()),
                 "one model with several weights, or weights for each model", true);
@@ -365,9 +366,10 @@ std::function<void()> setup_regions(CLI::App& app) {
                  "built-in architecture; `switchback models` lists them; may be given several times")
       ->type_name("NAME")
       ->allow_extra_args(false);
-  app.add_option("--weights", o->checkpoints,
-                 "one or several safetensors files, or random[:SEED]; default: the installed ones")
-      ->type_name("FILE.safetensors|random[:SEED] ...");
+  app.add_option("--weights", o->weights_given,
+                 "one or several safetensors files, patterns in quotes, a run's folder, or random[:SEED]; default: the installed "
+                 "ones")
+      ->type_name("FILE.safetensors|random[:SEED]|FOLDER ...");
   add_setting(app, *o, "--preprocess", o->preprocess, Changes::values,
               "how images become input; default: the model's own", "FILE.json");
   add_setting(app, *o, "--limit", o->limit, Changes::values, "only the first N images", "N");
@@ -383,9 +385,9 @@ std::function<void()> setup_regions(CLI::App& app) {
   add_report(app, *o);
   return [o] {
     // --weights takes all that follows it, the data set as well.
-    const auto other = std::stable_partition(o->checkpoints.begin(), o->checkpoints.end(), is_weights);
-    o->inputs.insert(o->inputs.end(), other, o->checkpoints.end());
-    o->checkpoints.erase(other, o->checkpoints.end());
+    const auto other = std::stable_partition(o->weights_given.begin(), o->weights_given.end(), is_weights);
+    o->inputs.insert(o->inputs.end(), other, o->weights_given.end());
+    o->weights_given.erase(other, o->weights_given.end());
     o->plane ? run_regions_plane(*o) : run_dataset(*o);
   };
 }

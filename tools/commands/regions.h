@@ -11,7 +11,7 @@
 namespace switchback {
 
 struct RegionsOptions : Options {
-  std::vector<std::string> models, checkpoints;  // --model and --weights, each possibly several
+  std::vector<std::string> models, weights_given;  // --model and --weights, each possibly several
   std::string limit, points, range;
   bool plane = false;
 };

@@ -120,7 +120,7 @@ void run_regions_plane(const RegionsOptions& o) {
   if (!o.limit.empty()) throw Error("--limit belongs to a data set", "leave out --plane", true);
   if (o.saves("npy"))
     throw Error("regions saves no arrays", "--save png draws the plane, --json has all numbers", true);
-  const std::vector<NetworkSpec> specs = network_specs(o.models, o.checkpoints);
+  const std::vector<NetworkSpec> specs = network_specs(o.models, o.weights_given);
   const std::vector<PlanePoint> points = load_points(o.points);
   const bool labelled = std::any_of(points.begin(), points.end(), [](const PlanePoint& p) { return p.label > 0; });
   const PlaneBox box = o.range.empty() ? box_around(points) : parse_range(o.range);

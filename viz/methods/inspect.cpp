@@ -66,6 +66,26 @@ std::vector<int64_t> strongest_channels(const Tensor& activations, int64_t image
   return order;
 }
 
+StrideEnergy stride_energy(const float* map, int h, int w, int stride) {
+  CHECK(stride >= 1 && h >= stride && w >= stride, "a map of {}x{} has no period of {}", h, w, stride);
+  const int rows = h / stride * stride, columns = w / stride * stride;
+  const double places = double(rows) * columns, phases = double(stride) * stride;
+  std::vector<double> of_phase(size_t(stride * stride), 0);
+  double sum = 0, square = 0;
+  for (int y = 0; y < rows; ++y)
+    for (int x = 0; x < columns; ++x) sum += map[y * w + x];
+  const double mean = sum / places;
+  for (int y = 0; y < rows; ++y)
+    for (int x = 0; x < columns; ++x) {
+      const double d = map[y * w + x] - mean;
+      of_phase[size_t(y % stride * stride + x % stride)] += d;
+      square += d * d;
+    }
+  StrideEnergy energy{.periodic = 0, .total = square / places, .chance = places > 1 ? (phases - 1) / (places - 1) : 1};
+  for (double d : of_phase) energy.periodic += d * phases / places * (d * phases / places) / phases;
+  return energy;
+}
+
 Tensor filters(const Model& model, int node) {
   const Network& network = model.network;
   if (std::holds_alternative<Conv2d>(network.nodes[node].layer)) return model.weights.tensor(node, "weight");

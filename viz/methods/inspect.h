@@ -17,6 +17,16 @@ Tensor activations(Context& ctx, const Model& model, const Tensor& x, int node, 
 // Channels by the mean of their activation in one image, strongest first. maps: [N,C,H,W] or [N,C].
 std::vector<int64_t> strongest_channels(const Tensor& activations, int64_t image);
 
+// A map's energy at the frequencies of a stride s, Σ |F(u,v)|² over u, v that are multiples of h/s and w/s, but not
+// both 0: what repeats every s pixels, the checkerboard of a transposed convolution whose kernel its stride does not
+// divide (Odena et al. 2016). By Parseval that is the variance of the means of the s·s phases, which also serves where
+// s does not divide h and w: rows and columns beyond the last whole period are left out.
+struct StrideEnergy {
+  double periodic = 0, total = 0;  // mean squares around the mean of the map
+  double chance = 0;               // periodic / total of white noise: (s² − 1) / (places − 1)
+};
+StrideEnergy stride_energy(const float* map, int h, int w, int stride);
+
 // Weights of a conv layer, [O,I,kh,kw], as loaded; throws (usage) naming the conv layers for another node.
 Tensor filters(const Model& model, int node);
 int first_conv(const Network& network);  // throws where there is none

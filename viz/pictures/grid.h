@@ -104,6 +104,15 @@ struct ColumnOptions {
 };
 Canvas column_chart(std::span<const float> values, const ColumnOptions& options = {});
 
+// A square table, row by row, as colours, with its numbers where cells are wide enough; what is not finite stays grey.
+struct MatrixOptions {
+  std::string title = {};
+  ColorMap map = ColorMap::red_blue;
+  Range range = {-1, 1};
+};
+Canvas matrix_chart(std::span<const std::string> names, std::span<const double> values,
+                    const MatrixOptions& options = {});
+
 // Pictures in one row, centred on each other's middle; in one column, from a common left edge.
 Canvas side_by_side(std::span<const Canvas> pictures, int gap = 12);
 Canvas one_below_other(std::span<const Canvas> pictures, int gap = 12);

@@ -1,0 +1,53 @@
+// Methods by their names, for commands that show maps of several kinds.
+#include "tools/commands/map_methods.h"
+
+#include <algorithm>
+
+namespace switchback {
+namespace {
+
+MapMethod make_rule(Job& job, MapFlags& f, const ReluRule& rule) {
+  f.maps.rule = rule;
+  return gradient_method(job, f.maps);
+}
+MapMethod make_cam(Job& job, MapFlags& f, std::optional<CamMethod> method) {
+  f.cam.method = method;
+  return cam_method(job, f.cam);
+}
+
+struct Known {
+  const char* name;
+  MapMethod (*make)(Job& job, MapFlags& f);
+};
+constexpr Known kKnown[] = {
+    {"gradient", [](Job& job, MapFlags& f) { return make_rule(job, f, kGradient); }},
+    {"deconv", [](Job& job, MapFlags& f) { return make_rule(job, f, kDeconv); }},
+    {"guided", [](Job& job, MapFlags& f) { return make_rule(job, f, kGuided); }},
+    {"smoothgrad", [](Job& job, MapFlags& f) { return smoothgrad_method(job, f.maps); }},
+    {"integrated", [](Job& job, MapFlags& f) { return integrated_method(job, f.maps); }},
+    {"occlusion", [](Job& job, MapFlags& f) { return occlusion_method(job, f.occlusion); }},
+    {"cam", [](Job& job, MapFlags& f) { return make_cam(job, f, std::nullopt); }},
+    {"gradcam", [](Job& job, MapFlags& f) { return make_cam(job, f, CamMethod::gradcam); }},
+    {"gradcam++", [](Job& job, MapFlags& f) { return make_cam(job, f, CamMethod::gradcam_plus_plus); }},
+    {"guided-gradcam", [](Job& job, MapFlags& f) { return make_cam(job, f, CamMethod::guided_gradcam); }},
+};
+
+}  // namespace
+
+std::vector<std::string> map_method_names() {
+  std::vector<std::string> names;
+  for (const Known& known : kKnown) names.emplace_back(known.name);
+  return names;
+}
+
+std::unique_ptr<NamedMethod> named_method(Job& job, const std::string& name, const MapFlags& flags) {
+  const Known* known = std::ranges::find(kKnown, name, [](const Known& k) { return std::string(k.name); });
+  auto named = std::make_unique<NamedMethod>(NamedMethod{name, flags, {}});
+  for (Options* shared : {static_cast<Options*>(&named->flags.maps), static_cast<Options*>(&named->flags.occlusion),
+                          static_cast<Options*>(&named->flags.cam)})
+    *shared = job.options;
+  named->method = known->make(job, named->flags);
+  return named;
+}
+
+}  // namespace switchback
