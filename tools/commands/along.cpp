@@ -14,7 +14,7 @@ namespace switchback {
 namespace {
 
 constexpr int64_t kMostPoints = 1'000'000;
-constexpr int64_t kMostPlaces = 600;  // of the chart
+constexpr int64_t kMostShown = 600;  // of the chart
 constexpr Rgb kMark = {222, 110, 30};
 
 // "x,y"
@@ -52,7 +52,7 @@ std::vector<std::string> channel_names(const Job& job, int64_t channels) {
 
 Canvas chart(const Job& job, const Along& a) {
   constexpr Rgb kColours[] = {{200, 40, 40}, {40, 140, 60}, {49, 104, 142}};
-  const int64_t points = a.derivative.dim(0), channels = a.derivative.dim(1), shown = std::min(points, kMostPlaces);
+  const int64_t points = a.derivative.dim(0), channels = a.derivative.dim(1), shown = std::min(points, kMostShown);
   const std::vector<std::string> names = channel_names(job, channels);
   std::vector<std::string> places;
   std::vector<Series> lines;

@@ -10,6 +10,7 @@
 #include "tools/cli/figure.h"
 #include "tools/cli/inputs.h"
 #include "tools/cli/job.h"
+#include "tools/cli/maps.h"
 #include "tools/cli/resumable.h"
 #include "tools/commands/commands.h"
 #include "viz/pictures/render.h"
@@ -28,11 +29,6 @@ struct FoolCommand : Options {
   std::string generations = "200", children = "200", save_every = "100", render;
   bool resume = false;
 };
-
-std::string class_text(const Job& job, size_t k) {
-  const std::string name = job.class_name(int64_t(k));
-  return name.empty() ? fmt::format("class {}", k) : fmt::format("{} {}", k, name);
-}
 
 // What a state is of: all that a run's bits depend on, but for its length.
 Json settings_of(const Job& job, const FoolCommand& o) {
@@ -112,6 +108,7 @@ void run_fool(const FoolCommand& o) {
 
   const int64_t classes = int64_t(elites.confidence.size());
   const ResultOf of(job.model_name());
+  const auto name_of_class = [&](size_t k) { return unit_name(job, {logit_node(job.model.network), int64_t(k)}); };
   Json files = Json::array();
   Report report;
   std::vector<Panel> panels;
@@ -121,14 +118,14 @@ void run_fool(const FoolCommand& o) {
     if (output.pictures() && panels.size() < kMostGridPanels)
       panels.push_back({input_picture(elite_image(job.model, elites, o.encoding, int64_t(k), {size.first, size.second}),
                                       0, job.model, false),
-                        o.plain ? "" : fmt::format("{}\n{:.2f} %", class_text(job, k), 100 * p)});
+                        o.plain ? "" : fmt::format("{}\n{:.2f} %", name_of_class(k), 100 * p)});
     report.inputs.push_back({{"path", nullptr},
                              {"index", k},
                              {"target", k},
                              {"class", job.class_json(int64_t(k))},
                              {"probability", p},
                              {"generation", elites.born[k]}});
-    lines.add(fmt::format("  {:<36} {:6.2f} %", class_text(job, k), 100 * p));
+    lines.add(fmt::format("  {:<36} {:6.2f} %", name_of_class(k), 100 * p));
   }
   const std::string how =
       fmt::format("{}, {}", word_of(kEncodings, o.encoding),

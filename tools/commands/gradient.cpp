@@ -156,7 +156,7 @@ std::function<void()> setup_gradient(CLI::App& app) {
   add_setting(app, *o, "--along", o->along, Changes::values,
               "no map, but one pixel's derivative along the line from the input to a noisy copy (of --seed) or to FILE", "seed|FILE");
   add_setting(app, *o, "--points", o->points, Changes::values, "of that line (default 500)", "N");
-  add_setting(app, *o, "--pixel", o->pixel, Changes::values, "column and row (default: where the input's gradient is largest)", "X,Y");
+  add_setting(app, *o, "--pixel", o->pixel, Changes::values, "column and row (default: the middle)", "X,Y");
   add_setting(app, *o, "--noise", o->along_noise, Changes::values,
               "sigma of the noisy copy as a share of the image's value range (default 0.01)", "S");
   add_shared(app, *o, true);

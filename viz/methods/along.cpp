@@ -63,12 +63,7 @@ Along along(Context& ctx, const Model& model, const Tensor& x, const TargetSpec&
   const Maps clean = gradient(ctx, model, x, target, labels, options);
   result.explained = clean.explained[0];
   result.pixel = o.pixel;
-  if (o.pixel[0] < 0) {
-    std::vector<float> sums(static_cast<size_t>(map), 0.f);
-    for (int64_t i = 0; i < image.item(); ++i) sums[size_t(i % map)] += std::abs(clean.values[i]);
-    const int64_t at = std::ranges::max_element(sums) - sums.begin();
-    result.pixel = {at / image.w, at % image.w};
-  }
+  if (o.pixel[0] < 0) result.pixel = {image.h / 2, image.w / 2};
   const TargetSpec fixed = exactly(model.network, target, result.explained.units[0]);
   result.derivative = Tensor({o.points, image.c});
   result.largest = Tensor({o.points});

@@ -18,7 +18,7 @@ struct AlongOptions : RunOptions {
   double noise = 0.01;   // σ as a share of (max − min) of the image
   uint64_t seed = 0;
   uint32_t image = 0;                       // the noise's image number
-  std::array<int64_t, 2> pixel = {-1, -1};  // row, column; −1: where Σ_c |gradient| of x itself is largest
+  std::array<int64_t, 2> pixel = {-1, -1};  // row, column; −1: the middle
 };
 
 struct Along {

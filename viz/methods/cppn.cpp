@@ -9,20 +9,20 @@
 namespace switchback {
 namespace {
 
-using Connection = Cppn::Connection;
-using Function = Cppn::Function;
-constexpr double kEta = 15;
+constexpr double kWeightEta = 15;
 
 float random_weight(Draws& draws) { return float((2 * draws.uniform() - 1) * double(Cppn::kMostWeight)); }
-Function random_function(Draws& draws) { return Function(draws.below(Cppn::kFunctions)); }
+Cppn::Function random_function(Draws& draws) { return Cppn::Function(draws.below(Cppn::kFunctions)); }
 
-bool before(const Connection& a, const Connection& b) { return std::pair(a.to, a.from) < std::pair(b.to, b.from); }
+bool before(const Cppn::Connection& a, const Cppn::Connection& b) {
+  return std::pair(a.to, a.from) < std::pair(b.to, b.from);
+}
 bool connected(const Cppn& c, int from, int to) {
-  return std::ranges::any_of(c.connections, [&](const Connection& k) { return k.from == from && k.to == to; });
+  return std::ranges::any_of(c.connections, [&](const Cppn::Connection& k) { return k.from == from && k.to == to; });
 }
 
 // A pair that may be connected, and is not; from −1 where none was found in a few draws.
-Connection free_pair(const Cppn& c, Draws& draws) {
+Cppn::Connection free_pair(const Cppn& c, Draws& draws) {
   const int senders = Cppn::kInputs + c.hidden();
   for (int tries = 0; tries < 8; ++tries) {
     const int from = int(draws.below(senders));
@@ -36,12 +36,12 @@ Connection free_pair(const Cppn& c, Draws& draws) {
 void add_neuron(Cppn& c, Draws& draws) {
   if (c.connections.empty() || c.hidden() >= Cppn::kMostHidden) return;
   const size_t chosen = size_t(draws.below(int64_t(c.connections.size())));
-  const Connection split = c.connections[chosen];
+  const Cppn::Connection split = c.connections[chosen];
   const int first_output = Cppn::kInputs + c.hidden();
   const int place = std::min(split.to, first_output);
   const auto moved = [&](int node) { return node >= place ? node + 1 : node; };
   c.connections.erase(c.connections.begin() + int64_t(chosen));
-  for (Connection& k : c.connections) k.from = moved(k.from), k.to = moved(k.to);
+  for (Cppn::Connection& k : c.connections) k.from = moved(k.from), k.to = moved(k.to);
   c.functions.insert(c.functions.begin() + (place - Cppn::kInputs), random_function(draws));
   c.connections.push_back({split.from, place, random_weight(draws)});
   c.connections.push_back({place, moved(split.to), split.weight});
@@ -50,20 +50,20 @@ void add_neuron(Cppn& c, Draws& draws) {
 void remove_neuron(Cppn& c, Draws& draws) {
   if (c.hidden() == 0) return;
   const int node = Cppn::kInputs + int(draws.below(c.hidden()));
-  std::erase_if(c.connections, [&](const Connection& k) { return k.from == node || k.to == node; });
-  for (Connection& k : c.connections) k.from -= k.from > node, k.to -= k.to > node;
+  std::erase_if(c.connections, [&](const Cppn::Connection& k) { return k.from == node || k.to == node; });
+  for (Cppn::Connection& k : c.connections) k.from -= k.from > node, k.to -= k.to > node;
   c.functions.erase(c.functions.begin() + (node - Cppn::kInputs));
 }
 
-float value(Function f, float v) {
+float activated(Cppn::Function f, float v) {
   switch (f) {
-    case Function::sine:
+    case Cppn::Function::sine:
       return std::sin(v);
-    case Function::sigmoid:
+    case Cppn::Function::sigmoid:
       return 2 / (1 + std::exp(-v)) - 1;
-    case Function::gaussian:
+    case Cppn::Function::gaussian:
       return 2 * std::exp(-v * v) - 1;
-    case Function::linear:
+    case Cppn::Function::linear:
       return std::clamp(v, -1.f, 1.f);
   }
   return 0;
@@ -85,21 +85,21 @@ Cppn mutated(const Cppn& parent, Draws& draws) {
   if (draws.chance(0.5)) add_neuron(c, draws);
   if (draws.chance(0.2)) remove_neuron(c, draws);
   if (draws.chance(0.5)) {
-    Connection more = free_pair(c, draws);
+    Cppn::Connection more = free_pair(c, draws);
     more.weight = random_weight(draws);
     if (more.from >= 0) c.connections.push_back(more);
   }
   if (draws.chance(0.3) && !c.connections.empty())
     c.connections.erase(c.connections.begin() + draws.below(int64_t(c.connections.size())));
   if (draws.chance(0.5) && !c.connections.empty()) {
-    const Connection elsewhere = free_pair(c, draws);
-    Connection& k = c.connections[size_t(draws.below(int64_t(c.connections.size())))];
+    const Cppn::Connection elsewhere = free_pair(c, draws);
+    Cppn::Connection& k = c.connections[size_t(draws.below(int64_t(c.connections.size())))];
     if (elsewhere.from >= 0) k = {elsewhere.from, elsewhere.to, k.weight};
   }
-  for (Connection& k : c.connections)
+  for (Cppn::Connection& k : c.connections)
     if (draws.chance(0.1))
-      k.weight = (2 * mutated_gene(draws, (k.weight / Cppn::kMostWeight + 1) / 2, kEta) - 1) * Cppn::kMostWeight;
-  for (Function& f : c.functions)
+      k.weight = (2 * mutated_gene(draws, (k.weight / Cppn::kMostWeight + 1) / 2, kWeightEta) - 1) * Cppn::kMostWeight;
+  for (Cppn::Function& f : c.functions)
     if (draws.chance(0.1)) f = random_function(draws);
   std::ranges::sort(c.connections, before);
   return c;
@@ -124,8 +124,8 @@ void draw_cppn(const Cppn& c, int64_t h, int64_t w, float* values) {
         const float* from = row_of(next->from);
         for (int64_t j = 0; j < w; ++j) to[j] += next->weight * from[j];
       }
-      const Function f = c.functions[size_t(node - Cppn::kInputs)];
-      for (int64_t j = 0; j < w; ++j) to[j] = value(f, to[j]);
+      const Cppn::Function f = c.functions[size_t(node - Cppn::kInputs)];
+      for (int64_t j = 0; j < w; ++j) to[j] = activated(f, to[j]);
     }
     for (int o = 0; o < c.outputs; ++o) {
       const float* from = row_of(c.nodes() - c.outputs + o);
@@ -136,8 +136,8 @@ void draw_cppn(const Cppn& c, int64_t h, int64_t w, float* values) {
 
 std::vector<float> numbers_of(const Cppn& c) {
   std::vector<float> all{float(c.hidden())};
-  for (const Function f : c.functions) all.push_back(float(f));
-  for (const Connection& k : c.connections) all.insert(all.end(), {float(k.from), float(k.to), k.weight});
+  for (const Cppn::Function f : c.functions) all.push_back(float(f));
+  for (const Cppn::Connection& k : c.connections) all.insert(all.end(), {float(k.from), float(k.to), k.weight});
   return all;
 }
 
@@ -150,7 +150,7 @@ Cppn cppn_from_numbers(std::span<const float> numbers, int outputs) {
   Cppn c{.outputs = outputs, .functions = {}, .connections = {}};
   const int hidden = whole(0, Cppn::kMostHidden);
   size_t at = 1;
-  for (int k = 0; k < hidden + outputs; ++k) c.functions.push_back(Function(whole(at++, Cppn::kFunctions - 1)));
+  for (int k = 0; k < hidden + outputs; ++k) c.functions.push_back(Cppn::Function(whole(at++, Cppn::kFunctions - 1)));
   for (; at < numbers.size(); at += 3) {
     const int from = whole(at, Cppn::kInputs + hidden - 1), to = whole(at + 1, c.nodes() - 1);
     if (at + 2 >= numbers.size() || !(std::abs(numbers[at + 2]) <= Cppn::kMostWeight) || to <= from ||

@@ -7,11 +7,10 @@
 
 namespace switchback {
 
-using Parts = MaximizeOptions::Parts;
-
 double mahendran_rate(int64_t h, int64_t w) { return double(h * w) * 0.05 * 80 * 80 / 6; }
 
 MaximizeOptions recipe(std::string_view name) {
+  using Parts = MaximizeOptions::Parts;
   MaximizeOptions o;
   if (name == "fleuret") {
     o.edges = 1;
