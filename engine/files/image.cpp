@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "engine/files/files.h"
+#include "engine/files/png_chunks.h"
 
 namespace switchback {
 namespace {
@@ -340,7 +341,8 @@ Image decode_webp(const std::string& path, std::string_view file) {
   return out;
 }
 
-// "kind", the data and their checksum, as PNG chunks are.
+}  // namespace
+
 void append_png_chunk(std::vector<uint8_t>& out, std::string_view kind, std::string_view data) {
   const auto number = [&](uint32_t value) {
     for (int shift = 24; shift >= 0; shift -= 8) out.push_back(uint8_t(value >> shift));
@@ -351,8 +353,6 @@ void append_png_chunk(std::vector<uint8_t>& out, std::string_view kind, std::str
   out.insert(out.end(), data.begin(), data.end());
   number(uint32_t(crc32_z(0, out.data() + begin, out.size() - begin)));
 }
-
-}  // namespace
 
 Image decode_image(const std::string& name, std::string_view file, bool upright) {
   if (file.empty()) throw Error(fmt::format("{}: the file is empty", name), kFormats);

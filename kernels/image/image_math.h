@@ -92,8 +92,13 @@ struct NaturalGradient {
     const float v = d1 * d1 + d2 * d2;
     return powf(v > 1e-10f ? v : 1e-10f, prior.beta / 2 - 1);
   }
-  SB_HOST_DEVICE void operator()(int64_t pixel) const {
-    const int64_t col = pixel % w, row = pixel / w % h;
+  // norm^(α − 2); with the usual α of 6 two products.
+  SB_HOST_DEVICE float raised(float norm) const {
+    if (prior.alpha == 6.f) return norm * norm * (norm * norm);
+    return powf(norm, prior.alpha - 2);
+  }
+  SB_HOST_DEVICE void operator()(int64_t pixel) const { at_place(pixel, pixel / w % h, pixel % w); }
+  SB_HOST_DEVICE void at_place(int64_t pixel, int64_t row, int64_t col) const {
     const float* at = x + pixel * c;
     float* to = g + pixel * c;
     float pull = 0.f;
@@ -101,7 +106,7 @@ struct NaturalGradient {
       float squares = 0.f;
       for (int64_t k = 0; k < c; ++k) squares += at[k] * at[k];
       const float norm = sqrtf(squares) / prior.bound;
-      pull = prior.range_weight * prior.alpha * powf(norm, prior.alpha - 2) / (prior.bound * prior.bound);
+      pull = prior.range_weight * prior.alpha * raised(norm) / (prior.bound * prior.bound);
     }
     for (int64_t k = 0; k < c; ++k) {
       float sum = 0.f, d1, d2;

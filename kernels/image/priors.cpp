@@ -18,6 +18,38 @@ void check_f32(const char* op, ConstView x, ConstView y) {
   check_view(op, "x", x, x.shape, DType::f32);
 }
 
+// A line of `count` numbers, y = taps[0]·x + Σ taps[k]·(x[−k·step] + x[k·step]); all of them are there. Sums in the order
+// of FilterPass.
+void filter_line(const SymmetricFilter& f, const float* __restrict x, int64_t step, int64_t count, float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = f.taps[0] * x[i];
+  for (int k = 1; k <= f.radius; ++k) {
+    const float tap = f.taps[k];
+    const float *before = x - k * step, *behind = x + k * step;
+    for (int64_t i = 0; i < count; ++i) y[i] += tap * (before[i] + behind[i]);
+  }
+}
+
+// The pass over places of one axis, `inner` numbers side by side at each (row by row of an image: along w they are its
+// channels, along h whole rows).
+void filter_along(Context& ctx, const image_math::FilterPass& pass, int64_t lines, int64_t inner) {
+  const int64_t radius = pass.filter.radius, length = pass.length;
+  parallel_ranges(ctx, lines * length, 2 * inner, [=](int64_t first, int64_t last) {
+    while (first < last) {
+      const int64_t line = first / length, begin = first % length, end = std::min(length, begin + last - first);
+      const int64_t inside_begin = std::clamp(radius, begin, end), inside_end = std::clamp(length - radius, inside_begin, end);
+      const int64_t base = line * length * inner;
+      const auto edge = [&](int64_t from, int64_t to) {
+        for (int64_t i = base + from * inner; i < base + to * inner; ++i) pass(i);
+      };
+      edge(begin, inside_begin);
+      filter_line(pass.filter, pass.x + base + inside_begin * inner, inner, (inside_end - inside_begin) * inner,
+                  pass.y + base + inside_begin * inner);
+      edge(inside_end, end);
+      first += end - begin;
+    }
+  });
+}
+
 }  // namespace
 
 SymmetricFilter binomial_filter() {
@@ -49,8 +81,8 @@ void filter_image(Context& ctx, const SymmetricFilter& filter, ConstView x, View
   if (ctx.gpu) return ctx.gpu->ops->filter_image(ctx, filter, x, y);
   const Shape s = x.shape;
   auto* rows = static_cast<float*>(ctx.scratch.reserve(size_t(s.count()) * sizeof(float)));
-  for_each(ctx, s.count(), 4, image_math::FilterPass{filter, x.as<float>(), rows, s.c, s.w});
-  for_each(ctx, s.count(), 4, image_math::FilterPass{filter, rows, y.as<float>(), s.w * s.c, s.h});
+  filter_along(ctx, {filter, x.as<float>(), rows, s.c, s.w}, s.n * s.h, s.c);
+  filter_along(ctx, {filter, rows, y.as<float>(), s.w * s.c, s.h}, s.n, s.w * s.c);
 }
 
 void mix(Context& ctx, float a, ConstView x, float b, View y) {
@@ -69,7 +101,11 @@ void add_natural_gradient(Context& ctx, const NaturalPrior& prior, ConstView x, 
   check_f32("add_natural_gradient", x, g);
   if (ctx.gpu) return ctx.gpu->ops->add_natural_gradient(ctx, prior, x, g);
   const Shape s = x.shape;
-  for_each(ctx, s.pixels(), 8 * s.c, image_math::NaturalGradient{prior, s.h, s.w, s.c, x.as<float>(), g.as<float>()});
+  const image_math::NaturalGradient each{prior, s.h, s.w, s.c, x.as<float>(), g.as<float>()};
+  parallel_ranges(ctx, s.n * s.h, 8 * s.c * s.w, [=](int64_t first, int64_t last) {
+    for (int64_t line = first; line < last; ++line)
+      for (int64_t col = 0; col < s.w; ++col) each.at_place(line * s.w + col, line % s.h, col);
+  });
 }
 
 void momentum_step(Context& ctx, const MomentumRule& rule, ConstView g, float* momentum, float* squares, View x) {

@@ -290,12 +290,12 @@ std::vector<float> turned(double degrees, double scale, double down, double righ
   return {float(c), float(-s), float(down), float(s), float(c), float(right)};
 }
 
-void check_affine(OpRun& run) {
-  const Shape in{3, 2, 9, 11}, out{3, 2, 7, 8};
+void check_affine_of(OpRun& run, int64_t channels) {
+  const Shape in{3, channels, 9, 11}, out{3, channels, 7, 8};
   std::vector<float> maps;
   for (const auto& m : {turned(0, 1, 1, 2), turned(17, 1.3, -1.25, 2.5), turned(-40, 0.6, 3.5, -2.25)})
     maps.insert(maps.end(), m.begin(), m.end());
-  const std::vector<float> fill{0.5f, -0.25f};
+  const std::vector<float> fill{0.5f, -0.25f, 0.75f};
   const float *on_maps = run.input_of(maps).as<float>(), *on_fill = run.input_of(fill).as<float>();
   const Nchw x = run.reals(in, DType::f32), dy = run.reals(out, DType::f32);
   const Activation on_x = run.input(x, DType::f32), on_dy = run.input(dy, DType::f32);
@@ -328,8 +328,12 @@ void check_affine(OpRun& run) {
   expect_threads_do_not_matter(run, once);
 }
 
-void check_colours(OpRun& run) {
-  const Shape shape{2, 3, 4, 5};
+void check_affine(OpRun& run) {
+  check_affine_of(run, 2);
+  check_affine_of(run, 3);
+}
+
+void check_colours_of(OpRun& run, Shape shape) {
   const std::vector<float> matrix{0.5f, 0.25f, 0.f, -0.5f, 1.f, 0.75f, 0.25f, 0.f, -1.f}, scale{2.f, 4.f, 0.5f}, offset{-1.f, 0.f, 3.f};
   for (const bool sigmoid : {false, true})
     for (const bool rows : {false, true}) {
@@ -365,6 +369,11 @@ void check_colours(OpRun& run) {
       EXPECT_EQ(compare(on_y.read(), y, constant_tolerance(shape, 2e-6)), "");
       EXPECT_EQ(compare(on_dz.read(), stored(dz), constant_tolerance(on_dz.shape, 4e-6)), "");
     }
+}
+
+void check_colours(OpRun& run) {
+  check_colours_of(run, {2, 3, 4, 5});
+  check_colours_of(run, {1, 3, 2, 19});
 }
 
 void check_product(OpRun& run) {

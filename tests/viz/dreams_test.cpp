@@ -9,28 +9,16 @@
 #include "engine/files/safetensors.h"
 #include "tests/support/cli_run.h"
 #include "tests/support/on_device.h"
+#include "tests/support/smooth_model.h"
 #include "tests/support/temp_folder.h"
 #include "viz/methods/adversarial.h"
+#include "viz/methods/inspect.h"
 #include "viz/methods/maximize.h"
 
 namespace switchback::test {
 namespace {
 
 using nlohmann::json;
-
-Model smooth_model() {
-  Network net("smooth", {1, 3, 20, 24});
-  net.add("conv1", conv2d(3, 8, 3, 1, 1));
-  net.add("gelu1", Smooth{SmoothFunction::gelu});
-  net.add("conv2", conv2d(8, 12, 3, 2, 1));
-  net.add("gelu2", Smooth{SmoothFunction::gelu});
-  net.add("pool", AdaptiveAvgPool2d{1, 1});
-  net.add("flatten", Flatten{});
-  net.add("fc", Linear{12, 5});
-  Model model{net, random_weights(net, 7)};
-  model.preprocess = imagenet_preprocess();
-  return model;
-}
 
 const Safetensors& golden() {
   static const Safetensors file(std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/dreams.safetensors");
@@ -164,6 +152,55 @@ TEST_P(Dreams, UnitsThatAreDeadAndStepsThatLeadNowhereAreToldOf) {
   }
 }
 
+TEST_P(Dreams, CopiesAreKeptApart) {
+  std::vector<Drive> drives;
+  for (uint32_t i = 0; i < 4; ++i) drives.push_back({{drive.unit.node, i < 2 ? 5 : 1, -1, -1}, i % 2, {}});
+  MaximizeOptions o = recipe("fleuret");
+  o.steps = 8, o.copies = 2, o.batch = 3;  // copies stay together whatever the batch
+  const auto alike = [&](const Maximized& made) {
+    Tensor gradient;
+    return similarity(activations(ctx, model, made.x, drive.unit.node), 2, gradient);
+  };
+  const double without = alike(maximize(ctx, model, drives, {}, o));
+  o.diversity = 50;
+  const Maximized apart = maximize(ctx, model, drives, {}, o);
+  EXPECT_LT(alike(apart), without - 0.05);
+  o.batch = 4;
+  const Maximized again = maximize(ctx, model, drives, {}, o);
+  EXPECT_EQ(std::memcmp(apart.x.data(), again.x.data(), size_t(again.x.count()) * sizeof(float)), 0);
+}
+
+TEST_P(Dreams, ExactContributionsAreTheGradientsWhereANetworkIsAffine) {
+  Network net("affine", {1, 2, 9, 8});
+  net.add("conv", conv2d(2, 3, 3, 1, 1));
+  Model affine{net, random_weights(net, 3)};
+  const std::vector<Drive> drives{{{1, 1, -1, -1}, 0, {}}, {{1, 2, 4, 3}, 1, {}}};
+  MaximizeOptions o = recipe("yosinski-contribution");
+  o.steps = 3, o.lr = 100, o.blur = 0, o.keep_best = false, o.small.percentile = 30;
+  const Maximized want = maximize(ctx, affine, std::span(drives).first(1), {}, o);
+  o.exact = o.small.percentile, o.small = {};
+  const Maximized got = maximize(ctx, affine, std::span(drives).first(1), {}, o);
+  int zeros = 0;
+  for (int64_t i = 0; i < want.x.count(); ++i) {
+    EXPECT_NEAR(got.x[i], want.x[i], 1e-4) << i;
+    zeros += got.x[i] == 0;
+  }
+  EXPECT_GE(zeros, 2 * 72 * 3 / 10 - 2);
+  // Of a unit at one place only what it sees counts.
+  o.exact = 92;  // nine pixels of 72 count
+  const Maximized place = maximize(ctx, affine, std::span(drives).last(1), {}, o);
+  int left = 0;
+  for (int64_t i = 0; i < place.x.count(); ++i) {
+    const int64_t row = i % 72 / 8, col = i % 8;
+    if (place.x[i] == 0) continue;
+    ++left;
+    EXPECT_TRUE(std::abs(row - 4) <= 1 && std::abs(col - 3) <= 1) << row << "," << col;
+  }
+  EXPECT_GE(left, 8);  // of two channels; the three smallest of nine go
+  o.jitter = 2;
+  expect_error("exact clipping", [&] { maximize(ctx, affine, drives, {}, o); });
+}
+
 TEST_P(Dreams, PreImagesComeNear) {
   MaximizeOptions o = recipe("mahendran");
   o.steps = 60, o.jitter = 1, o.weight = 300;
@@ -179,6 +216,30 @@ TEST_P(Dreams, PreImagesComeNear) {
 }
 
 SWITCHBACK_ON_ALL_DEVICES(Dreams);
+
+TEST(Similarity, OfGramMatrices) {
+  const auto tensor = [](Dims dims, const std::vector<float>& values) {
+    Tensor t(std::move(dims));
+    std::ranges::copy(values, t.data());
+    return t;
+  };
+  const Tensor same = tensor({3, 2, 2, 2}, {1, 2, 3, 4, 0, 1, 0, -1, 1, 2, 3, 4, 0, 1, 0, -1, 2, 4, 6, 8, 0, 2, 0, -2});
+  Tensor gradient;
+  EXPECT_NEAR(similarity(same, 3, gradient), 3, 1e-9);  // three pairs, whatever their lengths
+  for (const float v : gradient.values()) EXPECT_NEAR(v, 0, 1e-6);
+  const Tensor other = tensor({2, 2, 1, 2}, {1, 0, 0, 0, 0, 0, 0, 3});
+  EXPECT_NEAR(similarity(other, 2, gradient), 0, 1e-9);
+  // Against differences, for two units of two copies each.
+  Tensor values({4, 3, 2, 2});
+  for (int64_t i = 0; i < values.count(); ++i) values[i] = std::sin(1.7f * float(i)) + 0.3f;
+  similarity(values, 2, gradient);
+  for (int64_t i = 0; i < values.count(); ++i) {
+    Tensor up = values.clone(), down = values.clone(), unused;
+    up[i] += 1e-2f, down[i] -= 1e-2f;
+    const double slope = (similarity(up, 2, unused) - similarity(down, 2, unused)) / (double(up[i]) - double(down[i]));
+    EXPECT_NEAR(gradient[i], slope, 1e-3) << i;
+  }
+}
 
 // ---- commands
 
@@ -220,12 +281,17 @@ TEST(CliDreams, ACurveOfRobustAccuracy) {
 TEST(CliDreams, MaximizedAndInvertedImages) {
   const TempFolder folder;
   const json d = succeed_json({"maximize", "--model", "lenet", "--target", "1,7", "--steps", "5", "--copies", "2", "--frames", "2", "--save",
-                               "png,npy", "--json", "-o", folder / "out"});
+                               "png,npy", "--json", "--diversity", "0.1", "--reference", digit(7), "-o", folder / "out"});
   ASSERT_EQ(d["inputs"].size(), 4u);
   EXPECT_EQ(d["recipe"], "lucid");
   EXPECT_EQ(d["inputs"][3]["target"], 7);
   EXPECT_EQ(d["inputs"][3]["copy"], 1);
-  EXPECT_EQ(d["inputs"][0]["files"].size(), 3u);
+  EXPECT_EQ(d["inputs"][0]["files"].size(), 4u);
+  EXPECT_NE(bytes_of(result(d, "animation.png")).find("acTL"), std::string::npos);
+  // The reference's value is what the network says of it.
+  const json seven = succeed_json({"classify", "--model", "lenet", "--json", "-o", folder / "out", digit(7)});
+  EXPECT_NEAR(d["inputs"][2]["reference"].get<double>(), seven["inputs"][0]["score"].get<double>(), 1e-4);
+  EXPECT_LT(d["inputs"][0]["reference"].get<double>(), d["inputs"][2]["reference"].get<double>()) << "another class's";
   EXPECT_EQ(read_npy(result(d, ".npy")).dims(), (Dims{4, 1, 28, 28}));
   const json i = succeed_json({"invert", "--model", "lenet", "--layer", "conv1,relu1", "--steps", "20", "--save", "png,npy", "--json", "-o",
                                folder / "out", digit(3)});
@@ -253,6 +319,10 @@ TEST(CliDreams, BadInputIsToldOf) {
       {{"maximize", "--model", "lenet", "--target", "3", "--size", "5"}, "images of 5x5"},
       {{"maximize", "--model", "lenet", "--target", "3", "--recipe", "amirli"}, "images of 56x56"},
       {{"maximize", "--model", "lenet", "--target", "3", digit(3)}, "makes its images itself"},
+      {{"maximize", "--model", "lenet", "--target", "3", "--diversity", "1"}, "--copies"},
+      {{"maximize", "--model", "lenet", "--target", "3", "--clip-exact", "20"}, "exact clipping"},
+      {{"maximize", "--model", "lenet", "--target", "3", "--recipe", "yosinski", "--clip-exact", "20", "--clip-norm", "3"}, "exclude"},
+      {{"maximize", "--model", "lenet", "--target", "3", "--recipe", "yosinski", "--clip-exact", "100"}, "percentile 100"},
       {{"invert", "--model", "lenet", digit(3)}, "wants --layer"},
   };
   for (const auto& [arguments, what] : cases) {

@@ -12,6 +12,7 @@
 #include "tools/commands/commands.h"
 #include "viz/methods/adversarial.h"
 #include "viz/methods/batches.h"
+#include "viz/methods/border.h"
 #include "viz/methods/inspect.h"
 #include "viz/methods/pixels.h"
 #include "viz/pictures/render.h"
@@ -30,7 +31,7 @@ struct AdversarialCommand : Options {
   AttackMethod method = AttackMethod::pgd;
   std::string epsilon, step, targeted, against, against_weights, limit;
   int64_t steps = 0, sphere = 0;
-  bool random_start = true, early_stop = false;
+  bool random_start = true, early_stop = false, border = false;
 };
 
 // "8/255" or "0.03".
@@ -171,6 +172,7 @@ std::string classes_by_step(const Job& job, const std::vector<int32_t>& classes)
 struct Totals {
   int64_t items = 0, reached = 0, transferred = 0, batch = 0;
   std::vector<std::array<int64_t, 3>> sphere;  // by class: class, samples, same
+  std::vector<double> borders;                 // shares of the way, of all items
 };
 
 struct Run {
@@ -183,10 +185,13 @@ struct Run {
   ItemLines lines = {};
   Totals totals = {};
 
-  void part(const Chunk& chunk, const Chunk::Part& part, const Adversarial& result, const Tensor& other);
+  // other: another model's reading of the results; border: of the chunk's items. Both may be empty.
+  void part(const Chunk& chunk, const Chunk::Part& part, const Adversarial& result, const Tensor& other,
+            const std::vector<double>& border);
 };
 
-void Run::part(const Chunk& chunk, const Chunk::Part& part, const Adversarial& result, const Tensor& other) {
+void Run::part(const Chunk& chunk, const Chunk::Part& part, const Adversarial& result, const Tensor& other,
+               const std::vector<double>& border) {
   const Shape image{1, chunk.x.dim(1), chunk.x.dim(2), chunk.x.dim(3)};
   const PixelUnits units = pixel_units(job.model, image.c);
   Json files = Json::array();
@@ -210,6 +215,13 @@ void Run::part(const Chunk& chunk, const Chunk::Part& part, const Adversarial& r
                                    class_text(job, a.clean), 100 * a.clean_probability, class_text(job, a.now),
                                    100 * a.now_probability, a.linf, a.l2);
     if (a.linf == 0) line += "; no change: the gradient of its loss is 0 in float32";
+    if (!border.empty() && a.linf > 0) {
+      const double share = border[size_t(n)];
+      entry["border"] = {{"share", share}, {"linf", share * a.linf}, {"l2", share * a.l2}};
+      line += share == 1 ? "; all the way within one linear region"
+                         : fmt::format("; its linear region ends at {:.3g} % of the way, L2 {:.3g}", 100 * share, share * a.l2);
+      totals.borders.push_back(share);
+    }
     if (o.sphere > 0) {
       entry["sphere"] = {{"samples", o.sphere}, {"same", a.sphere_same}};
       line += fmt::format("; {} of {} on the sphere keep the class", a.sphere_same, o.sphere);
@@ -290,7 +302,8 @@ void run_images(Job& job, const AdversarialCommand& o, double epsilon) {
         run.totals.batch = std::max(run.totals.batch, result.batch);
         units = units_text(job, chunk.x.dim(1));
         const Tensor other = run.transfer ? run.transfer->read(job, result.x) : Tensor();
-        for (const Chunk::Part& part : chunk.parts) run.part(chunk, part, result, other);
+        const std::vector<double> border = o.border ? border_along(job.ctx, job.model, chunk.x, result.x, job.run) : std::vector<double>();
+        for (const Chunk::Part& part : chunk.parts) run.part(chunk, part, result, other, border);
         done += chunk.x.dim(0);
       });
   Report& report = run.report;
@@ -314,6 +327,10 @@ void run_images(Job& job, const AdversarialCommand& o, double epsilon) {
     run.lines.print();
     print_line(fmt::format("  {} of {} reached", run.totals.reached, run.totals.items));
     if (run.transfer) print_line(fmt::format("  {} of {} reached on {}", run.totals.transferred, run.totals.items, o.against));
+    if (std::vector<double>& all = run.totals.borders; all.size() > 1) {
+      std::ranges::sort(all);
+      print_line(fmt::format("  linear regions end at {:.3g} % of the way, in the median", 100 * all[all.size() / 2]));
+    }
     if (run.totals.sphere.size() > 1)
       for (const auto& [c, samples, same] : run.totals.sphere)
         print_line(fmt::format("  on the sphere  {:<24} {:.1f} % keep the class", class_text(job, c), 100 * double(same) / double(samples)));
@@ -325,8 +342,8 @@ void run_images(Job& job, const AdversarialCommand& o, double epsilon) {
 
 // Share of a labelled data set that is still read rightly, by ε.
 void run_curve(Job& job, const AdversarialCommand& o, const std::vector<double>& all) {
-  if (o.sphere > 0 || !o.against.empty() || !o.targeted.empty())
-    throw Error("--sphere, --against and --targeted are of single images, not of a data set's curve",
+  if (o.sphere > 0 || !o.against.empty() || !o.targeted.empty() || o.border)
+    throw Error("--sphere, --border, --against and --targeted are of single images, not of a data set's curve",
                 "name some of its images: DATASET[0:8]", true);
   const std::string& path = o.inputs[0];
   const Dataset data = open_dataset(path, o.exif);
@@ -432,6 +449,7 @@ std::function<void()> setup_adversarial(CLI::App& app) {
   add_switch(app, *o, "--early-stop", o->early_stop, Changes::values, "an image that is read as wanted is changed no further");
   add_setting(app, *o, "--sphere", o->sphere, Changes::values,
               "samples at twice the change's distance: how many keep the class (default 0: none)", "N");
+  add_switch(app, *o, "--border", o->border, Changes::nothing, "how far the image's linear region goes on the way to the result");
   add_setting(app, *o, "--against", o->against, Changes::nothing, "another model that reads the results as well", "NAME|FILE.onnx");
   add_setting(app, *o, "--against-weights", o->against_weights, Changes::nothing, "its weights", "FILE|random[:SEED]");
   add_setting(app, *o, "--limit", o->limit, Changes::values, "of a curve: only the first N images", "N");

@@ -34,6 +34,7 @@ std::function<void()> setup_compare(CLI::App& app);
 std::function<void()> setup_etalon(CLI::App& app);
 std::function<void()> setup_regions(CLI::App& app);
 std::function<void()> setup_channels(CLI::App& app);
+std::function<void()> setup_fool(CLI::App& app);
 std::function<void()> setup_filters(CLI::App& app);
 std::function<void()> setup_activations(CLI::App& app);
 std::function<void()> setup_dump(CLI::App& app);
@@ -102,6 +103,10 @@ inline constexpr Command kCommands[] = {
      "weights/samples/digit_*.png --model lenet --epsilon 0.2\n"
      "out/digits --model lenet --epsilon 0,0.1,0.2,0.3",
      setup_adversarial},
+    {"fool", "images that are read as each class with confidence, and mean nothing to a person",
+     "--model lenet --generations 100\n"
+     "--model lenet --encoding gradient",
+     setup_fool},
     {"filters", "the weights of a convolution as a picture grid",
      "--model lenet --layer conv2",
      setup_filters},

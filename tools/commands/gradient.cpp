@@ -50,6 +50,9 @@ std::string rule_title(const ReluRule& rule) {
 void run_gradient(const MapOptions& o) {
   if (!o.save_tape.empty() && !o.load_tape.empty() && o.save_tape == o.load_tape)
     throw Error("--save-tape and --load-tape name the same file", "", true);
+  if (!o.along.empty()) return run_along(o);
+  if (o.points != "500" || !o.pixel.empty() || o.along_noise != 0.01)
+    throw Error("--points, --pixel and --noise are of --along", "--along seed", true);
   Job job("gradient", o);
   run_maps(job, gradient_method(job, o));
 }
@@ -150,7 +153,13 @@ std::function<void()> setup_gradient(CLI::App& app) {
               "FILE.safetensors");
   add_setting(app, *o, "--save-tape", o->save_tape, Changes::nothing, "write the gates and switches of the forward pass",
               "FILE.safetensors");
-  add_shared(app, *o);
+  add_setting(app, *o, "--along", o->along, Changes::values,
+              "no map, but one pixel's derivative along the line from the input to a noisy copy (of --seed) or to FILE", "seed|FILE");
+  add_setting(app, *o, "--points", o->points, Changes::values, "of that line (default 500)", "N");
+  add_setting(app, *o, "--pixel", o->pixel, Changes::values, "column and row (default: the middle)", "X,Y");
+  add_setting(app, *o, "--noise", o->along_noise, Changes::values,
+              "sigma of the noisy copy as a share of the image's value range (default 0.01)", "S");
+  add_shared(app, *o, true);
   return [o] { run_gradient(*o); };
 }
 

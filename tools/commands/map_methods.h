@@ -18,11 +18,14 @@ struct MapOptions : Options {
   ReluRule rule = kGradient;
   SmoothGradOptions::Moment moment = SmoothGradOptions::Moment::mean;
   std::string baseline = "0", save_tape, load_tape;
+  std::string along, points = "500", pixel;  // of gradient
+  double along_noise = 0.01;
   bool times_input = false;
   int64_t samples = 50, steps = 50;
   double noise = 0.15;
 };
 void check_maps(const MapOptions& o);  // throws (usage) on numbers out of range
+void run_along(const MapOptions& o);      // gradient --along (along.cpp)
 MapMethod gradient_method(Job& job, const MapOptions& o);
 MapMethod smoothgrad_method(Job& job, const MapOptions& o);
 MapMethod integrated_method(Job& job, const MapOptions& o);

@@ -3,8 +3,11 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
+#include <span>
 
+#include "engine/files/apng.h"
 #include "engine/files/npy.h"
 #include "tools/cli/figure.h"
 #include "tools/cli/inputs.h"
@@ -31,7 +34,7 @@ constexpr int64_t kMostImages = 4096;
 struct DreamCommand : Options {
   std::string recipe, size, start, objective, optimizer, parametrisation, colours, direction;
   std::string steps, lr, weight, edges, decay, blur, blur_every, clip_norm, clip_contribution, variation, range, jitter,
-      rotate, zoom, scales, growth;
+      rotate, zoom, scales, growth, clip_exact, diversity, reference;
   int64_t copies = 1, frames = 0;
   bool caricature = false;
   std::vector<std::string> layers;
@@ -75,11 +78,15 @@ MaximizeOptions options_of(const Job& job, const DreamCommand& o) {
   number("--zoom", o.zoom, m.zoom);
   whole("--scales", o.scales, m.scales, 1);
   number("--growth", o.growth, m.growth);
-  if (!o.clip_norm.empty() && !o.clip_contribution.empty())
-    throw Error("--clip-norm and --clip-contribution exclude each other", "", true);
+  if (int(!o.clip_norm.empty()) + int(!o.clip_contribution.empty()) + int(!o.clip_exact.empty()) > 1)
+    throw Error("--clip-norm, --clip-contribution and --clip-exact exclude each other", "", true);
   if (!o.clip_norm.empty()) m.small = {SmallPixels::By::norm, parse_number("--clip-norm", o.clip_norm)};
   if (!o.clip_contribution.empty())
     m.small = {SmallPixels::By::contribution, parse_number("--clip-contribution", o.clip_contribution)};
+  if (!o.clip_exact.empty()) m.small = {}, m.exact = parse_number("--clip-exact", o.clip_exact);
+  number("--diversity", o.diversity, m.diversity);
+  m.copies = o.copies;
+  if (m.diversity > 0 && o.copies == 1) throw Error("--diversity keeps copies apart, and there is one", "--copies 4", true);
   if (!o.optimizer.empty()) {
     m.update = MaximizeOptions::Update::optimizer;
     m.optimizer = {.kind = parse_choice("--optimizer", o.optimizer, kOptimizers), .weight_decay = m.optimizer.weight_decay};
@@ -160,6 +167,51 @@ std::vector<Unit> units_of(const Job& job, const DreamCommand& o, Shape image) {
                         job.model.labels);
 }
 
+// The largest value of each drive over the --reference images, NaN where none is given.
+std::vector<double> reference_values(Job& job, const DreamCommand& o, Output& output, const std::vector<Drive>& drives, bool mean) {
+  std::vector<double> largest(drives.size(), std::numeric_limits<double>::quiet_NaN());
+  if (o.reference.empty()) return largest;
+  job.options.inputs = {o.reference};
+  Inputs inputs(job, output);
+  const int64_t all = inputs.count();
+  int64_t done = 0;
+  inputs.for_each_chunk([](Shape) { return 32; }, [&](const Chunk& chunk) {
+    const Tensor values = activations(job.ctx, job.model, chunk.x, drives[0].unit.node, job.run);
+    for (int64_t i = 0; i < values.dim(0); ++i) {
+      Dims dims = values.dims();
+      dims[0] = int64_t(drives.size());
+      Tensor repeated(dims);  // every drive looks at this image
+      const int64_t item = values.count() / values.dim(0);
+      for (size_t d = 0; d < drives.size(); ++d) std::copy_n(values.data() + i * item, item, repeated.data() + int64_t(d) * item);
+      const std::vector<double> now = drive_values(drives, repeated, mean);
+      for (size_t d = 0; d < drives.size(); ++d)
+        if (!(largest[d] >= now[d])) largest[d] = now[d];
+    }
+    job.bar.update(done += chunk.x.dim(0), all, "reference images");
+  });
+  return largest;
+}
+
+// ", 3.2 times the largest of the reference images"
+std::string share_text(double value, double largest) {
+  return largest > 0 ? fmt::format(", {:.3g} times the reference's {:.4g}", value / largest, largest) : "";
+}
+
+// The way of all images as an animation; pictures of one frame have the sizes of the last one's.
+std::vector<Image> animation(const Maximized& made, const Job& job, bool stretch, int columns) {
+  std::vector<Image> all;
+  for (size_t f = made.frames.size(); f-- > 0;) {
+    std::vector<Panel> panels;
+    for (int64_t i = 0; i < std::min<int64_t>(made.frames[f].dim(0), 12); ++i) panels.push_back({dream_picture(made.frames[f], i, job, stretch), ""});
+    const Image frame = pixels(grid(panels, {.columns = columns, .panel_side = large_side(int(std::max(made.x.dim(2), made.x.dim(3)))),
+                                             .title = fmt::format("step {}", made.frame_steps[f])}),
+                               job.options.scale);
+    all.push_back(all.empty() || (frame.width == all[0].width && frame.height == all[0].height) ? frame : resized(frame, all[0].width, all[0].height));
+  }
+  std::ranges::reverse(all);
+  return all;
+}
+
 std::string layers_note(const Driven& d) {
   if (d.stopped >= 0) return fmt::format("; not finite after step {}: the image of the step before", d.stopped);
   return d.dead ? "; dead there: its gradient is 0 throughout" : "";
@@ -195,6 +247,7 @@ void run_maximize(const DreamCommand& o) {
     for (int64_t c = 0; c < o.copies; ++c) drives.push_back({unit, uint32_t(c), direction});
   const Tensor start = start_of(job, o, m);
   Output output(job);
+  const std::vector<double> reference = reference_values(job, o, output, drives, m.mean);
   const Maximized made = maximize(job.ctx, job.model, drives, start, m);
 
   const bool stretch = m.parts == Parts::input;
@@ -208,7 +261,7 @@ void run_maximize(const DreamCommand& o) {
     const std::string name = direction.empty() ? unit_name(job, drives[i].unit) : fmt::format("{} along {}", o.layer, o.direction);
     if (output.pictures() && panels.size() < kMostGridPanels)
       panels.push_back({dream_picture(made.x, int64_t(i), job, stretch),
-                        o.plain ? "" : fmt::format("{}\n{:.4g}, from {:.3g}{}", name, d.value, d.start, d.dead ? "; dead" : "")});
+                        o.plain ? "" : fmt::format("{}\n{:.4g}, from {:.3g}{}{}", name, d.value, d.start, share_text(d.value, reference[i]), d.dead ? "; dead" : "")});
     const Unit& u = drives[i].unit;
     report.inputs.push_back({{"path", nullptr}, {"index", i}, {"target", u.channel},
                              {"class", o.layer.empty() ? job.class_json(u.channel) : Json(nullptr)},
@@ -221,6 +274,7 @@ void run_maximize(const DreamCommand& o) {
     report.inputs.back()["edges"] = measures.edges;
     report.inputs.back()["variation"] = measures.variation;
     report.inputs.back()["norm"] = measures.norm;
+    report.inputs.back()["reference"] = std::isnan(reference[i]) ? Json(nullptr) : Json(reference[i]);
     if (d.stopped >= 0) warn(fmt::format("{} is not finite after step {}; its image is the one before", name, d.stopped));
     else if (d.dead) warn(fmt::format("{} could not be driven: its gradient was 0 throughout, its value is {:.4g}", name, d.value));
   }
@@ -241,6 +295,13 @@ void run_maximize(const DreamCommand& o) {
       output.add_picture(files, {job.model_name(), "frames"},
                          grid(strip, {.columns = int(made.frames.size()), .title = figure_title(job, "Activation maximisation, the way"),
                                       .subtitle = fmt::format("{}; {}", steps, weights_text(job))}));
+      if (o.saves("png")) {
+        const std::string file = output.path({job.model_name(), "animation"}, "png");
+        const std::vector<uint8_t> bytes = apng_bytes(animation(made, job, stretch, o.columns), 250, 1500);
+        output.add_file(file).write(std::as_bytes(std::span(bytes)));
+        files.push_back({{"path", file}, {"axes", nullptr}});
+        output.note(fmt::format("{} shows the way as an animation", file));
+      }
     }
   }
   if (output.npy()) files.push_back(output.add_npy(of, made.x, {"N", "C", "H", "W"}));
@@ -251,8 +312,8 @@ void run_maximize(const DreamCommand& o) {
     print_line(job.summary_title(fmt::format("maximize ({})", steps)));
     ItemLines lines;
     for (size_t i = 0; i < drives.size(); ++i)
-      lines.add(fmt::format("  {:<36} {:>10.4g}, from {:.4g}{}", direction.empty() ? unit_name(job, drives[i].unit) : o.layer,
-                            made.items[i].value, made.items[i].start, layers_note(made.items[i])));
+      lines.add(fmt::format("  {:<36} {:>10.4g}, from {:.4g}{}{}", direction.empty() ? unit_name(job, drives[i].unit) : o.layer,
+                            made.items[i].value, made.items[i].start, share_text(made.items[i].value, reference[i]), layers_note(made.items[i])));
     lines.print();
     print_written(job, output.paths());
     print_line(job.summary_times(int64_t(drives.size()), "image"));
@@ -372,7 +433,10 @@ std::function<void()> setup_maximize(CLI::App& app) {
   add_setting(app, *o, "--growth", o->growth, Changes::values, "from each to the next (default: the recipe's)", "X");
   add_setting(app, *o, "--start", o->start, Changes::values, "where the image starts (default noise)", "noise|gray|FILE");
   add_setting(app, *o, "--copies", o->copies, Changes::values, "images of each unit, from different noise (default 1)", "N");
-  add_setting(app, *o, "--frames", o->frames, Changes::pictures, "pictures of the way, as a strip (default 0: none)", "N");
+  add_setting(app, *o, "--diversity", o->diversity, Changes::values, "weight of what keeps copies apart: cosines of their Gram matrices over the layer (default 0)", "X");
+  add_setting(app, *o, "--clip-exact", o->clip_exact, Changes::values, "pixels whose removal changes the value by less than this percentile become 0 (default: none)", "P");
+  add_setting(app, *o, "--reference", o->reference, Changes::nothing, "images whose largest value the results are compared with", "IMAGES");
+  add_setting(app, *o, "--frames", o->frames, Changes::pictures, "pictures of the way, as a strip and as an animated PNG (default 0: none)", "N");
   add_model(app, *o);
   add_output(app, *o);
   add_drawing(app, *o, Drawing::plain | Drawing::columns);

@@ -61,7 +61,10 @@ struct Attack {
         losses(ctx.allocate(size_t(batch) * sizeof(double))),
         labels(ctx.allocate(size_t(batch) * sizeof(int32_t))),
         best(ctx.allocate(size_t(batch) * sizeof(int32_t))),
-        history(ctx.allocate(size_t(batch * (o.steps + 1)) * sizeof(int32_t))) {}
+        history(ctx.allocate(size_t(batch * (o.steps + 1)) * sizeof(int32_t))),
+        origin(ctx.allocate(size_t(o.sphere > 0 ? image.item() : 0) * sizeof(float))) {
+    if (origin.size() > 0) ctx.zero(origin.data(), origin.size());
+  }
 
   PlanOptions plan_options() const { return {.precision = options.precision, .observe = {node}}; }
   View view(const Memory& memory, int64_t n) const { return {memory.data(), plan.shapes()[0].with_n(n), DType::f32}; }
@@ -107,6 +110,7 @@ struct Attack {
   std::optional<DevicePixels> unlimited;
   Outputs outputs;
   Memory x, clean, losses, labels, best, history;  // x, clean: NHWC f32
+  Memory origin;                                   // zeros, an image: what noise is added to
 };
 
 // Writes n clean images, and x where the attack starts.
@@ -164,9 +168,6 @@ void Attack::sphere(const Tensor& from, const Tensor& to, uint32_t image, Attack
   const Shape s = plan.shapes()[0].with_n(1);
   double squares = 0;
   for (int64_t i = 0; i < s.item(); ++i) squares += std::pow(double(to[i]) - double(from[i]), 2);
-  const Tensor zeros = Tensor::zeros({s.c, s.h, s.w});
-  const Memory origin = ctx.allocate(size_t(s.item()) * sizeof(float));
-  ctx.copy_in(origin.data(), zeros.data(), origin.size());
   write_nchw(ctx, from.data(), view(clean, 1));
   for (int64_t first = 0; first < options.sphere; first += batch) {
     const int64_t n = std::min(batch, options.sphere - first);

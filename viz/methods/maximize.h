@@ -38,6 +38,10 @@ struct MaximizeOptions : RunOptions {
   // Objective: weight · (the unit's value, or the mean over its map, or the sum).
   bool mean = false;
   double weight = 1;
+  // Keeps copies apart (Olah et al. 2017): less diversity · Σ of the cosines between their Gram matrices over the unit's
+  // node, over pairs of `copies` drives that follow each other.
+  double diversity = 0;
+  int64_t copies = 1;
 
   // Priors.
   double edges = 0;                                   // times Σ_s ‖x − g∗x‖², over scales (Fleuret)
@@ -46,6 +50,7 @@ struct MaximizeOptions : RunOptions {
   int64_t blur_every = 4;
   bool clip_pixels = false;                           // z into 0 … 255 before the mean is taken off (bytes)
   SmallPixels small{};                                // percentile 0: none
+  double exact = 0;                                   // the same by what the value loses where a pixel is 0; 0: none
   bool keep_best = false;                             // the image of the largest value, not the last one
 
   // Transformations, drawn anew for each image and step.
@@ -95,6 +100,13 @@ struct Maximized {
 // All drives are of one node. start: [C,H,W] or empty: noise. Throws (usage) on sizes that the network does not take.
 Maximized maximize(Context& ctx, const Model& model, std::span<const Drive> drives, const Tensor& start,
                    const MaximizeOptions& options);
+
+// What drives are worth on values of their node, [N,C,H,W] or [N,C] for as many drives: sums or means as the objective has them.
+std::vector<double> drive_values(std::span<const Drive> drives, const Tensor& values, bool mean);
+
+// Σ over pairs of cosines between Gram matrices, G = A·Aᵀ with A [C,H·W], of n items of values [n,C,H,W], and its gradient.
+// Items of `copies` that follow each other are compared.
+double similarity(const Tensor& values, int64_t copies, Tensor& gradient);
 
 // Pre-images (Mahendran and Vedaldi): minimises weight·‖Φ(x) − Φ0‖² / ‖Φ0‖² and the priors, for x of one image [1,C,H,W];
 // caricature: maximises ⟨Φ(x), relu(Φ0)⟩ / ‖Φ0‖² instead. channels: those of the node that count, empty: all.
