@@ -3,22 +3,26 @@
 
     tests/fuzz/mutate.py [--switchback build/switchback] [--count 10000] [--seed 0] [--jobs 1] FILE.onnx|FILE.safetensors ...
 
+Needs safetensors and NumPy.
+
 Files in a .safetensors golden file of ONNX models (NAME.model, NAME.torchscript, …) count as files of their own; what else ends
 so is read as weights of the first built-in model whose file name it has. Each mutant is a file with bits flipped, bytes
 replaced, parts cut out, doubled or exchanged, or its length cut; where it holds a JSON header, mostly that is hit. Exit code 1 where
-the command ends by a signal or with another code than 0, 1 and 2, takes longer than --seconds or more memory than --memory MiB
-and four times the file's size; such mutants stay in --keep."""
+the command ends by a signal or with another code than 0, 1 and 2, says other than one line of error, or takes longer than
+--seconds; such mutants stay in --keep. Address space is limited to --memory MiB and four times the largest file."""
 
 import argparse
 import collections
-import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from safetensors.numpy import load
 
 LARGEST = 4 << 20  # of a file that is mutated
 
@@ -29,7 +33,6 @@ def parts_of(path):
     if path.suffix == ".onnx":
         yield path.name, data, None
         return
-    from safetensors.numpy import load
     for name, value in load(data).items():
         if name.endswith((".model", ".torchscript", ".dynamo", ".refused")) and value.dtype.itemsize == 1:
             yield name + ".onnx", value.tobytes(), None
@@ -65,7 +68,8 @@ def mutant(data, draw):
 
 def run(options, folder, i, sources):
     draw = random.Random(options.seed * 1_000_003 + i)
-    name, data, model = sources[draw.randrange(len(sources))]
+    kind = draw.choice(sorted({s[2] is None for s in sources}))  # as many of ONNX as of weights
+    name, data, model = draw.choice([s for s in sources if (s[2] is None) == kind])
     bad = mutant(data, draw)
     path = folder / (f"m{i}.onnx" if model is None else f"m{i}.safetensors")
     path.write_bytes(bad)
@@ -75,11 +79,10 @@ def run(options, folder, i, sources):
                                cwd=folder)
     try:
         error = process.communicate(timeout=options.seconds)[1].decode(errors="replace")
-        peak = 0
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        error, peak = "", 0
+        error = ""
     seconds = time.monotonic() - start
     code = process.returncode
     wrong = ""
@@ -112,7 +115,6 @@ def main():
     options.switchback = str(Path(options.switchback).resolve())
     sources = [part for path in options.files for part in parts_of(path) if len(part[1]) <= LARGEST]
     print(f"{len(sources)} files of {sum(len(s[1]) for s in sources)} bytes")
-    import resource
     limit = (options.memory << 20) + 4 * max(len(s[1]) for s in sources)
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))  # for the children; std::bad_alloc is an error, too
     counts = collections.Counter()

@@ -147,12 +147,12 @@ struct Results {
 };
 
 // What pictures show: of tokens the patches, as a map.
-struct Shown {
+struct DrawnTokens {
   Tensor on_map;  // empty where the values are maps themselves
   std::string layer;
 };
-Shown shown_of(const Network& network, const Chunk& chunk, int node, const Tensor& values) {
-  Shown shown{{}, network.nodes[size_t(node)].name};
+DrawnTokens drawn_tokens(const Network& network, const Chunk& chunk, int node, const Tensor& values) {
+  DrawnTokens shown{{}, network.nodes[size_t(node)].name};
   if (values.dims().size() != 4) return shown;
   const auto grid = token_grid(network, {1, chunk.x.dim(1), chunk.x.dim(2), chunk.x.dim(3)}, node);
   if (!grid) return shown;
@@ -162,7 +162,7 @@ Shown shown_of(const Network& network, const Chunk& chunk, int node, const Tenso
 }
 
 void finish_file(const Job& job, const ActivationOptions& o, const Chunk& chunk, const Chunk::Part& part,
-                 const std::string& layer, const Tensor& values, const Shown& shown, Output& output, Results& results) {
+                 const std::string& layer, const Tensor& values, const DrawnTokens& shown, Output& output, Results& results) {
   const Tensor& drawn_values = shown.on_map.empty() ? values : shown.on_map;
   const int64_t item_count = values.count() / values.dim(0);
   Json files = Json::array();
@@ -224,7 +224,7 @@ void run_activations(const ActivationOptions& o) {
   inputs.for_each_chunk(most, [&](const Chunk& chunk) {
     const Tensor values = activations(job.ctx, job.model, chunk.x, node, job.run);
     shape = Dims(values.dims().begin() + 1, values.dims().end());
-    const Shown shown = output.pictures() ? shown_of(network, chunk, node, values) : Shown{{}, layer};
+    const DrawnTokens shown = output.pictures() ? drawn_tokens(network, chunk, node, values) : DrawnTokens{{}, layer};
     for (const Chunk::Part& part : chunk.parts) finish_file(job, o, chunk, part, layer, values, shown, output, results);
     job.bar.update(results.items, items, "images");
   });

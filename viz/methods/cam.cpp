@@ -169,7 +169,7 @@ void gradient_map(CamMethod method, const float* maps, const float* g, Shape s, 
 
 // Of each layer, where it holds tokens.
 using Grids = std::vector<std::optional<TokenGrid>>;
-Tensor shown(const std::optional<TokenGrid>& grid, Tensor values) { return grid ? on_grid(values, *grid) : std::move(values); }
+Tensor on_its_grid(const std::optional<TokenGrid>& grid, Tensor values) { return grid ? on_grid(values, *grid) : std::move(values); }
 
 // Images and targets of one backward pass: `images` images from `first` on (the batch's first), for each the targets t
 // … t + targets.
@@ -213,7 +213,7 @@ struct GradientMaps {
            const Cut& cut) {
     take_back(backward, tape, kGradient, scoring, values, cut);
     for (size_t l = 0; l < cams.layers.size(); ++l) {
-      const Tensor g = shown(grids[l], read(backward, cams.layers[l]));
+      const Tensor g = on_its_grid(grids[l], read(backward, cams.layers[l]));
       const Shape s{1, g.dim(1), g.dim(2), g.dim(3)};
       Tensor& maps = cams.maps[l];
       for (int64_t i = 0; i < cut.images; ++i)
@@ -312,7 +312,7 @@ Cams class_activation_maps(Context& ctx, const Model& model, const Tensor& x, co
     plan.forward(exact ? nullptr : &tape);
     const Tensor values = plan.read(node);
     std::vector<Tensor> activations;
-    for (size_t l = 0; l < cams.layers.size(); ++l) activations.push_back(shown(grids[l], plan.read(cams.layers[l])));
+    for (size_t l = 0; l < cams.layers.size(); ++l) activations.push_back(on_its_grid(grids[l], plan.read(cams.layers[l])));
     for (int64_t i = 0; i < n; ++i) cams.explained.push_back(explain(network, target, batch_item(values, i), labels));
     if (exact) exact_maps(model.weights, head, activations[0], first, cams);
     for (int64_t t = 0; t < targets && !exact; t += seeds)

@@ -47,13 +47,13 @@ int64_t rows_like(Shape image, int64_t patches) {
   return rows > 0 && patches % rows == 0 && rows * image.w == patches / rows * image.h ? rows : 0;
 }
 
-struct Rows {
+struct TokenRows {
   int64_t first, last;  // of tokens
 };
 // Which tokens the classes are read from behind the attention layer: those that are cut out, or all.
-std::vector<Rows> read_rows(const Network& network, const List<Shape>& shapes, int attention, int64_t tokens) {
+std::vector<TokenRows> read_rows(const Network& network, const List<Shape>& shapes, int attention, int64_t tokens) {
   const std::vector<bool> needed = ancestors(network, logit_node(network));
-  std::vector<Rows> rows;
+  std::vector<TokenRows> rows;
   for (size_t i = size_t(attention) + 1; i < needed.size(); ++i) {
     const auto* slice = std::get_if<Slice>(&network.nodes[i].layer);
     if (!slice || !needed[i]) continue;
@@ -147,7 +147,7 @@ class Follower {
     const int64_t tokens = shapes[size_t(plan.network().nodes[size_t(layers.back())].inputs[1])].w;
     start_.assign(size_t(tokens), 0);
     int64_t count = 0;
-    for (const Rows& rows : read_rows(plan.network(), shapes, layers.back(), tokens))
+    for (const TokenRows& rows : read_rows(plan.network(), shapes, layers.back(), tokens))
       for (int64_t t = rows.first; t < rows.last; ++t) start_[size_t(t)] += 1, ++count;
     for (double& v : start_) v /= double(count);
   }
@@ -235,7 +235,7 @@ int last_patch_tokens(const Network& network, Shape input) {
   if (!grid || grid->first == 0) return -1;
   const List<Shape> shapes = network.shapes(input);
   const Shape s = shapes[size_t(tokens)];
-  for (const Rows& rows : read_rows(network, shapes, last, s.h * s.w))
+  for (const TokenRows& rows : read_rows(network, shapes, last, s.h * s.w))
     if (rows.last > grid->first) return -1;
   return tokens;
 }
