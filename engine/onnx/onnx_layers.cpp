@@ -349,7 +349,7 @@ void reduce(OnnxGraph& g, const OnnxNode& n, const Reduction& how) {
   // The axes became an input with opset 13 (sums) and 18 (means).
   std::vector<int64_t> axes = n.has_input(1) ? g.ints(n, 1, "axes") : n.integers("axes", {});
   const bool keep = n.integer("keepdims", 1) != 0;
-  if (axes.empty() && n.integer("noop_with_empty_axes", 0) != 0) {
+  if (n.integer("noop_with_empty_axes", 0) != 0 && axes.empty()) {
     if (how.last) x.node = g.add(n, *how.last, {x.node}, n.name() + ".output");
     return g.set(n, x);
   }
