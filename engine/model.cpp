@@ -10,6 +10,7 @@
 #include "engine/files/files.h"
 #include "engine/files/json.h"
 #include "engine/files/labels.h"
+#include "engine/files/npy.h"
 #include "engine/onnx/onnx.h"
 #include "engine/files/state_dict.h"
 #include "engine/fit.h"
@@ -105,6 +106,29 @@ Preprocess assumed_preprocess(const Network& network, bool whole_pixels) {
   return p;
 }
 
+// NAME=FILE.npy; names of tensors may hold anything but an equals sign before the file's.
+std::map<std::string, OnnxConstant> given_inputs(const std::vector<std::string>& texts) {
+  std::map<std::string, OnnxConstant> found;
+  for (const std::string& text : texts) {
+    const size_t at = text.find('=');
+    if (at == std::string::npos || at == 0 || at + 1 == text.size())
+      throw Error(fmt::format("--input '{}' is not NAME=FILE.npy", printable(text)), "for example --input age=age.npy", true);
+    const std::string name = text.substr(0, at), file = text.substr(at + 1);
+    OnnxConstant value;
+    value.whole = npy_holds_integers(file);
+    if (value.whole) {
+      value.ints = read_npy_integers(file, {}, value.dims);
+    } else {
+      const Tensor array = read_npy(file);
+      value.dims = array.dims();
+      value.floats.assign(array.values().begin(), array.values().end());
+    }
+    if (!found.emplace(name, std::move(value)).second)
+      throw Error(fmt::format("--input {} is given twice", printable(name)), "", true);
+  }
+  return found;
+}
+
 Model open_onnx(const ModelSpec& spec, std::vector<std::string>* outputs = nullptr) {
   const std::string beside = fs::path(spec.name).replace_extension(".json").string();
   const std::string file = !spec.preprocess.empty() ? spec.preprocess : is_file(beside) ? beside : "";
@@ -118,6 +142,9 @@ Model open_onnx(const ModelSpec& spec, std::vector<std::string>* outputs = nullp
   const auto& [channels, height, width] = spec.open_sizes;
   options.channels = channels;
   options.follow_links = spec.follow_links;
+  if (!spec.head.empty()) options.output = spec.head;
+  options.or_folder = spec.or_folder;
+  options.inputs = given_inputs(spec.inputs);
   if (height > 0) options.size = {height, width};
   OnnxNetwork read = read_onnx(spec.name, options);
   model.network = std::move(read.network);
@@ -125,6 +152,7 @@ Model open_onnx(const ModelSpec& spec, std::vector<std::string>* outputs = nullp
   model.source = spec.name;
   model.network.name = spec.name;  // so that hints name the file as the user did
   model.warnings = std::move(read.warnings);
+  model.took_or_folder = read.took_or_folder;
   if (outputs) *outputs = std::move(read.outputs);
   if (file.empty()) {
     model.preprocess = assumed_preprocess(model.network, read.whole_pixels);
@@ -168,12 +196,19 @@ Preprocess own_preprocess(std::string_view name) {
   return usual;
 }
 
+// Heads and further inputs are an ONNX file's.
+void check_built_in(const ModelSpec& spec) {
+  for (const auto& [option, given] : {std::pair{"--head", !spec.head.empty()}, {"--input", !spec.inputs.empty()}})
+    if (given && !is_onnx(spec.name))
+      throw Error(fmt::format("{} is for ONNX files, and {} is built in", option, spec.name), "leave it out", true);
+}
+
 Model open_built_in(const ModelSpec& spec) {
   Model model;
   if (spec.name == "mlp" && !spec.weights.empty() && !is_random(spec.weights))  // the only network whose sizes its weights tell
     model.network = make_network("mlp", {.sizes = mlp_sizes(read_state_dict(spec.weights))});
   else
-    model.network = open_network(spec.name);
+    model.network = open_network(spec);
   if (!spec.preprocess.empty())
     model.preprocess = load_preprocess(spec.preprocess);
   else
@@ -243,8 +278,10 @@ std::vector<InstalledWeights> installed_weights(std::string_view model, const st
   return out;
 }
 
-Network open_network(std::string_view name, std::vector<std::string>* outputs) {
-  if (is_onnx(name)) return open_onnx({.name = std::string(name)}, outputs).network;
+Network open_network(const ModelSpec& spec, std::vector<std::string>* outputs) {
+  const std::string& name = spec.name;
+  check_built_in(spec);
+  if (is_onnx(name)) return open_onnx(spec, outputs).network;
   std::vector<std::string> names;
   for (const ZooEntry& entry : zoo()) {
     if (base_name(name) == entry.name) return make_network(name);
@@ -255,6 +292,7 @@ Network open_network(std::string_view name, std::vector<std::string>* outputs) {
 }
 
 Model open_model(const ModelSpec& spec, const std::vector<std::string>& folders) {
+  check_built_in(spec);
   Model model = is_onnx(spec.name) ? open_onnx(spec) : open_built_in(spec);
   if (!is_onnx(spec.name) || !spec.weights.empty()) load_parameters(model, spec, folders);
   if (const int64_t bad = not_finite(model.weights); bad > 0)

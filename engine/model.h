@@ -19,6 +19,7 @@ struct Model {
   std::vector<std::string> labels = {};    // of the outputs; empty where nobody knows
   std::string source = {};                 // where the weights came from: a path, or "random:SEED"
   std::vector<std::string> warnings = {};  // what a user should know of how it was opened
+  bool took_or_folder = false;             // its output is the one that ModelSpec::or_folder names
 };
 
 // `--model`, `--weights` and `--preprocess` as the user wrote them; empty = the model's own.
@@ -28,6 +29,10 @@ struct ModelSpec {
   // Channels, height and width of the input where an ONNX file leaves them open; 0: not known either.
   std::array<int64_t, 3> open_sizes = {};
   bool follow_links = false;  // of external data, out of the ONNX file's folder
+  // Of an ONNX file: the output (or a node) to end at; the same where a file with several outputs has it; and NAME=FILE.npy,
+  // values of inputs that are not explained.
+  std::string head = {}, or_folder = {};
+  std::vector<std::string> inputs = {};
 };
 
 bool is_onnx(std::string_view name);  // a file's: .onnx, in whatever case
@@ -48,6 +53,6 @@ std::vector<InstalledWeights> installed_weights(std::string_view model, const st
 // preprocessing.
 Model open_model(const ModelSpec& spec, const std::vector<std::string>& folders = weight_folders());
 // The architecture alone, its parameters not set (`info`, `models`). outputs: of an ONNX file, all that it has.
-Network open_network(std::string_view name, std::vector<std::string>* outputs = nullptr);
+Network open_network(const ModelSpec& spec, std::vector<std::string>* outputs = nullptr);
 
 }  // namespace switchback

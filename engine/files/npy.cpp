@@ -101,14 +101,14 @@ class HeaderParser {
 };
 
 // What an array holds: f32, or whole numbers of 1, 4 or 8 bytes.
-enum class Holds { floats, integers };
+enum class Holds { floats, integers, either };
 size_t element_bytes(Holds holds, const std::string& descr) {
-  if (holds == Holds::floats) return descr == "<f4" ? 4 : 0;
+  if (holds == Holds::floats || (holds == Holds::either && descr == "<f4")) return descr == "<f4" ? 4 : 0;
   return descr == "<i8" ? 8 : descr == "<i4" ? 4 : descr == "|u1" ? 1 : 0;
 }
 
 void check_header(const std::string& path, const Header& header, const std::vector<int>& ranks, Holds holds) {
-  const bool floats = holds == Holds::floats;
+  const bool floats = holds != Holds::integers;
   const char* convert = floats ? "convert with numpy: np.save(f, a.astype('float32'))" : "convert with numpy: np.save(f, a.astype('int64'))";
   if (element_bytes(holds, header.descr) == 0) {
     throw Error(fmt::format("{}: the array's type is {}, {} is needed", path,
@@ -167,6 +167,11 @@ Header read_header(const MappedFile& file, const std::vector<int>& ranks, size_t
 }
 
 }  // namespace
+
+bool npy_holds_integers(const std::string& path) {
+  size_t begin = 0;
+  return read_header(MappedFile(path), {}, begin, Holds::either).descr != "<f4";
+}
 
 Dims npy_dims(const std::string& path, const std::vector<int>& ranks) {
   size_t begin = 0;

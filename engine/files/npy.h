@@ -15,6 +15,9 @@ Tensor read_npy(const std::string& path, const std::vector<int>& ranks = {});
 // The same of int64, int32 or uint8: labels, the order of images.
 std::vector<int64_t> read_npy_integers(const std::string& path, const std::vector<int>& ranks, Dims& dims);
 
+// Whether it holds what read_npy_integers reads.
+bool npy_holds_integers(const std::string& path);
+
 // The dimensions alone: the header and the size of the file are checked, the values not looked at.
 Dims npy_dims(const std::string& path, const std::vector<int>& ranks = {});
 

@@ -14,10 +14,10 @@
 namespace switchback {
 namespace {
 
-constexpr int64_t kFirstOpset = 7, kLastOpset = 28;
+constexpr int64_t kFirstOpset = 1, kLastOpset = 28;
 
 OnnxOperator find_operator(const std::string& name) {
-  for (const OnnxOperators* table : {&onnx_layers(), &onnx_movements(), &onnx_tokens(), &onnx_constants()})
+  for (const OnnxOperators* table : {&onnx_layers(), &onnx_movements(), &onnx_tokens(), &onnx_choices(), &onnx_matrices(), &onnx_constants()})
     if (const auto found = table->find(name); found != table->end()) return found->second;
   return nullptr;
 }
@@ -64,7 +64,8 @@ class Reader {
 
   OnnxNetwork read() {
     index();
-    const std::string output = before_arg_max(choose_output());
+    bool by_folder = false;
+    const std::string output = before_arg_max(choose_output(by_folder));
     const std::vector<bool> needed = find_needed(output);
     check_operators(needed);
     const std::string input = find_input(needed);
@@ -72,6 +73,7 @@ class Reader {
     const Shape shape = input_shape(input, needed);
     OnnxGraph graph(std::filesystem::path(path_).stem().string(), shape, batch_);
     graph.set(input, OnnxValue{nullptr, 0, input_dims_});
+    for (const auto& [name, value] : given_) graph.set_given(name, value);
     input_ = input;
     for (int i = 0; i < proto_.node_size(); ++i)
       if (needed[i]) convert(graph, i);
@@ -79,19 +81,23 @@ class Reader {
     graph.warnings.insert(graph.warnings.begin(), notes_.begin(), notes_.end());
     std::vector<std::string> outputs;
     for (const auto& each : proto_.output()) outputs.push_back(each.name());
-    if (outputs.size() > 1 && options_.output.empty())
-      graph.warnings.push_back(fmt::format("{} has the outputs {}: the first is read (\"output\": NAME in "
-                                           "--preprocess FILE.json chooses another)", path_, listed(outputs)));
-    return {std::move(network), graph.weights(), std::move(graph.warnings), std::move(outputs), whole_};
+    if (by_folder)
+      graph.warnings.push_back(fmt::format("--output {} is taken for what {} gives, not for a folder (-o DIR names one)",
+                                           printable(options_.or_folder), path_));
+    else if (outputs.size() > 1 && options_.output.empty())
+      graph.warnings.push_back(fmt::format("{} has the outputs {}: the first is read (--head NAME chooses another)", path_,
+                                           listed(outputs)));
+    return {std::move(network), graph.weights(), std::move(graph.warnings), std::move(outputs), by_folder, whole_};
   }
 
  private:
   void index();
-  std::string choose_output() const;
+  std::string choose_output(bool& by_folder) const;
+  std::string tensor_of(const std::string& name) const;
   std::string before_arg_max(const std::string& output);
   std::vector<bool> find_needed(const std::string& output) const;
   void check_operators(const std::vector<bool>& needed) const;
-  std::string find_input(const std::vector<bool>& needed) const;
+  std::string find_input(const std::vector<bool>& needed);
   int64_t channels_of_weights(const std::string& input) const;
   void count_reads(const std::vector<bool>& needed);
   Shape input_shape(const std::string& input, const std::vector<bool>& needed);
@@ -111,6 +117,7 @@ class Reader {
   OnnxFolder folder_;
   std::map<std::string, onnx::TensorProto*> initializers_;
   std::map<std::string, int> makers_;  // of each tensor the node
+  std::map<std::string, OnnxConstant> given_;  // inputs that are not explained
   std::map<std::string, int> reads_;   // of each tensor, by nodes that are needed
   int64_t batch_ = 0;    // that the file fixes, or kOpenBatch
   std::vector<std::string> notes_;
@@ -148,16 +155,27 @@ std::string Reader::before_arg_max(const std::string& output) {
   return output;
 }
 
-std::string Reader::choose_output() const {
+// The tensor that an output, another tensor or a node of this name is; "" where there is none.
+std::string Reader::tensor_of(const std::string& name) const {
+  if (makers_.contains(name)) return name;
+  for (const auto& node : proto_.node())
+    if (node.name() == name && node.output_size() > 0) return node.output(0);
+  return "";
+}
+
+std::string Reader::choose_output(bool& by_folder) const {
   std::vector<std::string> names;
   for (const auto& output : proto_.output()) names.push_back(output.name());
   if (names.empty()) throw Error(fmt::format("{}: its graph has no output", path_));
-  if (options_.output.empty()) return names[0];
-  if (makers_.contains(options_.output)) return options_.output;
-  for (const auto& node : proto_.node())  // or a node's name
-    if (node.name() == options_.output && node.output_size() > 0) return node.output(0);
-  throw Error(fmt::format("{}: it has no output '{}'", path_, printable(options_.output)),
-              fmt::format("the preprocessing names it; outputs: {}", listed(names)));
+  const std::string& asked = options_.output;
+  if (asked.empty()) {
+    const std::string found = names.size() > 1 && !options_.or_folder.empty() ? tensor_of(options_.or_folder) : "";
+    by_folder = !found.empty();
+    return by_folder ? found : names[0];
+  }
+  if (const std::string found = tensor_of(asked); !found.empty()) return found;
+  throw Error(fmt::format("{}: it has no output '{}'", path_, printable(asked)),
+              fmt::format("nearest: {}; outputs: {}; a node's name will do, too", printable(nearest(asked, names)), listed(names)));
 }
 
 // What the output depends on. The nodes' order must be one in which they can run, as ONNX wants it.
@@ -197,8 +215,8 @@ void Reader::check_operators(const std::vector<bool>& needed) const {
   }
 }
 
-// The one input that the output depends on.
-std::string Reader::find_input(const std::vector<bool>& needed) const {
+// The one input that the output depends on and that has no given value.
+std::string Reader::find_input(const std::vector<bool>& needed) {
   std::vector<std::string> found;
   for (int i = 0; i < proto_.node_size(); ++i) {
     if (!needed[i]) continue;
@@ -211,10 +229,20 @@ std::string Reader::find_input(const std::vector<bool>& needed) const {
       if (std::find(found.begin(), found.end(), tensor) == found.end()) found.push_back(tensor);
     }
   }
+  for (const auto& [name, value] : options_.inputs) {
+    const auto at = std::find(found.begin(), found.end(), name);
+    if (at == found.end())
+      throw Error(fmt::format("{}: --input {}: its output depends on no such input", path_, printable(name)),
+                  fmt::format("inputs: {}", listed(found)));
+    const auto input = std::ranges::find(proto_.input(), name, [](const auto& i) { return i.name(); });
+    given_.emplace(name, given_input(*input, value));
+    found.erase(at);
+  }
   if (found.size() != 1)
-    throw Error(fmt::format("{}: its output depends on {} inputs{}{}", path_, found.size(), found.empty() ? "" : ": ",
-                            listed(found)),
-                "networks of one input, the image, are supported");
+    throw Error(fmt::format("{}: its output depends on {} {}inputs{}{}", path_, found.size(),
+                            options_.inputs.empty() ? "" : "further ", found.empty() ? "" : ": ", listed(found)),
+                found.empty() ? "one is explained: give values to all others only"
+                              : "one is explained; --input NAME=FILE.npy gives the others their values");
   return found[0];
 }
 
@@ -349,7 +377,11 @@ void Reader::convert(OnnxGraph& graph, int i) {
     CHECK(node.outputs() > 0, "it has no output");
     if (i == dropped_) return graph.set(node, graph.value(node, 0));
     load_constants(graph, node);
-    if (!graph.all_constant(node) || !compute_constants(graph, node)) find_operator(node.op())(graph, node);
+    if (!graph.all_constant(node) || !compute_constants(graph, node)) {
+      graph.materialise_given(node);
+      find_operator(node.op())(graph, node);
+    }
+    graph.pass_given(node);
     node.check_all_read();
     drop_constants(graph, node);
   } catch (const Error& e) {
@@ -371,8 +403,9 @@ void Reader::warn_of_channels_last(OnnxGraph& graph, const Network& network) con
 Network Reader::finish(OnnxGraph& graph, const std::string& output) {
   try {
     if (!graph.knows(output)) check_made(output);
-    const OnnxValue value = graph.value(output);
+    OnnxValue value = graph.value(output);
     const OnnxNode maker(proto_.node(makers_.at(output)), opset_, folder_);
+    if (!value.constant && value.node == 0) value.node = graph.add(maker, by_scalar(BinaryFunction::mul, 1.f), {0});  // some layer
     Network network = graph.finish(maker, value.constant ? graph.value(input_) : value);
     CHECK(network.output() > 0, "its output '{}' does not depend on any layer", printable(output));
     warn_of_channels_last(graph, network);
@@ -386,7 +419,7 @@ Network Reader::finish(OnnxGraph& graph, const std::string& output) {
 
 std::vector<std::string> onnx_operators() {
   std::vector<std::string> names;
-  for (const OnnxOperators* table : {&onnx_layers(), &onnx_movements(), &onnx_tokens(), &onnx_constants()})
+  for (const OnnxOperators* table : {&onnx_layers(), &onnx_movements(), &onnx_tokens(), &onnx_choices(), &onnx_matrices(), &onnx_constants()})
     for (const auto& [name, function] : *table) names.emplace_back(name);
   std::sort(names.begin(), names.end());
   return names;

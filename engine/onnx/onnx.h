@@ -1,12 +1,14 @@
-// Networks from ONNX files (https://onnx.ai, opset 7 to 28), as torch.onnx.export, tf2onnx and others write them.
+// Networks from ONNX files (https://onnx.ai, opset 1 to 28), as torch.onnx.export, tf2onnx and others write them.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "engine/network.h"
+#include "engine/onnx/onnx_file.h"
 #include "engine/weights.h"
 
 namespace switchback {
@@ -16,6 +18,8 @@ struct OnnxOptions {
   std::array<int64_t, 2> size = {};  // height and width where the file leaves them open; 0: unknown
   int64_t channels = 0;              // likewise; else they are taken from the weights that the input meets
   bool follow_links = false;         // external data may be links that lead out of the file's folder
+  std::string or_folder = {};        // the same of a graph with several outputs, where it has one of this name
+  std::map<std::string, OnnxConstant> inputs = {};  // values of inputs that are not explained, the same for all images
 };
 
 struct OnnxNetwork {
@@ -23,6 +27,7 @@ struct OnnxNetwork {
   Weights weights;
   std::vector<std::string> warnings;  // what a user should know of how it was read
   std::vector<std::string> outputs;   // all that the graph has
+  bool took_or_folder = false;        // the network ends where OnnxOptions::or_folder says
   bool whole_pixels = false;          // its input is of whole numbers: 0 to 255
 };
 

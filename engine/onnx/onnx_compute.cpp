@@ -232,6 +232,56 @@ OnnxConstant expand(const OnnxGraph& g, const OnnxNode& n) {
   return broadcast({&x, &shape}, x.whole, [](const double* v) { return v[0]; });
 }
 
+// Over the axes that an attribute or, since opset 13 or 18, an input names; over all where there are none.
+OnnxConstant reduction(const OnnxGraph& g, const OnnxNode& n, double start, double (*of_two)(double, double), bool mean) {
+  const OnnxConstant& x = of(g, n, 0);
+  std::vector<int64_t> axes = n.has_input(1) ? of(g, n, 1).as_ints("its axes") : n.integers("axes", {});
+  const bool keep = n.integer("keepdims", 1) != 0;
+  if (n.integer("noop_with_empty_axes", 0) != 0 && axes.empty()) return x;
+  std::vector<bool> gone(x.dims.size(), axes.empty());
+  for (int64_t axis : axes) gone[size_t(onnx_axis(axis, x.dims.size()))] = true;
+  Dims all = x.dims, left;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (gone[i]) all[i] = 1;
+    if (keep || !gone[i]) left.push_back(all[i]);
+  }
+  OnnxConstant y = made(all, x.whole);
+  std::vector<double> values(size_t(y.count()), start);
+  for (int64_t i = 0; i < x.count(); ++i) {
+    int64_t to = 0, stride = 1, rest = i;
+    for (size_t axis = all.size(); axis-- > 0; rest /= x.dims[axis]) {
+      if (!gone[axis]) to += rest % x.dims[axis] * stride;
+      stride *= all[axis];
+    }
+    values[size_t(to)] = of_two(values[size_t(to)], value(x, i));
+  }
+  CHECK(y.count() > 0 && x.count() > 0, "a reduction of {}", to_string(x.dims));
+  for (int64_t i = 0; i < y.count(); ++i) {
+    const double v = mean ? values[size_t(i)] / double(x.count() / y.count()) : values[size_t(i)];
+    CHECK(!y.whole || std::abs(v) < 0x1p62, "{} as a whole number", v);
+    (y.whole ? void(y.ints[size_t(i)] = int64_t(v)) : void(y.floats[size_t(i)] = float(v)));
+  }
+  y.dims = std::move(left);
+  return y;
+}
+double sum_of(double a, double b) { return a + b; }
+OnnxConstant reduce_max(const OnnxGraph& g, const OnnxNode& n) {
+  return reduction(g, n, -INFINITY, [](double a, double b) { return std::max(a, b); }, false);
+}
+OnnxConstant reduce_min(const OnnxGraph& g, const OnnxNode& n) {
+  return reduction(g, n, INFINITY, [](double a, double b) { return std::min(a, b); }, false);
+}
+OnnxConstant reduce_sum(const OnnxGraph& g, const OnnxNode& n) { return reduction(g, n, 0, sum_of, false); }
+OnnxConstant reduce_mean(const OnnxGraph& g, const OnnxNode& n) { return reduction(g, n, 0, sum_of, true); }
+
+OnnxConstant is_infinite(const OnnxGraph& g, const OnnxNode& n) {
+  const bool below = n.integer("detect_negative", 1) != 0, above = n.integer("detect_positive", 1) != 0;
+  const OnnxConstant& x = of(g, n, 0);
+  OnnxConstant y = made(x.dims, true);
+  for (int64_t i = 0; i < x.count(); ++i) y.ints[size_t(i)] = std::isinf(value(x, i)) && (value(x, i) < 0 ? below : above);
+  return y;
+}
+
 OnnxConstant pad(const OnnxGraph& g, const OnnxNode& n) {  // only where nothing is added
   for (int64_t amount : of(g, n, 1).as_ints("its amounts")) CHECK(amount == 0, "a constant is padded");
   n.ignore({"mode"});
@@ -242,14 +292,21 @@ struct Other {
   std::string_view name;
   OnnxConstant (*of)(const OnnxGraph&, const OnnxNode&);
 };
-constexpr Other kOthers[] = {{"Clip", clip}, {"Expand", expand}, {"Gather", gather}, {"GatherND", gather_nd}, {"MatMul", matmul},
-                             {"Mod", mod}, {"Pad", pad}, {"Range", range}, {"ScatterND", scatter_nd}, {"Where", where}};
+constexpr Other kOthers[] = {{"Clip", clip}, {"Expand", expand}, {"Gather", gather}, {"GatherND", gather_nd},
+                             {"IsInf", is_infinite}, {"MatMul", matmul}, {"Mod", mod}, {"Pad", pad}, {"Range", range},
+                             {"ReduceMax", reduce_max}, {"ReduceMean", reduce_mean}, {"ReduceMin", reduce_min},
+                             {"ReduceSum", reduce_sum}, {"ScatterND", scatter_nd}, {"Where", where}};
 
 void only_constants(OnnxGraph&, const OnnxNode& n) {
   fail("{} on what depends on the network's input is not supported, only on constants", n.op());
 }
 
 }  // namespace
+
+OnnxConstant chosen(const OnnxConstant& condition, const OnnxConstant& x, bool where) {
+  return broadcast({&condition, &x}, false, where ? [](const double* v) { return v[0] != 0 ? v[1] : 0; }
+                                                  : [](const double* v) { return v[0] == 0 ? v[1] : 0; });
+}
 
 bool compute_constants(OnnxGraph& g, const OnnxNode& n) {
   for (const Function& f : kFunctions) {
@@ -275,11 +332,8 @@ bool compute_constants(OnnxGraph& g, const OnnxNode& n) {
 
 const OnnxOperators& onnx_constants() {
   static const OnnxOperators operators = {
-      {"And", only_constants}, {"Ceil", only_constants}, {"Equal", only_constants}, {"Floor", only_constants},
-      {"GatherND", only_constants}, {"Greater", only_constants}, {"GreaterOrEqual", only_constants}, {"Less", only_constants},
-      {"LessOrEqual", only_constants}, {"Mod", only_constants},
-      {"Not", only_constants}, {"Or", only_constants}, {"Range", only_constants}, {"Round", only_constants},
-      {"ScatterND", only_constants}, {"Sign", only_constants}, {"Where", only_constants}};
+      {"Ceil", only_constants}, {"Floor", only_constants}, {"GatherND", only_constants}, {"IsInf", only_constants}, {"Mod", only_constants},
+      {"Range", only_constants}, {"Round", only_constants}, {"ScatterND", only_constants}, {"Sign", only_constants}};
   return operators;
 }
 

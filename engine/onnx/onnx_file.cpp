@@ -198,6 +198,7 @@ OnnxNode::OnnxNode(const onnx::NodeProto& proto, int64_t opset, const OnnxFolder
     : proto_(&proto), opset_(opset), folder_(folder), op_(proto.op_type()), name_(proto.name()) {
   if (!proto.domain().empty() && proto.domain() != "ai.onnx") op_ = proto.domain() + "." + op_;
   if (name_.empty() && proto.output_size() > 0) name_ = proto.output(0);
+  if (opset < 6) ignore({"consumed_inputs"});  // which memory may be written over
 }
 
 const std::string& OnnxNode::op() const { return op_; }
@@ -260,6 +261,13 @@ std::vector<int64_t> OnnxNode::integers(std::string_view attribute, std::vector<
   if (!a) return otherwise;
   check_type(*a, onnx::AttributeProto::INTS);
   return {a->ints().begin(), a->ints().end()};
+}
+
+std::vector<float> OnnxNode::reals(std::string_view attribute) const {
+  const onnx::AttributeProto* a = find(attribute);
+  if (!a) return {};
+  check_type(*a, onnx::AttributeProto::FLOATS);
+  return {a->floats().begin(), a->floats().end()};
 }
 
 OnnxConstant OnnxNode::constant() const {

@@ -61,6 +61,7 @@ class OnnxNode {
   float real(std::string_view attribute, float otherwise) const;
   std::string text(std::string_view attribute, const std::string& otherwise) const;
   std::vector<int64_t> integers(std::string_view attribute, std::vector<int64_t> otherwise) const;
+  std::vector<float> reals(std::string_view attribute) const;  // none where it is not there
   OnnxConstant constant() const;  // of a Constant or ConstantOfShape; a float 0 where the latter says nothing
   void ignore(std::initializer_list<std::string_view> attributes) const;  // those that change nothing at inference
   void check_all_read() const;

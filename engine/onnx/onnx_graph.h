@@ -13,6 +13,10 @@
 #include "engine/weights.h"
 #include "engine/onnx/onnx_file.h"
 
+namespace onnx {
+class ValueInfoProto;
+}
+
 namespace switchback {
 
 // What a tensor of the graph is. Of an input-dependent one, `dims` are ONNX's, with a batch of 1, and `node` holds its
@@ -48,6 +52,13 @@ class OnnxGraph {
   void set(const OnnxNode& n, OnnxValue value, int output = 0) { set(n.output(output), std::move(value)); }
   void set(const std::string& tensor, OnnxConstant constant);
   void set(const OnnxNode& n, OnnxConstant constant, int output = 0) { set(n.output(output), std::move(constant)); }
+  // Of an input that is not explained. What is computed of it is followed, so that layers can work on it.
+  void set_given(const std::string& tensor, const OnnxConstant& constant) { set(tensor, constant), given_.insert(tensor); }
+  void pass_given(const OnnxNode& n);
+  // Where all that n reads is constant, and n's operator wants data: what comes from given inputs becomes a value.
+  void materialise_given(const OnnxNode& n);
+  // A constant [1,…] where data are wanted: a node that has it for every image, 0·x₀ + constant, in the order of memory.
+  OnnxValue constant_value(const OnnxNode& n, const OnnxConstant& c, const std::string& name);
   void forget(const std::string& tensor) { values_.erase(tensor); }
   bool knows(const std::string& tensor) const { return values_.contains(tensor); }
   const OnnxValue& value(const std::string& tensor) const { return values_.at(tensor); }
@@ -116,11 +127,16 @@ class OnnxGraph {
   std::set<std::string> names_ = {"x"};
   std::map<std::string, OnnxValue> values_;
   std::map<int, std::string> log_softmaxes_;
+  std::set<std::string> given_;  // tensors that are constants because an input was given
 };
 
+// A value that a user gives to an input of the graph, checked against what the file says of that.
+OnnxConstant given_input(const onnx::ValueInfoProto& input, const OnnxConstant& value);
 // [1,c,h,w], [1,c,h] and [1,c] as shapes; throws for others.
 Shape shape_of(const Dims& dims);
 int64_t product(const Dims& dims, size_t from, size_t to);  // of the sizes of axes [from, to)
+// x where `condition` holds (or, with `where` false, where it does not), 0 elsewhere; broadcast.
+OnnxConstant chosen(const OnnxConstant& condition, const OnnxConstant& x, bool where);
 // A node that computes from constants alone, element by element or by small loops; false: the operator is not known here.
 bool compute_constants(OnnxGraph& g, const OnnxNode& n);
 // Ones in front, as ONNX broadcasts.
@@ -136,6 +152,8 @@ using OnnxOperators = std::map<std::string_view, OnnxOperator>;
 const OnnxOperators& onnx_layers();     // onnx_layers.cpp: convolutions, pools, norms, activations, arithmetic
 const OnnxOperators& onnx_movements();  // onnx_movements.cpp: what moves, cuts and joins, and computes sizes
 const OnnxOperators& onnx_tokens();     // onnx_tokens.cpp: products of matrices, attention
+const OnnxOperators& onnx_choices();    // onnx_choices.cpp: comparisons, and what is chosen by them
+const OnnxOperators& onnx_matrices();   // onnx_matrices.cpp: what a matrix does along some axes
 const OnnxOperators& onnx_constants();  // onnx_compute.cpp: what only constants are asked for
 
 }  // namespace switchback

@@ -161,14 +161,18 @@ OnnxConstant linear_weight(const OnnxConstant& b, bool transposed_b, float scale
 
 // Over the last axis. Features take a Linear, tokens and NHWC a convolution of 1x1.
 int linear_over_last(OnnxGraph& g, const OnnxNode& n, int input, const OnnxConstant& weight, bool has_bias) {
-  const OnnxValue x = g.value(n, input);
+  CHECK(!g.is_constant(n, input), "its input {} is constant", input);
+  return linear_over_last(g, n, g.value(n, input), weight, has_bias);
+}
+
+int linear_over_last(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const OnnxConstant& weight, bool has_bias) {
   const int64_t in = weight.dims[1], out = weight.dims[0];
   CHECK(!x.dims.empty() && x.dims.back() == in, "an input of {} and weights for {}{}", to_string(x.dims), in,
         x.dims.size() == 2 && x.dims[0] > 1 ? ": a reshape before it mixes the images of a batch" : "");
   OnnxValue y{nullptr, -1, x.dims, OnnxValue::Order::maps, x.batch};
   y.dims.back() = out;
   if (x.dims.size() == 2 && x.dims[0] == 1 && x.batch == OnnxValue::Batch{}) {
-    y.node = g.add(n, Linear{in, out, has_bias}, {g.node(n, input)});
+    y.node = g.add(n, Linear{in, out, has_bias}, {g.node_shaped(n, x, x.dims)});
     g.parameter(y.node, "weight", weight.floats, weight.dims);
   } else {
     const int rows = g.rows(n, x);
@@ -184,6 +188,7 @@ namespace {
 
 void gemm(OnnxGraph& g, const OnnxNode& n) {
   CHECK(n.integer("transA", 0) == 0, "transA is not supported");
+  n.ignore({"broadcast"});  // before opset 7
   const float alpha = n.real("alpha", 1), beta = n.real("beta", 1);
   const OnnxConstant weight = linear_weight(g.constant(n, 1, "weights"), n.integer("transB", 0) != 0, alpha);
   const int node = linear_over_last(g, n, 0, weight, n.has_input(2));
@@ -196,7 +201,8 @@ void gemm(OnnxGraph& g, const OnnxNode& n) {
 }
 
 void batch_norm(OnnxGraph& g, const OnnxNode& n) {
-  CHECK(n.integer("training_mode", 0) == 0 && n.integer("spatial", 1) == 1, "only batch norms of inference are supported");
+  const bool inference = n.opset() < 7 ? n.integer("is_test", 0) == 1 : n.integer("training_mode", 0) == 0;
+  CHECK(inference && n.integer("spatial", 1) == 1, "only batch norms of inference are supported");
   n.ignore({"momentum"});
   const int x = g.node(n, 0);
   const int64_t c = g.shape(x).c;
@@ -342,9 +348,12 @@ void reduce(OnnxGraph& g, const OnnxNode& n, const Reduction& how) {
   const size_t rank = x.dims.size();
   // The axes became an input with opset 13 (sums) and 18 (means).
   std::vector<int64_t> axes = n.has_input(1) ? g.ints(n, 1, "axes") : n.integers("axes", {});
-  CHECK(!axes.empty(), "a reduction over all axes, the batch too");
   const bool keep = n.integer("keepdims", 1) != 0;
-  n.ignore({"noop_with_empty_axes"});
+  if (n.integer("noop_with_empty_axes", 0) != 0 && axes.empty()) {
+    if (how.last) x.node = g.add(n, *how.last, {x.node}, n.name() + ".output");
+    return g.set(n, x);
+  }
+  CHECK(!axes.empty(), "a reduction over all axes, the batch too");
   std::set<int64_t> gone;
   for (int64_t axis : axes) {
     gone.insert(onnx_axis(axis, rank));
@@ -446,9 +455,33 @@ void prelu(OnnxGraph& g, const OnnxNode& n) {
   if (!per_channel.empty()) per_channel[0] = count;
   Dims with_batch = per_channel;
   with_batch.insert(with_batch.begin(), 1);
-  CHECK(count == 1 || (count == x[1] && (slope.dims == per_channel || slope.dims == with_batch)),
-        "slopes of dimensions {} for {}; one in all or one a channel is supported", to_string(slope.dims), to_string(x));
+  const bool by_channel = slope.dims == per_channel || slope.dims == with_batch || (n.opset() < 7 && slope.dims == Dims{count});
+  if (count != 1 && (count != x[1] || !by_channel)) {  // relu(x) − slope·relu(−x)
+    OnnxValue up = g.value(n, 0), down = up;
+    up.node = g.add(n, ReLU{}, {up.node}, n.name() + ".part");
+    down.node = g.add(n, by_scalar(BinaryFunction::mul, -1.f), {down.node}, n.name() + ".part");
+    down.node = g.add(n, ReLU{}, {down.node}, n.name() + ".part");
+    down = binary_value(g, n, BinaryFunction::mul, down, g.value(n, 1));
+    binary_value(g, n, BinaryFunction::sub, up, down);
+    return;
+  }
   g.parameter(g.make(n, PReLU{count}, {g.node(n, 0)}), "weight", slope.as_floats(), {count});
+}
+
+// Scores that a mask takes away altogether have no softmax: a row of -inf. What chooses among rows afterwards, as the operator
+// Attention does by its text, must not meet NaN: such rows lose their mask.
+int without_empty_rows(OnnxGraph& g, const OnnxNode& n, int scores) {
+  const auto* sum = std::get_if<BinaryConstant>(&g.at(scores).layer);
+  const int from = sum ? g.at(scores).inputs[0] : 0;
+  if (!sum || sum->function != BinaryFunction::add || g.shape(from) != g.shape(scores)) return scores;
+  BinaryConstant mended = *sum;
+  const int64_t rows = mended.shape.h * mended.shape.w;
+  for (int64_t row = 0; row < rows && int64_t(mended.values.size()) == mended.shape.c * rows; ++row) {
+    bool empty = true;
+    for (int64_t c = 0; c < mended.shape.c; ++c) empty = empty && mended.values[size_t(c * rows + row)] == -INFINITY;
+    for (int64_t c = 0; empty && c < mended.shape.c; ++c) mended.values[size_t(c * rows + row)] = 0;
+  }
+  return mended.values == sum->values ? scores : g.add(n, mended, {from}, n.name() + ".input");
 }
 
 // Returns the Softmax; where it is over other axes than the channels, they are turned to its place and back.
@@ -459,7 +492,7 @@ int any_softmax(OnnxGraph& g, const OnnxNode& n) {
   size_t axis = size_t(onnx_axis(n.integer("axis", n.opset() < 13 ? 1 : -1), dims.size()));
   CHECK(int64_t(axis) != x.batch.axis, "over the images of a batch");
   if (axis + 1 == dims.size() && (g.in_memory_order(x) || dims.size() > 4 || x.batch != OnnxValue::Batch{} || dims[0] != 1)) {
-    const int node = g.add(n, Softmax{}, {g.rows(n, x)});
+    const int node = g.add(n, Softmax{}, {without_empty_rows(g, n, g.rows(n, x))});
     g.set_rows(n, x, node, x.dims);
     return node;
   }
@@ -536,11 +569,6 @@ void with_constant(OnnxGraph& g, const OnnxNode& n, BinaryFunction function, con
   g.set(n, y);
 }
 
-void with_constant(OnnxGraph& g, const OnnxNode& n, BinaryFunction function, int x_input) {
-  const OnnxValue x = g.value(n, x_input), c = g.value(n, 1 - x_input);
-  with_constant(g, n, function, x, *c.constant, x_input == 1);
-}
-
 // Two values of which one at least is in the order of memory. Their axes are put together to three at most, which a layer
 // can broadcast.
 void binary_rows(OnnxGraph& g, const OnnxNode& n, const Layer& layer, const OnnxValue& a, const OnnxValue& b) {
@@ -585,11 +613,37 @@ void of_values(OnnxGraph& g, const OnnxNode& n, BinaryFunction function, const O
   g.make(n, layer, {left, right}, rank);
 }
 
+}  // namespace
+
+OnnxValue binary_value(OnnxGraph& g, const OnnxNode& n, BinaryFunction function, const OnnxValue& a, const OnnxValue& b) {
+  if (a.constant && b.constant)
+    g.set(n, combined(function, *a.constant, *b.constant));
+  else if (a.constant || b.constant)
+    with_constant(g, n, function, a.constant ? b : a, a.constant ? *a.constant : *b.constant, a.constant != nullptr);
+  else
+    of_values(g, n, function, a, b);
+  return g.value(n.output(0));
+}
+
+namespace {
+
+// Before opset 7 the second operand is lined up with the first from `axis` on, where it is broadcast.
+OnnxValue lined_up(OnnxGraph& g, const OnnxNode& n, const OnnxValue& a, OnnxValue b) {
+  n.ignore({"broadcast", "axis"});
+  if (n.opset() >= 7 || !n.has("axis") || b.dims.size() >= a.dims.size()) return b;
+  const int64_t axis = onnx_axis(n.integer("axis", 0), a.dims.size());
+  CHECK(size_t(axis) + b.dims.size() <= a.dims.size(), "axis {} for inputs of {} and {}", axis, g.text(a.dims), to_string(b.dims));
+  CHECK(b.constant, "data that are broadcast along axis {}; only constants are supported there", axis);
+  OnnxConstant c = *b.constant;
+  c.dims.resize(a.dims.size() - size_t(axis), 1);
+  b.dims = c.dims;
+  b.constant = std::make_shared<OnnxConstant>(std::move(c));
+  return b;
+}
+
 void binary(OnnxGraph& g, const OnnxNode& n, BinaryFunction function) {
-  const OnnxValue a = g.value(n, 0), b = g.value(n, 1);
-  if (a.constant && b.constant) return g.set(n, combined(function, *a.constant, *b.constant));
-  if (a.constant || b.constant) return with_constant(g, n, function, a.constant ? 1 : 0);
-  of_values(g, n, function, a, b);
+  const OnnxValue a = g.value(n, 0);
+  binary_value(g, n, function, a, lined_up(g, n, a, g.value(n, 1)));
 }
 
 // ---- norms without a mean: x / sqrt(mean or sum of squares)
@@ -620,9 +674,15 @@ void rms_norm(OnnxGraph& g, const OnnxNode& n) {
 }
 
 void lp_norm(OnnxGraph& g, const OnnxNode& n) {
-  CHECK(n.integer("p", 2) == 2, "a norm of order {} (2 is supported)", n.integer("p", 2));
+  const int64_t p = n.integer("p", 2);
+  CHECK(p == 1 || p == 2, "a norm of order {} (1 and 2 are supported)", p);
   const OnnxValue x = g.value(n, 0);
-  over_root(g, n, x, squares(g, n, x, {onnx_axis(n.integer("axis", -1), x.dims.size())}, false), 0);
+  const std::set<int64_t> axes = {onnx_axis(n.integer("axis", -1), x.dims.size())};
+  if (p == 2) return over_root(g, n, x, squares(g, n, x, axes, false), 0);
+  CHECK(!axes.contains(x.batch.axis), "a norm over the batch");
+  OnnxValue size = x;
+  size.node = g.add(n, Smooth{SmoothFunction::abs}, {x.node}, n.name() + ".part");
+  of_values(g, n, BinaryFunction::div, x, reduced(g, n, size, axes, false));
 }
 
 void add(OnnxGraph& g, const OnnxNode& n) { binary(g, n, BinaryFunction::add); }

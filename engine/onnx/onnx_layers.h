@@ -8,6 +8,16 @@ namespace switchback {
 // Input `input` of n, times weights [out,in], over its last axis, as n's output: a Linear, or a convolution of 1x1 where there
 // are tokens or places. Returns its node; a bias is still to be given.
 int linear_over_last(OnnxGraph& g, const OnnxNode& n, int input, const OnnxConstant& weight, bool has_bias);
+int linear_over_last(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const OnnxConstant& weight, bool has_bias);
+// a ∘ b, broadcast by ONNX's rules; either may be constant. Set as n's output, too.
+OnnxValue binary_value(OnnxGraph& g, const OnnxNode& n, BinaryFunction function, const OnnxValue& a, const OnnxValue& b);
+// The axes of a value in another order.
+OnnxValue with_axes(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std::vector<int64_t>& axes);
+// y[…,i,…] = x[…,indices[i],…] of data, for any indices (onnx_matrices.cpp).
+OnnxValue selected(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, int64_t axis, const std::vector<int64_t>& indices);
+// Softmax attention of q [groups,T,d], k [groups,S,d] and v [groups,S,e], with biases [groups,T,S] or none.
+int add_attention(OnnxGraph& g, const OnnxNode& n, int q, int k, int v, double scale, const std::vector<double>& bias);
+void attention_operator(OnnxGraph& g, const OnnxNode& n);  // onnx_attention.cpp
 // Where n's output is x·Φ(x) written with Erf, it becomes a GELU.
 void fold_gelu(OnnxGraph& g, const OnnxNode& n);
 

@@ -5,7 +5,7 @@
 
 #include "engine/files/files.h"
 #include "engine/onnx/onnx_constants.h"
-#include "engine/onnx/onnx_graph.h"
+#include "engine/onnx/onnx_layers.h"
 
 namespace switchback {
 namespace {
@@ -382,7 +382,11 @@ OnnxValue cut(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, int64_t axis,
               const std::string& name) {
   CHECK(axis != x.batch.axis, "it cuts the batch");
   CHECK(range.count > 0, "nothing is left of axis {}", axis);
-  CHECK(range.step > 0 || range.count == 1, "a step of {} on axis {} (positive ones are supported)", range.step, axis);
+  if (range.step < 0 && range.count > 1) {
+    std::vector<int64_t> indices;
+    for (int64_t i = 0; i < range.count; ++i) indices.push_back(range.begin + i * range.step);
+    return selected(g, n, x, axis, indices);
+  }
   if (range.count == x.dims[axis] && range.step == 1) return x;
   const SliceRange part{range.begin, range.begin + (range.count - 1) * std::max<int64_t>(range.step, 1) + 1,
                         std::max<int64_t>(range.step, 1)};
@@ -514,14 +518,15 @@ void gather(OnnxGraph& g, const OnnxNode& n) {
     if (which.dims.empty()) y.dims.erase(y.dims.begin() + axis);
     return g.set(n, std::move(y));
   }
-  const int64_t first = indices[0] < 0 ? indices[0] + size : indices[0];
-  const int64_t step = indices.size() > 1 ? indices[1] - indices[0] : 1;
-  for (size_t i = 0; i < indices.size(); ++i) {
-    const int64_t place = indices[i] < 0 ? indices[i] + size : indices[i];
-    CHECK(place >= 0 && place < size && place == first + int64_t(i) * step && step > 0,
-          "indices {}; on data only such with equal distances are supported", to_string(indices));
+  std::vector<int64_t> places = indices;
+  bool even = true;  // with equal distances: a cut
+  for (size_t i = 0; i < places.size(); ++i) {
+    if (places[i] < 0) places[i] += size;
+    CHECK(places[i] >= 0 && places[i] < size, "index {} of {}", indices[i], size);
+    even = even && (i == 0 || (places[i] > places[i - 1] && places[i] - places[i - 1] == places[1] - places[0]));
   }
-  const OnnxValue part = cut(g, n, x, axis, {first, int64_t(indices.size()), step}, "");
+  const int64_t step = places.size() > 1 ? places[1] - places[0] : 1;
+  const OnnxValue part = even ? cut(g, n, x, axis, {places[0], int64_t(places.size()), step}, "") : selected(g, n, x, axis, places);
   if (!which.dims.empty()) return g.set(n, part);
   Dims dims = part.dims;
   dims.erase(dims.begin() + axis);
@@ -530,7 +535,7 @@ void gather(OnnxGraph& g, const OnnxNode& n) {
 
 // The amounts before and behind each of four axes: attributes before opset 11, inputs since; 18 may name the axes.
 std::vector<int64_t> pad_amounts(OnnxGraph& g, const OnnxNode& n, size_t rank) {
-  const std::vector<int64_t> given = n.opset() < 11 ? n.integers("pads", {}) : g.ints(n, 1, "amounts");
+  const std::vector<int64_t> given = n.opset() < 11 ? n.integers(n.has("paddings") ? "paddings" : "pads", {}) : g.ints(n, 1, "amounts");
   if (!n.has_input(3)) return given;
   const std::vector<int64_t> axes = g.ints(n, 3, "axes");
   CHECK(given.size() == 2 * axes.size(), "{} amounts for {} axes", given.size(), axes.size());
@@ -629,12 +634,18 @@ void resize(OnnxGraph& g, const OnnxNode& n) {
   layer.coordinates = coordinates(n.text("coordinate_transformation_mode", "half_pixel"));
   layer.rounding = rounding(n.text("nearest_mode", "round_prefer_floor"));
   if (n.has_input(3)) {
-    const std::vector<int64_t> to = for_all_axes(n, g.ints(n, 3, "sizes"), {g.batch, x[1], x[2], x[3]});
-    const std::string policy = n.text("keep_aspect_ratio_policy", "stretch");
-    CHECK(policy == "stretch", "keep_aspect_ratio_policy {} (supported: stretch)", printable(policy));
+    std::vector<int64_t> to = for_all_axes(n, g.ints(n, 3, "sizes"), {g.batch, x[1], x[2], x[3]});
     check_sizes(to, "a size", 1);
     CHECK(to.size() == 4 && (to[0] == g.batch || (to[0] == 1 && g.batch == kOpenBatch)) && to[1] == x[1],
           "sizes {} of {}: rows and columns can be scaled", to_string(to), to_string(x));
+    const std::string policy = n.text("keep_aspect_ratio_policy", "stretch");
+    if (policy != "stretch") {  // one scale for rows and columns
+      CHECK(policy == "not_larger" || policy == "not_smaller", "keep_aspect_ratio_policy {} is unknown", printable(policy));
+      const double rows = double(to[2]) / double(x[2]), columns = double(to[3]) / double(x[3]);
+      const double scale = policy == "not_larger" ? std::min(rows, columns) : std::max(rows, columns);
+      for (size_t i : {2, 3}) to[i] = int64_t(std::floor(scale * double(x[i]) + 0.5));
+      check_sizes(to, "a size", 1);
+    }
     layer.out_h = to[2], layer.out_w = to[3];
   } else {
     n.ignore({"keep_aspect_ratio_policy"});  // of sizes
@@ -647,7 +658,8 @@ void upsample(OnnxGraph& g, const OnnxNode& n) {  // Resize's ancestor, to opset
   g.map_dims(n, 0);
   Resize layer;
   set_mode(layer, n.text("mode", "nearest"));
-  set_scales(layer, g.constant(n, 1, "scales").as_floats());
+  set_scales(layer, n.has("height_scale") ? std::vector<float>{1, 1, n.real("height_scale", 1), n.real("width_scale", 1)}  // opset 1
+                                          : n.has("scales") ? n.reals("scales") : g.constant(n, 1, "scales").as_floats());
   g.make(n, layer, {g.node(n, 0)});
 }
 
@@ -711,7 +723,11 @@ void space_to_depth(OnnxGraph& g, const OnnxNode& n) {
   const Dims x = g.map_dims(n, 0);
   const int64_t b = n.integer("blocksize", 0);
   CHECK(b > 0 && x[2] % b == 0 && x[3] % b == 0, "blocks of {} for {}", b, g.text(x));
-  g.make(n, Transpose{{x[2] / b, b, x[3] / b, b, x[1]}, {0, 2, 1, 3, 4}, b * b * x[1], x[2] / b, x[3] / b}, {g.node(n, 0)});
+  const std::string mode = n.text("mode", "DCR");  // since opset 28
+  CHECK(mode == "DCR" || mode == "CRD", "mode {} is unknown", printable(mode));
+  Transpose layer{{x[2] / b, b, x[3] / b, b, x[1]}, {0, 2, 1, 3, 4}, b * b * x[1], x[2] / b, x[3] / b};
+  if (mode == "CRD") layer.axes = {0, 2, 4, 1, 3};
+  g.make(n, layer, {g.node(n, 0)});
 }
 
 void shape(OnnxGraph& g, const OnnxNode& n) {

@@ -96,12 +96,15 @@ void set_bias(Attention& layer, const std::vector<double>& bias, int64_t groups)
   layer.bias.assign(bias.begin(), bias.begin() + layer.bias_groups * group);
 }
 
-// q [groups,T,d], k [groups,S,d] and v [groups,S,e].
+}  // namespace
+
 int add_attention(OnnxGraph& g, const OnnxNode& n, int q, int k, int v, double scale, const std::vector<double>& bias) {
   Attention layer{.scale = float(scale), .bias = {}};
   set_bias(layer, bias, g.shape(q).h);
   return g.add(n, layer, {q, k, v});
 }
+
+namespace {
 
 // Where a is the Softmax of scores, a·b is attention; -1 where it is not.
 int fused_attention(OnnxGraph& g, const OnnxNode& n, const OnnxValue& a, int values) {
@@ -140,19 +143,30 @@ OnnxValue product_of(OnnxGraph& g, const OnnxNode& n, const OnnxValue& a, const 
 }
 
 void matmul(OnnxGraph& g, const OnnxNode& n) {
-  const OnnxValue a = g.value(n, 0), b = g.value(n, 1);
+  OnnxValue a = g.value(n, 0), b = g.value(n, 1);
   if (!a.constant && b.constant) {
     OnnxConstant weight = *b.constant;
     while (weight.dims.size() > 2 && weight.dims[0] == 1) weight.dims.erase(weight.dims.begin());
-    CHECK(weight.dims.size() == 2, "weights of dimensions {}", to_string(b.dims));
-    linear_over_last(g, n, 0, converted(transposed(weight, {1, 0}), false), false);
-    return;
+    const bool vector = weight.dims.size() == 1;
+    if (vector) weight.dims.push_back(1);
+    if (weight.dims.size() == 2) {
+      linear_over_last(g, n, 0, converted(transposed(weight, {1, 0}), false), false);
+      if (!vector) return;
+      const OnnxValue y = g.value(n.output(0));
+      return g.regroup(n, y, {y.dims.begin(), y.dims.end() - 1}, y.batch);
+    }
   }
-  CHECK(!a.constant, "a product of constants {} with an input", to_string(a.dims));
+  for (OnnxValue* x : {&a, &b})
+    if (x->constant) {
+      OnnxConstant c = *x->constant;
+      c.dims = padded(c.dims, (x == &a ? b : a).dims.size());
+      *x = g.constant_value(n, c, n.name() + ".constant");
+    }
   g.set(n, product_of(g, n, a, b));
 }
 
-// The axes of a value in another order.
+}  // namespace
+
 OnnxValue with_axes(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std::vector<int64_t>& axes) {
   if (std::is_sorted(axes.begin(), axes.end())) return x;
   OnnxValue y = x;
@@ -167,6 +181,8 @@ OnnxValue with_axes(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const s
   y.node = g.transposed(n, from, {x.dims, axes, c, count(y.dims) / c, 1});
   return y;
 }
+
+namespace {
 
 // Of two values: letters that both have and the result too are batches, those that only both have are summed over.
 void einsum(OnnxGraph& g, const OnnxNode& n) {
@@ -224,59 +240,6 @@ void einsum(OnnxGraph& g, const OnnxNode& n) {
   g.set(n, made == out ? y : with_axes(g, n, y, axes_of(out, made)));
 }
 
-// ---- the operator Attention of opset 23
-
-// [N,heads,T,d] as it is, or [N,T,heads·d] cut into heads: as groups [heads, T, d].
-int heads_of(OnnxGraph& g, const OnnxNode& n, int input, int64_t heads) {
-  const OnnxValue x = g.value(n, input);
-  CHECK(!x.constant && x.batch == OnnxValue::Batch{} && x.dims[0] == 1, "its input {} is constant, or does not begin with the batch",
-        input);
-  if (x.dims.size() == 4) return g.memory_shaped(n, x, {1, x.dims[3], x.dims[1], x.dims[2]});
-  CHECK(x.dims.size() == 3 && heads > 0 && x.dims[2] % heads == 0, "{} heads for an input of {}", heads, g.text(x.dims));
-  const int64_t width = x.dims[2] / heads, t = x.dims[1];
-  return g.transposed(n, g.rows(n, x), {{t, heads, width}, {1, 0, 2}, width, heads, t});
-}
-
-void attention(OnnxGraph& g, const OnnxNode& n) {
-  n.ignore({"softmax_precision"});
-  CHECK(!n.has_input(4) && !n.has_input(5), "past keys and values are not supported");
-  CHECK(n.real("softcap", 0) == 0 && n.integer("qk_matmul_output_mode", 0) == 0, "softcap and outputs of scores are not supported");
-  const OnnxValue x = g.value(n, 0);
-  const int64_t q_heads = n.integer("q_num_heads", 0), k_heads = n.integer("kv_num_heads", 0);
-  const int q = heads_of(g, n, 0, q_heads), k = heads_of(g, n, 1, k_heads), v = heads_of(g, n, 2, k_heads);
-  const Shape qs = g.shape(q), ks = g.shape(k), vs = g.shape(v);
-  CHECK(qs.h == ks.h, "{} heads of queries and {} of keys (as many are supported)", qs.h, ks.h);
-  std::vector<double> bias;
-  const int64_t t = qs.w, s = ks.w;
-  if (n.has_input(3)) {
-    const OnnxConstant& mask = g.constant(n, 3, "mask");
-    const bool yes_or_no = mask.whole;  // booleans: who takes part
-    CHECK(mask.dims.size() >= 2 && mask.dims.size() <= 4, "a mask of {}", to_string(mask.dims));
-    const Dims dims = padded(mask.dims, 4), wanted{1, qs.h, t, s};
-    for (size_t i = 0; i < 4; ++i)
-      CHECK(dims[i] == 1 || dims[i] == wanted[i], "a mask of {} for scores of {}", to_string(mask.dims), g.text(wanted));
-    const std::vector<float> values = mask.as_floats();
-    for (int64_t i = 0; i < qs.h * t * s; ++i) {
-      const int64_t at = ((dims[1] > 1 ? i / s / t : 0) * dims[2] + (dims[2] > 1 ? i / s % t : 0)) * dims[3] + (dims[3] > 1 ? i % s : 0);
-      const double value = double(values[size_t(at)]);
-      bias.push_back(!yes_or_no ? value : value != 0 ? 0 : -INFINITY);
-    }
-  }
-  if (n.integer("is_causal", 0) != 0) {
-    bias.resize(size_t(qs.h * t * s), 0);
-    for (int64_t i = 0; i < qs.h * t * s; ++i)
-      if (i % s > i / s % t) bias[size_t(i)] = -INFINITY;
-  }
-  const double scale = n.has("scale") ? double(n.real("scale", 1)) : 1 / std::sqrt(double(qs.c));
-  int made = add_attention(g, n, q, k, v, scale, bias);
-  Dims dims{1, qs.h, t, vs.c};
-  if (x.dims.size() == 3) {
-    made = g.transposed(n, made, {{qs.h, t, vs.c}, {1, 0, 2}, qs.h * vs.c, t, 1});
-    dims = {1, t, qs.h * vs.c};
-  }
-  g.set_rows(n, x, made, dims);
-}
-
 // ---- GELU
 
 struct Factors {
@@ -315,7 +278,7 @@ void fold_gelu(OnnxGraph& g, const OnnxNode& n) {
 }
 
 const OnnxOperators& onnx_tokens() {
-  static const OnnxOperators operators = {{"Attention", attention}, {"Einsum", einsum}, {"MatMul", matmul}};
+  static const OnnxOperators operators = {{"Attention", attention_operator}, {"Einsum", einsum}, {"MatMul", matmul}};
   return operators;
 }
 

@@ -98,8 +98,8 @@ TEST(Zoo, NamesThatAreNone) {
                                       {"googlenet:dilated=0,0,1", "is no model"},
                                       {"resnet51:dilated=0,0,1", "there is no model"}})
     expect_error(message, [&, name = name] { make_network(name); });
-  expect_error("unknown model", [] { open_network("resnet51:dilated=0,0,1"); });
-  EXPECT_EQ(open_network("resnet101:dilated=1,1,1").name, "resnet101:dilated=1,1,1");
+  expect_error("unknown model", [] { open_network({"resnet51:dilated=0,0,1"}); });
+  EXPECT_EQ(open_network({"resnet101:dilated=1,1,1"}).name, "resnet101:dilated=1,1,1");
   EXPECT_EQ(make_network("resnet18:dilated=0,0,0").parameter_count(), make_network("resnet18").parameter_count());
 }
 

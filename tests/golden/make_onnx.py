@@ -543,8 +543,6 @@ def needless():
             coordinate_transformation_mode="half_pixel_symmetric")
     one("resize_symmetric_sizes", (1, 4, 7, 6), "Resize", "", "", ints(1, 4, 10, 13), opset=19, mode="linear",
         coordinate_transformation_mode="half_pixel_symmetric")
-    refused("resize_not_larger", MAP, lambda g: g.node("Resize", "x", "", "", ints(2, 4, 10, 13), mode="linear",
-            keep_aspect_ratio_policy="not_larger"), 18)
 
     def second_output(op, **attributes):
         def build(g):

@@ -34,7 +34,7 @@ std::array<int64_t, 3> array_sizes(const Options& o) {
 Model open(const Options& o) {
   if (o.model.empty()) throw Error("--model is missing", "`switchback models` lists the built-in ones", true);
   return open_model({o.model, o.weights, o.preprocess, o.labels, is_onnx(o.model) ? array_sizes(o) : std::array<int64_t, 3>{},
-                     o.follow_links},
+                     o.follow_links, o.head, o.or_head, o.given},
                     all_weight_folders());
 }
 
@@ -116,6 +116,12 @@ Job::Job(const char* command, const Options& options)
   for (size_t e = 0; e < checkpoints.size(); ++e) open_checkpoint(e);
   if (several()) open_checkpoint(0);
   for (const std::string& text : model.warnings) warn(text);
+  if (model.took_or_folder) {
+    options.head = options.or_head;  // the caller's, whose settings name results
+    this->options.head = options.or_head;
+  } else if (!options.or_head.empty()) {
+    this->options.output = options.or_head;
+  }
   run = {.precision = options.precision,
          .batch = parse_batch(options.batch),
          .memory = parse_memory(options.memory),

@@ -155,6 +155,15 @@ void add_inputs(CLI::App& app, Options& o, const char* about) {
               "write what the network sees of all inputs, [N,C,H,W]", "FILE.npy");
 }
 
+void add_head(CLI::App& app, Options& o) {
+  add_setting(app, o, "--head", o.head, Changes::values,
+              "of an ONNX file: the output to explain (`info` lists them), or a tensor or node to end at; default: the first "
+              "output", "NAME");
+  add_setting(app, o, "--input", o.given, Changes::values,
+              "of an ONNX file with several inputs: the value of one that is not explained, the same for all images (may be "
+              "repeated)", "NAME=FILE.npy");
+}
+
 namespace {
 
 void add_model_and(CLI::App& app, Options& o, bool several) {
@@ -182,6 +191,7 @@ void add_model_and(CLI::App& app, Options& o, bool several) {
   app.add_option("--labels", o.labels, "names of the outputs, one a line; default: those that the preprocessing names, or the "
                  "model's own")
       ->type_name("FILE");
+  add_head(app, o);
   app.add_flag("--follow-links", o.follow_links, "read an ONNX file's external data also where links lead out of its folder");
 }
 
@@ -201,7 +211,9 @@ void add_target(CLI::App& app, Options& o, bool hidden_units) {
 
 void add_folder(CLI::App& app, Options& o) {
   const Heading heading(app, "Results");
-  app.add_option("-o,--output", o.output, "folder for results (default out)")->type_name("DIR");
+  app.add_option("-o", o.output, "folder for results (default out)")->type_name("DIR");
+  app.add_option("--output", o.or_head, "the same as -o; or as --head, where an ONNX file of several outputs has one of this name")
+      ->type_name("DIR|NAME");
   app.add_option("--name", o.name,
                  fmt::format("of results, without their ending; it may hold {{stem}}, {{command}}, {{options}}, {{model}}, "
                              "{{layer}}, {{target}} and {{index}} (default {})",
@@ -494,7 +506,7 @@ void check_options(const Options& o) {
   if (o.saves("json") && !o.saves("npy") && !o.saves("png") && !o.saves("svg"))
     usage("--save json writes what made a picture or an array, but neither is saved", "for example --save png,json");
   name_by_template(o.name, {.stem = "a", .command = "a", .options = "", .model = "a", .layer = "a", .target = "a"});
-  if (o.output.empty()) usage("--output names no folder");
+  if (o.output.empty()) usage("-o names no folder");
 }
 
 }  // namespace switchback

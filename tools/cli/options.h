@@ -64,11 +64,14 @@ struct Options {
   std::string model, weights, save_weights, preprocess, labels;
   std::vector<std::string> checkpoints;  // --weights of the commands that take several (checkpoints.h)
   bool follow_links = false;
+  std::vector<std::string> given;  // NAME=FILE.npy
+  mutable std::string head;        // the output to explain; also what --output named, once the model is open (Job)
   // target
   std::string target = "max", layer;
   Score score = Score::logit;
   // output
-  std::string output = "out", save = "png", name = kDefaultName;
+  // --output is `or_head` until the model is open: a folder, or a head (Job).
+  std::string output = "out", or_head, save = "png", name = kDefaultName;
   // pictures
   double scale = 1;                  // pixels of a PNG for each of the page's
   bool plain = false;                // maps alone, without input, words and bars
@@ -137,6 +140,7 @@ CLI::Option* add_choice(CLI::App& app, Options& o, const char* flag, const Choic
 void add_inputs(CLI::App& app, Options& o, const char* about);  // and how they are read
 void add_model(CLI::App& app, Options& o);
 void add_checkpoints(CLI::App& app, Options& o);                       // the same, with several --weights
+void add_head(CLI::App& app, Options& o);  // a part of add_model: of ONNX files with several outputs or inputs
 void add_target(CLI::App& app, Options& o, bool hidden_units = true);  // target, score; layer where hidden units can be
 void add_folder(CLI::App& app, Options& o);  // output, name
 void add_output(CLI::App& app, Options& o, bool saves_by_default = true);  // these, save, and scale of pictures

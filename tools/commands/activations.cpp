@@ -10,6 +10,7 @@
 #include "tools/cli/inputs.h"
 #include "tools/commands/commands.h"
 #include "viz/methods/inspect.h"
+#include "viz/methods/tokens.h"
 #include "viz/pictures/render.h"
 
 namespace switchback {
@@ -162,8 +163,24 @@ struct Results {
   int64_t items = 0;
 };
 
+// What pictures show: of tokens the patches, as a map.
+struct DrawnTokens {
+  Tensor on_map;  // empty where the values are maps themselves
+  std::string layer;
+};
+DrawnTokens drawn_tokens(const Network& network, const Chunk& chunk, int node, const Tensor& values) {
+  DrawnTokens shown{{}, network.nodes[size_t(node)].name};
+  if (values.dims().size() != 4) return shown;
+  const auto grid = token_grid(network, {1, chunk.x.dim(1), chunk.x.dim(2), chunk.x.dim(3)}, node);
+  if (!grid) return shown;
+  shown.on_map = on_grid(values, *grid);
+  shown.layer += fmt::format(" (tokens as {}×{} patches)", grid->h, grid->w);
+  return shown;
+}
+
 void finish_file(const Job& job, const ActivationOptions& o, const Chunk& chunk, const Chunk::Part& part,
-                 const std::string& layer, const Tensor& values, Output& output, Results& results) {
+                 const std::string& layer, const Tensor& values, const DrawnTokens& shown, Output& output, Results& results) {
+  const Tensor& drawn_values = shown.on_map.empty() ? values : shown.on_map;
   Json files = Json::array();
   if (output.npy())
     files.push_back(output.add_npy(
@@ -174,10 +191,10 @@ void finish_file(const Job& job, const ActivationOptions& o, const Chunk& chunk,
   const int64_t drawn = output.pictures() ? std::min(part.count, kMostActivationItems) : 0;
   for (int64_t i = 0; i < drawn; ++i) {
     const std::string name = item_name(*part.file, i);
-    colors.push_back(colors_of(o, values, part.first + i));
+    colors.push_back(colors_of(o, drawn_values, part.first + i));
     const Canvas input = thumbnail(input_picture(chunk.x, part.first + i, job.model, part.file->array), 224, 224);
-    const Canvas pair[] = {input, picture(o, values, part.first + i)};
-    const GridOptions words{.title = fmt::format("Activations, {}, layer {}, {}", job.model_name(), layer, name),
+    const Canvas pair[] = {input, picture(o, drawn_values, part.first + i)};
+    const GridOptions words{.title = fmt::format("Activations, {}, layer {}, {}", job.model_name(), shown.layer, name),
                             .subtitle = weights_text(job)};
     panels.push_back({o.plain ? pair[1] : titled(side_by_side(pair), words), ""});
     output.add_to_sheet({{side_by_side(pair), name}});
@@ -217,7 +234,8 @@ void run_activations(const ActivationOptions& o) {
   inputs.for_each_chunk(most, [&](const Chunk& chunk) {
     const Tensor values = activations(job.ctx, job.model, chunk.x, node, job.run);
     shape = Dims(values.dims().begin() + 1, values.dims().end());
-    for (const Chunk::Part& part : chunk.parts) finish_file(job, o, chunk, part, layer, values, output, results);
+    const DrawnTokens shown = output.pictures() ? drawn_tokens(network, chunk, node, values) : DrawnTokens{{}, layer};
+    for (const Chunk::Part& part : chunk.parts) finish_file(job, o, chunk, part, layer, values, shown, output, results);
     job.bar.update(results.items, items, "images");
   });
   Report report;

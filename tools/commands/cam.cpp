@@ -15,7 +15,9 @@ constexpr Choice<std::optional<CamMethod>> kCamMethods[] = {{"auto", {}},
                                                          {"cam", CamMethod::cam},
                                                          {"gradcam", CamMethod::gradcam},
                                                          {"gradcam++", CamMethod::gradcam_plus_plus},
-                                                         {"guided-gradcam", CamMethod::guided_gradcam}};
+                                                         {"guided-gradcam", CamMethod::guided_gradcam},
+                                                         {"rollout", CamMethod::rollout},
+                                                         {"attention-gradient", CamMethod::attention_gradient}};
 
 constexpr int kLeastSide = 112;  // of the photo below a map: so that the map is smooth on a small one too
 
@@ -61,7 +63,9 @@ std::string title_of(CamMethod method) {
   constexpr Choice<CamMethod> kTitles[] = {{"Class activation map", CamMethod::cam},
                                            {"Grad-CAM", CamMethod::gradcam},
                                            {"Grad-CAM++", CamMethod::gradcam_plus_plus},
-                                           {"Guided Grad-CAM", CamMethod::guided_gradcam}};
+                                           {"Guided Grad-CAM", CamMethod::guided_gradcam},
+                                           {"Attention rollout", CamMethod::rollout},
+                                           {"Attention × gradient", CamMethod::attention_gradient}};
   return std::string(word_of(kTitles, method));
 }
 
@@ -69,6 +73,9 @@ std::string title_of(CamMethod method) {
 // class.
 std::vector<std::string> descriptions(const Cams& cams, const Network& network, CamMethod method) {
   std::vector<std::string> all;
+  if (!cams.attention.empty())
+    return std::vector<std::string>(size_t(cams.maps[0].dim(0)),
+                                    fmt::format(", {} through {} attention layers", name_of(method), cams.attention.size()));
   for (int64_t i = 0; i < cams.maps[0].dim(0); ++i) {
     std::vector<std::string> layers;
     for (size_t l = 0; l < cams.layers.size(); ++l) {
@@ -99,7 +106,7 @@ void run_cam(const CamFlags& o) {
 // What the last run left for pictures and reports.
 struct LastRun {
   std::vector<std::string> layers, described;
-  bool from_zero = true;
+  bool from_zero = true, attention = false;
 };
 
 }  // namespace
@@ -118,7 +125,8 @@ MapMethod cam_method(Job& job, const CamFlags& o) {
     options.progress = progress;
     Cams cams = class_activation_maps(job.ctx, job.model, x, job.target, job.model.labels, options);
     last->layers.clear();
-    for (int layer : cams.layers) last->layers.push_back(job.model.network.nodes[size_t(layer)].name);
+    last->attention = !cams.attention.empty();
+    for (int layer : last->attention ? cams.attention : cams.layers) last->layers.push_back(job.model.network.nodes[size_t(layer)].name);
     last->described = descriptions(cams, job.model.network, options.method);
     last->from_zero = cams.from_zero;
     Tensor values = guided    ? std::move(cams.guided)
@@ -128,6 +136,7 @@ MapMethod cam_method(Job& job, const CamFlags& o) {
   };
   method.details_of_run = [given, last] { return Json{{"method", name_of(given.method)}, {"layers", last->layers}}; };
   method.where = [last] {
+    if (last->attention) return fmt::format("{} attention layers", last->layers.size());
     return fmt::format("{} {}", last->layers.size() == 1 ? "layer" : "layers", fmt::join(last->layers, ", "));
   };
   method.panels = [&job, &o, guided, several, last](const MapView& view) -> std::vector<MapPanel> {
@@ -150,7 +159,8 @@ std::function<void()> setup_cam(CLI::App& app) {
   add_inputs(app, *o, kInputs);
   add_choice(app, *o, "--method", kCamMethods, o->method, Changes::kind,
              "cam: exact, for networks that end in global average pooling and a linear layer, or in pooled maps of the "
-             "classes; the others: any network; auto: cam where it can be, else gradcam");
+             "classes; rollout, attention-gradient: transformers; the others: any network; auto: cam where it can be, else "
+             "gradcam");
   add_setting(app, *o, "--layer,--layers", o->layers, Changes::kind,
               "whose maps are taken (default: the last convolutional ones); several are overlaid at once",
               "NAME[,NAME...]");

@@ -139,7 +139,7 @@ std::string shape_text(Shape s) {
 
 void model_info(const InfoOptions& o) {
   std::vector<std::string> outputs;
-  const Network network = open_network(o.model, &outputs);
+  const Network network = open_network({.name = o.model, .head = o.head, .inputs = o.given}, &outputs);
   const Shape input = input_shape(network, o.size);
   const std::vector<LayerRow> rows = layer_rows(network, input);
   const std::vector<InstalledWeights> weights = installed_weights(o.model, all_weight_folders());
@@ -174,7 +174,7 @@ void model_info(const InfoOptions& o) {
   print_line(fmt::format("{:<24} {:<14} {:>11} {:>11}", "total", "", human_count(double(network.parameter_count())),
                          human_count(double(network.flops(input)))));
   if (outputs.size() > 1)
-    print_line(fmt::format("outputs: {}; these are the layers of {} (\"output\": NAME in --preprocess FILE.json chooses)",
+    print_line(fmt::format("outputs: {}; these are the layers of {} (--head NAME chooses)",
                            fmt::join(outputs, ", "), network.nodes.back().name));
 }
 
@@ -192,6 +192,8 @@ std::function<void()> setup_info(CLI::App& app) {
   auto o = std::make_shared<InfoOptions>();
   app.add_option("--model", o->model, "built-in architecture (`switchback models` lists them) or an ONNX file")
       ->type_name("NAME|FILE.onnx");
+  add_head(app, *o);
+  app.add_option("--output", o->head, "the same as --head")->type_name("NAME");
   app.add_option("--size", o->size, "of the input (default: the model's own)")->type_name("HxW");
   app.add_option("--threads", o->threads, "default: one for each processor")->type_name("N");
   add_report(app, *o);

@@ -14,7 +14,7 @@ void run_models(const Options& o) {
   const std::vector<std::string> folders = all_weight_folders();
   Json models = Json::array();
   for (const ZooEntry& entry : zoo()) {
-    const Network network = open_network(entry.name);
+    const Network network = open_network({.name = entry.name});
     Json weights = Json::array();
     for (const InstalledWeights& found : installed_weights(entry.name, folders))
       weights.push_back(

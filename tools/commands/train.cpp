@@ -109,6 +109,7 @@ void run_train(TrainRequest r, bool rate_given) {
   Options options = r;
   if (anew) options.weights = "random:" + r.seed;
   Job job("train", options);
+  r.output = job.options.output;
   if (anew) job.model.weights = initial_weights(job.model.network, parse_seed(r.seed));
   check_names(job.model.network, job.model.weights, "--freeze", r.freeze);
   check_names(job.model.network, job.model.weights, "--no-decay", r.no_decay);

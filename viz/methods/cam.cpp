@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "viz/methods/batches.h"
+#include "viz/methods/tokens.h"
 #include "viz/pictures/render.h"
 
 namespace switchback {
@@ -166,6 +167,10 @@ void gradient_map(CamMethod method, const float* maps, const float* g, Shape s, 
   for (size_t i = 0; i < sum.size(); ++i) out[i] = sum[i] < 0 ? 0.f : float(sum[i]);  // NaN passes
 }
 
+// Of each layer, where it holds tokens.
+using Grids = std::vector<std::optional<TokenGrid>>;
+Tensor on_its_grid(const std::optional<TokenGrid>& grid, Tensor values) { return grid ? on_grid(values, *grid) : std::move(values); }
+
 // Images and targets of one backward pass: `images` images from `first` on (the batch's first), for each the targets t
 // … t + targets.
 struct Cut {
@@ -174,12 +179,13 @@ struct Cut {
 
 // The backward half of the methods that need gradients.
 struct GradientMaps {
-  GradientMaps(const Plan& plan, int node, const CamOptions& options, Cams& cams, int64_t capacity)
-      : plan(plan), options(options), cams(cams), backward(plan, node, {.nodes = cams.layers}, capacity) {
+  GradientMaps(const Plan& plan, int node, const CamOptions& options, const Grids& grids, Cams& cams, int64_t capacity)
+      : plan(plan), options(options), grids(grids), cams(cams), backward(plan, node, {.nodes = cams.layers}, capacity) {
     if (options.method == CamMethod::guided_gradcam) guided.emplace(plan, node, Wanted{.nodes = {0}}, capacity);
   }
   const Plan& plan;
   const CamOptions& options;
+  const Grids& grids;
   Cams& cams;
   Backward backward;               // to all layers
   std::optional<Backward> guided;  // to the input
@@ -207,8 +213,8 @@ struct GradientMaps {
            const Cut& cut) {
     take_back(backward, tape, kGradient, scoring, values, cut);
     for (size_t l = 0; l < cams.layers.size(); ++l) {
-      const Tensor g = read(backward, cams.layers[l]);
-      const Shape s = plan.shapes()[cams.layers[l]].with_n(1);
+      const Tensor g = on_its_grid(grids[l], read(backward, cams.layers[l]));
+      const Shape s{1, g.dim(1), g.dim(2), g.dim(3)};
       Tensor& maps = cams.maps[l];
       for (int64_t i = 0; i < cut.images; ++i)
         for (int64_t k = 0; k < cut.targets; ++k)
@@ -235,9 +241,11 @@ struct GradientMaps {
   }
 };
 
-void allocate(Cams& cams, CamMethod method, const List<Shape>& shapes, int64_t images, int64_t targets) {
-  for (int layer : cams.layers)
-    cams.maps.push_back(allocate_maps({images, targets, shapes[size_t(layer)].h, shapes[size_t(layer)].w}));
+void allocate(Cams& cams, CamMethod method, const List<Shape>& shapes, const Grids& grids, int64_t images, int64_t targets) {
+  for (size_t l = 0; l < cams.layers.size(); ++l) {
+    const Shape s = shapes[size_t(cams.layers[l])];
+    cams.maps.push_back(allocate_maps({images, targets, grids[l] ? grids[l]->h : s.h, grids[l] ? grids[l]->w : s.w}));
+  }
   if (method == CamMethod::guided_gradcam)
     cams.guided = allocate_maps({images, targets, shapes[0].c, shapes[0].h, shapes[0].w});
 }
@@ -263,6 +271,7 @@ int last_map_node(const Network& network, Shape input) {
   if (maps[size_t(logits)])
     throw Error(fmt::format("the output of {} is made of maps, so no layer is the last before them", network.name),
                 "choose one with --layer", true);
+  if (const int tokens = last_patch_tokens(network, input); tokens >= 0) return tokens;
   for (int i = logits; i > 0; --i)
     if (maps[size_t(i)] && !layer_as<Dropout>(network, i) && !layer_as<MaxPool2d>(network, i) &&
         !layer_as<AvgPool2d>(network, i) && !layer_as<AdaptiveAvgPool2d>(network, i))
@@ -272,6 +281,8 @@ int last_map_node(const Network& network, Shape input) {
 
 Cams class_activation_maps(Context& ctx, const Model& model, const Tensor& x, const TargetSpec& target,
                            const std::vector<std::string>& labels, const CamOptions& options) {
+  if (options.method == CamMethod::rollout || options.method == CamMethod::attention_gradient)
+    return attention_maps(ctx, model, x, target, labels, options);
   const Network& network = model.network;
   const Shape image = image_shape(network, x);
   const int64_t images = x.dim(0), targets = check_target(network, image, target, labels);
@@ -289,9 +300,11 @@ Cams class_activation_maps(Context& ctx, const Model& model, const Tensor& x, co
   const int64_t seeds = exact ? 1 : std::min(targets, passes);
   cams.batch = std::min(images, std::max<int64_t>(1, passes / seeds));
   Plan plan(ctx, model, image.with_n(cams.batch), plan_options);
-  allocate(cams, options.method, plan.shapes(), images, targets);
+  Grids grids;
+  for (int layer : cams.layers) grids.push_back(token_grid(network, image, layer));
+  allocate(cams, options.method, plan.shapes(), grids, images, targets);
   std::optional<GradientMaps> gradients;
-  if (!exact) gradients.emplace(plan, node, options, cams, cams.batch * seeds);
+  if (!exact) gradients.emplace(plan, node, options, grids, cams, cams.batch * seeds);
   Tape tape;
   for (int64_t first = 0; first < images; first += cams.batch) {
     const int64_t n = std::min(cams.batch, images - first);
@@ -299,7 +312,7 @@ Cams class_activation_maps(Context& ctx, const Model& model, const Tensor& x, co
     plan.forward(exact ? nullptr : &tape);
     const Tensor values = plan.read(node);
     std::vector<Tensor> activations;
-    for (int layer : cams.layers) activations.push_back(plan.read(layer));
+    for (size_t l = 0; l < cams.layers.size(); ++l) activations.push_back(on_its_grid(grids[l], plan.read(cams.layers[l])));
     for (int64_t i = 0; i < n; ++i) cams.explained.push_back(explain(network, target, batch_item(values, i), labels));
     if (exact) exact_maps(model.weights, head, activations[0], first, cams);
     for (int64_t t = 0; t < targets && !exact; t += seeds)

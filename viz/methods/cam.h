@@ -12,6 +12,11 @@
 //   other maps where g² is as small as that.)
 // guided-gradcam: guided backpropagation at the input ⊙ the Grad-CAM map enlarged to the input's size (Selvaraju et
 //   al. 2017, section 3.2).
+// Of transformers, whose tokens are patches (tokens.h); with A_l the attention of layer l, [heads,T,T]:
+// rollout: the row of the tokens that the classes are read from in Π_l (½ I + ½ mean over heads of A_l), whatever the
+//   class (Abnar and Zuidema 2020).
+// attention-gradient: that row of Π_l (I + mean over heads of ReLU(∂S/∂A_l ⊙ A_l)) (Chefer et al. 2021, eq. 5 and 6).
+// Maps of tokens are those of the patches: a class token and its like are left out first.
 #pragma once
 
 #include <optional>
@@ -23,7 +28,7 @@
 
 namespace switchback {
 
-enum class CamMethod { cam, gradcam, gradcam_plus_plus, guided_gradcam };
+enum class CamMethod { cam, gradcam, gradcam_plus_plus, guided_gradcam, rollout, attention_gradient };
 
 struct CamOptions : RunOptions {
   CamMethod method = CamMethod::gradcam;
@@ -36,6 +41,7 @@ struct Cams {
   Tensor guided;                     // [N,T,C,H,W], of guided-gradcam only
   std::vector<Explained> explained;  // one per image
   int64_t batch = 0;                 // images of one forward pass
+  std::vector<int> attention;        // of rollout and attention-gradient: the layers that were followed
   bool from_zero = true;             // maps are shown as f / max f; false: from their least to their largest value
 };
 
@@ -50,7 +56,8 @@ struct CamHead {
 };
 std::optional<CamHead> find_cam_head(const Network& network, Shape input);
 // The last convolutional map: the last node with maps that the logits depend on, pools and dropouts behind it left out
-// (`features.29` of vgg16, `layer4.1.relu_1` of resnet18). Throws (usage) where the output is itself made of maps.
+// (`features.29` of vgg16, `layer4.1.relu_1` of resnet18); of transformers that read a class token, what their last attention
+// layer reads. Throws (usage) where the output is itself made of maps.
 int last_map_node(const Network& network, Shape input);
 
 // The maps of all layers, enlarged bilinearly: [N,T,L,H,W].
