@@ -75,6 +75,11 @@ struct Concat {  // of two or more inputs along the channels
 struct GlobalMaxPool {  // torch.nn.AdaptiveMaxPool2d(1)
   bool operator==(const GlobalMaxPool&) const = default;
 };
+// Its first input, enlarged or reduced to the second one's height and width: torch.nn.functional.interpolate(x, size,
+// mode="bilinear"). The second one's values do not count.
+struct ResizeLike {
+  bool operator==(const ResizeLike&) const = default;
+};
 
 // x ∘ constant, or constant ∘ x where `reversed`. The constant belongs to the architecture and is no parameter.
 struct BinaryConstant {
@@ -97,7 +102,8 @@ struct Attention {
 using Layer = std::variant<Input, Conv2d, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, ReLU, BatchNorm2d,
                            LocalResponseNorm, Softmax, Dropout, Flatten, Add, Concat, ConvTranspose2d, GlobalMaxPool,
                            LeakyReLU, PReLU, Clip, Hardsigmoid, Smooth, Binary, BinaryConstant, Reduce, Resize, Pad, Slice,
-                           ChannelShuffle, Reshape, Permute, LayerNorm, GroupNorm, Transpose, MatMul, Attention>;
+                           ChannelShuffle, Reshape, Permute, LayerNorm, GroupNorm, Transpose, MatMul, Attention,
+                           ResizeLike>;
 
 // min(max(x, min), max): a ReLU where min is 0, since it then is a rectifier and its rule counts, else a Clip.
 Layer clip_layer(float min, float max);

@@ -44,12 +44,21 @@ Network make_resnet_body(std::string_view name, const ZooOptions& options);  // 
 Network make_squeezenet(std::string_view name, const ZooOptions& options);   // squeezenet1_0, squeezenet1_1
 Network make_googlenet(const ZooOptions& options);
 Network make_mobilenet_v2(const ZooOptions& options);
+Network make_mobilenet_v3(std::string_view name, const ZooOptions& options);  // mobilenet_v3_small, mobilenet_v3_large
+Network make_densenet(std::string_view name, const ZooOptions& options);      // densenet121 … densenet201
+Network make_inception_v3(const ZooOptions& options);
+Network make_mnasnet(std::string_view name, const ZooOptions& options);     // mnasnet0_5 … mnasnet1_3
+Network make_shufflenet(std::string_view name, const ZooOptions& options);  // shufflenet_v2_x0_5 … shufflenet_v2_x2_0
+Network make_efficientnet(std::string_view name, const ZooOptions& options);  // efficientnet_b0 … efficientnet_v2_l
+Network make_regnet(std::string_view name, const ZooOptions& options);        // regnet_y_400mf … regnet_x_32gf
+Network make_segmentation(std::string_view name, const ZooOptions& options);  // fcn_resnet50 … deeplabv3_resnet101
+Network make_lraspp(const ZooOptions& options);
 Network make_context(const ZooOptions& options);
 Network make_autoencoder(const ZooOptions& options);
 Network make_encoder_decoder(const ZooOptions& options);
 Network make_mlp(const ZooOptions& options);
 
 std::vector<int64_t> parse_mlp_sizes(std::string_view text);  // "2-16-16-2"; throws (usage) on anything else
-std::vector<int64_t> mlp_sizes(const StateDict& file);      // from the shapes of its weights
+std::vector<int64_t> mlp_sizes(const StateDict& file);        // from the shapes of its weights
 
 }  // namespace switchback
