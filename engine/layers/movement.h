@@ -219,6 +219,13 @@ struct Home<ChannelShuffle> : ResampleHome<ChannelShuffle>, NoShift, FreezesAsIs
   static Facts facts(const ChannelShuffle&) { return {.affine = true, .output = Facts::Output::map}; }
 };
 
+template <>
+struct Home<Roll> : ResampleHome<Roll>, NoShift, FreezesAsIs<Roll> {
+  static std::string_view name(const Roll&) { return "Roll"; }
+  static std::string arguments(const Roll& l) { return fmt::format("{}, {}", l.h, l.w); }
+  static Facts facts(const Roll&) { return {.affine = true, .output = Facts::Output::map}; }
+};
+
 // Layers that move an item's elements as NCHW has them (kernels/move/rearrange.h).
 template <typename L>
 struct RearrangeHome : KernelShape<L>, NoParameters, AddsNothing, KeepsNothing, FreezesAsIs<L>, MixesPlaces<L> {

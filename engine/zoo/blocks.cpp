@@ -50,6 +50,12 @@ void inverted_residual(Network& net, const std::string& block, const std::string
   if (b.stride == 1 && b.in == b.out) net.add(block + ".add", Add{}, {body, input});
 }
 
+void perceptron(Network& net, const std::string& name, int64_t channels, int64_t inner) {
+  net.add(name + ".0", PlaceLinear{channels, inner});
+  net.add(name + ".1", gelu());
+  net.add(name + ".3", PlaceLinear{inner, channels});
+}
+
 void pooled_vector(Network& net) {
   net.add("avgpool", AdaptiveAvgPool2d{1, 1});
   net.add("flatten", Flatten{});
@@ -86,6 +92,12 @@ Network divided(const Network& network, int64_t by, int64_t classes) {
       width(linear->in_features), width(linear->out_features);
     } else if (auto* norm = std::get_if<BatchNorm2d>(&layer)) {
       width(norm->features);
+    } else if (auto* place = std::get_if<PlaceLinear>(&layer)) {
+      width(place->in_features), width(place->out_features);
+    } else if (auto* layer_norm = std::get_if<LayerNorm>(&layer)) {
+      width(layer_norm->c);
+    } else if (auto* scale = std::get_if<LayerScale>(&layer)) {
+      width(scale->features);
     } else if (auto* slice = std::get_if<Slice>(&layer)) {  // halves of channels
       if (slice->c.begin > 0) width(slice->c.begin);
       if (slice->c.end < std::numeric_limits<int64_t>::max()) width(slice->c.end);

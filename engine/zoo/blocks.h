@@ -42,6 +42,9 @@ struct InvertedResidual {
 void inverted_residual(Network& net, const std::string& block, const std::string& parts, const InvertedResidual& b,
                        const Layer& activation, const Layer& squeeze_activation, const Layer& gate, float eps);
 
+// Two linear layers over tokens with GELU between them: NAME.0, NAME.1 and NAME.3.
+void perceptron(Network& net, const std::string& name, int64_t channels, int64_t inner);
+
 // avgpool and flatten: what classifiers begin with.
 void pooled_vector(Network& net);
 

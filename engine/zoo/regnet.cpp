@@ -51,7 +51,8 @@ void regnet_block(Network& net, const std::string& name, int64_t in, int64_t out
 Network make_regnet(std::string_view name, const ZooOptions& options) {
   const RegNetSize& v = variant_of(kRegNets, name);
   const int64_t classes = options.classes ? options.classes : 1000;
-  Network net(std::string(name), {1, 3, 224, 224});
+  const int64_t side = name == "regnet_y_128gf" ? 384 : 224;  // the largest one has weights for that size alone
+  Network net(std::string(name), {1, 3, side, side});
   int64_t channels = 32;
   conv_norm_activation(net, "stem", same_conv(3, channels, 3, 2), ReLU{});
   for (size_t stage = 0; stage < 4; ++stage)
