@@ -2,6 +2,8 @@
 
 #include <map>
 
+#include "engine/weights.h"
+
 namespace switchback {
 namespace {
 

@@ -63,7 +63,8 @@ int64_t make_divisible(double channels, int64_t divisor);  // torchvision's: rou
 void transform_input(Network& net);
 
 // The network with every width divided by `by` and rounded up, but for the channels of its input and its classes. Small
-// copies for tests: depth, kernels and names are those of the whole network.
+// copies for tests: depth, kernels and names are those of the whole network. What is concatenated or cut in halves must have widths that
+// `by` divides.
 Network divided(const Network& network, int64_t by, int64_t classes);
 
 }  // namespace switchback

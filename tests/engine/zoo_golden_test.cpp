@@ -19,7 +19,7 @@ namespace {
 
 const nlohmann::json& cases() {
   static const nlohmann::json all =
-      parse_json(read_file(std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/zoo.json", 1 << 24));
+      parse_json(read_file(SWITCHBACK_SOURCE_DIR "/tests/golden/zoo.json", 1 << 24));
   return all;
 }
 
