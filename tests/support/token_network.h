@@ -35,7 +35,7 @@ inline Net token_network(bool continuous) {
           {of[0], of[1], of[2]});
   net.add("joined", Transpose{{2, 2, kHeads, kWindow, kWindow, kEach}, {0, 3, 1, 4, 2, 5}, kChannels, 6, 6});
   net.add("proj", PlaceLinear{kChannels, kChannels});
-  net.add("proj_relu", ReLU{});
+  net.add("gelu", Smooth{SmoothFunction::gelu});
   net.add("back", Roll{1, 1});
   net.add("gamma", LayerScale{kChannels});
   net.add("sum", Add{}, {net.output(), embed});
