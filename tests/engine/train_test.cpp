@@ -170,7 +170,7 @@ TEST_P(Train, ParametersOfTokensLearnByTheirDerivatives) {
           other.weights.edit(there)[i] += by;
           return std::pair(loss(other), double(other.weights.values(there)[i]));
         };
-        const auto above = moved(0x1p-10f), below = moved(-0x1p-10f);
+        const auto above = moved(0x1p-16f), below = moved(-0x1p-16f);
         const double derivative = (above.first - below.first) / (above.second - below.second);
         size = std::max(size, std::abs(derivative));
         wrong = std::max(wrong, std::abs(double(before[i]) - double(after[i]) - derivative));

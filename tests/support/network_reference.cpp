@@ -81,7 +81,8 @@ Nchw matmul(const Nchw& a, const Nchw& b) {
           for (int64_t k = 0; k < a.shape.c; ++k) y(n, j, g, i) += a(n, k, g, i) * b(n, j, g, k);
   return y;
 }
-Nchw attention(const Attention& l, const Nchw& q, const Nchw& k, const Nchw& v) {
+// bias: [groups,T,S], or empty.
+Nchw attention(double scale, const std::vector<double>& bias, int64_t groups, const Nchw& q, const Nchw& k, const Nchw& v) {
   Nchw p({q.shape.n, k.shape.w, q.shape.h, q.shape.w});
   for (int64_t n = 0; n < p.shape.n; ++n)
     for (int64_t g = 0; g < p.shape.h; ++g)
@@ -89,8 +90,8 @@ Nchw attention(const Attention& l, const Nchw& q, const Nchw& k, const Nchw& v) 
         for (int64_t j = 0; j < p.shape.c; ++j) {
           double score = 0;
           for (int64_t c = 0; c < q.shape.c; ++c) score += q(n, c, g, i) * k(n, c, g, j);
-          p(n, j, g, i) = double(l.scale) * score;
-          if (!l.bias.empty()) p(n, j, g, i) += double(l.bias[size_t((g % l.bias_groups * p.shape.w + i) * p.shape.c + j)]);
+          p(n, j, g, i) = scale * score;
+          if (!bias.empty()) p(n, j, g, i) += bias[size_t((g % groups * p.shape.w + i) * p.shape.c + j)];
         }
   return matmul(softmax_forward(p).value, v);
 }
@@ -138,7 +139,7 @@ double place_bias(const WindowAttention& l, const Values& of, int64_t head, int6
 // In a window of a map that was rolled, places that came from beyond its edge see none of the others.
 Nchw window_attention(const WindowAttention& l, const Values& of, const Nchw& q, const Nchw& k, const Nchw& v) {
   const int64_t w = l.window, tokens = w * w;
-  Attention all{.scale = l.scale, .bias = {}, .bias_groups = q.shape.h};
+  std::vector<double> bias;
   for (int64_t group = 0; group < q.shape.h; ++group) {
     const int64_t window = group / l.heads, row = window / l.columns * w, column = window % l.columns * w;
     const auto beyond = [&](int64_t t) {
@@ -146,10 +147,10 @@ Nchw window_attention(const WindowAttention& l, const Values& of, const Nchw& q,
     };
     for (int64_t i = 0; i < tokens; ++i)
       for (int64_t j = 0; j < tokens; ++j)
-        all.bias.push_back(float(place_bias(l, of, group % l.heads, i / w - j / w, i % w - j % w) -
-                                 (beyond(i) == beyond(j) ? 0 : 100)));
+        bias.push_back(place_bias(l, of, group % l.heads, i / w - j / w, i % w - j % w) -
+                       (beyond(i) == beyond(j) ? 0 : 100));
   }
-  return attention(all, q, k, v);
+  return attention(double(l.scale), bias, q.shape.h, q, k, v);
 }
 
 std::vector<double> slopes_of(const std::vector<float>& weight) { return {weight.begin(), weight.end()}; }
@@ -195,7 +196,9 @@ Nchw value_of(const Layer& layer, const Values& of, const std::vector<const Nchw
             return (l.reversed ? binary_forward(l.function, constant, x) : binary_forward(l.function, x, constant)).value;
           },
           [&](const MatMul&) { return matmul(x, *inputs[1]); },
-          [&](const Attention& l) { return attention(l, x, *inputs[1], *inputs[2]); },
+          [&](const Attention& l) {
+            return attention(double(l.scale), {l.bias.begin(), l.bias.end()}, l.bias_groups, x, *inputs[1], *inputs[2]);
+          },
           [&](const WindowAttention& l) { return window_attention(l, of, x, *inputs[1], *inputs[2]); },
           [&](const HeadScale& l) { return scaled_heads(l, of.wide(""), x); },
           [&](const LayerScale&) { return each_channel(x, of.wide("")); },

@@ -265,7 +265,6 @@ const std::vector<PatchedLayer>& patched_layers() {
          net.add("layer", ReLU{});
        }},
       {"shuffle", one(ChannelShuffle{4})},
-      {"roll", one(Roll{3, -2})},
       {"linear_at_every_place", one(PlaceLinear{8, 6})},
       {"layer_scale", one(LayerScale{8})},
       {"slice_channels", two(ReLU{}, Slice{.c = {2, 7}})},
