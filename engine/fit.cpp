@@ -2,6 +2,8 @@
 
 #include <map>
 
+#include "engine/weights.h"
+
 namespace switchback {
 namespace {
 
@@ -9,7 +11,7 @@ namespace {
 std::vector<std::string> parameter_names(const Network& network) {
   std::vector<std::string> names;
   for (const Node& node : network.nodes)
-    for (const ParameterSpec& spec : parameters(node.layer)) names.push_back(node.name + "." + spec.name);
+    for (const ParameterSpec& spec : parameters(node.layer)) names.push_back(full_name(node, spec.name));
   return names;
 }
 

@@ -185,15 +185,46 @@ Preprocess small_preprocess(int side, std::vector<double> mean, std::vector<doub
   return p;
 }
 
-Preprocess own_preprocess(std::string_view name) {
-  const std::string_view model = base_name(name);
+// What torchvision's own weights were made for (`weights.transforms()` of the default ones), where it is not 256 and bilinear.
+// Segmentations are cropped to a square besides; torchvision leaves them as wide as they are.
+struct Transforms {
+  std::string_view name;
+  int64_t resize_to;
+  Interpolation interpolation = Interpolation::bilinear;
+};
+constexpr Interpolation kBicubic = Interpolation::bicubic;
+constexpr Transforms kTransforms[] = {
+    {"inception_v3", 342}, {"mnasnet0_75", 232}, {"mnasnet1_3", 232}, {"mobilenet_v3_large", 232},
+    {"shufflenet_v2_x1_5", 232}, {"shufflenet_v2_x2_0", 232}, {"efficientnet_b0", 256, kBicubic}, {"efficientnet_b1", 255},
+    {"efficientnet_b2", 288, kBicubic}, {"efficientnet_b3", 320, kBicubic}, {"efficientnet_b4", 384, kBicubic},
+    {"efficientnet_b5", 456, kBicubic}, {"efficientnet_b6", 528, kBicubic}, {"efficientnet_b7", 600, kBicubic},
+    {"efficientnet_v2_s", 384}, {"efficientnet_v2_m", 480}, {"efficientnet_v2_l", 480, kBicubic},
+    {"regnet_y_128gf", 384, kBicubic}, {"convnext_tiny", 236}, {"convnext_small", 230}, {"convnext_base", 232},
+    {"convnext_large", 232}, {"vit_l_16", 242}, {"vit_h_14", 224, kBicubic}, {"swin_t", 232, kBicubic},
+    {"swin_s", 246, kBicubic}, {"swin_b", 238, kBicubic}, {"swin_v2_t", 260, kBicubic}, {"swin_v2_s", 260, kBicubic},
+    {"swin_v2_b", 272, kBicubic}, {"fcn_resnet50", 520}, {"fcn_resnet101", 520}, {"deeplabv3_resnet50", 520},
+    {"deeplabv3_resnet101", 520}, {"lraspp_mobilenet_v3_large", 520}};
+
+Preprocess torchvision_preprocess(const Network& network) {
+  const std::string_view model = base_name(network.name);
+  Preprocess p = imagenet_preprocess();
+  if (model.starts_with("regnet")) p.resize_to = 232;
+  for (const Transforms& t : kTransforms)
+    if (t.name == model) p.resize_to = t.resize_to, p.interpolation = t.interpolation;
+  if (model == "efficientnet_v2_l") p.mean = p.std = {0.5, 0.5, 0.5};
+  p.size = {int(network.input.h), int(network.input.w)};
+  return p;
+}
+
+Preprocess own_preprocess(const Network& network) {
+  const std::string_view model = base_name(network.name);
   if (model == "lenet") return lenet_preprocess();
   if (model == "caffenet") return caffe_preprocess();
   if (model == "autoencoder") return small_preprocess(32, {}, {});
   const Preprocess usual = imagenet_preprocess();
   if (model == "resnet20") return small_preprocess(32, usual.mean, usual.std);
   if (model == "encoder_decoder") return small_preprocess(64, usual.mean, usual.std);
-  return usual;
+  return torchvision_preprocess(network);
 }
 
 // Heads and further inputs are an ONNX file's.
@@ -212,7 +243,7 @@ Model open_built_in(const ModelSpec& spec) {
   if (!spec.preprocess.empty())
     model.preprocess = load_preprocess(spec.preprocess);
   else
-    model.preprocess = own_preprocess(spec.name);
+    model.preprocess = own_preprocess(model.network);
   return model;
 }
 

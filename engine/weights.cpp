@@ -22,7 +22,11 @@ uint64_t next_version() {
 
 }  // namespace
 
-std::string full_name(const Network& network, const Parameter& p) { return network.nodes[p.node].name + "." + p.name; }
+std::string full_name(const Node& node, std::string_view parameter) {
+  if (parameter.empty()) return node.name;
+  return fmt::format("{}{}{}", node.name, node.name.ends_with(".in_proj") ? '_' : '.', parameter);
+}
+std::string full_name(const Network& network, const Parameter& p) { return full_name(network.nodes[p.node], p.name); }
 
 Weights::Weights() : state_(std::make_shared<State>()) {}
 
@@ -112,7 +116,8 @@ Weights load_weights(const Network& network, const StateDict& file) {
       misshapen.push_back(fmt::format("{} is {}, should be {}", name, to_string(file.dims(name)), to_string(p.dims)));
   }
   const auto ignored = [&](const std::string& name) {
-    return name.ends_with(".num_batches_tracked") ||
+    return name.ends_with(".num_batches_tracked") || name.ends_with(".relative_position_index") ||
+           name.ends_with(".relative_coords_table") ||
            std::any_of(network.training_only.begin(), network.training_only.end(),
                        [&](const std::string& prefix) { return name.starts_with(prefix); });
   };

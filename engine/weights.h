@@ -27,7 +27,10 @@ struct Parameter {
   int64_t count() const { return switchback::count(dims); }
   bool operator==(const Parameter&) const = default;
 };
-std::string full_name(const Network& network, const Parameter& p);  // NODE.name, as state dicts have it
+// As state dicts have it: NODE.name; the node's name alone where the parameter has none; NODE_name where the node is the joint
+// projection of torch.nn.MultiheadAttention (in_proj_weight).
+std::string full_name(const Node& node, std::string_view parameter);
+std::string full_name(const Network& network, const Parameter& p);
 
 class Weights {
  public:
@@ -70,7 +73,7 @@ class Weights {
 };
 
 // State dict: NODE.weight and so on, names and shapes as in torchvision. Missing, surplus and misshapen tensors are all
-// named in one error. (num_batches_tracked and what Network::training_only names are ignored.)
+// named in one error. (num_batches_tracked, Swin's tables of places and what Network::training_only names are ignored.)
 Weights load_weights(const Network& network, const StateDict& file);
 // `random:SEED`: element i of parameter NAME draws word i%4 of Philox block (i/4, crc32(NAME), 2^31), v = 2u − 1:
 // conv and linear weights v·sqrt(6/fan_in), their biases 0.1·v; batch norm weight 1 + v/4, bias and mean 0.1·v,

@@ -46,9 +46,12 @@ struct Crop {
   int width = 0, height = 0;
 };
 
-// Bilinear resampling with antialias, bit-equal to Pillow's Image.resize(..., BILINEAR) on 8-bit images.
+enum class Interpolation { bilinear, bicubic };
+// Resampling with antialias, bit-equal to Pillow's Image.resize(..., BILINEAR or BICUBIC) on 8-bit images.
+Image resize(const Image& image, int64_t width, int64_t height, Interpolation interpolation);
 Image resize_bilinear(const Image& image, int64_t width, int64_t height);
 // The same, of which only `part` (inside width x height) is computed.
+Image resize(const Image& image, int64_t width, int64_t height, const Crop& part, Interpolation interpolation);
 Image resize_bilinear(const Image& image, int64_t width, int64_t height, const Crop& part);
 
 // The colours of a network's input channels 0, 1 and 2 (or of its only one).
@@ -62,6 +65,7 @@ struct Preprocess {
   enum class Resize { shorter_side_then_center_crop, direct };
   Resize resize = Resize::shorter_side_then_center_crop;
   int64_t resize_to = 256;               // the shorter side; of no effect for `direct`
+  Interpolation interpolation = Interpolation::bilinear;
   std::array<int, 2> size = {224, 224};  // height, width of the input
   ChannelOrder order = ChannelOrder::rgb;  // of the input's channels; `mode` L is order grey
   double scale = 1;

@@ -30,11 +30,20 @@ struct Taps {
 
 constexpr int kFractionBits = 32 - 8 - 2;  // of a weight: 255 times their sum stays inside int32
 
-// A triangle of half-width max(1, in/out) input pixels around each output's centre. The order of the operations, all
-// in double, is Pillow's: its results are to be met to the last bit.
-Taps make_taps(int64_t in, int64_t out, int64_t begin, int count) {
+// A triangle, or the cubic kernel of Keys (1981) with a = -0.5, of a place's distance from the centre.
+double weight_at(double distance, Interpolation interpolation) {
+  if (interpolation == Interpolation::bilinear) return distance < 1 ? 1 - distance : 0;
+  constexpr double a = -0.5;
+  if (distance < 1) return ((a + 2) * distance - (a + 3)) * distance * distance + 1;
+  return distance < 2 ? (((distance - 5) * distance + 8) * distance - 4) * a : 0;
+}
+
+// The kernel around each output's centre, made max(1, in/out) times as wide. The order of the operations, all in double, is
+// Pillow's: its results are to be met to the last bit.
+Taps make_taps(int64_t in, int64_t out, int64_t begin, int count, Interpolation interpolation) {
   const double scale = double(in) / double(out);
-  const double width = std::max(scale, 1.0), inverse = 1.0 / width;
+  const double stretch = std::max(scale, 1.0), inverse = 1.0 / stretch;
+  const double width = (interpolation == Interpolation::bicubic ? 2 : 1) * stretch;
   Taps t;
   t.most = int(std::ceil(width)) * 2 + 1;
   t.first.resize(count);
@@ -49,12 +58,12 @@ Taps make_taps(int64_t in, int64_t out, int64_t begin, int count) {
     double sum = 0;
     for (int k = 0; k < taps; ++k) {
       const double distance = std::abs((double(k + low) - center + 0.5) * inverse);
-      w[k] = distance < 1 ? 1 - distance : 0;
+      w[k] = weight_at(distance, interpolation);
       sum += w[k];
     }
     for (int k = 0; k < taps; ++k) {
       const double share = sum != 0 ? w[k] / sum : w[k];
-      t.weights[int64_t(i) * t.most + k] = int(0.5 + share * (1 << kFractionBits));
+      t.weights[int64_t(i) * t.most + k] = int((share < 0 ? -0.5 : 0.5) + share * (1 << kFractionBits));
     }
     t.first[i] = int(low);
     t.taps[i] = taps;
@@ -141,7 +150,7 @@ Image to_grey(const Image& image) {
   return out;
 }
 
-Image resize_bilinear(const Image& image, int64_t width, int64_t height, const Crop& part) {
+Image resize(const Image& image, int64_t width, int64_t height, const Crop& part, Interpolation how) {
   check_image(image);
   const int64_t largest = std::numeric_limits<int32_t>::max();
   CHECK(width > 0 && height > 0 && width <= largest * 128 && height <= largest * 128, "cannot resize to {}x{}", width,
@@ -153,20 +162,28 @@ Image resize_bilinear(const Image& image, int64_t width, int64_t height, const C
   const bool along_x = width != image.width, along_y = height != image.height;
   if (!along_y) {
     if (!along_x) return cropped(image, part.left, part.top, part.width, part.height);
-    return resample_rows(image, make_taps(image.width, width, part.left, part.width), int(part.top), part.height);
+    return resample_rows(image, make_taps(image.width, width, part.left, part.width, how), int(part.top), part.height);
   }
   // First along x, only the rows that the pass along y asks for; 8 bits in between, as in Pillow.
-  const Taps y = make_taps(image.height, height, part.top, part.height);
+  const Taps y = make_taps(image.height, height, part.top, part.height, how);
   const int row0 = y.first.front(), rows = y.first.back() + y.taps.back() - row0;
-  const Image between = along_x ? resample_rows(image, make_taps(image.width, width, part.left, part.width), row0, rows)
+  const Image between = along_x ? resample_rows(image, make_taps(image.width, width, part.left, part.width, how), row0, rows)
                                 : cropped(image, part.left, row0, part.width, rows);
   return resample_columns(between, y, row0);
 }
 
-Image resize_bilinear(const Image& image, int64_t width, int64_t height) {
+Image resize_bilinear(const Image& image, int64_t width, int64_t height, const Crop& part) {
+  return resize(image, width, height, part, Interpolation::bilinear);
+}
+
+Image resize(const Image& image, int64_t width, int64_t height, Interpolation how) {
   CHECK(width > 0 && height > 0 && width <= kMostPixels && height <= kMostPixels, "cannot resize to {}x{}", width,
         height);
-  return resize_bilinear(image, width, height, {0, 0, int(width), int(height)});
+  return resize(image, width, height, {0, 0, int(width), int(height)}, how);
+}
+
+Image resize_bilinear(const Image& image, int64_t width, int64_t height) {
+  return resize(image, width, height, Interpolation::bilinear);
 }
 
 Preprocess imagenet_preprocess() {
@@ -193,14 +210,14 @@ Image preprocessed_picture(const Image& image, const Preprocess& how) {
   const int height = how.size[0], width = how.size[1];
   CHECK(height > 0 && width > 0 && how.resize_to > 0, "preprocessing to {}x{} by way of {}", width, height,
         how.resize_to);
-  if (how.resize == Preprocess::Resize::direct) return resize_bilinear(source, width, height);
+  if (how.resize == Preprocess::Resize::direct) return resize(source, width, height, how.interpolation);
   // The shorter side becomes resize_to; the longer one is truncated to an integer.
   const int64_t shorter = std::min(source.width, source.height), longer = std::max(source.width, source.height);
   const int64_t long_side = how.resize_to * longer / shorter;
   const int64_t new_width = source.width <= source.height ? how.resize_to : long_side;
   const int64_t new_height = source.width <= source.height ? long_side : how.resize_to;
   const CropAxis x = center_crop(new_width, width), y = center_crop(new_height, height);
-  Image part = resize_bilinear(source, new_width, new_height, {x.from, y.from, x.length, y.length});
+  Image part = resize(source, new_width, new_height, {x.from, y.from, x.length, y.length}, how.interpolation);
   if (x.length == width && y.length == height) return part;
   Image out = Image::blank(width, height, part.channels);
   for (int row = 0; row < y.length; ++row) std::copy_n(part.at(0, row), part.row_size(), out.at(x.to, y.to + row));
@@ -316,6 +333,7 @@ Preprocess load_preprocess(const std::string& path) {
   out.resize = direct ? Preprocess::Resize::direct : Preprocess::Resize::shorter_side_then_center_crop;
   out.size = in.size("size");
   if (!direct) out.resize_to = in.side("resize_to");
+  if (in.choice("interpolation", "bilinear", {"bilinear", "bicubic"}) == "bicubic") out.interpolation = Interpolation::bicubic;
   const std::string mode = in.has("mode") ? in.choice("mode", "", {"RGB", "L"}) : "";
   std::vector<std::string> orders;
   for (const auto& [order, name] : kOrders) orders.emplace_back(name);

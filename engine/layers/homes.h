@@ -9,6 +9,7 @@
 #include "engine/layers/movement.h"
 #include "engine/layers/norm.h"
 #include "engine/layers/pool.h"
+#include "engine/layers/tokens.h"
 
 namespace switchback {
 

@@ -75,6 +75,47 @@ struct Concat {  // of two or more inputs along the channels
 struct GlobalMaxPool {  // torch.nn.AdaptiveMaxPool2d(1)
   bool operator==(const GlobalMaxPool&) const = default;
 };
+// torch.nn.Linear over the channels of every place: what a 1x1 convolution is, but in files its weight is [out,in]. The bias of
+// outputs [silent_begin, silent_end) does not count (the keys of Swin V2).
+struct PlaceLinear {
+  int64_t in_features = 0, out_features = 0;
+  bool has_bias = true;
+  int64_t silent_begin = 0, silent_end = 0;
+  bool operator==(const PlaceLinear&) const = default;
+};
+// Each channel times a parameter [C,1,1]: ConvNeXt's layer_scale (Touvron et al. 2021, "Going deeper with image
+// transformers", equation 4).
+struct LayerScale {
+  int64_t features = 0;
+  bool operator==(const LayerScale&) const = default;
+};
+// The first `tokens` tokens of [C,1,T] plus a parameter [1,tokens,C]: embeddings of positions; a class token, where one of
+// zeros is there.
+struct Embedding {
+  int64_t tokens = 1, features = 0;
+  bool operator==(const Embedding&) const = default;
+};
+// Queries [d,groups,T], group g being of head g % heads, times e^s but at most 100, with the parameter s [heads,1,1].
+struct HeadScale {
+  int64_t heads = 1;
+  bool operator==(const HeadScale&) const = default;
+};
+// Attention inside windows of window² tokens (Liu et al. 2021), of q, k, v [d, rows·columns·heads, window²]: as Attention, with
+// biases that are parameters (window_bias.h) and, where the map was shifted cyclically, a mask.
+struct WindowAttention {
+  static constexpr int64_t kInner = 512;  // of the network that gives Swin V2's biases
+  int64_t window = 7, heads = 1, rows = 1, columns = 1;
+  int64_t shift_h = 0, shift_w = 0;
+  float scale = 1;
+  bool continuous = false;  // biases by that network, not by a table
+  bool operator==(const WindowAttention&) const = default;
+};
+
+// Its first input, enlarged or reduced to the second one's height and width: torch.nn.functional.interpolate(x, size,
+// mode="bilinear"). The second one's values do not count.
+struct ResizeLike {
+  bool operator==(const ResizeLike&) const = default;
+};
 
 // x ∘ constant, or constant ∘ x where `reversed`. The constant belongs to the architecture and is no parameter.
 struct BinaryConstant {
@@ -97,7 +138,8 @@ struct Attention {
 using Layer = std::variant<Input, Conv2d, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, ReLU, BatchNorm2d,
                            LocalResponseNorm, Softmax, Dropout, Flatten, Add, Concat, ConvTranspose2d, GlobalMaxPool,
                            LeakyReLU, PReLU, Clip, Hardsigmoid, Smooth, Binary, BinaryConstant, Reduce, Resize, Pad, Slice,
-                           ChannelShuffle, Reshape, Permute, LayerNorm, GroupNorm, Transpose, MatMul, Attention>;
+                           ChannelShuffle, Reshape, Permute, LayerNorm, GroupNorm, Transpose, MatMul, Attention,
+                           ResizeLike, PlaceLinear, LayerScale, Embedding, HeadScale, WindowAttention, Roll>;
 
 // min(max(x, min), max): a ReLU where min is 0, since it then is a rectifier and its rule counts, else a Clip.
 Layer clip_layer(float min, float max);

@@ -1,7 +1,7 @@
 // Fully connected layers.
 #pragma once
 
-#include "engine/layers/home.h"
+#include "engine/layers/conv.h"
 
 namespace switchback {
 
@@ -63,6 +63,63 @@ struct Home<Linear> : KernelShape<Linear>, KeepsNothing, MixesPlaces<Linear>, Le
   }
   static void frozen(const Linear&, const FrozenCall& c) {
     linear_forward(c.ctx, linear_weights(c.weights, c.biases), c.x[0], c.y, c.end());
+  }
+};
+
+template <>
+struct Home<PlaceLinear> : OnePlace, KeepsNothing, LearnsFromInputs {
+  static std::string_view name(const PlaceLinear&) { return "Linear"; }
+  static std::string arguments(const PlaceLinear& l) { return fmt::format("{}, {}", l.in_features, l.out_features); }
+  static Shape shape(const PlaceLinear& l, Shapes x) {
+    check_count(x, 1, name(l));
+    return output_shape(conv(l), x[0]);
+  }
+  static std::vector<ParameterSpec> parameters(const PlaceLinear& l) {
+    return weight_and_bias({l.out_features, l.in_features}, l.has_bias, l.out_features);
+  }
+  static int64_t flops(const PlaceLinear& l, Shapes x) { return 2 * shape(l, x).count() * l.in_features; }
+  static Facts facts(const PlaceLinear&) {
+    return {.affine = true, .takes_relu = true, .takes_sum = true, .multiplies = true, .output = Facts::Output::map};
+  }
+  static void shift(const PlaceLinear& l, const StepWeights& w, Shapes, StepShift& shift) { set_shift(shift, sounding(l, w)); }
+  static std::optional<GateConstants> constants(const PlaceLinear&) { return std::nullopt; }
+  static void forward(const PlaceLinear& l, const ForwardCall& c) {
+    conv2d_forward(c.ctx, weights(l, c.weights), c.x[0], c.y, c.end);
+  }
+  static void backward(const PlaceLinear& l, const BackwardCall& c) {
+    conv2d_backward_data(c.ctx, weights(l, c.weights), c.dy, c.dx, c.end);
+  }
+  static void learn(const PlaceLinear& l, const LearnCall& c) {
+    conv2d_backward_weights(c.ctx, conv(l), c.x[0], c.dy, c.of("weight"));
+    learn_bias(c);
+    if (l.silent_end > l.silent_begin)
+      c.ctx.zero(c.of("bias") + l.silent_begin, size_t(l.silent_end - l.silent_begin) * sizeof(float));
+  }
+  static void frozen(const PlaceLinear& l, const FrozenCall& c) {
+    conv2d_forward(c.ctx, c.biases ? weights(l, c.weights) : bare(l, c.weights), c.x[0], c.y, c.end());
+  }
+  static std::vector<PatchScratch> scratch(const PlaceLinear& l, Shapes x, PatchSize, PatchSize y) {
+    return ScratchForInputs::scratch(l, x, {}, y);
+  }
+  static void change(const PlaceLinear& l, const ChangeCall& c) {
+    gather_changes(c.ctx, c.x[0], c.places, c.scratch[0]);
+    conv2d_forward(c.ctx, bare(l, c.weights), c.read[0], c.y, c.end());
+  }
+
+ private:
+  static Conv2d conv(const PlaceLinear& l) { return conv2d(l.in_features, l.out_features, 1, 1, 0, 1, 1, l.has_bias); }
+  // Its bias with that of a batch norm, without the silent part.
+  static std::vector<float> sounding(const PlaceLinear& l, const StepWeights& s) {
+    std::vector<float> bias = folded(s).bias;
+    for (int64_t i = l.silent_begin; i < std::min<int64_t>(l.silent_end, int64_t(bias.size())); ++i) bias[size_t(i)] = 0;
+    return bias;
+  }
+  static const ConvWeights& weights(const PlaceLinear& l, const StepWeights& s) {
+    return s.packed<ConvWeights>(
+        [&] { return ConvWeights(conv(l), s.parameter("weight").data(), sounding(l, s), folded(s).scale); });
+  }
+  static const ConvWeights& bare(const PlaceLinear& l, const StepWeights& s) {
+    return s.packed<ConvWeights>([&] { return weights(l, s).without_bias(without_bias(conv(l))); }, {1});
   }
 };
 

@@ -137,6 +137,35 @@ struct Home<Resize> : ResampleHome<Resize>, NoShift, FreezesAsIs<Resize> {
   static Facts facts(const Resize&) { return {.affine = true, .output = Facts::Output::map}; }
 };
 
+// Its second input gives a size alone: the gradient there is zero, and patches end here, since that input may have maps of any
+// size.
+template <>
+struct Home<ResizeLike> : NoArguments, NoParameters, AddsNothing, KeepsNothing, FreezesAsIs<ResizeLike>,
+                          MixesPlaces<ResizeLike> {
+  static std::string_view name(const ResizeLike&) { return "UpsampleLike"; }
+  static Shape shape(const ResizeLike& l, Shapes x) {
+    check_count(x, 2, name(l));
+    return {x[0].n, x[0].c, x[1].h, x[1].w};
+  }
+  static int64_t flops(const ResizeLike& l, Shapes x) { return 8 * shape(l, x).count(); }
+  static Facts facts(const ResizeLike&) { return {.affine = true, .output = Facts::Output::map}; }
+  static void forward(const ResizeLike&, const ForwardCall& c) {
+    resample_forward(c.ctx, tables(c.weights, c.x[0].shape, c.y.shape), c.x[0], c.y);
+  }
+  static void backward(const ResizeLike&, const BackwardCall& c) {
+    if (c.input == 0) return resample_backward(c.ctx, tables(c.weights, c.dx.shape, c.dy.shape), c.dy, c.dx, c.end);
+    const size_t bytes = size_t(c.dx.shape.count()) * size_of(c.dx.dtype);
+    void* zeros = c.ctx.scratch.reserve(bytes);
+    c.ctx.zero(zeros, bytes);
+    combine_backward(c.ctx, {zeros, c.dx.shape, c.dx.dtype}, c.dx, c.end);
+  }
+
+ private:
+  static const Resampling& tables(const StepWeights& s, Shape x, Shape y) {
+    return s.packed<Resampling>([&] { return Resampling(bilinear_to(y.h, y.w), x.with_n(1)); }, {x.c, x.h, x.w, y.h, y.w});
+  }
+};
+
 template <>
 struct Home<Pad> : ResampleHome<Pad> {
   static std::string_view name(const Pad& l) {
@@ -188,6 +217,13 @@ struct Home<ChannelShuffle> : ResampleHome<ChannelShuffle>, NoShift, FreezesAsIs
   static std::string_view name(const ChannelShuffle&) { return "ChannelShuffle"; }
   static std::string arguments(const ChannelShuffle& l) { return fmt::format("{}", l.groups); }
   static Facts facts(const ChannelShuffle&) { return {.affine = true, .output = Facts::Output::map}; }
+};
+
+template <>
+struct Home<Roll> : ResampleHome<Roll>, NoShift, FreezesAsIs<Roll> {
+  static std::string_view name(const Roll&) { return "Roll"; }
+  static std::string arguments(const Roll& l) { return fmt::format("{}, {}", l.h, l.w); }
+  static Facts facts(const Roll&) { return {.affine = true, .output = Facts::Output::map}; }
 };
 
 // Layers that move an item's elements as NCHW has them (kernels/move/rearrange.h).

@@ -1,6 +1,7 @@
 // ResNet (He et al. 2015), Wide ResNet (Zagoruyko & Komodakis 2016) and ResNeXt (Xie et al. 2016) as in torchvision,
 // nodes named as its feature extraction names them: a block's one ReLU module is called several times, its second call
 // is `relu_1`. Bottlenecks have their stride on the 3x3 convolution ("V1.5"), not on the first 1x1 one of the paper.
+#include "engine/zoo/blocks.h"
 #include "engine/zoo/zoo.h"
 
 namespace switchback {
@@ -62,16 +63,10 @@ void bottleneck(Network& net, const std::string& name, const Block& b) {
   net.add(name + ".relu_2", ReLU{});
 }
 
-const Variant& variant_of(std::string_view name) {
-  for (const Variant& variant : kVariants)
-    if (variant.name == name) return variant;
-  fail("{} is no ResNet", name);
-}
-
 }  // namespace
 
 Network make_resnet_body(std::string_view name, const ZooOptions& options) {
-  const Variant& variant = variant_of(name);
+  const Variant& variant = variant_of(kVariants, name);
   const int64_t d = options.divide_channels, groups = std::max<int64_t>(1, variant.groups / d);
   Network net(std::string(name), {1, 3, 224, 224});
   Block b{.in = 64 / d, .width = 0, .out = 0, .stride = 1, .dilation = 1, .groups = groups};

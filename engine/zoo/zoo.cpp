@@ -9,44 +9,113 @@
 
 namespace switchback {
 
+namespace {
+
+// Of a family of one.
+template <Network (*make)(const ZooOptions&)>
+Network only(std::string_view, const ZooOptions& options) {
+  return make(options);
+}
+
+}  // namespace
+
 // The rows are the registration: a new model is one file in engine/zoo/ and one row here.
 const std::vector<ZooEntry>& zoo() {
   static const std::vector<ZooEntry> entries{
-      {"lenet", "LeCun et al. 1998, as 28x28 grey digits with ReLU", make_lenet},
-      {"alexnet", "Krizhevsky 2014, one tower", make_alexnet},
+      {"alexnet", "Krizhevsky 2014, one tower", only<make_alexnet>, "Plain"},
       {"caffenet", "Krizhevsky et al. 2012: the original AlexNet with groups and LRN, in Caffe's layout",
-       make_caffenet},
-      {"vgg11", "Simonyan & Zisserman 2014, 11 weight layers",
-       [](const ZooOptions& o) { return make_vgg("vgg11", o); }},
-      {"vgg13", "13 weight layers", [](const ZooOptions& o) { return make_vgg("vgg13", o); }},
-      {"vgg16", "16 weight layers", [](const ZooOptions& o) { return make_vgg("vgg16", o); }},
-      {"vgg19", "19 weight layers", [](const ZooOptions& o) { return make_vgg("vgg19", o); }},
-      {"vgg11_bn", "vgg11 with batch norm", [](const ZooOptions& o) { return make_vgg("vgg11_bn", o); }},
-      {"vgg13_bn", "vgg13 with batch norm", [](const ZooOptions& o) { return make_vgg("vgg13_bn", o); }},
-      {"vgg16_bn", "vgg16 with batch norm", [](const ZooOptions& o) { return make_vgg("vgg16_bn", o); }},
-      {"vgg19_bn", "vgg19 with batch norm", [](const ZooOptions& o) { return make_vgg("vgg19_bn", o); }},
-      {"resnet18", "He et al. 2015, 18 weight layers", [](const ZooOptions& o) { return make_resnet("resnet18", o); }},
-      {"resnet34", "34 weight layers", [](const ZooOptions& o) { return make_resnet("resnet34", o); }},
-      {"resnet50", "50 weight layers, bottlenecks; resnet50:dilated=0,1,1 dilates layer3 and layer4",
-       [](const ZooOptions& o) { return make_resnet("resnet50", o); }},
-      {"resnet101", "101 weight layers", [](const ZooOptions& o) { return make_resnet("resnet101", o); }},
-      {"resnet152", "152 weight layers", [](const ZooOptions& o) { return make_resnet("resnet152", o); }},
-      {"wide_resnet50_2", "Zagoruyko & Komodakis 2016, resnet50 with twice the inner width",
-       [](const ZooOptions& o) { return make_resnet("wide_resnet50_2", o); }},
-      {"resnext50_32x4d", "Xie et al. 2016, resnet50 with 32 groups of 4",
-       [](const ZooOptions& o) { return make_resnet("resnext50_32x4d", o); }},
-      {"resnet20", "He et al. 2015, 20 weight layers for CIFAR's 32x32 images", make_resnet20},
-      {"squeezenet1_0", "Iandola et al. 2016", [](const ZooOptions& o) { return make_squeezenet("squeezenet1_0", o); }},
-      {"squeezenet1_1", "the same with less work",
-       [](const ZooOptions& o) { return make_squeezenet("squeezenet1_1", o); }},
-      {"googlenet", "Szegedy et al. 2014, with batch norm, without auxiliary heads", make_googlenet},
-      {"mobilenet_v2", "Sandler et al. 2018", make_mobilenet_v2},
-      {"context", "Yu & Koltun 2016, context network (basic) on maps of 21 classes", make_context},
-      {"autoencoder", "Khozein's thesis, CIFAR images to 128x2x2 and back", make_autoencoder},
+       only<make_caffenet>},
+      {"vgg11", "Simonyan & Zisserman 2014, 11 weight layers", make_vgg},
+      {"vgg13", "13 weight layers", make_vgg},
+      {"vgg16", "16 weight layers", make_vgg},
+      {"vgg19", "19 weight layers", make_vgg},
+      {"vgg11_bn", "vgg11 with batch norm", make_vgg},
+      {"vgg13_bn", "vgg13 with batch norm", make_vgg},
+      {"vgg16_bn", "vgg16 with batch norm", make_vgg},
+      {"vgg19_bn", "vgg19 with batch norm", make_vgg},
+      {"resnet18", "He et al. 2015, 18 weight layers", make_resnet, "Residual"},
+      {"resnet34", "34 weight layers", make_resnet},
+      {"resnet50", "50 weight layers, bottlenecks; resnet50:dilated=0,1,1 dilates layer3 and layer4", make_resnet},
+      {"resnet101", "101 weight layers", make_resnet},
+      {"resnet152", "152 weight layers", make_resnet},
+      {"wide_resnet50_2", "Zagoruyko & Komodakis 2016, resnet50 with twice the inner width", make_resnet},
+      {"resnext50_32x4d", "Xie et al. 2016, resnet50 with 32 groups of 4", make_resnet},
+      {"resnet20", "He et al. 2015, 20 weight layers for CIFAR's 32x32 images", only<make_resnet20>},
+      {"googlenet", "Szegedy et al. 2014, with batch norm, without auxiliary heads", only<make_googlenet>,
+       "Concatenating"},
+      {"densenet121", "Huang et al. 2017, 121 weight layers", make_densenet},
+      {"densenet161", "161 weight layers", make_densenet},
+      {"densenet169", "169 weight layers", make_densenet},
+      {"densenet201", "201 weight layers", make_densenet},
+      {"inception_v3", "Szegedy et al. 2016, without the auxiliary head", only<make_inception_v3>},
+      {"squeezenet1_0", "Iandola et al. 2016", make_squeezenet, "Small"},
+      {"squeezenet1_1", "the same with less work", make_squeezenet},
+      {"mobilenet_v2", "Sandler et al. 2018", only<make_mobilenet_v2>},
+      {"mnasnet0_5", "Tan et al. 2019, half the width", make_mnasnet},
+      {"mnasnet0_75", "three quarters of the width", make_mnasnet},
+      {"mnasnet1_0", "the whole width", make_mnasnet},
+      {"mnasnet1_3", "1.3 times the width", make_mnasnet},
+      {"mobilenet_v3_small", "Howard et al. 2019", make_mobilenet_v3},
+      {"mobilenet_v3_large", "the larger one", make_mobilenet_v3},
+      {"shufflenet_v2_x0_5", "Ma et al. 2018, half the width", make_shufflenet},
+      {"shufflenet_v2_x1_0", "the whole width", make_shufflenet},
+      {"shufflenet_v2_x1_5", "1.5 times the width", make_shufflenet},
+      {"shufflenet_v2_x2_0", "twice the width", make_shufflenet},
+      {"efficientnet_b0", "Tan & Le 2019", make_efficientnet, "EfficientNets"},
+      {"efficientnet_b1", "scaled 1 times", make_efficientnet},
+      {"efficientnet_b2", "scaled 2 times", make_efficientnet},
+      {"efficientnet_b3", "scaled 3 times", make_efficientnet},
+      {"efficientnet_b4", "scaled 4 times", make_efficientnet},
+      {"efficientnet_b5", "scaled 5 times", make_efficientnet},
+      {"efficientnet_b6", "scaled 6 times", make_efficientnet},
+      {"efficientnet_b7", "scaled 7 times", make_efficientnet},
+      {"efficientnet_v2_s", "Tan & Le 2021", make_efficientnet},
+      {"efficientnet_v2_m", "the middle one", make_efficientnet},
+      {"efficientnet_v2_l", "the large one", make_efficientnet},
+      {"regnet_y_400mf", "Radosavovic et al. 2020, with squeeze-and-excitation, 400 million multiply-adds", make_regnet,
+       "RegNets"},
+      {"regnet_y_800mf", "800 million multiply-adds", make_regnet},
+      {"regnet_y_1_6gf", "1.6 billion multiply-adds", make_regnet},
+      {"regnet_y_3_2gf", "3.2 billion multiply-adds", make_regnet},
+      {"regnet_y_8gf", "8 billion multiply-adds", make_regnet},
+      {"regnet_y_16gf", "16 billion multiply-adds", make_regnet},
+      {"regnet_y_32gf", "32 billion multiply-adds", make_regnet},
+      {"regnet_y_128gf", "128 billion multiply-adds", make_regnet},
+      {"regnet_x_400mf", "the same without, 400 million multiply-adds", make_regnet},
+      {"regnet_x_800mf", "800 million multiply-adds", make_regnet},
+      {"regnet_x_1_6gf", "1.6 billion multiply-adds", make_regnet},
+      {"regnet_x_3_2gf", "3.2 billion multiply-adds", make_regnet},
+      {"regnet_x_8gf", "8 billion multiply-adds", make_regnet},
+      {"regnet_x_16gf", "16 billion multiply-adds", make_regnet},
+      {"regnet_x_32gf", "32 billion multiply-adds", make_regnet},
+      {"convnext_tiny", "Liu et al. 2022", make_convnext, "ConvNeXts"},
+      {"convnext_small", "three times as deep in the third stage", make_convnext},
+      {"convnext_base", "wider", make_convnext},
+      {"convnext_large", "wider still", make_convnext},
+      {"vit_b_16", "Dosovitskiy et al. 2020, base, patches of 16x16", make_vit, "Transformers"},
+      {"vit_b_32", "base, patches of 32x32", make_vit},
+      {"vit_l_16", "large, patches of 16x16", make_vit},
+      {"vit_l_32", "large, patches of 32x32", make_vit},
+      {"vit_h_14", "huge, patches of 14x14", make_vit},
+      {"swin_t", "Liu et al. 2021, tiny", make_swin},
+      {"swin_s", "small", make_swin},
+      {"swin_b", "base", make_swin},
+      {"swin_v2_t", "Liu et al. 2022, tiny", make_swin},
+      {"swin_v2_s", "small", make_swin},
+      {"swin_v2_b", "base", make_swin},
+      {"fcn_resnet50", "Long et al. 2015, on a dilated resnet50: 21 classes of Pascal VOC at every place",
+       make_segmentation, "Segmentation"},
+      {"fcn_resnet101", "on resnet101", make_segmentation},
+      {"deeplabv3_resnet50", "Chen et al. 2017, on a dilated resnet50", make_segmentation},
+      {"deeplabv3_resnet101", "on resnet101", make_segmentation},
+      {"lraspp_mobilenet_v3_large", "Howard et al. 2019, on mobilenet_v3_large", only<make_lraspp>},
+      {"context", "Yu & Koltun 2016, context network (basic) on maps of 21 classes", only<make_context>},
+      {"lenet", "LeCun et al. 1998, as 28x28 grey digits with ReLU", only<make_lenet>, "Others"},
+      {"autoencoder", "Khozein's thesis, CIFAR images to 128x2x2 and back", only<make_autoencoder>},
       {"encoder_decoder",
        "Zhang 2019, resnet18 and a decoder to one map for each class; encoder_decoder:classes=10,narrow=8 for smaller tasks",
-       make_encoder_decoder},
-      {"mlp", "fully connected with ReLU; mlp:2-16-16-2 names the layers' sizes", make_mlp},
+       only<make_encoder_decoder>},
+      {"mlp", "fully connected with ReLU; mlp:2-16-16-2 names the layers' sizes", only<make_mlp>},
   };
   return entries;
 }
@@ -108,9 +177,9 @@ Network make_network(std::string_view name, const ZooOptions& options) {
   const std::string_view base = base_name(name);
   std::vector<std::string> names;
   for (const ZooEntry& entry : zoo()) {
-    if (base == entry.name && base == name) return entry.make(options);
+    if (base == entry.name && base == name) return entry.make(entry.name, options);
     if (base == entry.name) {
-      Network net = entry.make(with_argument(base, name.substr(base.size() + 1), options));
+      Network net = entry.make(entry.name, with_argument(base, name.substr(base.size() + 1), options));
       if (base != "mlp") net.name = name;  // an mlp's is made of its sizes
       return net;
     }

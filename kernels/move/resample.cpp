@@ -138,6 +138,12 @@ std::vector<int32_t> sliced_axis(const char* what, const SliceRange& r, int64_t 
 }
 
 // Output channel j·groups + g is input channel g·(c / groups) + j.
+std::vector<int32_t> rolled(int64_t size, int64_t by) {
+  std::vector<int32_t> from;
+  for (int64_t i = 0; i < size; ++i) from.push_back(int32_t(((i - by) % size + size) % size));
+  return from;
+}
+
 std::vector<int32_t> shuffled(int64_t channels, int64_t groups) {
   std::vector<int32_t> from;
   for (int64_t j = 0; j < channels / groups; ++j)
@@ -224,6 +230,8 @@ Shape output_shape(const ChannelShuffle& s, Shape x) {
   return x;
 }
 
+Shape output_shape(const Roll&, Shape x) { return x; }
+
 Resampling::Resampling(Shape in, Shape out, Tables tables, float constant)
     : in_(in.with_n(1)), out_(out.with_n(1)), forward_(std::move(tables)), constant_(constant) {
   check_size("resample", in);
@@ -250,6 +258,9 @@ Resampling::Resampling(const Slice& s, Shape x)
 Resampling::Resampling(const ChannelShuffle& s, Shape x)
     : Resampling(x, output_shape(s, x),
                  {single_taps(all_of(x.h)), single_taps(all_of(x.w)), unless_same(shuffled(x.c, s.groups), x.c)}, 0.f) {}
+
+Resampling::Resampling(const Roll& r, Shape x)
+    : Resampling(x, x, {single_taps(rolled(x.h, r.h)), single_taps(rolled(x.w, r.w)), {}}, 0.f) {}
 
 namespace {
 // The sums of one pixel of the result.

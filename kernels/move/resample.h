@@ -1,5 +1,5 @@
 // Layers whose outputs are each a weighted sum of one to sixteen inputs at places that do not depend on the values:
-// Resize, Pad, Slice, ChannelShuffle. All are separable: a table of rows, one of columns and one of channels say where an
+// Resize, Pad, Slice, ChannelShuffle, Roll. All are separable: a table of rows, one of columns and one of channels say where an
 // output comes from. The way back is the transposed table, again a gather: every input sums its outputs in ascending
 // order, without atomics.
 #pragma once
@@ -71,10 +71,17 @@ struct ChannelShuffle {
   bool operator==(const ChannelShuffle&) const = default;
 };
 
+// torch.roll(x, (h, w), (2, 3)): row r of x becomes row (r + h) mod H, and likewise columns.
+struct Roll {
+  int64_t h = 0, w = 0;
+  bool operator==(const Roll&) const = default;
+};
+
 Shape output_shape(const Resize& resize, Shape x);
 Shape output_shape(const Pad& pad, Shape x);
 Shape output_shape(const Slice& slice, Shape x);
 Shape output_shape(const ChannelShuffle& shuffle, Shape x);
+Shape output_shape(const Roll& roll, Shape x);
 
 // One of these layers at one size of input: what its tables say.
 class Resampling {
@@ -83,6 +90,7 @@ class Resampling {
   Resampling(const Pad& pad, Shape x);
   Resampling(const Slice& slice, Shape x);
   Resampling(const ChannelShuffle& shuffle, Shape x);
+  Resampling(const Roll& roll, Shape x);
 
   struct Tap {
     int32_t from;  // an input, or -1: the constant

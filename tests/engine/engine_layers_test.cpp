@@ -12,6 +12,7 @@
 #include "tests/support/net.h"
 #include "tests/support/network_reference.h"
 #include "tests/support/on_device.h"
+#include "tests/support/token_network.h"
 #include "tests/support/temp_folder.h"
 
 namespace switchback {
@@ -234,6 +235,14 @@ test::Net tokens() {
 
 TEST_P(EngineLayers, TokensAreTheReferences) { expect_references(ctx, tokens()); }
 
+// Layers of transformers that have parameters.
+TEST_P(EngineLayers, TokensWithParametersAreTheReferences) {
+  for (const bool continuous : {false, true}) {
+    SCOPED_TRACE(continuous ? "continuous" : "table");
+    expect_references(ctx, test::token_network(continuous));
+  }
+}
+
 TEST_P(EngineLayers, FusedIsUnfused) {
   const test::Net net = busy_layers();
   const test::Nchw x = image(kInput.with_n(2));
@@ -338,6 +347,14 @@ TEST(Layers, DescribedAsInPyTorch) {
       {Smooth{elu, 0.75f}, "ELU(0.75)"},
       {GroupNorm{3, 12}, "GroupNorm(3, 12)"},
       {GroupNorm{12, 12}, "InstanceNorm2d(12)"},
+      {PlaceLinear{8, 24}, "Linear(8, 24)"},
+      {LayerScale{8}, "LayerScale(8)"},
+      {Embedding{5, 8}, "Embedding(5 tokens, 8)"},
+      {HeadScale{3}, "HeadScale(3)"},
+      {WindowAttention{.window = 7, .heads = 3, .rows = 2, .columns = 4, .shift_w = 3},
+       "WindowAttention(window 7, 3 heads, 2x4 windows, shifted)"},
+      {Roll{-3, 2}, "Roll(-3, 2)"},
+      {ResizeLike{}, "UpsampleLike()"},
       {Smooth{hardswish}, "Hardswish()"},
       {Binary{div}, "Div()"},
       {by_scalar(sub, 1.5f, true), "Sub(1.5, x)"},

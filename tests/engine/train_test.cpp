@@ -12,7 +12,9 @@
 #include "engine/train/trainer.h"
 #include "engine/zoo/zoo.h"
 #include "tests/support/net.h"
+#include "tests/support/network_reference.h"
 #include "tests/support/on_device.h"
+#include "tests/support/token_network.h"
 #include "tests/support/temp_folder.h"
 
 namespace switchback {
@@ -138,6 +140,44 @@ TEST_P(Train, AgreesWithPyTorchInFloat64) {
     }
     EXPECT_LT(worst, 2e-5);
     RecordProperty(fmt::format("{}_weights", run.name), fmt::format("{:.1e}", worst));
+  }
+}
+
+// A step of plain descent takes the gradient off the weights: that of every kind of parameter is the reference's numeric one.
+TEST_P(Train, ParametersOfTokensLearnByTheirDerivatives) {
+  for (const bool continuous : {false, true}) {
+    SCOPED_TRACE(continuous ? "continuous" : "table");
+    const test::Net net = test::token_network(continuous);
+    const Shape shape = net.input.with_n(2);
+    test::Nchw x(shape);
+    for (size_t i = 0; i < x.v.size(); ++i) x.v[i] = double((i * 7919 + 13) % 1000) / 512 - 1;
+    const std::vector<float> host(x.v.begin(), x.v.end()), target(8, 0.5f);
+    const auto loss = [&](const test::Net& at) {
+      double sum = 0;
+      const std::vector<test::Nchw> values = test::evaluate(at, x);
+      for (const double y : values.back().v) sum += (y - 0.5) * (y - 0.5) / 8;
+      return sum;
+    };
+    Trainer train(ctx, {net, net.weights}, net.input, {.batch = 2, .loss = Loss::mse});
+    EXPECT_NEAR(train.step(host.data(), 2, {{}, target}, 1).loss, loss(net), 1e-5 * loss(net));
+    for (const Parameter& p : net.weights.list()) {
+      const std::span<const float> before = net.weights.values(p), after = train.weights().values(p);
+      double size = 0, wrong = 0;
+      for (size_t i = 0; i < before.size(); i += std::max<size_t>(1, before.size() / 5)) {
+        const auto moved = [&](float by) {
+          test::Net other = net;
+          const Parameter& there = *other.weights.find(p.node, p.name);
+          other.weights.edit(there)[i] += by;
+          return std::pair(loss(other), double(other.weights.values(there)[i]));
+        };
+        const auto above = moved(0x1p-16f), below = moved(-0x1p-16f);
+        const double derivative = (above.first - below.first) / (above.second - below.second);
+        size = std::max(size, std::abs(derivative));
+        wrong = std::max(wrong, std::abs(double(before[i]) - double(after[i]) - derivative));
+      }
+      EXPECT_GT(size, 0) << full_name(net, p);
+      EXPECT_LT(wrong, 1e-3 * size + 2e-7) << full_name(net, p);
+    }
   }
 }
 

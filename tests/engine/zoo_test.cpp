@@ -39,7 +39,7 @@ std::string state_dict_lines(const Network& net) {
   std::set<std::string> lines;
   for (const Node& node : net.nodes)
     for (const ParameterSpec& spec : parameters(node.layer))
-      lines.insert(fmt::format("{}.{} {}\n", node.name, spec.name, fmt::join(spec.dims, ",")));
+      lines.insert(fmt::format("{} {}\n", full_name(node, spec.name), fmt::join(spec.dims, ",")));
   std::string text;
   for (const std::string& line : lines) text += line;
   return text;

@@ -81,7 +81,8 @@ Nchw matmul(const Nchw& a, const Nchw& b) {
           for (int64_t k = 0; k < a.shape.c; ++k) y(n, j, g, i) += a(n, k, g, i) * b(n, j, g, k);
   return y;
 }
-Nchw attention(const Attention& l, const Nchw& q, const Nchw& k, const Nchw& v) {
+// bias: [groups,T,S], or empty.
+Nchw attention(double scale, const std::vector<double>& bias, int64_t groups, const Nchw& q, const Nchw& k, const Nchw& v) {
   Nchw p({q.shape.n, k.shape.w, q.shape.h, q.shape.w});
   for (int64_t n = 0; n < p.shape.n; ++n)
     for (int64_t g = 0; g < p.shape.h; ++g)
@@ -89,10 +90,67 @@ Nchw attention(const Attention& l, const Nchw& q, const Nchw& k, const Nchw& v) 
         for (int64_t j = 0; j < p.shape.c; ++j) {
           double score = 0;
           for (int64_t c = 0; c < q.shape.c; ++c) score += q(n, c, g, i) * k(n, c, g, j);
-          p(n, j, g, i) = double(l.scale) * score;
-          if (!l.bias.empty()) p(n, j, g, i) += double(l.bias[size_t((g % l.bias_groups * p.shape.w + i) * p.shape.c + j)]);
+          p(n, j, g, i) = scale * score;
+          if (!bias.empty()) p(n, j, g, i) += bias[size_t((g % groups * p.shape.w + i) * p.shape.c + j)];
         }
   return matmul(softmax_forward(p).value, v);
+}
+
+Nchw each_channel(Nchw x, const std::vector<double>& scale) {
+  for (size_t i = 0; i < x.v.size(); ++i) x.v[i] *= scale[i / size_t(x.shape.h * x.shape.w) % scale.size()];
+  return x;
+}
+
+// Parameters [1,tokens,C] added to the first tokens of [N,C,1,T].
+Nchw embedded(const Embedding& l, const std::vector<double>& parameter, Nchw x) {
+  for (int64_t n = 0; n < x.shape.n; ++n)
+    for (int64_t t = 0; t < l.tokens; ++t)
+      for (int64_t c = 0; c < l.features; ++c) x(n, c, 0, t) += parameter[size_t(t * l.features + c)];
+  return x;
+}
+
+Nchw scaled_heads(const HeadScale& l, const std::vector<double>& logarithms, Nchw x) {
+  for (int64_t n = 0; n < x.shape.n; ++n)
+    for (int64_t c = 0; c < x.shape.c; ++c)
+      for (int64_t g = 0; g < x.shape.h; ++g)
+        for (int64_t t = 0; t < x.shape.w; ++t)
+          x(n, c, g, t) *= std::min(std::exp(logarithms[size_t(g % l.heads)]), 100.0);
+  return x;
+}
+
+// The bias of one head for a query that lies `down` and `across` of the key.
+double place_bias(const WindowAttention& l, const Values& of, int64_t head, int64_t down, int64_t across) {
+  const int64_t last = l.window - 1;
+  if (!l.continuous)
+    return of.wide("relative_position_bias_table")[size_t(((down + last) * (2 * last + 1) + across + last) * l.heads + head)];
+  const auto coordinate = [&](int64_t d) {
+    const double v = double(d) / double(last) * 8;
+    return (v > 0 ? 1 : v < 0 ? -1 : 0) * std::log2(std::abs(v) + 1) / std::log2(8.0);
+  };
+  const std::vector<double> first = of.wide("cpb_mlp.0.weight"), bias = of.wide("cpb_mlp.0.bias"),
+                            second = of.wide("cpb_mlp.2.weight");
+  double sum = 0;
+  for (size_t k = 0; k < bias.size(); ++k)
+    sum += second[size_t(head) * bias.size() + k] *
+           std::max(0.0, first[2 * k] * coordinate(down) + first[2 * k + 1] * coordinate(across) + bias[k]);
+  return 16 / (1 + std::exp(-sum));
+}
+
+// In a window of a map that was rolled, places that came from beyond its edge see none of the others.
+Nchw window_attention(const WindowAttention& l, const Values& of, const Nchw& q, const Nchw& k, const Nchw& v) {
+  const int64_t w = l.window, tokens = w * w;
+  std::vector<double> bias;
+  for (int64_t group = 0; group < q.shape.h; ++group) {
+    const int64_t window = group / l.heads, row = window / l.columns * w, column = window % l.columns * w;
+    const auto beyond = [&](int64_t t) {
+      return 2 * (row + t / w >= l.rows * w - l.shift_h) + (column + t % w >= l.columns * w - l.shift_w);
+    };
+    for (int64_t i = 0; i < tokens; ++i)
+      for (int64_t j = 0; j < tokens; ++j)
+        bias.push_back(place_bias(l, of, group % l.heads, i / w - j / w, i % w - j % w) -
+                       (beyond(i) == beyond(j) ? 0 : 100));
+  }
+  return attention(double(l.scale), bias, q.shape.h, q, k, v);
 }
 
 std::vector<double> slopes_of(const std::vector<float>& weight) { return {weight.begin(), weight.end()}; }
@@ -138,7 +196,19 @@ Nchw value_of(const Layer& layer, const Values& of, const std::vector<const Nchw
             return (l.reversed ? binary_forward(l.function, constant, x) : binary_forward(l.function, x, constant)).value;
           },
           [&](const MatMul&) { return matmul(x, *inputs[1]); },
-          [&](const Attention& l) { return attention(l, x, *inputs[1], *inputs[2]); },
+          [&](const Attention& l) {
+            return attention(double(l.scale), {l.bias.begin(), l.bias.end()}, l.bias_groups, x, *inputs[1], *inputs[2]);
+          },
+          [&](const WindowAttention& l) { return window_attention(l, of, x, *inputs[1], *inputs[2]); },
+          [&](const HeadScale& l) { return scaled_heads(l, of.wide(""), x); },
+          [&](const LayerScale&) { return each_channel(x, of.wide("")); },
+          [&](const Embedding& l) { return embedded(l, of.wide(""), x); },
+          [&](const PlaceLinear& l) {
+            std::vector<float> bias = of["bias"];
+            for (int64_t i = l.silent_begin; i < l.silent_end; ++i) bias[size_t(i)] = 0;
+            return conv_forward(conv2d(l.in_features, l.out_features, 1), x, of["weight"], bias, {}).value;
+          },
+          [&](const ResizeLike&) { return apply(linear_map(bilinear_to(inputs[1]->shape.h, inputs[1]->shape.w), x.shape), x).value; },
           [&](const auto& l) { return apply(linear_map(l, x.shape), x).value; },
       },
       layer);

@@ -155,6 +155,15 @@ LinearMap linear_map(const ChannelShuffle& s, Shape x) {
   return map;
 }
 
+LinearMap linear_map(const Roll& r, Shape x) {
+  LinearMap map{x.with_n(1), x.with_n(1), {}, {}};
+  for_each_place(x, [&](int64_t c, int64_t h, int64_t w) {
+    const int64_t row = (h + r.h + 8 * x.h) % x.h, column = (w + r.w + 8 * x.w) % x.w;
+    map.terms.push_back({chw(x, c, row, column), chw(x, c, h, w), 1});
+  });
+  return map;
+}
+
 LinearMap linear_map(const Reshape& r, Shape x) {
   Shape y{1, r.c, r.h, r.w};
   for (int64_t* size : {&y.c, &y.h, &y.w})

@@ -265,6 +265,8 @@ const std::vector<PatchedLayer>& patched_layers() {
          net.add("layer", ReLU{});
        }},
       {"shuffle", one(ChannelShuffle{4})},
+      {"linear_at_every_place", one(PlaceLinear{8, 6})},
+      {"layer_scale", one(LayerScale{8})},
       {"slice_channels", two(ReLU{}, Slice{.c = {2, 7}})},
       {"slice_map", one(Slice{.h = {1, 13}, .w = {2, 14}})},
       {"slice_step", one(Slice{.h = {1, 16, 2}})},

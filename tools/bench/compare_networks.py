@@ -1,4 +1,4 @@
-"""The zoo's networks at 224x224, f32, batch 1 and 16: a forward pass, and a forward pass with the gradient of one output
+"""The zoo's networks (--networks: any of torchvision's by name; those of the default have goals) at 224x224, f32, batch 1 and 16: a forward pass, and a forward pass with the gradient of one output
 with respect to the input (the way of all gradient maps). PyTorch at its best of contiguous and channels_last, batch norms
 folded; forward passes under inference_mode, and also in oneDNN's own layouts (torch.utils.mkldnn). Weights are random on
 both sides, speed does not depend on them."""
@@ -41,7 +41,7 @@ def networks(bench, do):
             bench.rounds(workload, sides)
             best, as_it_is = bench.best(workload, "PyTorch"), bench.best(workload, "PyTorch default")
             if best:
-                bench.goal(f"{workload}: beside {best}", f"{GOALS[model]}", bench.ratio(workload, "switchback", best))
+                bench.goal(f"{workload}: beside {best}", f"{GOALS.get(model, '')}", bench.ratio(workload, "switchback", best))
             if as_it_is and as_it_is != best:
                 bench.goal(f"{workload}: beside {as_it_is}", "", bench.ratio(workload, "switchback", as_it_is))
 

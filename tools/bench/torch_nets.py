@@ -140,11 +140,36 @@ def network(name):
 
 def from_torchvision(name):
     import torchvision
-    more = dict(aux_logits=False, init_weights=False) if name == "googlenet" else {}
-    return getattr(torchvision.models, name)(weights=None, **more)
+    more = {}
+    if name in ("googlenet", "inception_v3"):
+        more = dict(aux_logits=False, init_weights=False)
+    segments = name.startswith(("fcn", "deeplab", "lraspp"))
+    if segments:
+        more = dict(weights_backbone=None)
+    model = torchvision.models.get_model(name, weights=None, **more)
+    return OutputAlone(model) if segments else model
+
+
+class OutputAlone(nn.Module):
+    """A segmentation without the dict around its scores."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x)["out"]
+
+
+# Sides of the inputs that are not 224 (engine/zoo); switchback's benchmarks take them from the network.
+SIDES = dict(inception_v3=299, efficientnet_b1=240, efficientnet_b2=288, efficientnet_b3=300, efficientnet_b4=380,
+             efficientnet_b5=456, efficientnet_b6=528, efficientnet_b7=600, efficientnet_v2_s=384, efficientnet_v2_m=480,
+             efficientnet_v2_l=480, regnet_y_128gf=384, swin_v2_t=256, swin_v2_s=256, swin_v2_b=256, fcn_resnet50=520,
+             fcn_resnet101=520, deeplabv3_resnet50=520, deeplabv3_resnet101=520, lraspp_mobilenet_v3_large=520)
 
 
 def input_shape(name, size):
+    size = SIDES.get(name, size)
     return (1, 28, 28) if name == "lenet" else (3, 32, 32) if name in SMALL else (3, size, size)
 
 

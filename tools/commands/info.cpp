@@ -125,7 +125,7 @@ std::vector<LayerRow> layer_rows(const Network& network, Shape input) {
     Json tensors = Json::array();
     for (const ParameterSpec& spec : parameters(node.layer)) {
       count += switchback::count(spec.dims);
-      tensors.push_back({{"name", node.name + "." + spec.name}, {"shape", spec.dims}});
+      tensors.push_back({{"name", full_name(node, spec.name)}, {"shape", spec.dims}});
     }
     rows.push_back({node.name, std::string(type_name(node.layer)), describe(node.layer), shapes[i], count,
                     flops(node.layer, in), std::move(tensors)});
