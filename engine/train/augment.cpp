@@ -110,7 +110,7 @@ void move(const Augmentation& how, const Draws& draws, Shape item, std::span<con
   }
 }
 
-void change_colours(const Augmentation& how, const Draws& draws, Shape item, const PixelUnits& units, float* pixels) {
+void change_colours(const Augmentation& how, const Draws& draws, Shape item, const ColourUnits& units, float* pixels) {
   const int64_t plane = item.h * item.w;
   for (int64_t i = 0; i < item.item(); ++i) pixels[i] = pixels[i] * units.by[size_t(i / plane)] + units.add[size_t(i / plane)];
   apply_jitter(draw_jitter(how.jitter, draws(2), draws(3)[0]), item, units.order, pixels);
@@ -137,8 +137,8 @@ void erase_box(const Augmentation& how, const Draws& draws, Shape item, float* p
 
 }  // namespace
 
-PixelUnits pixel_units(const Preprocess& how) {
-  PixelUnits units{.order = how.order, .black = {}, .by = {}, .add = {}};
+ColourUnits colour_units(const Preprocess& how) {
+  ColourUnits units{.order = how.order, .black = {}, .by = {}, .add = {}};
   const Tensor black = preprocess(Image::blank(how.size[1], how.size[0], 3), how);
   for (size_t c = 0; c < size_t(how.channels()); ++c) {
     const double mean = how.mean.empty() ? 0 : how.mean[c], std = how.std.empty() ? 1 : how.std[c];
@@ -149,7 +149,7 @@ PixelUnits pixel_units(const Preprocess& how) {
   return units;
 }
 
-void augment(const Augmentation& how, uint64_t seed, int64_t epoch, int64_t image, Shape item, const PixelUnits& units, float* pixels) {
+void augment(const Augmentation& how, uint64_t seed, int64_t epoch, int64_t image, Shape item, const ColourUnits& units, float* pixels) {
   const Draws draws{seed, epoch, image};
   if (how.crop > 0 || how.flip || how.rotate > 0) move(how, draws, item, units.black, pixels);
   if (how.jitter.any()) change_colours(how, draws, item, units, pixels);

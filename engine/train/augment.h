@@ -30,16 +30,16 @@ struct Augmentation {
 Augmentation parse_augmentation(const std::string& text);
 
 // What an image's values mean: black by channel, and how colours become 0 … 1, v·by + add.
-struct PixelUnits {
+struct ColourUnits {
   ChannelOrder order = ChannelOrder::rgb;
   std::vector<float> black = {}, by = {}, add = {};
 };
-PixelUnits pixel_units(const Preprocess& how);
+ColourUnits colour_units(const Preprocess& how);
 
 // The images of an epoch in the order of their steps.
 std::vector<int64_t> epoch_order(int64_t images, uint64_t seed, int64_t epoch);
 
 // One image [c,h,w] in place; black comes in from outside.
-void augment(const Augmentation& how, uint64_t seed, int64_t epoch, int64_t image, Shape item, const PixelUnits& units, float* pixels);
+void augment(const Augmentation& how, uint64_t seed, int64_t epoch, int64_t image, Shape item, const ColourUnits& units, float* pixels);
 
 }  // namespace switchback

@@ -320,7 +320,7 @@ TEST(Augmentation, IsDrawnByCounter) {
   const Shape item{1, 2, 5, 4};
   std::vector<float> image(40);
   std::iota(image.begin(), image.end(), 1.f);
-  const PixelUnits units{.black = {-1, -2}};
+  const ColourUnits units{.black = {-1, -2}};
   const std::vector<float>& padding = units.black;
   std::set<std::pair<int64_t, int64_t>> shifts;
   int mirrored = 0;
@@ -348,7 +348,7 @@ TEST(Augmentation, IsDrawnByCounter) {
   EXPECT_NEAR(mirrored, 150, 40);
   // Bilinear values of a slope are the slope's: the column that each pixel came from.
   std::vector<float> slope(21 * 21);
-  const PixelUnits dark{.black = {-100}};
+  const ColourUnits dark{.black = {-100}};
   double most = 0;
   for (int64_t i = 0; i < 50; ++i) {
     for (size_t e = 0; e < slope.size(); ++e) slope[e] = float(e % 21) - 10;
@@ -418,7 +418,7 @@ TEST(Augmentation, ColoursAndBoxesAreDrawn) {
     std::vector<float> x(60);
     for (size_t e = 0; e < 60; ++e) x[e] = dark[int64_t(e)] + float(e % 7) * 0.1f;
     const std::vector<float> before = x;
-    augment(parse_augmentation("jitter:0.25"), 3, 1, image, item, pixel_units(units), x.data());
+    augment(parse_augmentation("jitter:0.25"), 3, 1, image, item, colour_units(units), x.data());
     const float factor = (x[6] - dark[6]) / (before[6] - dark[6]);
     EXPECT_NEAR(factor, 1, 0.2501);
     factors.insert(factor);

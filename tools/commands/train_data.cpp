@@ -31,7 +31,7 @@ TrainingData::TrainingData(Dataset data, const std::string& path, const Model& m
     throw Error(fmt::format("{} takes [{},{},{}], its preprocessing makes [{},{},{}]", model.network.name, want.c, want.h, want.w,
                             item_.c, item_.h, item_.w),
                 "give a --preprocess that fits");
-  units_ = pixel_units(model.preprocess);
+  units_ = colour_units(model.preprocess);
   if (!classes) return;
   const std::vector<int64_t> map = class_map(*data_, model, outputs_of(model), path);
   for (int64_t i = 0; i < data_->size(); ++i) labels_.push_back(int32_t(map[data_->label(i)]));

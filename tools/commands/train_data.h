@@ -39,7 +39,7 @@ class TrainingData {
   std::optional<Dataset> data_;
   std::optional<Tensor> images_;
   std::vector<int32_t> labels_;
-  PixelUnits units_;
+  ColourUnits units_;
   std::map<int64_t, std::string> unreadable_;
 };
 
