@@ -172,7 +172,13 @@ cuda_sources() {
   fi
   configure "$folder" -DSWITCHBACK_CUDA=ON
   build "$folder"
-  tools/cuda_resources.py "$folder" --json "$folder/resources.json" --loops | tee "$folder/resources.txt"
+  # Instructions are counted by cuobjdump; toolkits that come without their tools have none, but PyPI does.
+  if ! command -v cuobjdump >/dev/null 2>&1 && [ ! -x "$(dirname "$nvcc")/cuobjdump" ] && [ ! -d "$folder/cuobjdump" ]; then
+    bounded python3 -m pip install -q --disable-pip-version-check --target "$folder/cuobjdump" nvidia-cuda-cuobjdump \
+      nvidia-cuda-nvdisasm || rm -rf "$folder/cuobjdump"
+  fi
+  PYTHONPATH=$folder/cuobjdump tools/cuda_resources.py "$folder" --json "$folder/resources.json" --loops |
+    tee "$folder/resources.txt"
   if grep -q '^hot loops: not counted' "$folder/resources.txt"; then echo "hot loops not counted: no cuobjdump" >"$STEP_NOTE"; fi
   "$folder/switchback" info | grep 'CUDA side *on'
   bounded "$folder/switchback_tests" --gtest_brief=1 --gtest_filter='Cli.InfoAndModels:*CliError.*:*/cuda*'
