@@ -65,7 +65,7 @@ struct Home<Embedding> : OnePlace, KeepsNothing, NoScratch {
   }
   static std::vector<ParameterSpec> parameters(const Embedding& l) { return {{"", {1, l.tokens, l.features}, 0.1f}}; }
   static int64_t flops(const Embedding&, Shapes x) { return x[0].count(); }
-  static Facts facts(const Embedding&) { return {.affine = true, .takes_relu = true, .passes_gradient = true}; }
+  static Facts facts(const Embedding&) { return {.affine = true, .takes_relu = true}; }
   static Reach reach(const Embedding&, Shapes, bool) { return {.kind = Reach::Kind::same, .cuts = false}; }
   static void shift(const Embedding& l, const StepWeights& w, Shapes x, StepShift& shift) {
     shift.shape = x[0].with_n(1);

@@ -265,8 +265,6 @@ const std::vector<PatchedLayer>& patched_layers() {
          net.add("layer", ReLU{});
        }},
       {"shuffle", one(ChannelShuffle{4})},
-      {"linear_at_every_place", one(PlaceLinear{8, 6})},
-      {"layer_scale", one(LayerScale{8})},
       {"slice_channels", two(ReLU{}, Slice{.c = {2, 7}})},
       {"slice_map", one(Slice{.h = {1, 13}, .w = {2, 14}})},
       {"slice_step", one(Slice{.h = {1, 16, 2}})},
@@ -279,6 +277,8 @@ const std::vector<PatchedLayer>& patched_layers() {
       {"nearest_down", one(Resize{.out_h = 9, .out_w = 8})},
       {"bilinear_x2", two(ReLU{}, bilinear_by(2))},
       {"bilinear_odd", one(bilinear_to(19, 12))},
+      {"linear_at_every_place", one(PlaceLinear{8, 6})},
+      {"layer_scale", one(LayerScale{8})},
   };
   return rows;
 }
