@@ -41,6 +41,10 @@ Weights::Weights(const Network& network) : Weights() {
   }
   s.first.push_back(int(s.list.size()));
   s.values = Memory(nullptr, size_t(s.count) * sizeof(float));
+  for (size_t i = 0; i < s.list.size(); ++i) {  // what lies between parameters is compared, summed and saved like them
+    const int64_t end = s.list[i].offset + s.list[i].count(), next = i + 1 < s.list.size() ? s.list[i + 1].offset : s.count;
+    std::fill(s.values.as<float>() + end, s.values.as<float>() + next, 0.f);
+  }
   s.version = next_version();
 }
 

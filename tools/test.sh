@@ -22,12 +22,12 @@ STAGE_SECONDS=(
   ["counts of instructions"]=2
   ["installed library"]=20
   ["AVX2 kernels"]=80
-  ["build with sanitizers"]=700
-  ["tests with sanitizers"]=450
+  ["build with sanitizers"]=720
+  ["tests with sanitizers"]=700
   ["compare with PyTorch"]=200
-  ["CUDA sources"]=300
-  ["PTX of the kernels"]=280
-  ["fuzzing"]=150
+  ["CUDA sources"]=400
+  ["PTX of the kernels"]=180
+  ["fuzzing"]=300
 )
 
 all=no
