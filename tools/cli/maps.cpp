@@ -234,6 +234,21 @@ void add_explained(Json& entry, const Job& job, const Explained& explained) {
   if (hidden) entry["unit"] = one ? unit[0] : unit;
 }
 
+void finish_maps(Job& job, const MapMethod& method, Output& output, Report report, const ItemLines& lines, int64_t items,
+                 int64_t batch) {
+  report.details = method.details;
+  if (method.details_of_run) report.details.update(method.details_of_run());
+  report.details["score_kind"] = word_of(kScores, job.options.score);
+  report.details["batch"] = batch;
+  report.summary = [&, sheet = report.sheet] {
+    print_line(job.summary_title(method.name));
+    lines.print();
+    print_written(job, output.paths(), sheet);
+    print_line(job.summary_times(items, "image"));
+  };
+  finish_run(job, output, std::move(report));
+}
+
 void run_maps(Job& job, const MapMethod& method) {
   if (job.several()) return run_map_strips(job, method);
   Output output(job, method.command);
@@ -264,17 +279,7 @@ void run_maps(Job& job, const MapMethod& method) {
                                   .group = 2,
                                   .title = figure_title(job, method.title, method.where ? method.where() : ""),
                                   .subtitle = weights_text(job)});
-  report.details = method.details;
-  if (method.details_of_run) report.details.update(method.details_of_run());
-  report.details["score_kind"] = word_of(kScores, job.options.score);
-  report.details["batch"] = batch;
-  report.summary = [&, sheet = report.sheet] {
-    print_line(job.summary_title(method.name));
-    lines.print();
-    print_written(job, output.paths(), sheet);
-    print_line(job.summary_times(items, "image"));
-  };
-  finish_run(job, output, std::move(report));
+  finish_maps(job, method, output, std::move(report), lines, items, batch);
 }
 
 }  // namespace switchback

@@ -9,6 +9,7 @@
 #include "tools/cli/figure.h"
 #include "tools/cli/inputs.h"
 #include "tools/cli/job.h"
+#include "tools/cli/report.h"
 
 namespace switchback {
 
@@ -66,6 +67,9 @@ std::vector<uint32_t> item_numbers(const Chunk& chunk);  // of each item within 
 
 // "285 Egyptian cat, 93.2 %\nlogit 12.34": of one target.
 std::string figure_caption(const Job& job, const Explained& explained, size_t t);
+// What every run of a method ends with: its details, the summary, and all that was written.
+void finish_maps(Job& job, const MapMethod& method, Output& output, Report report, const ItemLines& lines, int64_t items,
+                 int64_t batch);
 // How many items of this shape run at once.
 int64_t chunk_items(const Job& job, const MapMethod& method, Shape image);
 

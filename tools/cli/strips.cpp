@@ -195,17 +195,7 @@ void run_map_strips(Job& job, const MapMethod& method) {
     output.add_picture(files, std::string(kContactSheet), contact_sheet(sheet, headings, words(longest)));
     report.sheet = files[0]["path"];
   }
-  report.details = method.details;
-  if (method.details_of_run) report.details.update(method.details_of_run());
-  report.details["score_kind"] = word_of(kScores, job.options.score);
-  report.details["batch"] = batch;
-  report.summary = [&, sheet = report.sheet] {
-    print_line(job.summary_title(method.name));
-    lines.print();
-    print_written(job, output.paths(), sheet);
-    print_line(job.summary_times(items, "image"));
-  };
-  finish_run(job, output, std::move(report));
+  finish_maps(job, method, output, std::move(report), lines, items, batch);
 }
 
 }  // namespace switchback

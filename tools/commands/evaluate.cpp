@@ -105,15 +105,7 @@ Evaluation evaluate(Job& job, const EvaluateOptions& o, Output& output, const Da
 
 Json worst_json(const Job& job, const Dataset& data, const Evaluation& e) {
   Json list = Json::array();
-  for (const Case& c : e.worst)
-    list.push_back({{"path", data.path(c.index)},
-                    {"index", data.number(c.index)},
-                    {"true", c.label},
-                    {"true_class", job.class_json(c.label)},
-                    {"target", c.predicted},
-                    {"class", job.class_json(c.predicted)},
-                    {"probability", c.probability},
-                    {"loss", c.loss}});
+  for (const Case& c : e.worst) list.push_back(case_json(job, data, c));
   return list;
 }
 
@@ -208,6 +200,17 @@ void run_evaluate(EvaluateOptions& o) {
 }
 
 }  // namespace
+
+Json case_json(const Job& job, const Dataset& data, const Case& c) {
+  return {{"path", data.path(c.index)},
+          {"index", data.number(c.index)},
+          {"true", c.label},
+          {"true_class", job.class_json(c.label)},
+          {"target", c.predicted},
+          {"class", job.class_json(c.predicted)},
+          {"probability", c.probability},
+          {"loss", c.loss}};
+}
 
 std::string shown_class(const Job& job, int64_t c) {
   const std::string name = job.class_name(c);

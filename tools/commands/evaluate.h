@@ -26,6 +26,7 @@ struct Case {
 };
 
 std::string shown_class(const Job& job, int64_t c);  // its name, or its number
+Json case_json(const Job& job, const Dataset& data, const Case& c);
 void check_evaluate_maps(const EvaluateOptions& o);  // throws (usage)
 
 // Grids of right and wrong predictions with their maps, and how alike maps are. right: the first ones of each class (by

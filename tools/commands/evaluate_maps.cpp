@@ -50,17 +50,6 @@ std::vector<Case> in_turn(const std::vector<std::vector<Case>>& of_class, size_t
   return cases;
 }
 
-Json case_json(const Job& job, const Dataset& data, const Case& c) {
-  return {{"path", data.path(c.index)},
-          {"index", data.number(c.index)},
-          {"true", c.label},
-          {"true_class", job.class_json(c.label)},
-          {"target", c.predicted},
-          {"class", job.class_json(c.predicted)},
-          {"probability", c.probability},
-          {"loss", c.loss}};
-}
-
 // Input and map of each case beside each other.
 Canvas grid_of(Job& job, const MapMethod& method, const Dataset& data, const std::vector<Case>& cases, bool right) {
   std::vector<Panel> panels;
