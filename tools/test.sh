@@ -200,10 +200,10 @@ ptx_kernels() {
     return 77
   fi
   configure "$folder" -DSWITCHBACK_CUDA=ON
-  build "$folder" --target switchback_ptx
+  build "$folder" --target switchback_tests # nothing to do after "CUDA sources", which compiled what is read here
   rm -rf "$folder/ptx-report"
   mkdir "$folder/ptx-report"
-  export SWITCHBACK_PTX=$folder/tests/CMakeFiles/switchback_ptx.dir OMP_WAIT_POLICY=passive GTEST_TOTAL_SHARDS=2
+  export SWITCHBACK_PTX=$folder/kernels OMP_WAIT_POLICY=passive GTEST_TOTAL_SHARDS=2
   for shard in 0 1; do
     GTEST_SHARD_INDEX=$shard SWITCHBACK_PTX_REPORT=$folder/ptx-report/$shard.tsv bounded "$folder/switchback_tests" \
       --gtest_brief=1 --gtest_filter="$PTX_CASES" >"$folder/ptx-report/$shard.log" 2>&1 &
@@ -258,9 +258,10 @@ run_sanitized_suite() {
   export SWITCHBACK_EMULATOR=quick
   skipped_here='*/emulated/gemm/*:*/emulated/cudnn/*:*/emulated/direct/f16:*/emulated/own/f16:*/emulated/own/tf32'
   skipped_here+=':*many_tiles/emulated/*:*ManySeedsShareOneTape/*_emulated:Zoo/Slow*_emulated'
-  # The sweep runs all of these kernels, too.
+  # The sweep runs all of these kernels, too; and how good networks are on whole data sets says nothing of memory.
   skipped_here+=':On/GpuGemm.AllKernelsGiveTheSameBitsIn*/emulated:On/GpuGemm.AllKernels*StridesAndGroups/emulated'
   skipped_here+=':On/GpuGemm.SweepIsReported/emulated'
+  skipped_here+=':PublishedModels.AreAsAccurateAsStated:On/VizIntegrated.ConvergesOnLenetWithAnyBatch/emulated'
   export GTEST_FILTER="-$skipped_here"
   run_suite "$1"
 }
@@ -325,8 +326,8 @@ main() {
     esac
   fi
   check "compare with PyTorch" compare_torch
-  check "PTX of the kernels" ptx_kernels
   if ! gpu_driver_here; then check "CUDA sources" cuda_sources; fi
+  check "PTX of the kernels" ptx_kernels
   check "fuzzing" fuzzing
   finish
 }
