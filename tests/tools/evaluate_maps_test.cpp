@@ -112,6 +112,25 @@ TEST(CliEvaluateMaps, GridsAndSimilarity) {
     EXPECT_GT(load_image(test::result(d, std::string("-") + part + ".png")).width, 200) << part;
 }
 
+// One that cannot be read is named and left out; the others keep their numbers.
+TEST(CliEvaluate, ImagesThatCannotBeReadAreLeftOut) {
+  const TempFolder folder;
+  for (int d = 0; d < 10; ++d) {
+    fs::create_directories(folder / fmt::format("digits/{}", d));
+    fs::copy_file(test::digit(d), folder / fmt::format("digits/{}/digit.png", d));
+  }
+  folder.put("digits/3/aaa.png", "no image");
+  const test::Outcome o =
+      test::run_switchback({"evaluate", folder / "digits", "--model", "lenet", "--json", "--top", "10", "-o", folder.path()});
+  EXPECT_EQ(o.code, 1);
+  EXPECT_NE(o.err.find("aaa.png"), std::string::npos) << o.err;
+  const json d = o.json();
+  EXPECT_EQ(d["images"], 10);
+  EXPECT_EQ(d["correct"], 10);
+  for (const json& c : d["worst"]) EXPECT_NE(c["path"].get<std::string>().find(fmt::format("{}/digit.png", c["true"].get<int>())), std::string::npos);
+  EXPECT_EQ(test::run_switchback({"evaluate", folder / "digits", "--model", "lenet", "--strict", "-o", folder.path()}).code, 1);
+}
+
 TEST(CliEvaluateMaps, WrongUsage) {
   TempFolder folder;
   const std::string data = digits(folder);

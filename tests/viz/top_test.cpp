@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <map>
 #include <numeric>
 
 #include "engine/files/npy.h"
@@ -15,6 +16,7 @@
 #include "tests/support/net.h"
 #include "tests/support/on_device.h"
 #include "tests/support/temp_folder.h"
+#include "viz/methods/dump.h"
 #include "viz/methods/inspect.h"
 
 namespace switchback::test {
@@ -78,6 +80,92 @@ TEST_P(VizTop, ListsAreThoseOfWholeActivations) {
         }
       }
     }
+  }
+}
+
+// Lowest values, and relevances: products of every value and the gradient of a class's score there.
+TEST_P(VizTop, LowestAndRelevancesAreThoseOfWholeMaps) {
+  const Net net = small_lenet();
+  const Shape image{1, 1, 28, 28};
+  const Tensor x = photos(5, image);
+  const std::vector<int> nodes = {net.find("conv2"), net.find("fc1")};
+  const std::vector<int> labels = {3, 0, 9, 9, 1};
+  for (const auto& [by, order, labelled] : {std::tuple{TopBy::activation, TopOrder::lowest, false},
+                                            {TopBy::relevance, TopOrder::highest, true},
+                                            {TopBy::relevance, TopOrder::lowest, false}}) {
+    TopOptions options;
+    options.keep = 3, options.batch = 2, options.by = by, options.order = order;
+    TopSearch search(ctx, net, image, nodes, options, 5);
+    std::map<int, std::vector<std::vector<float>>> ranked;  // node -> image -> values
+    NodeDump dump(ctx, net, image, Precision::fp32, true);
+    for (int64_t i = 0; i < 5; ++i) {
+      dump.forward(x.data() + i * 784);
+      for (const int node : nodes) {
+        const Tensor value = dump.value(node);
+        ranked[node].emplace_back(value.data(), value.data() + value.count());
+      }
+      if (by == TopBy::activation) continue;
+      const Tensor scores = dump.value(net.output());
+      const int64_t best = std::max_element(scores.data(), scores.data() + 10) - scores.data();
+      dump.gradients({net.output(), labelled ? labels[size_t(i)] : best}, Score::logit, scores, nodes,
+                     [&](int node, const Tensor& gradient) {
+                       for (int64_t e = 0; e < gradient.count(); ++e) ranked[node].back()[size_t(e)] *= gradient[e];
+                     });
+    }
+    for (int64_t first = 0; first < 5; first += 2) {
+      const size_t n = size_t(std::min<int64_t>(2, 5 - first));
+      const std::vector<int64_t> numbers = {first, first + 1};
+      search.add(x.data() + first * 784, {numbers.data(), n},
+                 labelled ? std::span(labels).subspan(size_t(first), n) : std::span<const int>());
+    }
+    const float sign = order == TopOrder::highest ? 1 : -1;
+    for (size_t k = 0; k < nodes.size(); ++k) {
+      const int64_t channels = search.channels(k), places = int64_t(ranked[nodes[k]][0].size()) / channels;
+      for (int64_t c = 0; c < channels; ++c) {
+        std::vector<float> want;
+        float largest = 0;
+        for (const std::vector<float>& values : ranked[nodes[k]]) {
+          const float* map = values.data() + c * places;
+          want.push_back(sign * *std::max_element(map, map + places,
+                                                  [&](float a, float b) { return sign * a < sign * b; }));
+          for (int64_t p = 0; p < places; ++p) largest = std::max(largest, std::abs(map[p]));
+        }
+        std::sort(want.begin(), want.end(), std::greater<>());
+        ASSERT_EQ(search.top(k, c).size(), 3u);
+        for (size_t r = 0; r < 3; ++r) {
+          const TopPlace& got = search.top(k, c)[r];
+          EXPECT_NEAR(sign * got.value, want[r], 1e-5f * largest) << k << " " << c << " " << r;
+          const int64_t place = got.row * std::lround(std::sqrt(double(places))) + got.col;  // of square maps
+          EXPECT_NEAR(got.value, ranked[nodes[k]][size_t(got.image)][size_t(c * places + place)], 1e-5f * largest);
+        }
+      }
+    }
+  }
+}
+
+// A signal of the activation: the map of 1 times it, where no rule drops a negative one.
+TEST_P(VizTop, SignalsMayBeActivations) {
+  const Net net = small_lenet();
+  const Shape image{1, 1, 28, 28};
+  const Tensor x = photos(3, image);
+  const std::vector<TopUnit> units = {{net.find("conv2"), 5, {{0, 1, 0, 0}, {2, 1, 3, 2}}}};
+  std::map<std::pair<TopSignal, size_t>, std::vector<float>> maps;
+  for (const TopSignal signal : {TopSignal::one, TopSignal::activation}) {
+    TopOptions options;
+    options.rule = kGradient, options.signal = signal;
+    top_maps(
+        ctx, net, image, units, [&](int64_t number, float* to) { std::copy_n(x.data() + number * 784, 784, to); },
+        options, [&](size_t, size_t rank, const FieldBox& box, const float*, const float* map) {
+          maps[{signal, rank}].assign(map, map + box.height * box.width);
+        });
+  }
+  const Tensor values = activations(ctx, net, x, net.find("conv2"));
+  for (size_t rank = 0; rank < 2; ++rank) {
+    const TopPlace& place = units[0].top[rank];
+    const float answer = values[((place.image * values.dim(1) + 5) * values.dim(2) + place.row) * values.dim(3) + place.col];
+    const std::vector<float>&one = maps[{TopSignal::one, rank}], &by = maps[{TopSignal::activation, rank}];
+    ASSERT_EQ(one.size(), by.size());
+    for (size_t e = 0; e < one.size(); ++e) EXPECT_NEAR(by[e], answer * one[e], 1e-5 * std::abs(answer)) << rank;
   }
 }
 
@@ -183,6 +271,19 @@ TEST(CliTop, FigureArraysAndDocument) {
   EXPECT_FALSE(bytes_of(result(d, "conv1-channels0,4-keep2.png")).empty());
   // The weakest of three images is not among the first two of any channel twice.
   for (const json& u : d["units"]) EXPECT_NE(u["top"][0]["path"], u["top"][1]["path"]);
+}
+
+TEST(CliTop, RelevanceOfLabels) {
+  const TempFolder folder;
+  const json d = succeed_json({"top", digits(folder), "--model", "lenet", "--layer", "conv2", "--by", "relevance", "--target",
+                               "label", "--order", "lowest", "--keep", "2", "--signal", "activation", "--json", "-o",
+                               folder.path()});
+  EXPECT_EQ(d["by"], "relevance");
+  EXPECT_EQ(d["order"], "lowest");
+  EXPECT_EQ(d["signal"], "activation");
+  for (const json& unit : d["units"])
+    EXPECT_LE(unit["top"][0]["value"].get<float>(), unit["top"][1]["value"].get<float>());
+  EXPECT_FALSE(bytes_of(result(d, ".png")).empty());
 }
 
 TEST(CliTop, WhatCannotBeIsSaid) {

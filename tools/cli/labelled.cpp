@@ -4,6 +4,7 @@
 #include <map>
 
 #include "engine/files/files.h"
+#include "tools/cli/job.h"
 
 namespace switchback {
 
@@ -26,6 +27,29 @@ std::vector<int64_t> class_map(const Dataset& data, const Model& model, int64_t 
 void load_item(const Dataset& data, int64_t i, const Model& model, float* to) {
   const Tensor x = preprocess(data.image(i), model.preprocess);
   std::copy(x.data(), x.data() + x.count(), to);
+}
+
+int64_t for_batches(Job& job, const Dataset& data, int64_t images, Shape image, int64_t batch,
+                    const std::function<void(const float* pixels, std::span<const int64_t> numbers)>& work) {
+  std::vector<float> pixels(size_t(batch * image.item()));
+  std::vector<int64_t> numbers;
+  int64_t read = 0;
+  for (int64_t i = 0; i < images; ++i) {
+    try {
+      load_item(data, i, job.model, pixels.data() + int64_t(numbers.size()) * image.item());
+      numbers.push_back(i);
+    } catch (const Error& error) {
+      if (job.options.strict) throw;
+      job.fail(data.path(i), error.what());
+    }
+    if (int64_t(numbers.size()) < batch && i + 1 < images) continue;
+    if (!numbers.empty()) work(pixels.data(), numbers);
+    read += int64_t(numbers.size());
+    numbers.clear();
+    job.bar.update(i + 1, images, "images");
+  }
+  if (read == 0) throw Error(fmt::format("none of {} can be read", counted(images, "image")));
+  return read;
 }
 
 }  // namespace switchback

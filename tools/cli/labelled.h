@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -9,6 +11,8 @@
 #include "engine/model.h"
 
 namespace switchback {
+
+struct Job;
 
 inline constexpr char kDatasets[] = "an idx file, a binary file or mosaic of CIFAR, or a folder with one sub-folder a class";
 
@@ -18,5 +22,10 @@ std::vector<int64_t> class_map(const Dataset& data, const Model& model, int64_t 
 
 // Image i through the model's preprocessing, NCHW.
 void load_item(const Dataset& data, int64_t i, const Model& model, float* to);
+
+// The first `images` of a data set in batches: work(pixels [n,C,H,W], their numbers). Those that cannot be read are told
+// of and left out (--strict: thrown). Returns how many were read; throws where none was.
+int64_t for_batches(Job& job, const Dataset& data, int64_t images, Shape image, int64_t batch,
+                    const std::function<void(const float* pixels, std::span<const int64_t> numbers)>& work);
 
 }  // namespace switchback

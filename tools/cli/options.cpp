@@ -371,6 +371,12 @@ std::vector<int> parse_nodes(const Network& network, const std::vector<std::stri
   return nodes;
 }
 
+std::vector<int> required_nodes(const Network& network, const std::vector<std::string>& texts, const std::string& model) {
+  if (texts.empty())
+    throw Error("--layer is missing", fmt::format("`switchback info --model {}` lists the layers", model), true);
+  return parse_nodes(network, texts);
+}
+
 std::vector<int64_t> parse_list(std::string_view option, const std::string& text, int64_t count) {
   std::vector<int64_t> out;
   if (text.empty()) return out;

@@ -181,6 +181,8 @@ int64_t parse_batch(const std::string& text);  // 0: auto
 size_t parse_memory(const std::string& text);  // "2G", "500M", "1.5GiB"; "" gives 0
 // Nodes by name: each text is a name, or several with commas between. Throws (usage) on unknown and repeated ones.
 std::vector<int> parse_nodes(const Network& network, const std::vector<std::string>& texts);
+// The same, where there must be one.
+std::vector<int> required_nodes(const Network& network, const std::vector<std::string>& texts, const std::string& model);
 std::pair<int64_t, int64_t> parse_size(std::string_view option, const std::string& text);  // "32" or "HxW", at least 1
 std::vector<int64_t> parse_list(std::string_view option, const std::string& text, int64_t count);  // "0-15,20", "all"
 Fill parse_fill(const std::string& text);  // 0, mean, blur or a number

@@ -47,15 +47,10 @@ std::string note(const Network& network, int node) {
 }
 
 Selection open_view(const Job& job, const ChannelsOptions& o) {
-  if (o.layers.empty())
-    throw Error("--layer is missing", fmt::format("`switchback info --model {}` lists the layers", o.model), true);
   Selection view;
-  for (const std::string& name : o.layers) {
-    const int node = job.model.network.find(name);
-    if (std::find(view.nodes.begin(), view.nodes.end(), node) != view.nodes.end())
-      throw Error(fmt::format("--layer {} is given twice", name), "name each layer once", true);
-    view.nodes.push_back(node);
-    view.names.push_back(name);
+  view.nodes = required_nodes(job.model.network, o.layers, o.model);
+  for (const int node : view.nodes) {
+    view.names.push_back(job.model.network.nodes[size_t(node)].name);
     view.notes.push_back(note(job.model.network, node));
   }
   static_cast<RunOptions&>(view.options) = job.run;

@@ -41,6 +41,7 @@ std::function<void()> setup_dump(CLI::App& app);
 std::function<void()> setup_info(CLI::App& app);
 std::function<void()> setup_models(CLI::App& app);
 std::function<void()> setup_top(CLI::App& app);
+std::function<void()> setup_distribution(CLI::App& app);
 std::function<void()> setup_adversarial(CLI::App& app);
 std::function<void()> setup_maximize(CLI::App& app);
 std::function<void()> setup_invert(CLI::App& app);
@@ -92,6 +93,10 @@ inline constexpr Command kCommands[] = {
      "out/digits --model lenet --layer conv2\n"
      "out/digits --model lenet --layer relu1,relu2 --channels 0-7 --keep 4 --save png,npy",
      setup_top},
+    {"distribution", "how a layer's channels are distributed over a data set, by class and in all",
+     "out/digits --model lenet --layer conv2\n"
+     "out/digits --model lenet --layer relu1,relu2 --weights random:0,weights/lenet.safetensors --save png,npy",
+     setup_distribution},
     {"maximize", "images that drive units up, by recipes of the literature",
      "--model lenet --target all --recipe mahendran\n"
      "--model lenet --layer conv2:3 --frames 5",

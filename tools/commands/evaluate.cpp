@@ -46,7 +46,8 @@ void sort_worst(std::vector<Case>& list, size_t keep) {
   list.resize(std::min(list.size(), keep));
 }
 
-void judge(std::span<const float> logits, Outputs outputs, int64_t label, const EvaluateOptions& o, Evaluation& sum) {
+void judge(std::span<const float> logits, Outputs outputs, int64_t index, int64_t label, const EvaluateOptions& o,
+           Evaluation& sum) {
   Tensor values({1, int64_t(logits.size())});
   std::copy(logits.begin(), logits.end(), values.data());
   Case c;
@@ -54,7 +55,8 @@ void judge(std::span<const float> logits, Outputs outputs, int64_t label, const 
   c.predicted = std::max_element(logits.begin(), logits.end()) - logits.begin();
   c.probability = probabilities(logits, outputs)[size_t(c.predicted)];
   c.loss = score_of({0, label}, {Score::nll, outputs}, values);
-  c.index = sum.images++;
+  c.index = index;
+  ++sum.images;
   // Rank of the true class: those above it, ties counted as the first maximum would fall.
   int64_t above = 0;
   for (int64_t k = 0; k < int64_t(logits.size()); ++k)
@@ -83,21 +85,17 @@ Evaluation evaluate(Job& job, const EvaluateOptions& o, Output& output, const Da
   const int64_t outputs = network.shapes(image)[size_t(logit_node(network))].c;
   Evaluation sum;
   if (outputs <= int64_t(kMostClassesInTable)) sum.confusion.assign(size_t(outputs * outputs), 0);
-  std::vector<float> pixels;
-  for (int64_t first = 0; first < images; first += forward.batch()) {
-    const int64_t n = std::min(forward.batch(), images - first);
-    pixels.resize(size_t(n * image.item()));
-    for (int64_t i = 0; i < n; ++i) load_item(data, first + i, job.model, pixels.data() + i * image.item());
-    if (job.input_recorder) job.input_recorder->add(output, pixels.data(), n, image);
-    const Tensor values = forward.run(pixels.data(), n);
+  for_batches(job, data, images, image, forward.batch(), [&](const float* pixels, std::span<const int64_t> numbers) {
+    const int64_t n = int64_t(numbers.size());
+    if (job.input_recorder) job.input_recorder->add(output, pixels, n, image);
+    const Tensor values = forward.run(pixels, n);
     CHECK(values.count() == n * outputs, "{} gives maps of shape {}, not classes", job.options.model,
           to_string(values.dims()));
     for (float v : values.values()) CHECK(std::isfinite(v), "the logits of {} are not finite", job.options.model);
     for (int64_t i = 0; i < n; ++i)
-      judge(values.values().subspan(size_t(i * outputs), size_t(outputs)), job.outputs,
-            classes[size_t(data.label(first + i))], o, sum);
-    job.bar.update(first + n, images, "images");
-  }
+      judge(values.values().subspan(size_t(i * outputs), size_t(outputs)), job.outputs, numbers[size_t(i)],
+            classes[size_t(data.label(numbers[size_t(i)]))], o, sum);
+  });
   sort_worst(sum.worst, size_t(o.top));
   sort_worst(sum.wrong, size_t(o.cases));
   return sum;

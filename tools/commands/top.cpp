@@ -14,6 +14,7 @@
 #include "tools/cli/labelled.h"
 #include "tools/commands/commands.h"
 #include "viz/methods/batches.h"
+#include "viz/methods/target.h"
 #include "viz/pictures/render.h"
 
 namespace switchback {
@@ -24,11 +25,21 @@ constexpr int64_t kTileSide = 48;  // of a patch in a picture, at least
 constexpr int kTileGap = 2;
 constexpr Rgb kOutside{128, 128, 128};  // of the image
 
+constexpr Choice<TopBy> kTopBy[] = {{"activation", TopBy::activation}, {"relevance", TopBy::relevance}};
+constexpr Choice<TopOrder> kTopOrders[] = {{"highest", TopOrder::highest}, {"lowest", TopOrder::lowest}};
+constexpr Choice<TopSignal> kTopSignals[] = {{"one", TopSignal::one}, {"activation", TopSignal::activation}};
+enum class TopClass { max, label };
+constexpr Choice<TopClass> kTopClasses[] = {{"max", TopClass::max}, {"label", TopClass::label}};
+
 struct TopFlags : Options {
   std::vector<std::string> layers;
   std::string channels = "all", limit;
   int64_t keep = 9;
   ReluRule rule = kDeconv;
+  TopBy by = TopBy::activation;
+  TopOrder order = TopOrder::highest;
+  TopSignal signal = TopSignal::one;
+  TopClass of = TopClass::max;
 };
 
 // One layer's share of the result. Arrays are [U,K,C,h,w].
@@ -54,40 +65,29 @@ struct TopRun {
   double search_seconds = 0, map_seconds = 0;
 };
 
-std::vector<int> top_nodes(const Network& network, const TopFlags& o) {
-  if (o.layers.empty())
-    throw Error("--layer is missing", fmt::format("`switchback info --model {}` lists the layers", o.model), true);
-  return parse_nodes(network, o.layers);
-}
-
 // One forward pass over all images; those that cannot be read are told of and left out.
 void search(TopRun& run, const std::vector<int>& nodes) {
   const auto start = std::chrono::steady_clock::now();
   TopSearch search(run.job.ctx, run.job.model, run.image, nodes, run.options, run.images);
-  const int64_t batch = search.batch();
-  std::vector<float> pixels(size_t(batch * run.image.item()));
-  std::vector<int64_t> numbers;
-  for (int64_t i = 0; i < run.images; ++i) {
-    try {
-      load_item(run.data, i, run.job.model, pixels.data() + int64_t(numbers.size()) * run.image.item());
-      numbers.push_back(i);
-    } catch (const Error& error) {
-      if (run.flags.strict) throw;
-      run.job.fail(run.data.path(i), error.what());
-    }
-    if (int64_t(numbers.size()) == batch || i + 1 == run.images) {
-      if (!numbers.empty()) search.add(pixels.data(), numbers);
-      run.read += int64_t(numbers.size());
-      numbers.clear();
-      run.job.bar.update(i + 1, run.images, "images");
-    }
+  std::vector<int64_t> outputs;  // of the data set's classes, where labels say whose relevance is meant
+  if (run.options.by == TopBy::relevance && run.flags.of == TopClass::label) {
+    const Network& network = run.job.model.network;
+    outputs = class_map(run.data, run.job.model, network.shapes(run.image)[size_t(logit_node(network))].c,
+                        run.flags.inputs[0]);
   }
-  if (run.read == 0) throw Error(fmt::format("none of {}'s images can be read", run.flags.inputs[0]));
+  run.read = for_batches(run.job, run.data, run.images, run.image, search.batch(),
+                         [&](const float* pixels, std::span<const int64_t> numbers) {
+                           std::vector<int> classes;
+                           if (!outputs.empty())
+                             for (const int64_t i : numbers)
+                               classes.push_back(int(outputs[size_t(run.data.label(i))]));
+                           search.add(pixels, numbers, classes);
+                         });
   for (size_t k = 0; k < nodes.size(); ++k) {
     TopLayer layer{.node = nodes[k],
                    .name = run.job.model.network.nodes[size_t(nodes[k])].name,
                    .channels = {},
-                   .field = {},
+                   .field = search.field(k),
                    .first = run.units.size(),
                    .patches = {},
                    .maps = {},
@@ -112,12 +112,6 @@ void put(const float* from, int64_t from_rows, int64_t from_width, Shape whole, 
 void draw_maps(TopRun& run) {
   const auto start = std::chrono::steady_clock::now();
   const Shape image = run.image;
-  {
-    std::vector<int> nodes;
-    for (const TopLayer& layer : run.layers) nodes.push_back(layer.node);
-    const Plan plan(run.job.ctx, run.job.model, image, {.observe = nodes, .tape = false});
-    for (TopLayer& layer : run.layers) layer.field = whole_field(plan, layer.node);
-  }
   const int64_t keep = run.options.keep;
   for (TopLayer& layer : run.layers) {
     const Dims dims{int64_t(layer.channels.size()), keep, image.c, layer.field.first, layer.field.second};
@@ -187,10 +181,20 @@ Panel unit_panel(const TopRun& run, const TopLayer& layer, size_t u) {
   }
   const std::span<const Image> patches(layer.pictures.data() + u * keep, keep);
   const Canvas pair[] = {mosaic(patches, unit.top.size()), mosaic(drawn, unit.top.size())};
-  const auto highest = unit.top.empty() ? 0.f : unit.top[0].value;
-  const std::string words = highest > 0 ? fmt::format("{}: up to {:.3g}", unit.channel, highest)
-                                        : fmt::format("{}: silent ({:.3g})", unit.channel, highest);
+  const auto first = unit.top.empty() ? 0.f : unit.top[0].value;
+  std::string words = fmt::format("{}: {} {:.3g}", unit.channel,
+                                  run.options.order == TopOrder::highest ? "up to" : "down to", first);
+  if (run.options.by == TopBy::activation && run.options.order == TopOrder::highest && first <= 0)
+    words = fmt::format("{}: silent ({:.3g})", unit.channel, first);
   return {side_by_side(pair, 6), words};
+}
+
+std::string ranking_words(const TopRun& run) {
+  const bool most = run.options.order == TopOrder::highest;
+  if (run.options.by == TopBy::activation)
+    return fmt::format("that each channel answers to {}", most ? "most" : "least");
+  return fmt::format("where each channel speaks most {} the {} class", most ? "for" : "against",
+                     run.flags.of == TopClass::max ? "predicted" : "labelled");
 }
 
 void save(TopRun& run, Output& output, Json& files) {
@@ -213,9 +217,9 @@ void save(TopRun& run, Output& output, Json& files) {
         panels.push_back(unit_panel(run, layer, u));
       ResultOf sheet = of;
       if (pages > 1) sheet.part = fmt::format("page{}", page + 1);
-      const std::string subtitle = fmt::format(
-          "the {} patches of {} that each channel answers to most, beside their {} maps; {}", run.options.keep,
-          counted(run.read, "image"), word_of(kRules, run.options.rule), weights_text(run.job));
+      const std::string subtitle =
+          fmt::format("the {} patches of {} {}, beside their {} maps; {}", run.options.keep, counted(run.read, "image"),
+                      ranking_words(run), word_of(kRules, run.options.rule), weights_text(run.job));
       output.add_picture(files, sheet,
                          grid(panels, {.columns = run.flags.columns,
                                        .title = figure_title(run.job, "Top patches", "layer " + layer.name),
@@ -263,7 +267,7 @@ void run_top(const TopFlags& o) {
     throw Error(fmt::format("top takes one data set, but {} are given", o.inputs.size()), kDatasets, true);
   if (o.keep < 1 || o.keep > 100) throw Error(fmt::format("--keep {} is out of range", o.keep), "1 to 100", true);
   Job job("top", o);
-  const std::vector<int> nodes = top_nodes(job.model.network, o);
+  const std::vector<int> nodes = required_nodes(job.model.network, o.layers, o.model);
   const Dataset data = open_dataset(o.inputs[0], o.exif);
   TopRun run{.job = job,
              .flags = o,
@@ -277,6 +281,7 @@ void run_top(const TopFlags& o) {
       o.limit.empty() ? data.size() : std::min(data.size(), parse_whole("--limit", o.limit, 1, int64_t(1) << 40));
   static_cast<RunOptions&>(run.options) = job.run;
   run.options.keep = std::min(o.keep, run.images), run.options.rule = o.rule;
+  run.options.by = o.by, run.options.order = o.order, run.options.signal = o.signal;
   Output output(job);
   if (run.options.keep < o.keep)
     output.note(fmt::format("there are {} for the {} places of each channel", counted(run.images, "image"), o.keep));
@@ -291,6 +296,9 @@ void run_top(const TopFlags& o) {
   report.details = {{"images", run.read},
                     {"keep", run.options.keep},
                     {"rule", word_of(kRules, o.rule)},
+                    {"by", word_of(kTopBy, o.by)},
+                    {"order", word_of(kTopOrders, o.order)},
+                    {"signal", word_of(kTopSignals, o.signal)},
                     {"units", std::move(units)},
                     {"search_seconds", run.search_seconds},
                     {"map_seconds", run.map_seconds}};
@@ -310,6 +318,13 @@ std::function<void()> setup_top(CLI::App& app) {
   add_setting(app, *o, "--channels", o->channels, Changes::values, "which of their channels", "LIST|all");
   add_setting(app, *o, "--keep", o->keep, Changes::values, "images of each channel", "K");
   add_choice(app, *o, "--rule", kRules, o->rule, Changes::kind, "what ReLUs let through on the way back");
+  add_choice(app, *o, "--by", kTopBy, o->by, Changes::values,
+             "what ranks places: the activation, or activation times gradient of a class's score");
+  add_choice(app, *o, "--target", kTopClasses, o->of, Changes::values,
+             "--by relevance: of the predicted class, or of the data set's label");
+  add_choice(app, *o, "--order", kTopOrders, o->order, Changes::values, "highest values first, or lowest");
+  add_choice(app, *o, "--signal", kTopSignals, o->signal, Changes::values,
+             "what goes back from a place: 1, or its activation");
   add_output(app, *o);
   add_drawing(app, *o, Drawing::columns | Drawing::clip, {.clip = "99.5th percentile of the maps"});
   add_run(app, *o);

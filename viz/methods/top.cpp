@@ -4,10 +4,12 @@
 #include <cmath>
 #include <map>
 
+#include "kernels/pointwise/binary.h"
 #include "kernels/pointwise/pointwise.h"
 #include "kernels/pool/pool.h"
 #include "kernels/sliding.h"
 #include "viz/methods/batches.h"
+#include "viz/methods/target.h"
 
 namespace switchback {
 namespace {
@@ -18,9 +20,17 @@ PlanOptions observing(std::vector<int> nodes, const RunOptions& options, bool ta
   return {.precision = options.precision, .observe = std::move(nodes), .tape = tape};
 }
 
-void insert(TopList& list, const TopPlace& place, int64_t keep) {
-  const auto behind = std::upper_bound(list.begin(), list.end(), place.value,
-                                       [](float value, const TopPlace& other) { return value > other.value; });
+Memory floats_on_device(Context& ctx, const std::vector<float>& values) {
+  Memory memory = ctx.allocate(values.size() * sizeof(float));
+  ctx.copy_in(memory.data(), values.data(), memory.size());
+  return memory;
+}
+
+void insert(TopList& list, const TopPlace& place, const TopOptions& options) {
+  const int64_t keep = options.keep;
+  const auto behind = std::upper_bound(list.begin(), list.end(), place.value, [&](float value, const TopPlace& other) {
+    return options.order == TopOrder::highest ? value > other.value : value < other.value;
+  });
   if (behind - list.begin() >= keep) return;
   list.insert(behind, place);
   if (int64_t(list.size()) > keep) list.pop_back();
@@ -28,12 +38,20 @@ void insert(TopList& list, const TopPlace& place, int64_t keep) {
 
 }  // namespace
 
+// One pass forward; for relevance its tape is kept, and the scores are read to know the classes.
+PlanOptions TopSearch::plan_options(std::vector<int> nodes) const {
+  const bool relevance = options_.by == TopBy::relevance;
+  if (relevance && std::find(nodes.begin(), nodes.end(), score_) == nodes.end()) nodes.push_back(score_);
+  return observing(std::move(nodes), options_, relevance);
+}
+
 TopSearch::TopSearch(Context& ctx, const Model& model, Shape image, std::vector<int> nodes, const TopOptions& options,
                      int64_t most)
     : ctx_(ctx),
       options_(options),
-      plan_(ctx, model, image.with_n(batch_size(ctx, model, image, observing(nodes, options, false), options, most)),
-            observing(nodes, options, false)) {
+      score_(logit_node(model.network)),
+      plan_(ctx, model, image.with_n(batch_size(ctx, model, image, plan_options(nodes), options, most)),
+            plan_options(nodes)) {
   CHECK(options.keep >= 1, "top keeps {} images of a channel", options.keep);
   for (const int node : nodes) {
     Followed f{.node = node,
@@ -42,6 +60,7 @@ TopSearch::TopSearch(Context& ctx, const Model& model, Shape image, std::vector<
                .winners = {},
                .values = {},
                .switches = {},
+               .ranked = {},
                .lists = {}};
     CHECK(f.shape.w <= kNumbered, "rows of {} values are too long for top", f.shape.w);
     const int64_t rows = std::min(f.shape.h, kNumbered / f.shape.w);
@@ -49,22 +68,57 @@ TopSearch::TopSearch(Context& ctx, const Model& model, Shape image, std::vector<
     f.winners = output_shape(f.whole, f.shape);
     f.values = ctx.allocate(size_t(f.winners.count()) * size_of(plan_.type()));
     f.switches = ctx.allocate(size_t(f.winners.count()) * f.whole.switch_bytes());
+    if (options.by == TopBy::relevance || options.order == TopOrder::lowest)
+      f.ranked = ctx.allocate(size_t(f.shape.count()) * size_of(plan_.type()));
     f.lists.resize(size_t(f.shape.c));
     followed_.push_back(std::move(f));
   }
+  if (options.order == TopOrder::lowest) minus_one_ = floats_on_device(ctx, {-1});
+  if (options.by == TopBy::relevance) backward_.emplace(plan_, score_, Wanted{.nodes = nodes}, plan_.capacity());
 }
 
-void TopSearch::add(const float* images, std::span<const int64_t> numbers) {
+void TopSearch::add(const float* images, std::span<const int64_t> numbers, std::span<const int> classes) {
   plan_.write(images, int64_t(numbers.size()));
-  plan_.forward();
+  plan_.forward(backward_ ? &tape_ : nullptr);
+  if (backward_) derive(numbers, classes);
   for (Followed& f : followed_) find_winners(f, numbers);
+}
+
+// The gradients of each image's class at all followed nodes.
+void TopSearch::derive(std::span<const int64_t> numbers, std::span<const int> classes) {
+  const int64_t n = int64_t(numbers.size());
+  const Tensor scores = plan_.read(score_);
+  const int64_t outputs = scores.dim(1), each = scores.count() / n, places = each / outputs;
+  CHECK(places == 1, "relevance is of a class's score, but {} is a map", plan_.network().nodes[score_].name);
+  std::vector<SeedUnit> units;
+  for (int64_t i = 0; i < n; ++i) {
+    const float* of_image = scores.data() + i * each;
+    const int64_t c = classes.empty() ? std::max_element(of_image, of_image + each) - of_image : classes[size_t(i)];
+    CHECK(c >= 0 && c < outputs, "image {} is of class {}, but the network has {}", numbers[size_t(i)], c, outputs);
+    units.push_back({c, -1, -1});
+  }
+  one_hot(ctx_, backward_->seed(n), units);
+  backward_->run(tape_);
+}
+
+// [n,c,h,w]: that of which the highest is looked for.
+ConstView TopSearch::ranked(const Followed& f) {
+  ConstView view = plan_.value(f.node);
+  const View to{f.ranked.data(), view.shape, plan_.type()};
+  if (backward_) binary_forward(ctx_, {BinaryFunction::mul}, view, backward_->gradient(f.node), to), view = to;
+  if (options_.order == TopOrder::lowest) {
+    const ConstView minus{minus_one_.data(), {1, 1, 1, 1}, DType::f32};
+    binary_forward(ctx_, {BinaryFunction::mul}, view, minus, to), view = to;
+  }
+  return view;
 }
 
 // The highest of each channel is found where the map lies; what comes to the host are the winners alone.
 void TopSearch::find_winners(Followed& f, std::span<const int64_t> numbers) {
   const int64_t n = int64_t(numbers.size()), c = f.shape.c, strips = f.winners.h;
+  const float sign = options_.order == TopOrder::highest ? 1 : -1;
   const View values{f.values.data(), f.winners.with_n(n), plan_.type()};
-  max_pool2d_forward(ctx_, f.whole, plan_.value(f.node), values, f.switches.data());
+  max_pool2d_forward(ctx_, f.whole, ranked(f), values, f.switches.data());
   std::vector<float> best(size_t(values.shape.count()));  // [n,c,strips]
   read_nchw(ctx_, values, best.data());
   std::vector<unsigned char> switches(best.size() * f.whole.switch_bytes());  // [n,strips,c]
@@ -84,18 +138,19 @@ void TopSearch::find_winners(Followed& f, std::span<const int64_t> numbers) {
       }
       const int64_t place = place_of((i * strips + strip) * c + k);
       insert(f.lists[size_t(k)],
-             {numbers[size_t(i)], of_strips[strip], strip * f.whole.kernel_h + place / f.shape.w, place % f.shape.w},
-             options_.keep);
+             {numbers[size_t(i)], sign * of_strips[strip], strip * f.whole.kernel_h + place / f.shape.w,
+              place % f.shape.w},
+             options_);
     }
 }
 
-std::pair<int64_t, int64_t> whole_field(const Plan& plan, int node) {
-  const Shape s = plan.shapes()[node];
+std::pair<int64_t, int64_t> TopSearch::field(size_t node) const {
+  const Shape s = followed_[node].shape;
   std::pair<int64_t, int64_t> whole{0, 0};
   // Fields differ by a little from place to place where strides don't divide; most are as large as the middle's.
   for (int64_t y = s.h / 2; y < std::min(s.h, s.h / 2 + 4); ++y)
     for (int64_t x = s.w / 2; x < std::min(s.w, s.w / 2 + 4); ++x) {
-      const Field field = receptive_field(plan, node, y, x);
+      const Field field = receptive_field(plan_, followed_[node].node, y, x);
       whole = {std::max(whole.first, field.boxes[0].height), std::max(whole.second, field.boxes[0].width)};
     }
   return whole;
@@ -187,13 +242,35 @@ struct TopMaps {
       seeds.push_back({u.channel, u.top[w.rank].row - box.top, u.top[w.rank].col - box.left});
     }
     cut_tape(ctx, plan, tape, of, items, cut);
-    one_hot(ctx, pass.backward->seed(int64_t(some.size())), seeds);
+    const View seed = pass.backward->seed(int64_t(some.size()));
+    one_hot(ctx, seed, seeds);
+    if (options.signal == TopSignal::activation) scale_by_activations(some, seed);
     const ConstView g = pass.backward->run(cut, {.rule = options.rule});
     maps.resize(size_t(g.shape.count()));
     read_nchw(ctx, g, maps.data());
     for (size_t k = 0; k < some.size(); ++k)
       sink(some[k].unit, some[k].rank, some[k].field->boxes[0], images + some[k].item * image.item(),
            maps.data() + int64_t(k) * g.shape.item());
+  }
+
+  // Seeds of 1 become what their units answered.
+  void scale_by_activations(std::span<const Wish> some, View seed) {
+    std::vector<float> answers;
+    for (const Wish& w : some) {
+      const TopUnit& u = units[w.unit];
+      const TopPlace& place = u.top[w.rank];
+      const ConstView map = plan.value(u.node);
+      const int64_t pixel = (w.item * map.shape.h + place.row) * map.shape.w + place.col;
+      const ConstView there{static_cast<const char*>(map.data) + size_t(pixel * map.shape.c) * size_of(map.dtype),
+                            {1, map.shape.c, 1, 1},
+                            map.dtype};
+      std::vector<float> channels(size_t(map.shape.c));
+      read_nchw(ctx, there, channels.data());
+      answers.push_back(channels[size_t(u.channel)]);
+    }
+    const Memory factors = floats_on_device(ctx, answers);
+    const ConstView by{factors.data(), {int64_t(answers.size()), 1, 1, 1}, DType::f32};
+    binary_forward(ctx, {BinaryFunction::mul}, seed, by, seed);
   }
 
   Context& ctx;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 
 #include "engine/run/backward.h"
@@ -12,31 +13,47 @@
 
 namespace switchback {
 
+// By which value places are ranked. Relevance: activation × gradient of a class's score, what the place adds to that
+// class (as zennit-crp ranks by relevance beside activation, Achtibat et al. 2023).
+enum class TopBy { activation, relevance };
+enum class TopOrder { highest, lowest };
+// What is sent back from a place to draw its map: 1, or its activation (a negative one then comes back negative).
+enum class TopSignal { one, activation };
+
 struct TopOptions : RunOptions {
   int64_t keep = 9;         // images of each channel
   ReluRule rule = kDeconv;  // of the maps
+  TopBy by = TopBy::activation;
+  TopOrder order = TopOrder::highest;
+  TopSignal signal = TopSignal::one;
 };
 
-// A channel's highest value in one image, and where; 0, 0 in a vector. The first of equal places counts.
+// The place of one image where a channel's value (an activation, or its relevance) is highest (or lowest); row and col are
+// 0 in a vector. The first of equal places counts.
 struct TopPlace {
   int64_t image = 0;
   float value = 0;
   int64_t row = 0, col = 0;
 };
-// Highest value first; of equal ones the image that came first.
+// Highest (or lowest) value first; of equal ones the image that came first.
 using TopList = std::vector<TopPlace>;
 
 class TopSearch {
  public:
-  // nodes: whose channels are followed, all in one forward pass. most: images of one call of add().
+  // nodes: whose channels are followed, all in one forward pass, for relevance also one back. most: images of one call of
+  // add(). Throws where relevance is asked of a node that no output depends on.
   TopSearch(Context& ctx, const Model& model, Shape image, std::vector<int> nodes, const TopOptions& options,
             int64_t most);
   int64_t batch() const { return plan_.capacity(); }
-  // images: [n,C,H,W], n = numbers.size() <= batch(); numbers: theirs, ascending from call to call. Throws where a
-  // value is not a number, with the layer and the image.
-  void add(const float* images, std::span<const int64_t> numbers);
+  // images: [n,C,H,W], n = numbers.size() <= batch(); numbers: theirs, ascending from call to call. classes, for relevance:
+  // of each image the class whose score is meant; none: the one with the highest score. Throws where a value is not a
+  // number, with the layer and the image.
+  void add(const float* images, std::span<const int64_t> numbers, std::span<const int> classes = {});
   int64_t channels(size_t node) const { return followed_[node].shape.c; }
   const TopList& top(size_t node, int64_t channel) const { return followed_[node].lists[size_t(channel)]; }
+  // Height and width of what a unit of the node sees away from all borders, at most the image's: patches of one layer
+  // share it.
+  std::pair<int64_t, int64_t> field(size_t node) const;
 
  private:
   struct Followed {
@@ -45,13 +62,21 @@ class TopSearch {
     MaxPool2d whole;  // its windows are as many whole rows of the map as a switch can number
     Shape winners;    // of the windows
     Memory values, switches;
+    Memory ranked;               // what places are ranked by, where that is not the activation itself
     std::vector<TopList> lists;  // [channels]
   };
+  PlanOptions plan_options(std::vector<int> nodes) const;
+  void derive(std::span<const int64_t> numbers, std::span<const int> classes);
+  ConstView ranked(const Followed& f);
   void find_winners(Followed& f, std::span<const int64_t> numbers);
 
   Context& ctx_;
   TopOptions options_;
+  int score_;  // the node whose channels are classes
   Plan plan_;
+  std::optional<Backward> backward_;
+  Tape tape_;
+  Memory minus_one_;
   std::vector<Followed> followed_;
 };
 
@@ -63,7 +88,7 @@ struct TopUnit {
 };
 
 // For each place of each unit: the box of the image that the unit sees there, cut off at the borders, and the map of
-// that box [C,height,width]: what a signal of 1 at the unit comes back as under options.rule (`kDeconv`: Zeiler and
+// that box [C,height,width]: what options.signal at the unit comes back as under options.rule (`kDeconv`: Zeiler and
 // Fergus's projection). `image` is what `load` wrote, [C,H,W]. Only receptive fields are computed, many places at a
 // time.
 using TopSink =
@@ -72,10 +97,7 @@ void top_maps(Context& ctx, const Model& model, Shape image, std::span<const Top
               const std::function<void(int64_t number, float* image)>& load, const TopOptions& options,
               const TopSink& sink);
 
-// Height and width of what a unit of `node` sees away from all borders, at most the image's: patches of one layer share
-// it.
-std::pair<int64_t, int64_t> whole_field(const Plan& plan, int node);
-// Where a box lies in such a patch: what the border cuts off is blank.
+// Where a box lies in a patch of TopSearch::field's size: what the border cuts off is blank.
 std::pair<int64_t, int64_t> place_in_field(const FieldBox& box, std::pair<int64_t, int64_t> whole);
 
 }  // namespace switchback
