@@ -20,15 +20,16 @@ SIZE = dict(fp32=4, tf32=4, bf16=2, fp16=2)
 # products: of a multiprocessor in a cycle, of Hopper's tensor cores what mma.sync reaches (0.625 of wgmma's). clock: what
 # the sheet's rates are at. Hopper's has two: 1.83 GHz for tensor cores (989.4e12 / 2 / 132 / 2048) and 1.98 GHz for fp32
 # (66.9e12 / 2 / 132 / 128); fp32 at 1.83 could not even reach the sheet's rate.
+HOPPER_CLOCK = dict(fp32=1.98e9, tf32=1.83e9, bf16=1.83e9, fp16=1.83e9)
 SHEETS = {
     "a100": dict(name="NVIDIA A100 80GB SXM", arch="sm_80", processors=108, bandwidth=2.039e12, shared=164 << 10,
-                 fp32=19.5e12, tf32=156e12, bf16=312e12, fp16=312e12, clock=dict(fp32=1.41e9, tf32=1.41e9, bf16=1.41e9, fp16=1.41e9),
+                 fp32=19.5e12, tf32=156e12, bf16=312e12, fp16=312e12, clock=dict.fromkeys(PRECISIONS, 1.41e9),
                  products=dict(fp32=64, tf32=512, bf16=1024, fp16=1024)),
     "h100": dict(name="NVIDIA H100 80GB HBM3", arch="sm_90a", processors=132, bandwidth=3.35e12, shared=228 << 10,
-                 fp32=66.9e12, tf32=494.7e12, bf16=989.4e12, fp16=989.4e12, clock=dict(fp32=1.98e9, tf32=1.83e9, bf16=1.83e9, fp16=1.83e9),
+                 fp32=66.9e12, tf32=494.7e12, bf16=989.4e12, fp16=989.4e12, clock=HOPPER_CLOCK,
                  products=dict(fp32=128, tf32=640, bf16=1280, fp16=1280)),
     "h200": dict(name="NVIDIA H200", arch="sm_90a", processors=132, bandwidth=4.8e12, shared=228 << 10,
-                 fp32=66.9e12, tf32=494.7e12, bf16=989.4e12, fp16=989.4e12, clock=dict(fp32=1.98e9, tf32=1.83e9, bf16=1.83e9, fp16=1.83e9),
+                 fp32=66.9e12, tf32=494.7e12, bf16=989.4e12, fp16=989.4e12, clock=HOPPER_CLOCK,
                  products=dict(fp32=128, tf32=640, bf16=1280, fp16=1280)),
 }
 MEMORY = 0.9       # of the data sheet's bandwidth that a stream of large accesses reaches
@@ -212,11 +213,12 @@ def step_cycles(precision, block, piece, warps, copies, products):
                 instructions=warps * issued / ISSUE)
 
 
-def end_cycles(block, in_registers):
-    """Straight from registers a warp finishes 32 channels of a pixel with 12 instructions; through shared memory with 30."""
+def end_cycles(block, in_registers, pooled):
+    """What a warp issues for 32 channels of a pixel: 11 straight from the registers of tensor cores' sums, 20 with a pool
+    behind them, 30 through shared memory."""
     values = block[0] * block[1]
-    return dict(arithmetic=0, shared=0 if in_registers else 2 * 4 * values / SHARED,
-                instructions=values / 32 * (12 if in_registers else 30) / ISSUE)
+    issued = values / 32 * ((20 if pooled else 11) if in_registers else 30)
+    return dict(arithmetic=0, shared=0 if in_registers else 2 * 4 * values / SHARED, instructions=issued / ISSUE)
 
 
 def gemm_kernels(product, precision, sheet, bytes_moved, pooled=False):
@@ -236,7 +238,7 @@ def gemm_kernels(product, precision, sheet, bytes_moved, pooled=False):
     blocks = sum(tiles * (ceil_div(s, length) if split else 1) for s in steps if s)
     warps, copies = threads // 32, (bm + bn) * (STEP_BYTES // copy) // threads
     step = step_cycles(precision, (bm, bn), (wm, wn), warps, copies, products)
-    end = end_cycles((bm, bn), not (fma or pooled or split))
+    end = end_cycles((bm, bn), not fma, pooled)
     rounds = sum(tiles * s for s in steps) / max(blocks, 1)
     cycles = {kind: rounds * step[kind] + end[kind] for kind in step}
     partial = partial_bytes(product, segments) if split else 0
