@@ -266,7 +266,7 @@ def first_kernels(conv, n, precision, backward, sheet, bytes_moved):
             return [Kernel("first", f"first_forward_mma_kernel<{element}, 2>", "conv_first_mma.cu", 128,
                            span(32) * span(16) * 8, blocks,
                            dict(arithmetic=32 * 16 * 64 * 16 * steps / tensor, shared=32 * steps * 4,
-                                instructions=(once + 32 * 445) / ISSUE), bytes_moved)]
+                                instructions=(once + 32 * 456) / ISSUE), bytes_moved)]
         pieces, steps = ceil_div(18 * 34, 16), conv.k // 16  # 16x32 pixels of dx: products of dy's, then their sums
         blocks = n * ceil_div(conv.size, 16) * ceil_div(conv.size, 32)
         return [Kernel("first", f"first_backward_mma_kernel<{element}, 3>", "conv_first_mma.cu", 256,
@@ -277,7 +277,7 @@ def first_kernels(conv, n, precision, backward, sheet, bytes_moved):
         blocks = n * ceil_div(conv.out, 4) * ceil_div(conv.out, 16) * ceil_div(conv.k, 64)
         return [Kernel("first", f"first_forward_kernel<{element}, 3, 2>", "conv_first.cu", 128, span(4) * span(16) * 16,
                        blocks, dict(arithmetic=conv.flops(n) / 2 / blocks / fma,
-                                    instructions=4 * (156 * conv.kernel**2 + 558) / ISSUE), bytes_moved)]
+                                    instructions=4 * (150 * conv.kernel**2 + 577) / ISSUE), bytes_moved)]
     phases = conv.stride**2
     groups = 4 if phases <= 2 else 2 if phases <= 4 else 1
     low, high = -((conv.kernel - 1 - conv.padding) // conv.stride), (conv.stride - 1 + conv.padding) // conv.stride
