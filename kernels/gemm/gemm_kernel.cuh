@@ -103,6 +103,7 @@ __device__ __forceinline__ GemmRow gemm_row(const GemmProblem& p, const GemmPart
 
 // ---- the end -------------------------------------------------------------------------------------------------------
 //
+// Of FMA units' sums, and of what GemmArgs::eights leaves out (the other end is further down).
 // Whole warps finish Rows (a multiple of 4) rows of 32 columns at a time, a column a lane. What they read comes before
 // what they write: the compiler cannot know that these are different arrays, and would wait for memory row by row.
 

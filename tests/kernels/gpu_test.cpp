@@ -264,7 +264,9 @@ TEST_F(EmulatedLimits, WorkspaceOfCudnn) {
   const Conv2d conv = conv2d(16, 16, 3, 1, 1);
   const std::vector<float> w(16 * 16 * 9);
   const ConvWeights weights(conv, w.data());
-  const auto algorithm = [&](int64_t size) { return conv2d_algorithm(ctx, weights, {1, 16, size, size}, DType::f32, false, false); };
+  const auto algorithm = [&](int64_t size) {
+    return conv2d_algorithm(ctx, weights, {1, 16, size, size}, DType::f32, false, false);
+  };
   set_emulated_workspace(size_t(600) << 20);
   ctx.conv = ConvAlgorithm::vendor;
   expect_error("take 600 MB of workspace or more, and 512 are allowed", [&] { algorithm(8); });

@@ -261,7 +261,8 @@ def first_kernels(conv, n, precision, backward, sheet, bytes_moved):
     if first_on_tensor_cores(conv, precision, backward):
         tensor = sheet["products"][precision]
         if not backward:  # 32x16 pixels: weights and inputs, then 16 pixels a warp at a time
-            blocks, steps = n * ceil_div(conv.out, 32) * ceil_div(conv.out, 16) * ceil_div(conv.k, 64), ceil_div(conv.kernel**2, 4)
+            blocks = n * ceil_div(conv.out, 32) * ceil_div(conv.out, 16) * ceil_div(conv.k, 64)
+            steps = ceil_div(conv.kernel**2, 4)
             once = 4 * (700 + 12 * ceil_div(span(32) * span(16), 32))
             return [Kernel("first", f"first_forward_mma_kernel<{element}, 2>", "conv_first_mma.cu", 128,
                            span(32) * span(16) * 8, blocks,
