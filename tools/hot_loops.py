@@ -31,7 +31,8 @@ def gemm(bm, bn, wm, wn, ring):
     return f"gemm_kernel<GemmTile<{bm}, {bn}, {wm}, {wn}>, {ring}, 16, false, "
 
 
-CHUNK, END = (("FFMA", 256),), (("VOTE", 8), ("STG", 9))  # of the end's stores 8 are of values; the words go in one
+CHUNK = (("FFMA", 512),)
+ROWS = (("STG.E.128", 2), ("STG.E.U8", 2))  # from the store of 8 pixels of 32 channels to the gates of the next 8
 
 
 def step(copies):
@@ -46,13 +47,17 @@ HOT = (
     Hot("tf32 128x64, a step: 64 HMMA", "gemm_tf32.cu", TALL, step(12)),
     Hot("bf16 128x128, adding up segments: 64 HMMA", "gemm_bf16.cu", gemm(128, 128, 64, 64, 3).replace("false", "true"),
         step(8)),
-    Hot("f32 128x128, 4 of K: 256 FFMA", "gemm_f32.cu", gemm(128, 128, 32, 64, 3), CHUNK),
-    Hot("f32 128x64, 4 of K: 256 FFMA", "gemm_f32.cu", gemm(128, 64, 32, 64, 3), CHUNK),
-    Hot("bf16 128x128, end of 8 pixels with gates", "gemm_bf16.cu", LARGEST, END),
-    Hot("tf32 128x128, end of 8 pixels with gates", "gemm_tf32.cu", LARGEST, END),
-    Hot("first layer bf16, a tap", "conv_first.cu", "first_forward_kernel<bf16, 3, 2>", (("FFMA", 96),)),
-    Hot("first layer bf16, end with gates", "conv_first.cu", "first_forward_kernel<bf16, 3, 2>",
+    Hot("f32 128x128, 4 of K: 512 FFMA", "gemm_f32.cu", gemm(128, 128, 64, 64, 3), CHUNK),
+    Hot("f32 128x64, 4 of K: 512 FFMA", "gemm_f32.cu", gemm(128, 64, 64, 64, 3), CHUNK),
+    Hot("f32 128x128, a step with 4 of K", "gemm_f32.cu", gemm(128, 128, 64, 64, 3), (*CHUNK, ("LDGSTS", 8))),
+    Hot("bf16 128x128, end of 8 pixels, gates of 16", "gemm_bf16.cu", LARGEST, ROWS),
+    Hot("first layer f32, a tap", "conv_first.cu", "first_forward_kernel<float, 3, 2>", (("FFMA", 96),)),
+    Hot("first layer f32, end with gates", "conv_first.cu", "first_forward_kernel<float, 3, 2>",
         (("VOTE", 32), ("STG", 34))),
+    Hot("first layer bf16, 16 pixels with gates", "conv_first_mma.cu", "first_forward_mma_kernel<bf16, 2>",
+        (("HMMA", 24), ("STG.E.128", 4), ("STG.E.U8", 4))),
+    Hot("first layer bf16 back, 16 pixels: 16 HMMA", "conv_first_mma.cu", "first_backward_mma_kernel<bf16, 3>",
+        (("HMMA", 16), ("STS", 16))),
 )
 
 
@@ -78,9 +83,13 @@ class Instruction:
     opcode: str
     text: str
 
+    @property
+    def whole(self):  # the opcode with what qualifies it
+        return OPCODE.match(self.text)[0].split()[-1]
+
 
 INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;", re.MULTILINE)
-OPCODE = re.compile(r"^(?:@!?\w+ +)?([A-Z0-9_]+)")
+OPCODE = re.compile(r"^(?:@!?\w+ +)?([A-Z0-9_]+)[A-Z0-9_.]*")
 ADDRESS = re.compile(r"0x([0-9a-f]+)\b")
 
 
@@ -133,7 +142,7 @@ def pieces_of(code, work):
     starts = sorted(leaders)
     number = {first: k for k, first in enumerate(starts)}
     return [Piece(end - first,
-                  tuple(sum(i.opcode.startswith(opcode) for i in code[first:end]) for opcode, _ in work),
+                  tuple(sum(i.whole.startswith(opcode) for i in code[first:end]) for opcode, _ in work),
                   [number[j] for j in after[end - 1]])
             for first, end in zip(starts, starts[1:] + [len(code)])]
 

@@ -25,7 +25,7 @@ STAGE_SECONDS=(
   ["build with sanitizers"]=720
   ["tests with sanitizers"]=700
   ["compare with PyTorch"]=200
-  ["CUDA sources"]=400
+  ["CUDA sources"]=440
   ["PTX of the kernels"]=180
   ["fuzzing"]=300
 )

@@ -66,6 +66,10 @@ void depthwise_backward(Context&, const ConvWeights&, ConstView dy, View dx, con
 bool first_layer_fits(const Conv2d&, bool backward);
 void first_layer_forward(Context&, const ConvWeights&, ConstView x, View y, const Epilogue&);
 void first_layer_backward(Context&, const ConvWeights&, ConstView dy, View dx, const BackwardEpilogue&);
+// conv_first_mma.cu: those of 16-bit elements with small kernels, which the two above hand on.
+bool first_layer_on_tensor_cores(const Conv2d&, DType, bool backward);
+void first_layer_forward_mma(Context&, const ConvWeights&, ConstView x, View y, const Epilogue&);
+void first_layer_backward_mma(Context&, const ConvWeights&, ConstView dy, View dx, const BackwardEpilogue&);
 
 // linear.cu: a kernel that covers the whole input without padding, in one group, is a linear layer over (h, w, c).
 bool whole_map_fits(const Conv2d&, Shape x);

@@ -250,6 +250,8 @@ bool first_layer_fits(const Conv2d& c, bool backward) {
 }
 
 void first_layer_forward(Context& ctx, const ConvWeights& weights, ConstView x, View y, const Epilogue& epilogue) {
+  if (first_layer_on_tensor_cores(weights.conv(), x.dtype, false))
+    return first_layer_forward_mma(ctx, weights, x, y, epilogue);
   const ConvSize z = conv_size(weights.conv(), x.shape);
   const auto* bias = static_cast<const float*>(packed_weights(ctx, weights, ConvPacking::bias, DType::f32));
   const int64_t words = gate_words_per_pixel(z.k), tiles = ceil_div(z.p, kTileRows) * ceil_div(z.q, kTileColumns);
@@ -268,6 +270,8 @@ void first_layer_forward(Context& ctx, const ConvWeights& weights, ConstView x, 
 
 void first_layer_backward(Context& ctx, const ConvWeights& weights, ConstView dy, View dx,
                           const BackwardEpilogue& epilogue) {
+  if (first_layer_on_tensor_cores(weights.conv(), dy.dtype, true))
+    return first_layer_backward_mma(ctx, weights, dy, dx, epilogue);
   const ConvSize z = conv_size(weights.conv(), dx.shape);
   const DyTile tile = dy_tile(weights.conv());
   const int64_t tiles = ceil_div(ceil_div(z.h, z.rows.stride), tile.row_groups * kLaneRows) *

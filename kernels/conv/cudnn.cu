@@ -163,15 +163,24 @@ template <typename Perf, typename Algorithm, typename Size>
 static bool choose(const CudnnState& s, ConvPlan& plan, const std::vector<Perf>& found, Algorithm& algorithm,
                    const Size& size) {
   const ConvKey& key = plan.key;
+  size_t least = 0;  // of the workspaces that are too large
   for (const Perf& f : found) {
     if (f.status != CUDNN_STATUS_SUCCESS || f.determinism != CUDNN_DETERMINISTIC) continue;
     // A suggestion can be for another kind of arithmetic than was asked for; of f32 it must not be.
     const cudnnMathType_t math = key.dtype == DType::f32 ? math_of(key) : f.mathType;
     SB_CUDNN(cudnnSetConvolutionMathType, plan.conv.get(), math);
-    if (size(f.algo, &plan.workspace) != CUDNN_STATUS_SUCCESS || plan.workspace > kWorkspaceLimit) continue;
+    if (size(f.algo, &plan.workspace) != CUDNN_STATUS_SUCCESS) continue;
+    if (plan.workspace > kWorkspaceLimit) {
+      least = least ? std::min(least, plan.workspace) : plan.workspace;
+      continue;
+    }
     algorithm = f.algo;
     return true;
   }
+  plan.workspace = least;
+  if (least)
+    plan.why_not = fmt::format("cuDNN's deterministic algorithms for it take {} MB of workspace or more, and {} are allowed",
+                               (least + (1 << 20) - 1) >> 20, kWorkspaceLimit >> 20);
   return false;
 }
 
@@ -219,7 +228,7 @@ static std::unique_ptr<ConvPlan> make_plan(const CudnnState& s, const ConvKey& k
   plan->w = filter(s, key);
   plan->conv = convolution(s, key);
   SB_CUDNN(cudnnSetConvolutionMathType, plan->conv.get(), math_of(key));
-  if (!(key.backward ? choose_backward(s, *plan) : choose_forward(s, *plan)))
+  if (!(key.backward ? choose_backward(s, *plan) : choose_forward(s, *plan)) && plan->why_not.empty())
     plan->why_not = "cuDNN has no deterministic algorithm for it";
   return plan;
 }
@@ -238,7 +247,11 @@ static const ConvPlan& plan_of(Context& ctx, const Conv2d& conv, Shape x, DType 
 bool cudnn_fits(Context& ctx, const Conv2d& conv, Shape x, DType dtype, bool backward, bool tf32,
                 std::string& why_not) {
   if (!cudnn_found(ctx, why_not)) return false;
-  why_not = plan_of(ctx, conv, x, dtype, backward, tf32).why_not;
+  const ConvPlan& plan = plan_of(ctx, conv, x, dtype, backward, tf32);
+  why_not = plan.why_not;
+  // Where there are algorithms, ours in their place would be a surprise.
+  if (ctx.conv == ConvAlgorithm::vendor && plan.workspace > kWorkspaceLimit)
+    throw Error(fmt::format("{}: {}", text(plan.key), why_not), "a smaller batch needs less; " + std::string(kOwnHint), true);
   return why_not.empty();
 }
 

@@ -98,15 +98,29 @@ __device__ __forceinline__ V load_as(const void* p) { return *static_cast<const 
 template <typename V>
 __device__ __forceinline__ void store_as(void* p, V v) { *static_cast<V*>(p) = v; }
 
-// Copies Bytes (4, 8 or 16; both sides aligned to them) from global to shared memory without waiting; zeros where not
-// `valid` (`from` is then not read, but must be a pointer into the same array).
+// What other blocks of the launch wrote before a fence: past the multiprocessor's own cache, in any order among such loads.
+__device__ __forceinline__ float4 load_shared_by_blocks(const float4* p) {
+  float4 v;
+  asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "l"(p)
+               : "memory");
+  return v;
+}
+
+// Copies Bytes (4, 8 or 16; both sides aligned to them) from global to shared memory without waiting; zeros where `valid`
+// is 0 (`from` is then not read, and may lie anywhere). `valid` becomes a predicate here: from a count of bytes the compiler
+// makes shifts and masks of every bit tested.
 template <int Bytes, typename T>
-__device__ __forceinline__ void cp_async(Shared<T> to, int i, const void* from, bool valid = true) {
-  const int size = valid ? Bytes : 0;
+__device__ __forceinline__ void cp_async(Shared<T> to, int i, const void* from, uint32_t valid = 1) {
   if constexpr (Bytes == 16)
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to.address(i)), "l"(from), "r"(size) : "memory");
+    asm volatile("{\n.reg .pred %%ignored;\nsetp.eq.u32 %%ignored, %2, 0;\n"
+                 "cp.async.cg.shared.global [%0], [%1], 16, %%ignored;\n}" ::"r"(to.address(i)), "l"(from), "r"(valid)
+                 : "memory");
   else
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to.address(i)), "l"(from), "n"(Bytes), "r"(size)
+    asm volatile("{\n.reg .pred %%ignored;\nsetp.eq.u32 %%ignored, %2, 0;\n"
+                 "cp.async.ca.shared.global [%0], [%1], %3, %%ignored;\n}" ::"r"(to.address(i)), "l"(from), "r"(valid),
+                 "n"(Bytes)
                  : "memory");
 }
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }

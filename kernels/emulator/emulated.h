@@ -30,5 +30,6 @@ struct EmulatedMachine {
 void set_emulated_machine(const EmulatedMachine& machine);
 void set_emulated_vendor_libraries(
     bool present);  // whether the models of cuDNN and cuBLASLt are found; at first they are
+void set_emulated_workspace(size_t bytes);  // what the model of cuDNN asks for; at first 64
 
 }  // namespace switchback

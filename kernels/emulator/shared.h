@@ -97,14 +97,16 @@ void store_as(void* p, V v) {
   std::memcpy(p, &v, sizeof(V));
 }
 
+inline float4 load_shared_by_blocks(const float4* p) { return load_as<float4>(p); }
+
 template <int Bytes, typename T>
-void cp_async(Shared<T> to, int i, const void* from, bool valid = true) {
+void cp_async(Shared<T> to, int i, const void* from, uint32_t valid = 1) {
   static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16);
   const uint32_t byte = to.at(i, Bytes);
   if (byte % Bytes) emulator::misaligned("cp_async to shared memory", byte, Bytes);
   if (uintptr_t(from) % Bytes) emulator::misaligned("cp_async", uintptr_t(from), Bytes);
   if (valid) emulator::check_global("cp_async", from, Bytes);
-  emulator::copy_async(byte, from, Bytes, valid);
+  emulator::copy_async(byte, from, Bytes, valid != 0);
 }
 inline void cp_async_commit() { emulator::copy_async_commit(); }
 template <int InFlight>

@@ -12,6 +12,8 @@ namespace switchback {
 
 static bool vendor_present = true;
 void set_emulated_vendor_libraries(bool present) { vendor_present = present; }
+static size_t workspace_asked_for = 64;
+void set_emulated_workspace(size_t bytes) { workspace_asked_for = bytes; }
 
 namespace emulated {
 
@@ -161,14 +163,14 @@ cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm_v7(cudnnHandle_t, cudnnFi
 cudnnStatus_t cudnnGetConvolutionForwardWorkspaceSize(cudnnHandle_t, cudnnTensorDescriptor_t, cudnnFilterDescriptor_t,
                                                       cudnnConvolutionDescriptor_t, cudnnTensorDescriptor_t,
                                                       cudnnConvolutionFwdAlgo_t, size_t* bytes) {
-  *bytes = kWorkspace;
+  *bytes = workspace_asked_for;
   return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnGetConvolutionBackwardDataWorkspaceSize(cudnnHandle_t, cudnnFilterDescriptor_t,
                                                            cudnnTensorDescriptor_t, cudnnConvolutionDescriptor_t,
                                                            cudnnTensorDescriptor_t, cudnnConvolutionBwdDataAlgo_t,
                                                            size_t* bytes) {
-  *bytes = kWorkspace;
+  *bytes = workspace_asked_for;
   return CUDNN_STATUS_SUCCESS;
 }
 

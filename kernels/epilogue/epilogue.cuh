@@ -136,6 +136,136 @@ __device__ __forceinline__ void finish_pixels(const ForwardEnd<T>& e, int64_t fi
   if (lane < pixels) e.above[at] = over;
 }
 
+// ---- Eight channels of a pixel a lane: what lanes have where columns of a tensor core's product are dealt out so that a
+// quad's lane t gets channels 8t … 8t + 7 of a word. Accesses of 16 bytes, a byte of gates, no warp operation.
+
+template <typename T>
+__device__ __forceinline__ uint32_t two(T low, T high) {
+  return uint32_t(low.bits) | uint32_t(high.bits) << 16;
+}
+template <typename T>
+__device__ __forceinline__ void apart(uint32_t both, float& low, float& high) {
+  T v;
+  v.bits = uint16_t(both), low = to_float(v);
+  v.bits = uint16_t(both >> 16), high = to_float(v);
+}
+
+// Whether eights of y and of the residual are whole and aligned to 16 bytes: else they are read and written one by one.
+template <typename T>
+bool by_eights(const ForwardEnd<T>& e) {
+  const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
+  return e.channels % 8 == 0 && e.pitch % 8 == 0 && aligned(e.y) && aligned(e.residual);
+}
+template <typename T>
+bool by_eights(const BackwardEnd<T>& e) {
+  const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
+  return e.channels % 8 == 0 && aligned(e.dx) && aligned(e.other);
+}
+
+// Values of channels `channel` … + 7 of a pixel that begins at `from`.
+template <typename T>
+__device__ __forceinline__ void load_eight(float (&v)[8], const T* from, int channel) {
+  if constexpr (std::is_same_v<T, float>) {
+    const float4 low = load_as<float4>(from + channel), high = load_as<float4>(from + channel + 4);
+    v[0] = low.x, v[1] = low.y, v[2] = low.z, v[3] = low.w, v[4] = high.x, v[5] = high.y, v[6] = high.z, v[7] = high.w;
+  } else {
+    const uint4 raw = load_as<uint4>(from + channel);
+    apart<T>(raw.x, v[0], v[1]), apart<T>(raw.y, v[2], v[3]), apart<T>(raw.z, v[4], v[5]), apart<T>(raw.w, v[6], v[7]);
+  }
+}
+template <typename T>
+__device__ __forceinline__ void store_eight(T* to, int channel, const float (&v)[8]) {
+  if constexpr (std::is_same_v<T, float>) {
+    store_as(to + channel, float4{v[0], v[1], v[2], v[3]});
+    store_as(to + channel + 4, float4{v[4], v[5], v[6], v[7]});
+  } else {
+    T out[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) out[i] = from_float<T>(v[i]);
+    store_as(to + channel, uint4{two(out[0], out[1]), two(out[2], out[3]), two(out[4], out[5]), two(out[6], out[7])});
+  }
+}
+
+// −0 where there is none, which leaves every sum as it is.
+template <typename T>
+__device__ __forceinline__ void load_bias(const ForwardEnd<T>& e, int channel, float (&bias)[8]) {
+#pragma unroll
+  for (int i = 0; i < 8; ++i) bias[i] = e.bias && channel + i < e.channels ? e.bias[channel + i] : -0.f;
+}
+
+// The gates of channels `channel` … + 7 of a pixel, with v before the ReLU; closed where there is no such channel.
+template <typename T>
+__device__ __forceinline__ void write_gates_of_eight(const ForwardEnd<T>& e, int64_t pixel, int channel, const float (&v)[8]) {
+  const int64_t byte = pixel * (4 * e.words) + channel / 8;
+  const uint32_t live = (1u << min(max(e.channels - channel, 0), 8)) - 1;
+  uint32_t open = 0, above = 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) open |= v[i] > 0.f ? 1u << i : 0u;
+  open &= live;
+  if (e.above) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) above |= v[i] >= e.clip ? 1u << i : 0u;
+    above &= live;
+    open &= ~above;
+    store_as(reinterpret_cast<char*>(e.above) + byte, uint8_t(above));
+  }
+  store_as(reinterpret_cast<char*>(e.gates) + byte, uint8_t(open));
+}
+
+// y = act(v), a branch for all.
+template <typename T>
+__device__ __forceinline__ void act_eight(const ForwardEnd<T>& e, const float (&v)[8], float (&y)[8]) {
+  const float least = e.relu ? 0.f : -kNoClip;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) y[i] = v[i] <= least ? least : v[i];
+  if (e.relu && e.clip != kNoClip) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) y[i] = y[i] > e.clip ? e.clip : y[i];
+  }
+}
+
+// y = act(v + bias + residual), with gate bits, of channels `channel` … + 7 (a multiple of 8) of a pixel. `wide`: by_eights.
+template <typename T>
+__device__ __forceinline__ void finish_eight(const ForwardEnd<T>& e, bool wide, int64_t pixel, int channel,
+                                             const float (&bias)[8], float (&v)[8]) {
+  if (channel >= 32 * e.words) return;
+  const bool live = channel < e.channels;  // else its gates are written, which are closed
+#pragma unroll
+  for (int i = 0; i < 8; ++i) v[i] += bias[i];
+  if (e.residual && live) {
+    const T* from = e.residual + pixel * e.channels;
+    float residual[8] = {};
+    if (wide) {
+      load_eight(residual, from, channel);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 8; ++i)
+        if (channel + i < e.channels) residual[i] = to_float(from[channel + i]);
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[i] += residual[i];
+  }
+  if (live) {
+    float y[8];
+    act_eight(e, v, y);
+    T* to = e.y + pixel * e.pitch;
+    if (wide) {
+      store_eight(to, channel, y);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 8; ++i)
+        if (channel + i < e.channels) to[channel + i] = from_float<T>(y[i]);
+    }
+  }
+  if (e.gates) write_gates_of_eight(e, pixel, channel, v);
+}
+
+// The gates of channels `channel` … + 7 of a pixel, bit i of the i-th.
+template <typename T>
+__device__ __forceinline__ uint32_t gates_of_eight(const BackwardEnd<T>& e, int64_t pixel, int channel) {
+  return load_as<uint8_t>(reinterpret_cast<const char*>(e.gates) + pixel * (4 * e.words) + channel / 8);
+}
+
 // `n`: item of dx, `place`: h·W + w in it. No warp operation inside: lanes without a channel may skip it.
 template <typename T>
 __device__ __forceinline__ void finish(const BackwardEnd<T>& e, int n, int place, int channel, float v) {

@@ -191,13 +191,17 @@ void run(Context& ctx, const char* op, const GemmProblem& p, Shape out, const Ge
         out.w, items_at_once(p));
   const GemmPlan plan = make_plan(ctx, p, end.mode == GemmMode::backward);
   const TileChoice& tile = kGemmTiles[plan.tile];
-  GemmArgs<T> args{.problem = p, .end = end, .rows = int(rows), .column_tiles = int(ceil_div(p.columns, tile.bn))};
+  GemmArgs<T> args{.problem = p, .end = end, .column_tiles = int(ceil_div(p.columns, tile.bn))};
   args.dense = phases(p) == 1 && p.rows[0].mul == 1 && !p.pooled;
+  // Columns of a whole map are of many pixels, and a window takes 32 rows of a warp.
+  const bool windows = tile.bm >= 32 && reinterpret_cast<uintptr_t>(end.switches) % 8 == 0;
+  args.eights = p.columns % 8 == 0 && !p.whole_map && (end.mode != GemmMode::pooled || windows) &&
+                (end.mode == GemmMode::backward ? by_eights(end.dx) : by_eights(end.y));
   const int products = phases(p) * p.groups;
   const int64_t tiles = ceil_div(rows, tile.bm) * args.column_tiles;
   if (plan.split) {
-    args.partial = static_cast<float*>(
-        ctx.scratch.reserve(size_t(p.segments) * size_t(products) * size_t(rows) * size_t(p.columns) * sizeof(float)));
+    args.partial = static_cast<float4*>(ctx.scratch.reserve(size_t(p.segments) * size_t(products) * size_t(tiles) *
+                                                            size_t(tile.bm) * size_t(tile.bn) * sizeof(float)));
     args.counters = ctx.counters(products * tiles);
   }
   const int parts = products * (plan.split ? p.segments : 1);

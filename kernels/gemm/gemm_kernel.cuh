@@ -3,18 +3,20 @@
 // A block computes a BM x BN tile of out[m, j]. Each step of K brings 64 bytes of each of its BM rows of `in` and BN
 // rows of `weight` (16 f32 or 32 half-width elements) into one of `Stages` slots of a ring in shared memory, by
 // asynchronous copies that run Stages - 1 steps ahead; there is one barrier a step. Warps own WM x WN pieces of the
-// tile. At the end the sums go through the same memory, so that a warp has 32 neighbouring channels of a pixel.
+// tile. On tensor cores the end takes the sums from registers, eight neighbouring channels of a pixel a lane; else they go
+// through the same memory, so that a warp has 32 neighbouring channels of a pixel.
 //
 //   tile     warps  shared KB  FLOP per byte loaded  registers  blocks an SM (A100 and H100)
 //                   f32 | mma  f32 | 16 bit          f32 | mma
-//   128x128  8 | 4  64 | 64    32 | 64               128 | 236  2
-//   128x64   4 | 2  36 | 48    21 | 43               168 | 240  3-4
-//   64x64    4      24 | 32    16 | 32               128 | 121  4
-//   128x32   4      30 | 40    13 | 26               128 | 121  3-4; for few columns
-//   16x64    2      15 | 20     6 | 13               110 | 109  8-9; for few rows, where memory is the bound
+//   128x128  4      64 | 64    32 | 64               254 | 237  2
+//   128x64   2      36 | 48    21 | 43               254 | 243  3-4
+//   64x64    4      24 | 32    16 | 32               106 | 114  4
+//   128x32   4      30 | 40    13 | 26               108 | 121  3-4; for few columns
+//   16x64    2      15 | 20     6 | 13               106 | 96   8-9; for few rows, where memory is the bound
 //
 // Shared memory moves 128 bytes a cycle. A step reads (WM + WN)·64 of them a warp and writes (BM + BN)·64: of Hopper's tensor
-// rate that leaves 67 % to 128x128 with pieces of 64x64 (it would be 50 % with 64x32), 57 % to 128x64, 33 % to 64x64.
+// rate that leaves 67 % to 128x128 with pieces of 64x64 (it would be 50 % with 64x32), 57 % to 128x64, 33 % to 64x64. For
+// f32 the instructions are the bound: a lane of a piece of 64x64 loads 24 times for 512 products, one of 32x64 32 times.
 // Registers have no room for a second sum: where one block adds up segments, theirs lies in shared memory, and is touched
 // once a segment (128x128: 112 KB, 2 blocks on an H100, 1 on an A100). Instructions in the loops: kernels/hot_loops.txt.
 #pragma once
@@ -39,11 +41,13 @@ template <typename T>
 struct GemmArgs {
   GemmProblem problem;
   GemmEnd<T> end;
-  float* partial = nullptr;  // [segments][phases·groups][rows][columns] where each segment has its own blocks, else null
+  // [segments][phases·groups][tiles] of a block's sums, as its threads have them, where each segment has its own blocks: else
+  // null.
+  float4* partial = nullptr;
   uint32_t* counters = nullptr;  // [phases·groups][tiles], all 0: segments of a tile that are done
-  int rows = 0;              // of the largest phase
   int column_tiles = 0;
   bool dense = false;  // m is the index of the output pixel
+  bool eights = false;  // tensor cores: the end takes sums from registers, eight channels at once
 };
 
 // Which kernel runs and how.
@@ -99,6 +103,7 @@ __device__ __forceinline__ GemmRow gemm_row(const GemmProblem& p, const GemmPart
 
 // ---- the end -------------------------------------------------------------------------------------------------------
 //
+// Of FMA units' sums, and of what GemmArgs::eights leaves out (the other end is further down).
 // Whole warps finish Rows (a multiple of 4) rows of 32 columns at a time, a column a lane. What they read comes before
 // what they write: the compiler cannot know that these are different arrays, and would wait for memory row by row.
 
@@ -198,40 +203,8 @@ __device__ __forceinline__ void finish_rows(const GemmArgs<T>& a, const GemmPart
   }
 }
 
-template <typename T>
-__device__ __forceinline__ int64_t partial_index(const GemmArgs<T>& a, const GemmPart& part, int segment, int m) {
-  const int64_t parts = int64_t(a.problem.phases_h) * a.problem.phases_w * a.problem.groups;
-  return ((segment * parts + part.index) * a.rows + m) * a.problem.columns;
-}
-
-template <int Rows, typename T>
-__device__ __forceinline__ void keep_partial(const GemmArgs<T>& a, const GemmPart& part, int m, int j,
-                                             const float (&v)[Rows]) {
-  const int column = j + int(threadIdx.x & 31);
-  if (column >= a.problem.columns) return;
-  float* to = a.partial + partial_index(a, part, part.segment, m) + column;
-#pragma unroll
-  for (int i = 0; i < Rows; ++i)
-    if (m + i < part.m_count) to[int64_t(i) * a.problem.columns] = v[i];
-}
-
 __device__ __forceinline__ int segments_of(const GemmProblem& p, const GemmPart& part) {  // at least one, if empty
   return part.steps > p.segment_steps ? (part.steps + p.segment_steps - 1) / p.segment_steps : 1;
-}
-
-// Sums of rows m, m + 1, … of all segments, in their order. Other blocks wrote them: past the multiprocessor's own cache.
-template <int Rows, typename T>
-__device__ __forceinline__ void add_partials(const GemmArgs<T>& a, const GemmPart& part, int m, int j, float (&v)[Rows]) {
-  const int column = j + int(threadIdx.x & 31), segments = segments_of(a.problem, part);
-#pragma unroll
-  for (int i = 0; i < Rows; ++i) v[i] = 0.f;
-  if (column >= a.problem.columns) return;
-  for (int s = 0; s < segments; ++s) {
-    const volatile float* from = a.partial + partial_index(a, part, s, m) + column;
-#pragma unroll
-    for (int i = 0; i < Rows; ++i)
-      if (m + i < part.m_count) v[i] += from[int64_t(i) * a.problem.columns];
-  }
 }
 
 // Called by the whole block when its partial sums are written: whether it is the last of the tile's segments to come
@@ -264,6 +237,12 @@ template <typename T>
 __device__ __forceinline__ int staged(int row, int chunk) {
   return row * kStepElements<T> + (chunk ^ (row >> 1 & 3)) * (16 / int(sizeof(T)));
 }
+// Rows of `weight` for tensor cores (`row` of theirs): ldmatrix takes rows 0, 1, 8, 9, 16, 17, 24 and 25 together there, and
+// behind 8·n rows the chunk is another, staged(row, chunk ^ n).
+template <typename T>
+__device__ __forceinline__ int staged_dealt(int row, int chunk) {
+  return row * kStepElements<T> + (chunk ^ (row >> 3 & 3)) * (16 / int(sizeof(T)));
+}
 template <typename T>
 __device__ __forceinline__ int behind(int rows) {
   return rows * kStepElements<T>;
@@ -280,9 +259,13 @@ struct GemmTile {
   static constexpr int kWarpsN = BN / WN, kThreads = BM / WM * kWarpsN * 32;
 };
 
+// Which of the rows m, four to a window, lies in row `row` of a tile where a lane shall have whole windows: of each 32 it has
+// rows g, g + 8, g + 16 and g + 24 (finish_windows_dealt).
+__device__ __forceinline__ int row_of_window(int row) { return (row & ~31) | (row & 7) << 2 | (row >> 3 & 3); }
+
 // A thread's share of the copies: the same piece of some rows of both operands, step after step. Offsets into the
 // operands are 32 bits and count copies (of Bytes), not elements.
-template <typename T, class Tile, int Bytes>
+template <typename T, class Tile, int Bytes, bool Dealt>
 class GemmLoader {
   static constexpr int kCopies = kGemmStepBytes / Bytes;    // of a row in one step
   static constexpr int kStride = Tile::kThreads / kCopies;  // between this thread's rows
@@ -291,13 +274,13 @@ class GemmLoader {
   static_assert(kIn * kStride == Tile::BM && kWeight * kStride == Tile::BN && kIn + kWeight <= 32);
 
  public:
-  __device__ __forceinline__ GemmLoader(const GemmProblem& p, const GemmPart& part, int m0, int j0, int step)
+  __device__ __forceinline__ GemmLoader(const GemmProblem& p, const GemmPart& part, int m0, int j0, int step, bool windows)
       : p_(p), part_(part), depth_(p.depth / kElements) {
     const int row = int(threadIdx.x) / kCopies, own = int(threadIdx.x) % kCopies;
     const int step_h = p.rows[part.phase_h].step, step_w = p.cols[part.phase_w].step;
 #pragma unroll
     for (int r = 0; r < kIn; ++r) {
-      const int m = m0 + row + r * kStride;
+      const int m = windows ? row_of_window(m0 + row + r * kStride) : m0 + row + r * kStride;
       const GemmRow at = m < part.m_count ? gemm_row(p, part, m) : GemmRow{0, 0, 0};
       h_[r] = m < part.m_count ? at.i * step_h : -(1 << 30);  // no tap reaches the input from there
       w_[r] = at.l * step_w;
@@ -305,11 +288,13 @@ class GemmLoader {
       in_[r] = pixel * unsigned(p.groups * depth_) + unsigned(part.group * depth_ + own);
     }
     there_ = 0;
+    const unsigned pitch = unsigned(p.kernel_h * p.kernel_w * depth_);
 #pragma unroll
-    for (int r = 0; r < kWeight; ++r)
-      if (j0 + row + r * kStride < p.columns) there_ |= 1u << (kIn + r);
-    weight_pitch_ = unsigned(p.kernel_h * p.kernel_w * depth_);
-    weight_ = unsigned(part.group * p.columns + j0 + row) * weight_pitch_ + unsigned(own);
+    for (int r = 0; r < kWeight; ++r) {
+      const bool there = j0 + row + r * kStride < p.columns;
+      weight_[r] = there ? unsigned(part.group * p.columns + j0 + row + r * kStride) * pitch + unsigned(own) : 0u;
+      if (there) there_ |= 1u << (kIn + r);
+    }
     const int chunks = (depth_ + kCopies - 1) / kCopies, tap = step / chunks;
     c_ = (step - tap * chunks) * kCopies;
     const int taps_w = p.cols[part.phase_w].taps;
@@ -320,26 +305,33 @@ class GemmLoader {
   // Issues the copies of one step into the slot that begins at row `slot` of the ring, and moves on.
   __device__ __forceinline__ void load(Shared<T> ring, int slot) {
     const bool inside = c_ + int(threadIdx.x) % kCopies < depth_;
+    const unsigned there = inside ? there_ : 0u, c = inside ? unsigned(c_) : 0u;
 #pragma unroll
     for (int r = 0; r < kIn; ++r)
-      copy(ring, slot + r * kStride, p_.in, in_[r] + unsigned(in_offset_ + c_), inside && (there_ >> r & 1u));
+      copy(ring, place(r * kStride) + behind<T>(slot), p_.in, in_[r] + unsigned(in_offset_) + c, there & 1u << r);
 #pragma unroll
     for (int r = 0; r < kWeight; ++r)
-      copy(ring, slot + Tile::BM + r * kStride, p_.weight,
-           weight_ + unsigned(r * kStride) * weight_pitch_ + unsigned(weight_offset_ + c_),
-           inside && (there_ >> (kIn + r) & 1u));
+      copy(ring, (Dealt ? dealt_place(r * kStride) : place(r * kStride)) + behind<T>(slot + Tile::BM), p_.weight,
+           weight_[r] + unsigned(weight_offset_) + c, there & 1u << (kIn + r));
     c_ += kCopies;
     if (c_ >= depth_) next_tap();
   }
 
  private:
-  // Into the row that lies `rows` behind this thread's first one of the ring.
-  __device__ __forceinline__ void copy(Shared<T> ring, int rows, const void* from, unsigned offset, bool valid) {
-    const int own_row = int(threadIdx.x) / kCopies, byte = int(threadIdx.x) % kCopies * Bytes;
-    const int at =
-        kStride % 8 == 0 ? staged<T>(own_row, byte / 16) + behind<T>(rows) : staged<T>(own_row + rows, byte / 16);
+  // Where this thread's piece of the row `rows` behind its first one lies.
+  __device__ __forceinline__ int place(int rows) const {
+    const int own_row = int(threadIdx.x) / kCopies, chunk = int(threadIdx.x) % kCopies * Bytes / 16;
+    return kStride % 8 == 0 ? staged<T>(own_row, chunk) + behind<T>(rows) : staged<T>(own_row + rows, chunk);
+  }
+  __device__ __forceinline__ int dealt_place(int rows) const {
+    const int own_row = int(threadIdx.x) / kCopies, chunk = int(threadIdx.x) % kCopies * Bytes / 16;
+    return kStride % 8 == 0 ? (staged_dealt<T>(own_row, chunk) ^ flip<T>(rows >> 3 & 3)) + behind<T>(rows)
+                            : staged_dealt<T>(own_row + rows, chunk);
+  }
+  __device__ __forceinline__ void copy(Shared<T> ring, int at, const void* from, unsigned offset, uint32_t valid) {
+    const int byte = int(threadIdx.x) % kCopies * Bytes;
     cp_async<Bytes>(ring, at + byte % 16 / int(sizeof(T)),
-                    static_cast<const char*>(from) + int64_t(valid ? offset : 0u) * Bytes, valid);
+                    static_cast<const char*>(from) + uint64_t(offset) * Bytes, valid);
   }
   __device__ __forceinline__ void next_tap() {
     c_ = 0;
@@ -368,16 +360,16 @@ class GemmLoader {
   unsigned in_[kIn];     // offset of pixel (h_, w_), outside the input or not
   unsigned there_;       // bit r: the pixel of row r and this tap lies in the input; bit kIn + r: weight row r exists
   int in_offset_, weight_offset_;
-  unsigned weight_, weight_pitch_;  // this thread's first row, and from row to row
+  unsigned weight_[kWeight];  // offset of the row; 0 where there is none
 };
 
 // ---- multiplying ---------------------------------------------------------------------------------------------------
 
 // Where sum (row, col) of a warp's piece lies in shared memory on its way to the end: blocks of 32 columns, row by row,
 // swizzled so that neither way of dealing out sums to lanes meets bank conflicts, nor does a lane a column.
-template <class Tile>
+template <class Piece>
 __device__ __forceinline__ int sum_at(int row, int col) {
-  return (col / 32 * Tile::WM + row) * 32 + (col % 32 ^ row % 4 * 8);
+  return (col / 32 * Piece::Block::WM + row) * 32 + (col % 32 ^ row % 4 * (Piece::kDealt ? 2 : 8));
 }
 
 // f32 FMA: lanes lie 4 x 8 over the warp's piece; a lane has rows ly + 4i and columns lx + 8j.
@@ -385,6 +377,7 @@ template <class Tile>
 struct FmaPiece {
   using Element = float;
   using Block = Tile;
+  static constexpr bool kDealt = false;
   static constexpr int kRows = Tile::WM / 4, kCols = Tile::WN / 8;
   float sum[kRows][kCols];
 
@@ -408,27 +401,39 @@ struct FmaPiece {
       }
     }
   }
+  // Every four sums of a row of the piece that this lane has: body(which of the fours, row, the sums).
+  template <typename F>
+  __device__ __forceinline__ void fours(const F& body) {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i)
+#pragma unroll
+      for (int j = 0; j < kCols; j += 4)
+        body((i * kCols + j) / 4, int(threadIdx.x & 31) / 8 + 4 * i, sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]);
+  }
   __device__ __forceinline__ void write(Shared<float> sums, int at) const {
     const int lane = threadIdx.x & 31;
 #pragma unroll
     for (int i = 0; i < kRows; ++i)
 #pragma unroll
-      for (int j = 0; j < kCols; ++j) sums[at + sum_at<Tile>(lane / 8 + 4 * i, lane % 8 + 8 * j)] = sum[i][j];
+      for (int j = 0; j < kCols; ++j) sums[at + sum_at<FmaPiece>(lane / 8 + 4 * i, lane % 8 + 8 * j)] = sum[i][j];
   }
 };
 
 // Tensor cores, T = bf16 or f16, or float multiplied as TF32: one instruction takes 32 bytes of K of 16 rows of `in`
-// and 8 of `weight`; ldmatrix deals out 16-byte chunks as the instruction wants them, whatever the element.
+// and 8 of `weight`; ldmatrix deals out 16-byte chunks as the instruction wants them, whatever the element. Which columns an
+// instruction takes is ours to choose: so that of each 32 a quad's lane t gets columns 8t … 8t + 7 in four of them, which the
+// end then writes at once (column_of).
 template <typename T, class Tile>
 struct MmaPiece {
   using Element = T;
   using Block = Tile;
+  static constexpr bool kDealt = true;
   static constexpr int kRows = Tile::WM / 16, kCols = Tile::WN / 8;
   float sum[kRows][kCols][4];
 
   __device__ __forceinline__ void multiply(Shared<T> ring, int in_row, int weight_row) {
     const int lane = threadIdx.x & 31;
-    const int b0 = behind<T>(weight_row) + staged<T>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+    const int b0 = behind<T>(weight_row) + staged_dealt<T>(lane % 8 / 2 * 8 + lane % 2 + lane / 16 * 2, lane / 8 % 2);
     const int a0 = behind<T>(in_row) + staged<T>(lane % 16, lane / 16);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -436,7 +441,7 @@ struct MmaPiece {
 #pragma unroll
       for (int j = 0; j < kCols; j += 2) {
         uint32_t r[4];
-        ldmatrix_x4(r, ring, (b0 ^ flip<T>(2 * half)) + behind<T>(8 * j));
+        ldmatrix_x4(r, ring, (b0 ^ flip<T>(2 * half)) + behind<T>(j / 4 * 32 + j % 4 * 2));
         for (int k = 0; k < 4; ++k) b[j + k / 2][k % 2] = r[k];
       }
 #pragma unroll
@@ -455,6 +460,17 @@ struct MmaPiece {
       }
     }
   }
+  template <typename F>
+  __device__ __forceinline__ void fours(const F& body) {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i)
+#pragma unroll
+      for (int j = 0; j < kCols; j += 2)
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+          body(i * kCols + j + half, 16 * i + 8 * half + int(threadIdx.x & 31) / 4, sum[i][j][2 * half],
+               sum[i][j][2 * half + 1], sum[i][j + 1][2 * half], sum[i][j + 1][2 * half + 1]);
+  }
   __device__ __forceinline__ void write(Shared<float> sums, int at) const {
     const int lane = threadIdx.x & 31;
 #pragma unroll
@@ -463,8 +479,15 @@ struct MmaPiece {
       for (int j = 0; j < kCols; ++j)
 #pragma unroll
         for (int half = 0; half < 2; ++half)
-          sums.template store<float2>(at + sum_at<Tile>(16 * i + 8 * half + lane / 4, 8 * j + lane % 4 * 2),
+          sums.template store<float2>(at + sum_at<MmaPiece>(16 * i + 8 * half + lane / 4, column_of(j, lane % 4)),
                                       float2{sum[i][j][2 * half], sum[i][j][2 * half + 1]});
+  }
+  // Of the piece: the first of the two columns that product j has for a quad's lane t.
+  static __device__ __forceinline__ int column_of(int j, int t) { return j / 4 * 32 + 8 * t + j % 4 * 2; }
+  // This lane's eight columns from 32·word + 8·(lane % 4) on, of row 16·i + 8·half + lane / 4.
+  __device__ __forceinline__ void take(float (&v)[8], int i, int half, int word) const {
+#pragma unroll
+    for (int k = 0; k < 8; ++k) v[k] = sum[i][4 * word + k / 2][2 * half + k % 2];
   }
 };
 
@@ -492,6 +515,166 @@ __device__ __forceinline__ void take_totals(Piece& piece, Shared<float> totals) 
     s[i] = totals[i * Piece::Block::kThreads + int(threadIdx.x)];
 }
 
+// ---- the end of sums in registers ----------------------------------------------------------------------------------
+//
+// Straight from where tensor cores leave them: a lane finishes eight neighbouring channels of a pixel. GemmArgs::eights says
+// where; else sums go through shared memory.
+
+template <class Piece, typename T>
+__device__ __forceinline__ void finish_backward_dealt(const GemmArgs<T>& a, const GemmPart& part, int m, int j,
+                                                      const Piece& piece) {
+  constexpr int kWords = Piece::kCols / 4;
+  const BackwardEnd<T>& dx = a.end.dx;
+  const int g = int(threadIdx.x & 31) / 4, t = int(threadIdx.x & 3), column = j + 8 * t;
+  const int channel = part.group * a.problem.columns + column;
+  const bool gated = dx.relu && dx.rule.gate_forward;
+#pragma unroll
+  for (int i = 0; i < Piece::kRows; ++i) {
+    GemmTarget at[2];
+    uint32_t gates[2][kWords];
+    float other[2][kWords][8];
+    const auto each = [&](const auto& body) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+#pragma unroll
+        for (int word = 0; word < kWords; ++word)
+          if (m + 16 * i + 8 * half + g < part.m_count && column + 32 * word < a.problem.columns) body(half, word);
+    };
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      if (const int row = m + 16 * i + 8 * half + g; row < part.m_count) at[half] = gemm_target(a, part, row, column);
+    each([&](int half, int word) {
+      if (gated) gates[half][word] = gates_of_eight(dx, at[half].gate_pixel, channel + 32 * word);
+      if (dx.other) load_eight(other[half][word], dx.other + int64_t(at[half].pixel) * dx.channels, channel + 32 * word);
+    });
+    each([&](int half, int word) {
+      float v[8];
+      piece.take(v, i, half, word);
+#pragma unroll
+      for (int k = 0; k < 8; ++k) {
+        if (dx.other) v[k] += other[half][word][k];
+        if (dx.relu) v[k] = apply(dx.rule, !gated || (gates[half][word] >> k & 1u), v[k]);
+      }
+      store_eight(dx.dx + int64_t(at[half].pixel) * dx.channels, channel + 32 * word, v);
+    });
+  }
+}
+
+template <class Piece, typename T>
+__device__ __forceinline__ void finish_forward_dealt(const GemmArgs<T>& a, const GemmPart& part, int m, int j,
+                                                     const Piece& piece) {
+  const int g = int(threadIdx.x & 31) / 4, t = int(threadIdx.x & 3);
+#pragma unroll
+  for (int word = 0; word < Piece::kCols / 4; ++word) {
+    if (j + 32 * word >= a.problem.columns) return;
+    const int channel = part.group * a.problem.columns + j + 32 * word + 8 * t;
+    float bias[8];
+    load_bias(a.end.y, channel, bias);
+#pragma unroll
+    for (int i = 0; i < Piece::kRows; ++i)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = m + 16 * i + 8 * half + g;
+        if (row >= part.m_count) continue;
+        float v[8];
+        piece.take(v, i, half, word);
+        finish_eight(a.end.y, true, row, channel, bias, v);
+      }
+  }
+}
+
+// A lane's window: rows g, g + 8, g + 16, g + 24 of 32, by row_of_window places 0 to 3 of window g.
+template <class Piece, typename T>
+__device__ __forceinline__ void finish_windows_dealt(const GemmArgs<T>& a, const GemmPart& part, int m, int j,
+                                                     const Piece& piece) {
+  const int g = int(threadIdx.x & 31) / 4, t = int(threadIdx.x & 3);
+  const GemmEnd<T>& end = a.end;
+  const ForwardEnd<T>& y = end.y;
+  ForwardEnd<T> pixel = y;  // what is left for the pooled map, as in finish_window
+  pixel.bias = nullptr;
+  pixel.relu = y.relu && end.pool_before_relu;
+  if (!end.pool_before_relu) pixel.gates = nullptr;
+  ForwardEnd<T> met_as = y;
+  met_as.relu = y.relu && !end.pool_before_relu;
+  const float none[8] = {-0.f, -0.f, -0.f, -0.f, -0.f, -0.f, -0.f, -0.f};
+#pragma unroll
+  for (int word = 0; word < Piece::kCols / 4; ++word) {
+    if (j + 32 * word >= a.problem.columns) return;
+    const int channel = part.group * a.problem.columns + j + 32 * word + 8 * t;
+    float bias[8];
+    load_bias(y, channel, bias);
+#pragma unroll
+    for (int i = 0; i + 1 < Piece::kRows; i += 2) {
+      const int first = m + 16 * i + 4 * g;
+      if (first >= part.m_count || channel >= 32 * y.words) continue;
+      const GemmRow row = gemm_row(a.problem, part, first);
+      const int64_t corner = (int64_t(row.n) * a.problem.out_h + row.i) * a.problem.out_w + row.l;
+      Winner winner[8];
+#pragma unroll
+      for (int place = 0; place < 4; ++place) {
+        float v[8];
+        piece.take(v, i + place / 2, place % 2, word);
+        float met[8];
+#pragma unroll
+        for (int k = 0; k < 8; ++k) v[k] += bias[k];
+        act_eight(met_as, v, met);
+#pragma unroll
+        for (int k = 0; k < 8; ++k) winner[k].meet(to_float(from_float<T>(met[k])), place);
+        if (y.gates && !end.pool_before_relu)
+          write_gates_of_eight(y, corner + (place >> 1) * a.problem.out_w + (place & 1), channel, v);
+      }
+      const int64_t pooled = first >> 2;
+      if (end.switches && channel < y.channels) {
+        uint32_t places[2] = {0, 0};
+#pragma unroll
+        for (int k = 0; k < 8; ++k) places[k / 4] |= uint32_t(winner[k].place) << 8 * (k % 4);
+        store_as(end.switches + pooled * y.channels + channel, uint2{places[0], places[1]});
+      }
+      float best[8];
+#pragma unroll
+      for (int k = 0; k < 8; ++k) best[k] = winner[k].best;
+      finish_eight(pixel, true, pooled, channel, none, best);
+    }
+  }
+}
+
+// ---- sums of several blocks ----------------------------------------------------------------------------------------
+//
+// A segment's block leaves its sums as its threads have them; the last one of a tile takes them all up the same way.
+
+// This thread's first four of a segment's sums of the block's tile; fours follow each other Tile::kThreads apart.
+template <class Tile, typename T>
+__device__ __forceinline__ float4* partials(const GemmArgs<T>& a, const GemmPart& part, int segment) {
+  const int parts = int(gridDim.z) / a.problem.segments;
+  const int64_t tile = (int64_t(segment) * parts + part.index) * gridDim.x + blockIdx.x;
+  return a.partial + tile * (Tile::BM * Tile::BN / 4) + threadIdx.x;
+}
+
+// `m`: of the piece's first row. Rows that do not exist are left out; windows have their rows in another order, and no tail.
+template <class Piece, typename T>
+__device__ __forceinline__ void keep_partial(const GemmArgs<T>& a, const GemmPart& part, int m, Piece& piece) {
+  using Tile = typename Piece::Block;
+  float4* to = partials<Tile>(a, part, part.segment);
+  piece.fours([&](int i, int row, float s0, float s1, float s2, float s3) {
+    if (a.problem.pooled || m + row < part.m_count) store_as(to + i * Tile::kThreads, float4{s0, s1, s2, s3});
+  });
+}
+// Of all segments, in their order.
+template <class Piece, typename T>
+__device__ __forceinline__ void add_partials(const GemmArgs<T>& a, const GemmPart& part, int m, Piece& piece) {
+  using Tile = typename Piece::Block;
+  clear(piece);
+  const int segments = segments_of(a.problem, part);
+  for (int s = 0; s < segments; ++s) {
+    const float4* from = partials<Tile>(a, part, s);
+    piece.fours([&](int i, int row, float& s0, float& s1, float& s2, float& s3) {
+      if (!a.problem.pooled && m + row >= part.m_count) return;
+      const float4 v = load_shared_by_blocks(from + i * Tile::kThreads);
+      s0 += v.x, s1 += v.y, s2 += v.z, s3 += v.w;
+    });
+  }
+}
+
 // ---- the kernel ----------------------------------------------------------------------------------------------------
 
 template <class Tile, int Stages>
@@ -514,12 +697,12 @@ constexpr int gemm_blocks() {
 // Adds steps [first, first + count) of K to `piece`.
 template <class Tile, int Stages, int Bytes, bool Segmented, class Piece, typename T>
 __device__ __forceinline__ void multiply_steps(const GemmProblem& p, const GemmPart& part, int m0, int j0, int first,
-                                               int count, Piece& piece) {
+                                               int count, bool windows, Piece& piece) {
   constexpr int kSlot = Tile::BM + Tile::BN;
   const Shared<T> ring(0, Stages * kSlot * kStepElements<T>);
   const int warp = int(threadIdx.x) / 32;
   const int in_row = warp / Tile::kWarpsN * Tile::WM, weight_row = Tile::BM + warp % Tile::kWarpsN * Tile::WN;
-  GemmLoader<T, Tile, Bytes> loader(p, part, m0, j0, first);
+  GemmLoader<T, Tile, Bytes, Piece::kDealt> loader(p, part, m0, j0, first, Piece::kDealt && windows);
   for (int s = 0; s < Stages - 1; ++s) {
     if (s < count) loader.load(ring, s * kSlot);
     cp_async_commit();
@@ -566,37 +749,42 @@ __global__ void __launch_bounds__(Tile::kThreads, (gemm_blocks<Tile, Bytes, Piec
 
   Piece piece;
   clear(piece);
-  multiply_steps<Tile, Stages, Bytes, Segmented, Piece, T>(p, part, m0, j0, first, count, piece);
-  __syncthreads();  // the ring's memory now takes the sums
-
+  multiply_steps<Tile, Stages, Bytes, Segmented, Piece, T>(p, part, m0, j0, first, count, p.pooled && args.eights, piece);
   constexpr int kPiece = Tile::WM * Tile::WN, kAtOnce = 8;
   const int warp = int(threadIdx.x) / 32, lane = threadIdx.x & 31;
+  const int m = m0 + warp / Tile::kWarpsN * Tile::WM, j = j0 + warp % Tile::kWarpsN * Tile::WN;
+  if (split) {
+    keep_partial(args, part, m, piece);
+    if (!last_segment(args, part)) return;
+    add_partials(args, part, m, piece);
+  }
+  if constexpr (Piece::kDealt) {
+    if (args.eights) {
+      if (args.end.mode == GemmMode::forward)
+        finish_forward_dealt(args, part, m, j, piece);
+      else if (args.end.mode == GemmMode::pooled)
+        finish_windows_dealt(args, part, m, j, piece);
+      else
+        finish_backward_dealt(args, part, m, j, piece);
+      return;
+    }
+  }
+
+  __syncthreads();  // the ring's memory now takes the sums
   const Shared<float> sums(0, Tile::BM * Tile::BN);
   piece.write(sums, warp * kPiece);
   __syncwarp();
-  const int m = m0 + warp / Tile::kWarpsN * Tile::WM, j = j0 + warp % Tile::kWarpsN * Tile::WN;
   const auto each = [&](const auto& body) {  // groups of rows x 32 columns of the warp's piece
     for (int col = 0; col < Tile::WN && j + col < p.columns; col += 32)
       for (int row = 0; row < Tile::WM && m + row < part.m_count; row += kAtOnce) body(row, col);
   };
   const auto read = [&](int row, int col, float (&v)[kAtOnce]) {
 #pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) v[i] = sums[warp * kPiece + sum_at<Tile>(row + i, col + lane)];
+    for (int i = 0; i < kAtOnce; ++i) v[i] = sums[warp * kPiece + sum_at<Piece>(row + i, col + lane)];
   };
-  if (split) {
-    each([&](int row, int col) {
-      float v[kAtOnce];
-      read(row, col, v);
-      keep_partial(args, part, m + row, j + col, v);
-    });
-    if (!last_segment(args, part)) return;
-  }
   each([&](int row, int col) {
     float v[kAtOnce];
-    if (split)
-      add_partials(args, part, m + row, j + col, v);
-    else
-      read(row, col, v);
+    read(row, col, v);
     finish_rows(args, part, m + row, j + col, v);
   });
 }

@@ -217,7 +217,10 @@ TEST_P(GpuEngine, FusedPoolsLeaveTheSameTape) {
 
 class EmulatedLimits : public testing::Test {
  protected:
-  void TearDown() override { set_emulator_memory(size_t(1) << 30); }
+  void TearDown() override {
+    set_emulator_memory(size_t(1) << 30);
+    set_emulated_workspace(64);
+  }
 };
 
 TEST_F(EmulatedLimits, OutOfMemoryMakesTheBatchSmaller) {
@@ -253,6 +256,25 @@ TEST_F(EmulatedLimits, NoRoomForOneImage) {
   expect_error("out of GPU memory", [&] { smoothgrad(ctx, net, wave({1, 1, 28, 28}), {"3", "", Score::logit}, {}, options); });
   options.batch = 0;
   EXPECT_THROW(smoothgrad(ctx, net, wave({1, 1, 28, 28}), {"3", "", Score::logit}, {}, options), Error);
+}
+
+// cuDNN's deterministic algorithms of f32 may want more memory than they are worth: --conv cudnn says so, auto takes ours.
+TEST_F(EmulatedLimits, WorkspaceOfCudnn) {
+  Context ctx(emulated_ops()->open(0));
+  const Conv2d conv = conv2d(16, 16, 3, 1, 1);
+  const std::vector<float> w(16 * 16 * 9);
+  const ConvWeights weights(conv, w.data());
+  const auto algorithm = [&](int64_t size) {
+    return conv2d_algorithm(ctx, weights, {1, 16, size, size}, DType::f32, false, false);
+  };
+  set_emulated_workspace(size_t(600) << 20);
+  ctx.conv = ConvAlgorithm::vendor;
+  expect_error("take 600 MB of workspace or more, and 512 are allowed", [&] { algorithm(8); });
+  ctx.conv = ConvAlgorithm::automatic;
+  EXPECT_NE(algorithm(8), "cudnn");
+  set_emulated_workspace(64);
+  ctx.conv = ConvAlgorithm::vendor;
+  EXPECT_EQ(algorithm(9), "cudnn");
 }
 
 TEST_F(EmulatedLimits, DevicesThatCannotBeUsed) {

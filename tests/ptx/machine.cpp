@@ -411,7 +411,8 @@ void copy_async(Warp& warp, const Instruction& i, uint32_t lanes) {
   addresses(warp, i, i.a, to);
   const uint64_t* from = warp.lanes<uint64_t>(i.b);
   for_lanes(lanes, [&](uint32_t l) {
-    const uint32_t size = i.c.bytes ? warp.lanes<uint32_t>(i.c)[l] : i.bytes;
+    const bool ignored = i.variant && warp.predicate(i.c) >> l & 1u;
+    const uint32_t size = ignored ? 0 : i.c.bytes ? warp.lanes<uint32_t>(i.c)[l] : i.bytes;
     const uint64_t source = from[l] + uint64_t(int64_t(int32_t(i.target)));
     if (size > i.bytes) lane_fault(l, fmt::format("copies {} of {} bytes", size, i.bytes));
     check_aligned(l, to[l], i.bytes);

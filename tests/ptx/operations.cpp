@@ -920,7 +920,11 @@ bool decode_copy(Decoder& d, const Words& op) {
   const auto bytes = d.number(d.operands[2]);
   if (!bytes || !(*bytes == 16 || (op[2] == "ca" && (*bytes == 4 || *bytes == 8))) || i.b.bytes != 8) return false;
   i.bytes = uint8_t(*bytes);
-  if (d.operands.size() > 3) i.c = d.read(3, 4);
+  if (d.operands.size() > 3) {  // the bytes to read, or a predicate: to read nothing
+    i.c = d.number(d.operands[3]) ? d.read(3, 4) : d.read_any(d.operands[3]);
+    i.variant = i.c.bytes == 0;
+    if (!i.variant && i.c.bytes != 4) return false;
+  }
   i.strict = true;
   i.run = ptx::copy_async;
   return true;

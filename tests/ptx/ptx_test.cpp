@@ -146,6 +146,10 @@ TEST(Ptx, WhatIsNotChosenDoesNotMatter) {
 TEST(Ptx, SharedMemoryThatNobodyWrote) {
   expect_says(run_product({{"cp.async.ca.shared.global [%r5], [%rd6+-512], 16;", ""}}), "is nan where");
 }
+TEST(Ptx, SourceOfACopyIgnored) {  // %p2: of none that copies here; %p1: of all
+  EXPECT_EQ(run_product({{"[%rd6+-512], 16;", "[%rd6+-512], 16, %p2;"}}), "");
+  expect_says(run_product({{"[%rd6+-512], 16;", "[%rd6+-512], 16, %p1;"}}), "is wanted");
+}
 TEST(Ptx, DivergentBarrier) { expect_says(run_product({{"@%p2 bra \t$COPIED;", "@%p2 bra \t$DONE;"}}), "divergent"); }
 TEST(Ptx, UnknownInstructionIsNamed) {
   const std::string said = run_product({{"mul.f32 \t%f8, %f4, %f1;", "mul.rz.f32 \t%f8, %f4, %f1;"}});

@@ -17,16 +17,19 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 SIZE = dict(fp32=4, tf32=4, bf16=2, fp16=2)
 
 # Data sheets: bytes/s and dense FLOP/s. shared: bytes of a multiprocessor that blocks can have.
-# products: of a multiprocessor in a cycle, of Hopper's tensor cores what mma.sync reaches (0.625 of wgmma's).
+# products: of a multiprocessor in a cycle, of Hopper's tensor cores what mma.sync reaches (0.625 of wgmma's). clock: what
+# the sheet's rates are at. Hopper's has two: 1.83 GHz for tensor cores (989.4e12 / 2 / 132 / 2048) and 1.98 GHz for fp32
+# (66.9e12 / 2 / 132 / 128); fp32 at 1.83 could not even reach the sheet's rate.
+HOPPER_CLOCK = dict(fp32=1.98e9, tf32=1.83e9, bf16=1.83e9, fp16=1.83e9)
 SHEETS = {
     "a100": dict(name="NVIDIA A100 80GB SXM", arch="sm_80", processors=108, bandwidth=2.039e12, shared=164 << 10,
-                 fp32=19.5e12, tf32=156e12, bf16=312e12, fp16=312e12, clock=1.41e9,
+                 fp32=19.5e12, tf32=156e12, bf16=312e12, fp16=312e12, clock=dict.fromkeys(PRECISIONS, 1.41e9),
                  products=dict(fp32=64, tf32=512, bf16=1024, fp16=1024)),
     "h100": dict(name="NVIDIA H100 80GB HBM3", arch="sm_90a", processors=132, bandwidth=3.35e12, shared=228 << 10,
-                 fp32=66.9e12, tf32=494.7e12, bf16=989.4e12, fp16=989.4e12, clock=1.83e9,
+                 fp32=66.9e12, tf32=494.7e12, bf16=989.4e12, fp16=989.4e12, clock=HOPPER_CLOCK,
                  products=dict(fp32=128, tf32=640, bf16=1280, fp16=1280)),
     "h200": dict(name="NVIDIA H200", arch="sm_90a", processors=132, bandwidth=4.8e12, shared=228 << 10,
-                 fp32=66.9e12, tf32=494.7e12, bf16=989.4e12, fp16=989.4e12, clock=1.83e9,
+                 fp32=66.9e12, tf32=494.7e12, bf16=989.4e12, fp16=989.4e12, clock=HOPPER_CLOCK,
                  products=dict(fp32=128, tf32=640, bf16=1280, fp16=1280)),
 }
 MEMORY = 0.9       # of the data sheet's bandwidth that a stream of large accesses reaches
@@ -38,7 +41,7 @@ LAUNCH = 2.5e-6    # seconds; no kernel takes less when launches follow each oth
 # kernels/gemm/gemm.cu: kGemmTiles, and the warps' pieces of the two families.
 TILES = ((128, 128), (128, 64), (64, 64), (128, 32), (16, 64))
 SHARE = dict(fma=(1.0, 0.9, 0.75, 0.6, 0.3), mma=(1.0, 0.85, 0.5, 0.45, 0.25))
-FMA_PIECES = ((32, 64), (32, 64), (32, 32), (32, 32), (16, 32))
+FMA_PIECES = ((64, 64), (64, 64), (32, 32), (32, 32), (16, 32))
 MMA_PIECES = ((64, 64), (64, 64), (32, 32), (32, 32), (16, 32))
 NARROW = (2, 4)
 STEP_BYTES, PHASES = 64, 8
@@ -196,29 +199,29 @@ def plan(product, precision, processors):
 
 
 def step_cycles(precision, block, piece, warps, copies, products):
-    """Of one step of K. What a warp issues: products, loads of fragments, roundings of tf32 inputs (two each), copies and
-    the rest of a step, as in kernels/hot_loops.txt."""
+    """Of one step of K. What a warp issues: products, loads of fragments, roundings of tf32 inputs (two each), 4.25 for a
+    copy and 38 more; fp32 walks a step in four pieces of 12 more each. Within 1 % of kernels/hot_loops.txt."""
     (bm, bn), (wm, wn) = block, piece
     elements = STEP_BYTES // SIZE[precision]
+    rest, read = 4.25 * copies + 38, (wm + wn) * STEP_BYTES
     if precision == "fp32":
-        loads = 4 * (wm // 4 + wn // 8)  # of 16 bytes a lane, of which 4 or 8 are the same
-        issued = wm * wn * elements // 32 + loads + 4 * 25 + 100
-        read = (wm + wn) * STEP_BYTES
+        issued = wm * wn * elements // 32 + 4 * (wm // 4 + wn // 8 + 12) + rest  # loads of 16 bytes a lane, 4 or 8 the same
     else:
-        loads = 2 * (wm // 16 + wn // 16)
-        issued = 2 * (wm // 16) * (wn // 8) + loads + (2 * 4 * 2 * wm // 16 if precision == "tf32" else 0) + 10 * copies + 36
-        read = (wm + wn) * STEP_BYTES
+        roundings = 2 * 4 * 2 * wm // 16 if precision == "tf32" else 0
+        issued = 2 * (wm // 16) * (wn // 8) + 2 * (wm // 16 + wn // 16) + roundings + rest
     return dict(arithmetic=bm * bn * elements / products, shared=(warps * read + (bm + bn) * STEP_BYTES) / SHARED,
                 instructions=warps * issued / ISSUE)
 
 
-def end_cycles(block, per_pixel=30):
-    """Sums go through shared memory, and a warp finishes 32 channels of a pixel with 30 instructions."""
+def end_cycles(block, in_registers, pooled):
+    """What a warp issues for 32 channels of a pixel: 11 straight from the registers of tensor cores' sums, 20 with a pool
+    behind them, 30 through shared memory."""
     values = block[0] * block[1]
-    return dict(arithmetic=0, shared=2 * 4 * values / SHARED, instructions=values / 32 * per_pixel / ISSUE)
+    issued = values / 32 * ((20 if pooled else 11) if in_registers else 30)
+    return dict(arithmetic=0, shared=0 if in_registers else 2 * 4 * values / SHARED, instructions=issued / ISSUE)
 
 
-def gemm_kernels(product, precision, sheet, bytes_moved):
+def gemm_kernels(product, precision, sheet, bytes_moved, pooled=False):
     processors, products = sheet["processors"], sheet["products"][precision]
     tile, narrow, split = plan(product, precision, processors)
     segments, length = segments_of(product, precision)
@@ -234,7 +237,8 @@ def gemm_kernels(product, precision, sheet, bytes_moved):
     tiles = ceil_div(product.n * product.rows, bm) * ceil_div(product.columns, bn)
     blocks = sum(tiles * (ceil_div(s, length) if split else 1) for s in steps if s)
     warps, copies = threads // 32, (bm + bn) * (STEP_BYTES // copy) // threads
-    step, end = step_cycles(precision, (bm, bn), (wm, wn), warps, copies, products), end_cycles((bm, bn))
+    step = step_cycles(precision, (bm, bn), (wm, wn), warps, copies, products)
+    end = end_cycles((bm, bn), not fma, pooled)
     rounds = sum(tiles * s for s in steps) / max(blocks, 1)
     cycles = {kind: rounds * step[kind] + end[kind] for kind in step}
     partial = partial_bytes(product, segments) if split else 0
@@ -243,16 +247,38 @@ def gemm_kernels(product, precision, sheet, bytes_moved):
                    f"gemm_{family}.cu", threads, shared, blocks, cycles, bytes_moved + partial)]
 
 
+def first_on_tensor_cores(conv, precision, backward):
+    """first_layer_on_tensor_cores, for images' three channels."""
+    if precision in ("fp32", "tf32"):
+        return False
+    return conv.kernel == 3 and conv.stride == 1 and conv.k % 32 == 0 if backward else conv.kernel**2 <= 12
+
+
 def first_kernels(conv, n, precision, backward, sheet, bytes_moved):
-    """Forward: kernels/hot_loops.txt. Backward: FMAs and what goes with them, 1.5 instructions for each."""
-    products = sheet["products"]["fp32"]
-    element = dict(fp32="float", tf32="float", bf16="bf16", fp16="f16")[precision]
+    """By kernels/hot_loops.txt and, for what a block does once, counts by hand."""
+    fma, element = sheet["products"]["fp32"], dict(fp32="float", tf32="float", bf16="bf16", fp16="f16")[precision]
+    span = lambda count: (count - 1) * conv.stride + conv.kernel
+    if first_on_tensor_cores(conv, precision, backward):
+        tensor = sheet["products"][precision]
+        if not backward:  # 32x16 pixels: weights and inputs, then 16 pixels a warp at a time
+            blocks = n * ceil_div(conv.out, 32) * ceil_div(conv.out, 16) * ceil_div(conv.k, 64)
+            steps = ceil_div(conv.kernel**2, 4)
+            once = 4 * (700 + 12 * ceil_div(span(32) * span(16), 32))
+            return [Kernel("first", f"first_forward_mma_kernel<{element}, 2>", "conv_first_mma.cu", 128,
+                           span(32) * span(16) * 8, blocks,
+                           dict(arithmetic=32 * 16 * 64 * 16 * steps / tensor, shared=32 * steps * 4,
+                                instructions=(once + 32 * 456) / ISSUE), bytes_moved)]
+        pieces, steps = ceil_div(18 * 34, 16), conv.k // 16  # 16x32 pixels of dx: products of dy's, then their sums
+        blocks = n * ceil_div(conv.size, 16) * ceil_div(conv.size, 32)
+        return [Kernel("first", f"first_backward_mma_kernel<{element}, 3>", "conv_first_mma.cu", 256,
+                       27 * (16 * pieces + 4) * 4 + conv.k // 16 * 1024, blocks,
+                       dict(arithmetic=pieces * 16 * 32 * conv.k / tensor, shared=pieces * (8 * steps + 16) + 16 * 27,
+                            instructions=(pieces * (150 + 30 * steps) + 16 * 250 + 8 * 300) / ISSUE), bytes_moved)]
     if not backward:
-        span = [(count - 1) * conv.stride + conv.kernel for count in (4, 16)]
         blocks = n * ceil_div(conv.out, 4) * ceil_div(conv.out, 16) * ceil_div(conv.k, 64)
-        return [Kernel("first", f"first_forward_kernel<{element}, 3, 2>", "conv_first.cu", 128, span[0] * span[1] * 16,
-                       blocks, dict(arithmetic=conv.flops(n) / 2 / blocks / products,
-                                    instructions=4 * (156 * conv.kernel**2 + 558) / ISSUE), bytes_moved)]
+        return [Kernel("first", f"first_forward_kernel<{element}, 3, 2>", "conv_first.cu", 128, span(4) * span(16) * 16,
+                       blocks, dict(arithmetic=conv.flops(n) / 2 / blocks / fma,
+                                    instructions=4 * (150 * conv.kernel**2 + 577) / ISSUE), bytes_moved)]
     phases = conv.stride**2
     groups = 4 if phases <= 2 else 2 if phases <= 4 else 1
     low, high = -((conv.kernel - 1 - conv.padding) // conv.stride), (conv.stride - 1 + conv.padding) // conv.stride
@@ -261,16 +287,16 @@ def first_kernels(conv, n, precision, backward, sheet, bytes_moved):
     blocks = n * ceil_div(across, 4 * groups) * ceil_div(across, 32)
     shared = (pixels * 20 + conv.kernel**2 * 64) * 4
     return [Kernel("first", f"first_backward_kernel<{element}, 3>", "conv_first.cu", 32 * phases * groups, shared,
-                   blocks, dict(arithmetic=conv.flops(n) / 2 / blocks / products,
+                   blocks, dict(arithmetic=conv.flops(n) / 2 / blocks / fma,
                                 instructions=1.5 * conv.flops(n) / 2 / blocks / 32 / ISSUE), bytes_moved)]
 
 
-def conv_kernels(conv, n, precision, backward, sheet, bytes_moved=None):
+def conv_kernels(conv, n, precision, backward, sheet, bytes_moved=None, pooled=False):
     moved = conv.bytes(n, precision) if bytes_moved is None else bytes_moved
     if conv.c <= 4:
         return first_kernels(conv, n, precision, backward, sheet, moved)
     product = backward_product(conv, n) if backward else forward_product(conv, n)
-    return gemm_kernels(product, precision, sheet, moved)
+    return gemm_kernels(product, precision, sheet, moved, pooled)
 
 
 # ---------------------------------------------------------------------------------------------- occupancy and time
@@ -320,7 +346,7 @@ def predict_kernels(kernels, precision, resources, sheet):
     rows = [resources_of(k, resources, sheet) for k in kernels]
     resident = [blocks_per_processor(k, r, sheet) for k, r in zip(kernels, rows)]
     by_bytes = [k.bytes / (sheet["bandwidth"] * MEMORY) for k in kernels]
-    rounds = [ceil_div(k.blocks, sheet["processors"]) / sheet["clock"] for k in kernels]
+    rounds = [ceil_div(k.blocks, sheet["processors"]) / sheet["clock"][precision] for k in kernels]
     by_kind = [{kind: r * cycles for kind, cycles in k.cycles.items()} for k, r in zip(kernels, rounds)]
     least = sum(max(b, *kinds.values(), LAUNCH) for b, kinds in zip(by_bytes, by_kind))
     likely = sum(max(b, max(kinds.values()) / LIKELY, LAUNCH) for b, kinds in zip(by_bytes, by_kind))
@@ -344,7 +370,7 @@ def vgg_seconds(name, n, precision, backward, resources, sheet, least=False):
         else:
             moved = (inside + full // (4 if pooled else 1) + weights) * element
             moved += full // 8 + (full // 4 if pooled else 0)
-        kernels = conv_kernels(conv, n, precision, backward, sheet, moved)
+        kernels = conv_kernels(conv, n, precision, backward, sheet, moved, pooled and not backward)
         prediction = predict_kernels(kernels, precision, resources, sheet)
         seconds += prediction.least if least else prediction.seconds
         if pooled and backward:  # dy and switches in, dx out
@@ -364,7 +390,7 @@ def reached(precision, sheet):
     family = (FMA_PIECES if precision == "fp32" else MMA_PIECES)[0]
     (bm, bn), warps = TILES[0], TILES[0][0] * TILES[0][1] // (family[0] * family[1])
     step = step_cycles(precision, TILES[0], family, warps, (bm + bn) * 4 // (32 * warps), sheet["products"][precision])
-    flops = 2 * bm * bn * STEP_BYTES / SIZE[precision] * sheet["processors"] * sheet["clock"]
+    flops = 2 * bm * bn * STEP_BYTES / SIZE[precision] * sheet["processors"] * sheet["clock"][precision]
     return LIKELY * flops / max(step.values()) / sheet[precision]
 
 

@@ -46,6 +46,7 @@ def assumptions(sheet):
             f"- least: the largest of bytes over {model.MEMORY} of the bandwidth, products over the units' rate (of Hopper's "
             "tensor cores what mma.sync reaches), bytes of shared memory, and instructions as counted in the machine code "
             "(kernels/hot_loops.txt), as if nothing waited; in whole rounds of blocks over the multiprocessors",
+            "- clocks: the data sheet's, in GHz " + ", ".join(f"{p} {sheet['clock'][p] / 1e9:.2f}" for p in model.PRECISIONS),
             f"- likely: at {model.LIKELY} of what bounds a multiprocessor, a guess; no launch under {1e6 * model.LAUNCH} µs",
             "- bytes: input, output and weights once, partial sums of a split product written and read"]
 
