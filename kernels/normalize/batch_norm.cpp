@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <type_traits>
 
 #include "kernels/device/device_ops.h"
 #include "kernels/parallel.h"
@@ -27,7 +28,7 @@ void sum_items(Context& ctx, Shape s, const Term& term, const Take& take) {
     for (int64_t i = first; i < last; ++i) {
       Block sums{};
       const int64_t c0 = i % blocks * kTogether, lanes = std::min(kTogether, s.c - c0), begin = i / blocks * s.item() + c0;
-      const auto add = [&](int64_t width, int64_t at, int64_t rows) {
+      const auto add = [&](auto width, int64_t at, int64_t rows) {
         for (int which = 0; which < Sums; ++which)
           for (int64_t k = 0; k < width; ++k) {
             double sum = term(which, at + k, c0 + k);
@@ -35,11 +36,15 @@ void sum_items(Context& ctx, Shape s, const Term& term, const Take& take) {
             sums[size_t(which)][size_t(k)] += sum;
           }
       };
-      int64_t p = 0;
-      for (; p + kPlaces <= places; p += kPlaces)
-        if (lanes == kTogether) add(kTogether, begin + p * s.c, kPlaces);
-        else add(lanes, begin + p * s.c, kPlaces);
-      for (; p < places; ++p) add(lanes, begin + p * s.c, 1);
+      const auto add_all = [&](auto width) {
+        int64_t p = 0;
+        for (; p + kPlaces <= places; p += kPlaces) add(width, begin + p * s.c, kPlaces);
+        for (; p < places; ++p) add(width, begin + p * s.c, 1);
+      };
+      // Widths that the compiler knows are a few instructions.
+      if (lanes == kTogether) add_all(std::integral_constant<int64_t, kTogether>());
+      else if (lanes == kTogether / 2) add_all(std::integral_constant<int64_t, kTogether / 2>());
+      else add_all(lanes);
       all[size_t(i)] = sums;
     }
   });

@@ -247,6 +247,38 @@ TEST(CliTrain, UnreadableImagesAreLeftOut) {
   EXPECT_NE(many.err.find("2 of 120 images cannot be read"), std::string::npos) << many.err;
 }
 
+// The arrays of tests/golden/images.npz: sets of an .npz train like any other, and parts of one may validate.
+TEST(CliTrain, TakesNpz) {
+  const TempFolder folder;
+  const std::string file = std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/images.npz";
+  const auto d = succeed_json({"train", file + ":x_train", "--validate", file + ":x_test", "--model", "lenet", "--epochs", "2",
+                               "--batch-size", "2", "--json", "-o", folder / "run"});
+  EXPECT_EQ(d["steps"], 6);
+  EXPECT_EQ(d["inputs"][0]["images"], 5);
+  const Outcome o = run_switchback({"train", file, "--model", "lenet", "--epochs", "1", "-o", folder / "no"});
+  EXPECT_EQ(o.code, 2);
+  EXPECT_NE(o.err.find("x_test and x_train"), std::string::npos) << o.err;
+  EXPECT_FALSE(fs::exists(folder / "no"));
+}
+
+// Images are read ahead, and what cannot be read is found by whichever thread meets it first: the step decides.
+TEST(CliTrain, ReadingAheadChangesNothing) {
+  const TempFolder folder;
+  for (int d = 0; d < 10; ++d)
+    for (int copy = 0; copy < 21; ++copy) {
+      fs::create_directories(folder / fmt::format("set/{}", d));
+      fs::copy_file(digit((d + copy) % 10), folder / fmt::format("set/{}/{}.png", d, copy));
+    }
+  for (const char* bad : {"set/3/4.png", "set/8/20.png"}) std::ofstream(folder / bad) << "no picture";
+  const auto run = [&](const char* threads) {
+    const Outcome o = run_switchback(training(folder / "set", folder / threads, {"--epochs", "2", "--threads", threads, "--batch-size", "7"}));
+    EXPECT_EQ(o.code, 0) << o.err;
+    return o.err + bytes_of(folder / (std::string(threads) + "/steps.jsonl")) +
+           bytes_of(folder / (std::string(threads) + "/last.safetensors"));
+  };
+  EXPECT_EQ(run("1"), run("2"));
+}
+
 TEST(CliTrain, JoinsDataSets) {
   const TempFolder folder;
   const auto write = [&](const std::string& name, int images) {
