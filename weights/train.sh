@@ -71,8 +71,8 @@ for name in "${names[@]}"; do
     resnet20)
       on_cifar
       run resnet20 "${cifar_train[@]}" --validate "$cifar_test" --model resnet20 \
-        --epochs 60 --batch-size 32 --optimizer sgd --lr 0.05 --momentum 0.9 --nesterov --weight-decay 0.0005 \
-        --schedule exponential:0.94 --warm-up 250 --label-smoothing 0.1 --augment crop:4,flip,erase:0.5
+        --epochs 30 --batch-size 32 --optimizer sgd --lr 0.05 --momentum 0.9 --nesterov --weight-decay 0.0005 \
+        --schedule exponential:0.88 --warm-up 125 --label-smoothing 0.1 --augment crop:4,flip
       ;;
     encoder_decoder | encoder_decoder_code)
       on_cifar

@@ -164,6 +164,7 @@ TEST(CliTrain, ClearErrorsBeforeTheFirstStep) {
   const TempFolder folder;
   const std::string data = digits(folder), one = digits(folder, 1);
   fs::create_directories(folder / "empty");
+  fs::create_directories(folder / "no_images/0");
   const auto fails = [&](const std::string& set, const Arguments& more, int code, const std::string& word) {
     Arguments all{"train", set, "--model", "lenet", "--epochs", "1", "-o", folder / "run"};
     all.insert(all.end(), more.begin(), more.end());
@@ -188,6 +189,26 @@ TEST(CliTrain, ClearErrorsBeforeTheFirstStep) {
   fails(data, {"--resume"}, 1, "no run");
   fails(data, {"--labels", folder / "x.npy"}, 2, "--labels");
   fails(data, {"--validate", folder / "missing"}, 1, "missing");
+  fails(folder / "no_images", {}, 1, "no images");
+  fails(data, {"--weights", std::string(SWITCHBACK_SOURCE_DIR) + "/weights/autoencoder.safetensors"}, 1, "not weights of lenet");
+  fails(data, {"--batch-size", "100000000"}, 1, "out of memory");
+  const auto refuses_to = [&](const Arguments& all, const std::string& word) {
+    const Outcome o = run_switchback(all);
+    EXPECT_EQ(o.code, 1) << o.line;
+    EXPECT_NE(o.err.find(word), std::string::npos) << o.line << "\n" << o.err;
+  };
+  refuses_to({"train", data, "--model", "autoencoder", "--epochs", "1", "-o", folder / "run"}, "--loss mse");
+  refuses_to({"train", data, "--model", "encoder_decoder:classes=10,narrow=8", "--epochs", "1", "--batch-size", "3", "-o", folder / "run"},
+             "one image, which batch norms cannot take");
+  EXPECT_FALSE(fs::exists(folder / "run"));
+  std::ofstream(folder / "file") << "x";
+  refuses_to(training(data, folder / "file", {"--epochs", "1"}), "Not a directory");
+  for (const char* name : {"log.jsonl", "curves.png"}) {  // what cannot be written is known before the first step
+    const std::string run = folder / (std::string("of_") + name);
+    fs::create_directories(run + "/" + name);
+    refuses_to(training(data, run, {"--epochs", "1"}), "it is a folder");
+    EXPECT_EQ(names_in(run), std::set<std::string>{name});
+  }
 
   succeed(training(data, folder / "run", {"--epochs", "1", "--schedule", "cosine"}));
   const std::string state = bytes_of(folder / "run/state.safetensors");

@@ -106,7 +106,8 @@ void compare_etalons(Job& job, const Model& model, const Dataset& data, const st
     for (last = first; last < order.size() && data.label(order[last]) == label; ++last) labels.push_back(label);
     Tensor x({int64_t(last - first), image.c, image.h, image.w});
     for (size_t i = first; i < last; ++i) load_item(data, order[i], model, x.data() + int64_t(i - first) * image.item());
-    const Maps maps = gradient(job.ctx, model, x, {std::to_string(classes[size_t(label)]), "", Score::logit}, {}, {job.run});
+    const Maps maps = gradient(job.ctx, model, x, {std::to_string(classes[size_t(label)]), "", Score::logit}, {},
+                               {job.run, kGradient, false, "", ""});
     std::ranges::copy(maps.values.values(), etalons.data() + int64_t(first) * image.item());
   }
   const MapSimilarity alike = map_similarity(etalons, labels, int64_t(data.classes.size()));

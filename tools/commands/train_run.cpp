@@ -71,6 +71,9 @@ TrainingRun::TrainingRun(Job& job, const TrainRequest& request, TrainingData& da
     throw Error(path("state.safetensors") + " holds a training run", "--resume goes on with it; another --output begins a new one");
   if (!begun && request.resume) throw Error(fmt::format("there is no run in {} to resume", request.output), "leave out --resume");
   make_directories(request.output);
+  for (const char* name : {"run.json", "steps.jsonl", "log.jsonl", "epoch-000.safetensors", "last.safetensors", "state.safetensors", "curves.png"})
+    if (std::filesystem::is_directory(path(name)))
+      throw Error(fmt::format("cannot write {}: it is a folder", path(name)), "move it away, or name another --output");
   if (begun) {
     resume();
     return;
