@@ -19,6 +19,7 @@ namespace switchback {
 namespace {
 
 using test::TempFolder;
+using test::expect_error;
 namespace fs = std::filesystem;
 
 const std::string kSource = SWITCHBACK_SOURCE_DIR;
@@ -587,8 +588,8 @@ TEST(DatasetFile, Npz) {
   for (int64_t at = 0; at < 1024; ++at)
     for (int64_t c = 0; c < 3; ++c) EXPECT_EQ(second.pixels[at * 3 + c], (3072 + c * 1024 + at) * 7 % 251);
 
-  expect_error("name one of them", [&] { open_dataset(file); });
-  expect_error("it holds x_test, x_train", [&] { open_dataset(file + ":x_val"); });
+  expect_error("holds x_test and x_train", [&] { open_dataset(file); });
+  expect_error("no images 'x_val' with labels", [&] { open_dataset(file + ":x_val"); });
   const TempFolder t;
   const std::string bytes = read_file(file, 1 << 20);
   for (const size_t length : {0, 10, 400, int(bytes.size()) - 1}) {

@@ -191,7 +191,6 @@ TEST(CliTrain, ClearErrorsBeforeTheFirstStep) {
   fails(data, {"--validate", folder / "missing"}, 1, "missing");
   fails(folder / "no_images", {}, 1, "no images");
   fails(data, {"--weights", std::string(SWITCHBACK_SOURCE_DIR) + "/weights/autoencoder.safetensors"}, 1, "not weights of lenet");
-  fails(data, {"--batch-size", "100000000"}, 1, "out of memory");
   const auto refuses_to = [&](const Arguments& all, const std::string& word) {
     const Outcome o = run_switchback(all);
     EXPECT_EQ(o.code, 1) << o.line;
@@ -292,7 +291,7 @@ TEST(CliTrain, ReadingAheadChangesNothing) {
     }
   for (const char* bad : {"set/3/4.png", "set/8/20.png"}) std::ofstream(folder / bad) << "no picture";
   const auto run = [&](const char* threads) {
-    const Outcome o = run_switchback(training(folder / "set", folder / threads, {"--epochs", "2", "--threads", threads, "--batch-size", "7"}));
+    const Outcome o = run_switchback(training(folder / "set", folder / threads, {"--epochs", "2", "--threads", threads}));
     EXPECT_EQ(o.code, 0) << o.err;
     return o.err + bytes_of(folder / (std::string(threads) + "/steps.jsonl")) +
            bytes_of(folder / (std::string(threads) + "/last.safetensors"));

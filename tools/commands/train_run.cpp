@@ -34,8 +34,8 @@ std::vector<int64_t> read_order(const TrainRequest& r, int64_t images) {
   return order;
 }
 
-TrainOptions train_options(const TrainRequest& r) {
-  return {.batch = r.batch_size, .piece = parse_batch(r.batch), .loss = r.loss, .label_smoothing = float(r.label_smoothing),
+TrainOptions train_options(const TrainRequest& r, int64_t images) {
+  return {.batch = std::min(r.batch_size, images), .piece = parse_batch(r.batch), .loss = r.loss, .label_smoothing = float(r.label_smoothing),
           .optimizer = optimizer_of(r), .clip_norm = r.clip_norm, .seed = parse_seed(r.seed), .frozen = r.freeze,
           .no_decay = r.no_decay};
 }
@@ -54,7 +54,7 @@ Optimizer optimizer_of(const TrainRequest& r) {
 TrainingRun::TrainingRun(Job& job, const TrainRequest& request, TrainingData& data, TrainingData* validation, Json settings)
     : job_(job), request_(request), data_(data), validation_(validation), settings_(std::move(settings)),
       schedule_(parse_schedule(request.schedule)), augmentation_(parse_augmentation(request.augment)),
-      given_order_(read_order(request, data.size())), trainer_(job.ctx, job.model, data.item(), train_options(request)) {
+      given_order_(read_order(request, data.size())), trainer_(job.ctx, job.model, data.item(), train_options(request, data.size())) {
   schedule_.warm_up = request.warm_up;
   if (validation) {
     PlanOptions options;
@@ -110,7 +110,7 @@ void TrainingRun::run() {
     step.epoch = asked / steps_per_epoch();
     if (at == 0 || images.empty()) images = order(step.epoch);
     const auto begin = images.begin() + at * request_.batch_size;
-    step.images.assign(begin, begin + std::min(request_.batch_size, images.end() - begin));
+    step.images.assign(begin, begin + std::min<int64_t>(request_.batch_size, images.end() - begin));
     ++asked;
     return step;
   });
