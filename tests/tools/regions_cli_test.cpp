@@ -87,7 +87,7 @@ TEST(CliRegions, OfSeveralRuns) {
   EXPECT_EQ(runs["networks"][0]["run"], folder / "all");
   EXPECT_EQ(runs["networks"][6]["run"], folder / "few");
   const auto one = succeed_json({"regions", data, "--model", "lenet", "--weights", folder / "all/epoch-003.safetensors", "--etalons",
-                                 "--batch", "3", "--json", "-o", folder / "out"});
+                                 "--batch", "3", "--json", "-o", folder / "one"});
   EXPECT_EQ(one["networks"][0]["etalons"], runs["networks"][3]["etalons"]);
   EXPECT_LT(one["networks"][0]["etalons"]["within"].get<double>(), 1);
   const Image picture = load_image(result(runs, ".png"));
