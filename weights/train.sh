@@ -79,7 +79,7 @@ for name in "${names[@]}"; do
       form=paper
       [ "$name" = encoder_decoder ] || form=code
       run "$name" "${cifar_train[@]}" --validate "$cifar_test" --model "encoder_decoder:classes=10,narrow=8,form=$form" \
-        --epochs 60 --batch-size 32 --optimizer adam --lr 0.003 --schedule exponential:0.94 --warm-up 250 \
+        --epochs 50 --batch-size 32 --optimizer adam --lr 0.003 --schedule exponential:0.94 --warm-up 250 \
         --augment rotate:20,flip,crop:6
       ;;
     spirals)
