@@ -34,7 +34,7 @@ std::string overview() {
   return text +
          "\n`switchback help COMMAND` tells a command's options, `switchback --version` the version.\n"
          "INPUT is an image, a folder of images, - (an image on standard input), a .npy array [N,C,H,W] (used as it is) or\n"
-         "a data set (an idx file, a file or mosaic of CIFAR, a folder with one sub-folder a class) or a part of one: DATASET[INDEX],\n"
+         "a data set (an idx file, a file or mosaic of CIFAR, an .npz, a folder with one sub-folder a class) or a part of one: DATASET[INDEX],\n"
          "DATASET[FIRST:LAST].\n";
 }
 

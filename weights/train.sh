@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains small networks with `switchback train`, and puts their weights, logs and entries of the manifest in place. Of what is
-# shipped the spirals' were made so; lenet would replace PyTorch's, and the golden data with it (tests/golden/make_golden.py).
+# shipped all was made so. tests/golden/make_golden.py reads lenet: make its data again after it.
 #   weights/train.sh [--data FOLDER] [--runs FOLDER] [NAME ...]
 #     --data    holds mnist/ (the four idx .gz files) and cifar10/ (train_000.png … and their labels); default
 #               $SWITCHBACK_DATA, or else ../shared/data
@@ -61,25 +61,26 @@ for name in "${names[@]}"; do
     lenet)
       on_mnist
       run lenet "$mnist/train-images-idx3-ubyte.gz" --validate "$mnist/t10k-images-idx3-ubyte.gz" --model lenet \
-        --epochs 6 --batch-size 128 --optimizer adamw --lr 0.004 --weight-decay 0.01 --schedule one-cycle --augment crop:2,rotate:10
+        --epochs 20 --batch-size 128 --optimizer adamw --lr 0.004 --weight-decay 0.01 --schedule one-cycle --augment crop:2,rotate:10
       ;;
     autoencoder)
       on_cifar
       run autoencoder "${cifar_train[@]}" --validate "$cifar_test" --model autoencoder --loss mse \
-        --epochs 30 --batch-size 32 --optimizer adam --lr 0.004 --schedule one-cycle --augment flip
+        --epochs 100 --batch-size 32 --optimizer adam --lr 0.002 --schedule one-cycle --augment flip
       ;;
     resnet20)
       on_cifar
       run resnet20 "${cifar_train[@]}" --validate "$cifar_test" --model resnet20 \
-        --epochs 50 --batch-size 64 --optimizer sgd --lr 0.1 --momentum 0.9 --nesterov --weight-decay 0.0005 \
-        --schedule one-cycle --augment crop:4,flip
+        --epochs 30 --batch-size 32 --optimizer sgd --lr 0.05 --momentum 0.9 --nesterov --weight-decay 0.0005 \
+        --schedule exponential:0.88 --warm-up 125 --label-smoothing 0.1 --augment crop:4,flip
       ;;
     encoder_decoder | encoder_decoder_code)
       on_cifar
       form=paper
       [ "$name" = encoder_decoder ] || form=code
       run "$name" "${cifar_train[@]}" --validate "$cifar_test" --model "encoder_decoder:classes=10,narrow=8,form=$form" \
-        --epochs 20 --batch-size 32 --optimizer adam --lr 0.004 --schedule one-cycle --augment rotate:20,flip
+        --epochs 50 --batch-size 32 --optimizer adam --lr 0.003 --schedule exponential:0.94 --warm-up 250 \
+        --augment rotate:20,flip,crop:6
       ;;
     spirals)
       mkdir -p "$runs"

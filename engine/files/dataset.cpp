@@ -15,6 +15,7 @@
 #include <tuple>
 
 #include "engine/files/files.h"
+#include "engine/files/npz_images.h"
 #include "engine/text.h"
 
 namespace switchback {
@@ -27,6 +28,7 @@ struct DatasetReader {
   static Dataset idx(const std::string& images, const std::string& labels);
   static Dataset mosaic(const std::string& path);
   static Dataset cifar(const std::string& path);
+  static Dataset npz(const std::string& path, const std::string& name);
   static Dataset folder(const std::string& path, const std::vector<fs::path>& classes);
 };
 
@@ -35,7 +37,7 @@ namespace {
 constexpr int64_t kMostBytes = int64_t(4) << 30;  // decoded, in memory
 constexpr int kMostClasses = 100'000;
 const char* const kKinds =
-    "a data set is an idx pair, a binary file or mosaic of CIFAR, or a folder with one sub-folder a class";
+    "a data set is an idx pair, a binary file or mosaic of CIFAR, an .npz, or a folder with one sub-folder a class";
 
 bool is_file(const fs::path& path) {
   std::error_code code;
@@ -190,6 +192,14 @@ bool is_cifar(const fs::path& path) {
   return bytes > 0 && (bytes % (3 * kPlane + 1) == 0 || bytes % (3 * kPlane + 2) == 0);
 }
 
+// "FILE.npz" and "x_train" of "FILE.npz:x_train"; the file is "" where it is none.
+std::pair<std::string, std::string> npz_name(const std::string& text) {
+  const size_t colon = text.rfind(".npz:");
+  const std::string file = colon == std::string::npos ? text : text.substr(0, colon + 4);
+  if (!file.ends_with(".npz") || !is_file(file)) return {};
+  return {file, colon == std::string::npos ? "" : text.substr(colon + 5)};
+}
+
 // The file of test images in a folder, or nothing.
 std::string cifar_in(const std::vector<fs::path>& entries) {
   for (const fs::path& p : entries)
@@ -338,6 +348,19 @@ Dataset DatasetReader::cifar(const std::string& path) {
   return out;
 }
 
+Dataset DatasetReader::npz(const std::string& path, const std::string& name) {
+  NpzImages read = read_npz_images(path, name, kMostClasses, kMostBytes);
+  Dataset out;
+  out.sources_ = {{name.empty() ? path : path + ":" + name}};
+  out.width_ = read.width, out.height_ = read.height, out.channels_ = read.channels;
+  out.pixels_ = std::move(read.pixels), out.labels_ = std::move(read.labels);
+  const bool cifar = read.classes <= 10 && read.width == kTile && read.height == kTile && read.channels == 3;
+  if (cifar) out.classes = kCifarClasses;
+  else
+    for (int i = 0; i < read.classes; ++i) out.classes.push_back(std::to_string(i));
+  return out;
+}
+
 Dataset DatasetReader::folder(const std::string& path, const std::vector<fs::path>& classes) {
   const bool numbers = std::all_of(classes.begin(), classes.end(),
                                    [](const fs::path& p) { return number_of(p.filename().string()) >= 0; });
@@ -362,6 +385,7 @@ Dataset DatasetReader::folder(const std::string& path, const std::vector<fs::pat
 
 Dataset DatasetReader::open(const std::string& path) {
   if (!is_folder(path)) {
+    if (const auto [file, name] = npz_name(path); !file.empty()) return DatasetReader::npz(file, name);
     (void)file_size(path);  // says what is wrong with a path that is no file
     if (is_idx_or_gzip(path)) return DatasetReader::idx(path, labels_of(path));
     return is_cifar(path) ? DatasetReader::cifar(path) : DatasetReader::mosaic(path);
@@ -421,6 +445,7 @@ Dataset Dataset::part(int64_t first, int64_t last) && {
 bool is_dataset(const std::string& text) {
   const auto [path, part] = split_part(text);
   if (part) return true;
+  if (!npz_name(path).first.empty()) return true;
   if (!is_folder(path)) return is_file(path) && (is_mosaic(path) || is_cifar(path) || is_idx_or_gzip(path));
   const std::vector<fs::path> entries = sorted_entries(path);
   const auto any = [&](const auto& is) { return std::any_of(entries.begin(), entries.end(), is); };
@@ -432,7 +457,8 @@ std::string dataset_stem(const std::string& text) {
   const auto [path, part] = split_part(text);
   const std::string name = fs::path(path.ends_with('/') ? path.substr(0, path.size() - 1) : path).filename().string();
   const std::string stem = name.substr(0, name.find('.'));
-  std::string suffix = part ? "@" + *part : "";
+  const auto [file, array] = npz_name(path);
+  std::string suffix = (array.empty() ? "" : "-" + array) + (part ? "@" + *part : "");
   std::replace(suffix.begin(), suffix.end(), ':', '-');
   return (stem.empty() ? "dataset" : stem) + suffix;
 }

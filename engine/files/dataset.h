@@ -1,4 +1,4 @@
-// Labelled data sets: an idx pair, CIFAR as binary files or mosaics, or a folder with one sub-folder a class.
+// Labelled data sets: an idx pair, CIFAR as binary files or mosaics, an .npz, or a folder with one sub-folder a class.
 #pragma once
 
 #include <cstdint>
@@ -45,6 +45,7 @@ class Dataset {
 //  - a binary file of CIFAR-10 (records of a label and 3x1024 bytes) or CIFAR-100 (two labels, of which the fine one
 //    counts), with its names in batches.meta.txt or fine_label_names.txt beside it, else CIFAR-10's or numbers; or a
 //    folder with test_batch.bin or test.bin;
+//  - an .npz with images and their labels (npz_images.h), FILE.npz, or FILE.npz:x_train where it holds several;
 //  - a folder with one sub-folder of images a class, which may have folders of its own: the sorted names are the
 //    classes, or, where all names are numbers, these are the labels.
 // PATH[INDEX] is one image of it, PATH[FIRST:LAST] those from FIRST on and before LAST (either may be left out).

@@ -101,19 +101,24 @@ class HeaderParser {
 };
 
 // What an array holds: f32, or whole numbers of 1, 4 or 8 bytes.
-enum class Holds { floats, integers, either };
+enum class Holds { floats, integers, bytes, either };
 size_t element_bytes(Holds holds, const std::string& descr) {
   if (holds == Holds::floats || (holds == Holds::either && descr == "<f4")) return descr == "<f4" ? 4 : 0;
+  if (holds == Holds::bytes) return descr == "|u1" ? 1 : 0;
   return descr == "<i8" ? 8 : descr == "<i4" ? 4 : descr == "|u1" ? 1 : 0;
 }
 
 void check_header(const std::string& path, const Header& header, const std::vector<int>& ranks, Holds holds) {
-  const bool floats = holds != Holds::integers;
-  const char* convert = floats ? "convert with numpy: np.save(f, a.astype('float32'))" : "convert with numpy: np.save(f, a.astype('int64'))";
+  const bool floats = holds == Holds::floats || holds == Holds::either;
+  const char* convert = floats                   ? "convert with numpy: np.save(f, a.astype('float32'))"
+                        : holds == Holds::bytes ? "convert with numpy: a.astype('uint8')"
+                                                : "convert with numpy: np.save(f, a.astype('int64'))";
   if (element_bytes(holds, header.descr) == 0) {
     throw Error(fmt::format("{}: the array's type is {}, {} is needed", path,
                             header.descr == "a record" ? header.descr : "'" + printable(header.descr) + "'",
-                            floats ? "little-endian float32 ('<f4')" : "int64 ('<i8'), int32 or uint8"),
+                            floats                   ? "little-endian float32 ('<f4')"
+                            : holds == Holds::bytes ? "uint8 ('|u1')"
+                                                    : "int64 ('<i8'), int32 or uint8"),
                 convert);
   }
   if (header.fortran_order)
@@ -136,9 +141,9 @@ void check_header(const std::string& path, const Header& header, const std::vect
 }
 
 // The header, checked against the size of the file, and where the data begin.
-Header read_header(const MappedFile& file, const std::vector<int>& ranks, size_t& data_begin, Holds holds = Holds::floats) {
-  const std::string& path = file.path();
-  const std::string_view bytes(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+Header read_header(const std::string& path, std::span<const std::byte> file, const std::vector<int>& ranks, size_t& data_begin,
+                   Holds holds = Holds::floats) {
+  const std::string_view bytes(reinterpret_cast<const char*>(file.data()), file.size());
   if (bytes.substr(0, 6) != kMagic)
     throw Error(fmt::format("{}: not a NumPy .npy file", path), "write one with np.save(f, a.astype('float32'))");
   if (bytes.size() < 8) damaged(path, "the header is cut off");
@@ -170,18 +175,20 @@ Header read_header(const MappedFile& file, const std::vector<int>& ranks, size_t
 
 bool npy_holds_integers(const std::string& path) {
   size_t begin = 0;
-  return read_header(MappedFile(path), {}, begin, Holds::either).descr != "<f4";
+  const MappedFile file(path);
+  return read_header(path, file.bytes(), {}, begin, Holds::either).descr != "<f4";
 }
 
 Dims npy_dims(const std::string& path, const std::vector<int>& ranks) {
   size_t begin = 0;
-  return read_header(MappedFile(path), ranks, begin).shape;
+  const MappedFile file(path);
+  return read_header(path, file.bytes(), ranks, begin).shape;
 }
 
 Tensor read_npy(const std::string& path, const std::vector<int>& ranks) {
   const MappedFile file(path);
   size_t begin = 0;
-  const Header header = read_header(file, ranks, begin);
+  const Header header = read_header(path, file.bytes(), ranks, begin);
   Tensor out(header.shape);
   std::memcpy(out.data(), file.bytes().data() + begin, size_t(out.count()) * sizeof(float));
   for (int64_t i = 0; i < out.count(); ++i)
@@ -193,11 +200,21 @@ Tensor read_npy(const std::string& path, const std::vector<int>& ranks) {
 
 std::vector<int64_t> read_npy_integers(const std::string& path, const std::vector<int>& ranks, Dims& dims) {
   const MappedFile file(path);
+  return npy_integers(path, file.bytes(), ranks, dims);
+}
+
+std::span<const std::byte> npy_pixels(const std::string& what, std::span<const std::byte> file, const std::vector<int>& ranks, Dims& dims) {
   size_t begin = 0;
-  const Header header = read_header(file, ranks, begin, Holds::integers);
+  dims = read_header(what, file, ranks, begin, Holds::bytes).shape;
+  return file.subspan(begin);
+}
+
+std::vector<int64_t> npy_integers(const std::string& what, std::span<const std::byte> file, const std::vector<int>& ranks, Dims& dims) {
+  size_t begin = 0;
+  const Header header = read_header(what, file, ranks, begin, Holds::integers);
   dims = header.shape;
   std::vector<int64_t> out(static_cast<size_t>(count(dims)));
-  const std::byte* from = file.bytes().data() + begin;
+  const std::byte* from = file.data() + begin;
   const auto copy = [&](auto element) {
     for (size_t i = 0; i < out.size(); ++i) {
       std::memcpy(&element, from + i * sizeof element, sizeof element);

@@ -1,6 +1,8 @@
 // NumPy array files (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
 #pragma once
 
+#include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,6 +16,10 @@ Tensor read_npy(const std::string& path, const std::vector<int>& ranks = {});
 
 // The same of int64, int32 or uint8: labels, the order of images.
 std::vector<int64_t> read_npy_integers(const std::string& path, const std::vector<int>& ranks, Dims& dims);
+
+// Of a file in memory, as an .npz holds them; `what` names it in errors. Pixels are uint8, and stay where they are.
+std::vector<int64_t> npy_integers(const std::string& what, std::span<const std::byte> file, const std::vector<int>& ranks, Dims& dims);
+std::span<const std::byte> npy_pixels(const std::string& what, std::span<const std::byte> file, const std::vector<int>& ranks, Dims& dims);
 
 // Whether it holds what read_npy_integers reads.
 bool npy_holds_integers(const std::string& path);

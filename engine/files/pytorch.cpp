@@ -1,19 +1,18 @@
 #include "engine/files/pytorch.h"
 
-#include <zlib.h>
-
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <limits>
 #include <utility>
 
+#include "engine/files/zip.h"
+
 namespace switchback {
 namespace {
 
 using Kind = PickleValue::Kind;
 
-constexpr const char* kAgain = "copy or download the file again";
 constexpr const char* kSaveAgain = "save it again in PyTorch: torch.save(model.state_dict(), 'weights.pth')";
 constexpr const char* kWrappers[] = {"state_dict", "model_state_dict", "model", "net", "network", "weights", "params"};
 constexpr size_t kLargestPickle = size_t(64) << 20;  // that of a network of 1000 tensors has 0.2 MiB
@@ -27,82 +26,19 @@ constexpr StorageType kStorages[] = {
     {"torch.BFloat16Storage", "BF16"}, {"torch.LongStorage", "I64"}, {"torch.IntStorage", "I32"},
     {"torch.ShortStorage", "I16"}, {"torch.CharStorage", "I8"}, {"torch.ByteStorage", "U8"}, {"torch.BoolStorage", "BOOL"}};
 
-[[noreturn]] void damaged(const std::string& what) { throw Error("the file is damaged: " + what, kAgain); }
-
 std::string_view text_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-template <typename T>
-T number_at(std::span<const std::byte> bytes, uint64_t at) {
-  if (bytes.size() < sizeof(T) || at > bytes.size() - sizeof(T)) damaged("it is cut off");
-  T v;
-  std::memcpy(&v, bytes.data() + at, sizeof v);
-  return v;
-}
-
-std::span<const std::byte> part_of(std::span<const std::byte> bytes, uint64_t at, uint64_t size) {
-  if (at > bytes.size() || size > bytes.size() - at) damaged("it is cut off");
-  return bytes.subspan(at, size);
-}
-
-// --- zip archives (APPNOTE.TXT, section 4.3): the records that are stored as they are
-
+// A record of torch.save's archive, which stores all as they are.
 using Records = std::map<std::string, std::span<const std::byte>, std::less<>>;
-
-struct Directory {
-  uint64_t entries, size, offset;
-};
-
-Directory directory_of(std::span<const std::byte> file) {
-  constexpr size_t kEnd = 22, kLocator = 20;
-  if (file.size() < kEnd) damaged("it is cut off");
-  const size_t first = file.size() - std::min<size_t>(file.size(), kEnd + 0xffff);  // a comment may follow
-  for (size_t at = file.size() - kEnd + 1; at-- > first;) {
-    if (number_at<uint32_t>(file, at) != 0x06054b50) continue;
-    Directory d{number_at<uint16_t>(file, at + 10), number_at<uint32_t>(file, at + 12), number_at<uint32_t>(file, at + 16)};
-    if (at >= kLocator && number_at<uint32_t>(file, at - kLocator) == 0x07064b50) {  // zip64
-      const uint64_t end = number_at<uint64_t>(file, at - kLocator + 8);
-      if (number_at<uint32_t>(file, end) != 0x06064b50) damaged("its zip64 record is missing");
-      d = {number_at<uint64_t>(file, end + 32), number_at<uint64_t>(file, end + 40), number_at<uint64_t>(file, end + 48)};
-    }
-    return d;
-  }
-  damaged("the end of its zip archive is missing");
-}
-
 Records records_of(std::span<const std::byte> file) {
-  constexpr uint32_t kElsewhere = 0xffffffff;  // in the zip64 field
-  const Directory d = directory_of(file);
-  const std::span<const std::byte> directory = part_of(file, d.offset, d.size);
   Records records;
-  for (uint64_t i = 0, at = 0; i < d.entries; ++i) {
-    if (number_at<uint32_t>(directory, at) != 0x02014b50) damaged("its list of records breaks off");
-    const auto flags = number_at<uint16_t>(directory, at + 8), method = number_at<uint16_t>(directory, at + 10);
-    uint64_t size = number_at<uint32_t>(directory, at + 24), offset = number_at<uint32_t>(directory, at + 42);
-    const uint32_t packed = number_at<uint32_t>(directory, at + 20);
-    const uint16_t name = number_at<uint16_t>(directory, at + 28), extra = number_at<uint16_t>(directory, at + 30);
-    const std::string key(text_of(part_of(directory, at + 46, name)));
-    const std::span<const std::byte> fields = part_of(directory, at + 46 + name, extra);
-    for (uint64_t f = 0; f + 4 <= fields.size();) {
-      const uint16_t id = number_at<uint16_t>(fields, f), length = number_at<uint16_t>(fields, f + 2);
-      uint64_t value = f + 4;
-      if (id == 1) {  // zip64: those of size, packed size and offset that are elsewhere, in this order
-        if (size == kElsewhere) size = number_at<uint64_t>(fields, value), value += 8;
-        if (packed == kElsewhere) value += 8;
-        if (offset == kElsewhere) offset = number_at<uint64_t>(fields, value);
-      }
-      f += 4 + uint64_t(length);
-    }
-    if (flags & 1) throw Error("its zip archive is encrypted", kSaveAgain);
-    if (method != 0) throw Error(fmt::format("its record '{}' is compressed, which torch.save never does", printable(key)), kSaveAgain);
-    const uint64_t data = offset + 30 + number_at<uint16_t>(file, offset + 26) + number_at<uint16_t>(file, offset + 28);
-    if (number_at<uint32_t>(file, offset) != 0x04034b50) damaged(fmt::format("its record '{}' is not there", printable(key)));
-    const std::span<const std::byte> bytes = part_of(file, data, size);
-    if (crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()) != number_at<uint32_t>(directory, at + 16))
-      damaged(fmt::format("its record '{}' does not have its checksum", printable(key)));
-    at += 46 + uint64_t(name) + extra + number_at<uint16_t>(directory, at + 32);
-    if (!records.emplace(key, bytes).second) damaged(fmt::format("it holds '{}' twice", printable(key)));
+  for (const ZipRecord& r : zip_records(file)) {
+    if (r.deflated)
+      throw Error(fmt::format("its record '{}' is compressed, which torch.save never does", printable(r.name)), kSaveAgain);
+    r.check(r.packed);
+    records.emplace(r.name, r.packed);
   }
   return records;
 }
@@ -156,7 +92,7 @@ Dims dims_of(const PickleValue& tuple, const std::string& name) {
   if (fits)
     for (const PickleValue* v : tuple.items)
       if (v->is(Kind::integer) && v->number >= 0) dims.push_back(v->number);
-  if (!fits || dims.size() != tuple.items.size()) damaged(fmt::format("tensor '{}' has no valid sizes or strides", name));
+  if (!fits || dims.size() != tuple.items.size()) damaged_file(fmt::format("tensor '{}' has no valid sizes or strides", name));
   return dims;
 }
 
@@ -195,12 +131,12 @@ PytorchFile::PytorchFile(const std::string& path) : StateDict(path) {
   const auto add = [&](const PickleValue& tensor, const std::string& name) {
     const std::string shown = printable(name);
     const PickleValue* type = storage_type(*tensor.items[0]);
-    if (!type) damaged(fmt::format("tensor '{}' has no storage", shown));
+    if (!type) damaged_file(fmt::format("tensor '{}' has no storage", shown));
     const auto known = std::ranges::find(kStorages, type->text, &StorageType::torch);
     if (known == std::end(kStorages)) return;  // quantised and the like: missing if it is asked for
     const auto& s = tensor.items[0]->items;
     const auto found = storages.find(s[2]->text);
-    if (found == storages.end()) damaged(fmt::format("the data of tensor '{}' are missing", shown));
+    if (found == storages.end()) damaged_file(fmt::format("the data of tensor '{}' are missing", shown));
     Entry entry{known->dtype, dims_of(*tensor.items[2], shown), {}, dims_of(*tensor.items[3], shown)};
     const size_t size = size_of_type(entry.dtype);
     const int64_t there = int64_t(found->second.size() / size), count = byte_count(entry.dims, 1);
@@ -210,7 +146,7 @@ PytorchFile::PytorchFile(const std::string& path) : StateDict(path) {
     const int64_t end = elements_spanned(entry.dims, entry.strides);
     if (!tensor.items[1]->is(Kind::integer) || entry.strides.size() != entry.dims.size() || offset < 0 || end < 0 ||
         count < 0 || offset > there || end > there - offset || int64_t(s[4]->number) > there)
-      damaged(fmt::format("tensor '{}' reaches beyond its {} elements", shown, there));
+      damaged_file(fmt::format("tensor '{}' reaches beyond its {} elements", shown, there));
     if (count > there) throw Error(fmt::format("tensor '{}' repeats its {} elements to {}", shown, there, count),
                                    "make it .contiguous() before torch.save");
     entry.bytes = found->second.subspan(size_t(offset) * size, size_t(end) * size);
@@ -252,7 +188,7 @@ const PickleValue& PytorchFile::read_zip(Storages& storages, std::vector<Pickle>
   if (const auto order = records.find(prefix + "byteorder"); order != records.end() && text_of(order->second) != "little")
     throw Error("it was written on a big-endian machine", "weights/convert.py reads it");
   const std::span<const std::byte> pickle = records.find(prefix + "data.pkl")->second;
-  if (pickle.size() > kLargestPickle) damaged(fmt::format("its pickle has {} bytes", pickle.size()));
+  if (pickle.size() > kLargestPickle) damaged_file(fmt::format("its pickle has {} bytes", pickle.size()));
   for (const auto& [name, bytes] : records)
     if (name.starts_with(prefix + "data/")) storages[name.substr(prefix.size() + 5)] = bytes;
   return pickles.emplace_back(text_of(pickle)).value();
@@ -279,9 +215,9 @@ const PickleValue& PytorchFile::read_legacy(Storages& storages, std::vector<Pick
     }
   for (const PickleValue* key : pickles[4].value().items) {
     const auto size = sizes.find(key->text);
-    if (size == sizes.end()) damaged("its list of storages does not fit its tensors");
+    if (size == sizes.end()) damaged_file("its list of storages does not fit its tensors");
     const uint64_t count = number_at<uint64_t>(file, at);
-    if (count > file.size()) damaged("a storage is cut off");
+    if (count > file.size()) damaged_file("a storage is cut off");
     storages[std::string(key->text)] = part_of(file, at + 8, count * size->second);
     at += 8 + count * size->second;
   }

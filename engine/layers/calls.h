@@ -53,6 +53,7 @@ struct LearnCall {
   ConstView dy;                  // the gradient at the layer's result, f32
   std::span<const ConstView> x;  // where Learns::inputs says so
   const float* moments = nullptr;
+  bool whole;                    // the batch comes whole, never in pieces: sums need not be cut at items
   StepWeights weights;
   float* gradients;              // laid out as the weights, on the context's device
   float* of(std::string_view name) const {  // null where the layer has no such parameter

@@ -83,9 +83,7 @@ struct Home<Conv2d> : KernelShape<Conv2d>, Slides, KeepsNothing, LearnsFromInput
     conv2d_backward_data(c.ctx, l == whole.conv() ? whole : conv_weights(c.weights, l), c.dy, c.dx, c.end);
   }
   static void learn(const Conv2d& l, const LearnCall& c) {
-    // Batch norms over the batch take it whole.
-    const bool whole = std::ranges::any_of(c.weights.network->nodes, [](const Node& n) { return std::holds_alternative<BatchNorm2d>(n.layer); });
-    (whole ? conv2d_backward_weights_whole : conv2d_backward_weights)(c.ctx, l, c.x[0], c.dy, c.of("weight"));
+    (c.whole ? conv2d_backward_weights_whole : conv2d_backward_weights)(c.ctx, l, c.x[0], c.dy, c.of("weight"));
     learn_bias(c);
   }
   static void frozen(const Conv2d& l, const FrozenCall& c) {

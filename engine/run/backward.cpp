@@ -284,7 +284,7 @@ void add_gradients(const Plan& plan, const Tape& tape, const Step& step, ConstVi
     x.push_back({slot ? tape.data(*slot) : nullptr, plan.shapes()[value].with_n(tape.n), DType::f32});
   }
   learn(plan.layer(step), {.ctx = plan.context(), .dy = dy, .x = x, .moments = moments_of(tape, step.node),
-                           .weights = plan.weights(step), .gradients = gradients});
+                           .whole = plan.whole_batches(), .weights = plan.weights(step), .gradients = gradients});
 }
 
 bool depends(const Network& network, int node, int on) {

@@ -77,6 +77,7 @@ void Plan::add_slots(const Step& step) {
     add(Tape::Kind::switches, step.node, size_t(shapes_[step.node].count()) * kept.switch_bytes, kept.switch_bytes, kNoClip);
   if (kept.gates) add_gates(step.node, *kept.gates);
   const Learns learned = options_.training ? learns(layer(step)) : Learns{};
+  whole_batches_ |= learned.moments;
   if (learned.moments)
     add(Tape::Kind::moments, step.node, 3 * size_t(shapes_[step.node].c) * sizeof(float), sizeof(float), kNoClip);
   if (kept.inputs || learned.inputs)

@@ -63,6 +63,7 @@ class Plan {
   Weights take_weights();  // leaves none: whoever changes them then need not copy them, and gives them back by set_weights
   void set_training(const Training& training) { training_ = training; }  // for the passes to come, by options().training
   const Training* training() const { return options_.training ? &training_ : nullptr; }
+  bool whole_batches() const { return whole_batches_; }  // in training: a layer takes its moments over the batch
   void reserve(Tape* tape);            // all memory that forward needs, now rather than at the first forward
 
   Context& context() const { return *ctx_; }
@@ -120,6 +121,7 @@ class Plan {
   size_t arena_bytes_ = 0, own_bytes_ = 0, tape_bytes_ = 0;
   Memory own_;
   Training training_;
+  bool whole_batches_ = false;
   Tape spare_;  // for forward() without a tape where values lie on one
   int64_t n_ = 0;                  // items of this run
   int64_t first_ = 0, count_ = 0;  // those of them that run now

@@ -61,6 +61,7 @@ class Trainer {
 
   StepResult step(const float* x, int64_t n, const Targets& targets, double rate);  // x: NCHW, as preprocessed
   int64_t steps() const { return steps_; }
+  bool whole_batches() const { return plan_.whole_batches(); }  // a layer takes its moments over the batch
   LargestActivation largest_activation();  // of the last step's forward pass: why a loss may have become NaN
   const Network& network() const { return plan_.network(); }
   const Weights& weights() const { return plan_.weights(); }

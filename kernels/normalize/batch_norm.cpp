@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <type_traits>
 
 #include "kernels/device/device_ops.h"
 #include "kernels/parallel.h"
@@ -27,19 +28,28 @@ void sum_items(Context& ctx, Shape s, const Term& term, const Take& take) {
     for (int64_t i = first; i < last; ++i) {
       Block sums{};
       const int64_t c0 = i % blocks * kTogether, lanes = std::min(kTogether, s.c - c0), begin = i / blocks * s.item() + c0;
-      const auto add = [&](int64_t width, int64_t at, int64_t rows) {
-        for (int which = 0; which < Sums; ++which)
-          for (int64_t k = 0; k < width; ++k) {
-            double sum = term(which, at + k, c0 + k);
-            for (int64_t r = 1; r < rows; ++r) sum += term(which, at + r * s.c + k, c0 + k);
-            sums[size_t(which)][size_t(k)] += sum;
-          }
+      // Which sum and how many rows are known when it is compiled: else it would not be done in lanes.
+      const auto add_to = [&](auto which, auto width, auto rows, int64_t at) {
+        double* to = sums[size_t(which)].data();
+        for (int64_t k = 0; k < width; ++k) {
+          double sum = term(which, at + k, c0 + k);
+          for (int64_t r = 1; r < rows; ++r) sum += term(which, at + r * s.c + k, c0 + k);
+          to[k] += sum;
+        }
       };
-      int64_t p = 0;
-      for (; p + kPlaces <= places; p += kPlaces)
-        if (lanes == kTogether) add(kTogether, begin + p * s.c, kPlaces);
-        else add(lanes, begin + p * s.c, kPlaces);
-      for (; p < places; ++p) add(lanes, begin + p * s.c, 1);
+      const auto add = [&](auto width, auto rows, int64_t at) {
+        add_to(std::integral_constant<int, 0>(), width, rows, at);
+        if constexpr (Sums == 2) add_to(std::integral_constant<int, 1>(), width, rows, at);
+      };
+      const auto add_all = [&](auto width) {
+        int64_t p = 0;
+        for (; p + kPlaces <= places; p += kPlaces) add(width, std::integral_constant<int64_t, kPlaces>(), begin + p * s.c);
+        for (; p < places; ++p) add(width, std::integral_constant<int64_t, 1>(), begin + p * s.c);
+      };
+      // Widths that the compiler knows are a few instructions.
+      if (lanes == kTogether) add_all(std::integral_constant<int64_t, kTogether>());
+      else if (lanes == kTogether / 2) add_all(std::integral_constant<int64_t, kTogether / 2>());
+      else add_all(lanes);
       all[size_t(i)] = sums;
     }
   });
@@ -61,12 +71,12 @@ void batch_norm_moments(Context& ctx, ConstView x, float eps, float* moments) {
   const double count = double(x.shape.pixels());
   std::vector<double> mean(size_t(channels), 0), squares(size_t(channels), 0);
   const float* in = x.as<float>();
-  sum_items<1>(ctx, x.shape, [=](int, int64_t at, int64_t) { return double(in[at]); },
+  sum_items<1>(ctx, x.shape, [=](auto, int64_t at, int64_t) { return double(in[at]); },
                [&](int64_t c, const auto& sums) { mean[c] += sums[0]; });
   for (double& m : mean) m /= count;
   const double* means = mean.data();
   sum_items<1>(ctx, x.shape,
-               [=](int, int64_t at, int64_t c) {
+               [=](auto, int64_t at, int64_t c) {
                  const double away = double(in[at]) - means[c];
                  return away * away;
                },
@@ -96,13 +106,14 @@ void channel_sums(Context& ctx, ConstView dy, ConstView x, const float* moments,
   std::vector<double> all(size_t(2 * channels), 0);
   const float *g = dy.as<float>(), *in = x.as<float>();
   if (!in) {
-    sum_items<1>(ctx, dy.shape, [=](int, int64_t at, int64_t) { return double(g[at]); },
+    sum_items<1>(ctx, dy.shape, [=](auto, int64_t at, int64_t) { return double(g[at]); },
                  [&](int64_t c, const auto& s) { all[c] += s[0]; });
   } else {
     sum_items<2>(ctx, dy.shape,
-                 [=](int which, int64_t at, int64_t c) {
+                 [=](auto which, int64_t at, int64_t c) {
                    const auto of_dy = double(g[at]);
-                   return which == 0 ? of_dy : of_dy * double((in[at] - moments[c]) * moments[2 * channels + c]);
+                   if constexpr (which == 0) return of_dy;
+                   else return of_dy * double((in[at] - moments[c]) * moments[2 * channels + c]);
                  },
                  [&](int64_t c, const auto& s) { all[c] += s[0], all[channels + c] += s[1]; });
   }
@@ -148,7 +159,7 @@ void add_channel_sums(Context& ctx, ConstView dy, float* sums) {
   check_view("add_channel_sums", "dy", dy, dy.shape, DType::f32);
   if (ctx.gpu) return ctx.gpu->ops->add_channel_sums(ctx, dy, sums);
   const float* g = dy.as<float>();
-  sum_items<1>(ctx, dy.shape, [=](int, int64_t at, int64_t) { return double(g[at]); },
+  sum_items<1>(ctx, dy.shape, [=](auto, int64_t at, int64_t) { return double(g[at]); },
                [=](int64_t c, const auto& s) { sums[c] += float(s[0]); });
 }
 

@@ -19,6 +19,7 @@ namespace switchback {
 namespace {
 
 using test::TempFolder;
+using test::expect_error;
 namespace fs = std::filesystem;
 
 const std::string kSource = SWITCHBACK_SOURCE_DIR;
@@ -558,6 +559,53 @@ TEST(DatasetFile, Mosaic) {
   for (int y = 0; y < 32; ++y)
     for (int i = 0; i < 96; ++i)
       ASSERT_EQ(tile.pixels[size_t(y * 96 + i)], all.pixels[size_t((32 + y) * 1280 * 3 + 96 + i)]) << y << " " << i;
+}
+
+// What tests/golden/make_npz.py wrote: element i of an array of images is 7 i mod 251.
+TEST(DatasetFile, Npz) {
+  const std::string file = std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/images.npz";
+  const Dataset train = open_dataset(file + ":x_train");
+  ASSERT_EQ(train.size(), 5);
+  EXPECT_EQ(train.label(3), 3);
+  EXPECT_EQ(train.classes, (std::vector<std::string>{"0", "1", "2", "3"}));
+  EXPECT_EQ(train.path(4), file + ":x_train[4]");
+  const Image image = train.image(2);
+  ASSERT_EQ((std::tuple{image.width, image.height, image.channels}), (std::tuple{3, 4, 3}));
+  for (int64_t i = 0; i < 36; ++i) EXPECT_EQ(image.pixels[i], (72 + i) * 7 % 251);
+  const Dataset test = open_dataset(file + ":x_test[1:2]");
+  ASSERT_EQ(test.size(), 1);
+  EXPECT_EQ(test.label(0), 1);
+  EXPECT_EQ(test.classes, train.classes) << "they are parts of one set";
+  EXPECT_TRUE(is_dataset(file + ":x_test[1:2]"));
+  EXPECT_EQ(dataset_stem(file + ":x_test[1:2]"), "images-x_test@1-2");
+
+  const std::string planes = std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/images_cifar.npz";
+  const Dataset cifar = open_dataset(planes);
+  ASSERT_EQ(cifar.size(), 3);
+  EXPECT_EQ(cifar.label(0), 9);
+  EXPECT_EQ(cifar.classes[9], "truck");
+  const Image second = cifar.image(1);
+  for (int64_t at = 0; at < 1024; ++at)
+    for (int64_t c = 0; c < 3; ++c) EXPECT_EQ(second.pixels[at * 3 + c], (3072 + c * 1024 + at) * 7 % 251);
+
+  expect_error("holds x_test and x_train", [&] { open_dataset(file); });
+  expect_error("no images 'x_val' with labels", [&] { open_dataset(file + ":x_val"); });
+  const TempFolder t;
+  const std::string bytes = read_file(file, 1 << 20);
+  for (const size_t length : {0, 10, 400, int(bytes.size()) - 1}) {
+    SCOPED_TRACE(length);
+    t.put("cut.npz", bytes.substr(0, length));
+    expect_error("cut.npz", [&] { open_dataset(t / "cut.npz"); });
+  }
+  for (size_t i = 0; i < bytes.size(); i += 3) {  // whatever is changed: an error, or images
+    std::string other = bytes;
+    other[i] = char(other[i] ^ (1 << i % 8));
+    t.put("other.npz", other);
+    try {
+      EXPECT_GT(open_dataset(t / "other.npz:x_train").image(0).pixels.size(), 0u);
+    } catch (const Error&) {
+    }
+  }
 }
 
 TEST(DatasetFile, MnistAndCifar) {

@@ -1,4 +1,4 @@
-// Data sets (engine/files/dataset.h): idx pairs, plain or gzipped, and CIFAR mosaics. (A folder of folders has no format; its
+// Data sets (engine/files/dataset.h): idx pairs, plain or gzipped, CIFAR mosaics, and .npz. (A folder of folders has no format; its
 // pictures are image.cpp's.) An input is: one byte, which kind; two, the length of the images file; the images file;
 // the labels file.
 #include "engine/files/dataset.h"
@@ -20,13 +20,15 @@ constexpr fuzz::Allowance kMosaicAllowance{2 * 1032, 16 * kMostPixels + (1 << 20
 
 // The names by which the files find each other; what they hold comes from the input.
 struct Files {
-  fuzz::MemoryFile images, labels, mosaic, mosaic_labels;
-  std::string idx = fuzz::work_folder() + "/x-images-idx3-ubyte", png = fuzz::work_folder() + "/m_000.png";
+  fuzz::MemoryFile images, labels, mosaic, mosaic_labels, npz;
+  std::string idx = fuzz::work_folder() + "/x-images-idx3-ubyte", png = fuzz::work_folder() + "/m_000.png",
+              archive = fuzz::work_folder() + "/a.npz";
   Files() {
     link(images, idx);
     link(labels, fuzz::work_folder() + "/x-labels-idx1-ubyte");
     link(mosaic, png);
     link(mosaic_labels, fuzz::work_folder() + "/m_labels.u8");
+    link(npz, archive);
   }
   static void link(const fuzz::MemoryFile& file, const std::string& name) {
     PROMISED(symlink(file.path().c_str(), name.c_str()) == 0);
@@ -85,6 +87,13 @@ void read_mosaic(Files& files, std::string_view images, std::string_view labels)
                     [&] { check(open_dataset(files.png), files.png); });
 }
 
+// A label of one byte becomes a number of eight.
+constexpr fuzz::Allowance kNpzAllowance{16 * 1100, 1 << 18};
+void read_npz(Files& files, std::string_view archive) {
+  files.npz.put(archive);
+  fuzz::read_within(kNpzAllowance, archive.size(), [&] { check(open_dataset(files.archive), files.archive); });
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -93,15 +102,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view rest = fuzz::text_of(data + 3, size - 3);
   const size_t length = std::min(rest.size(), size_t(data[1]) | size_t(data[2]) << 8);
   const std::string_view images = rest.substr(0, length), labels = rest.substr(length);
-  switch (data[0] % 3) {
+  switch (data[0] % 4) {
     case 0:
       read_idx(files, images, labels);
       break;
     case 1:
       read_idx(files, gzipped(images), gzipped(labels));
       break;
-    default:
+    case 2:
       read_mosaic(files, images, labels);
+      break;
+    default:
+      read_npz(files, rest);
   }
   return 0;
 }

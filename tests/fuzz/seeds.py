@@ -167,6 +167,10 @@ def write_datasets():
         mosaic=dataset(2, mosaic, bytes(40)), mosaic_cut=dataset(2, mosaic, bytes(39)),
         mosaic_label=dataset(2, mosaic, bytes(39) + b"\x0a"), mosaic_grey=dataset(2, png(1280, 32, 8, 0), bytes(40)),
         mosaic_size=dataset(2, png(320, 64, 8, 2), bytes(40)))
+    for name, save in (("npz", np.savez), ("npz_packed", np.savez_compressed)):
+        archive = io.BytesIO()
+        save(archive, x=np.arange(60, dtype=np.uint8).reshape(5, 2, 2, 3), y=np.arange(5))
+        put("dataset", **{name: dataset(3, archive.getvalue(), b"")})
 
 
 # ---- texts

@@ -71,6 +71,30 @@ TEST(CliRegions, OfSeveralWeightsWhateverTheBatch) {
   EXPECT_NE(text.out.find("random:2"), std::string::npos) << text.out;
 }
 
+// Two runs of `train` beside each other, with the etalons' correlations: those of one weights' file do not depend on what
+// stands beside it.
+TEST(CliRegions, OfSeveralRuns) {
+  TempFolder folder;
+  const std::string data = digits(folder);
+  for (const auto& [name, images] : {std::pair{"all", "[0:10]"}, {"few", "[0:3]"}})
+    succeed({"train", data + images, "--model", "lenet", "--epochs", std::string(name) == "all" ? "3" : "2", "--batch-size", "3",
+             "--quiet", "-o", folder / name});
+  for (int d = 0; d < 10; ++d)  // a class needs two images
+    fs::copy_file(kSource + "/weights/samples/digit_" + std::to_string((d + 1) % 10) + ".png", fmt::format("{}/{}/b.png", data, d));
+  const auto runs = succeed_json({"regions", data, "--model", "lenet", "--weights", folder / "all", "--weights", folder / "few",
+                                  "--etalons", "--json", "-o", folder / "out"});
+  ASSERT_EQ(runs["networks"].size(), 4u + 3u);
+  EXPECT_EQ(runs["networks"][0]["run"], folder / "all");
+  EXPECT_EQ(runs["networks"][6]["run"], folder / "few");
+  const auto one = succeed_json({"regions", data, "--model", "lenet", "--weights", folder / "all/epoch-003.safetensors", "--etalons",
+                                 "--batch", "3", "--json", "-o", folder / "one"});
+  EXPECT_EQ(one["networks"][0]["etalons"], runs["networks"][3]["etalons"]);
+  EXPECT_LT(one["networks"][0]["etalons"]["within"].get<double>(), 1);
+  const Image picture = load_image(result(runs, ".png"));
+  EXPECT_GT(picture.height, 4 * 300) << "four charts";
+  EXPECT_EQ(run_switchback({"regions", "--plane", "--model", "mlp", "--weights", "random:1", "--etalons"}).code, 2);
+}
+
 TEST(CliRegions, OfThePlane) {
   TempFolder folder;
   Tensor points({4, 3});

@@ -164,6 +164,7 @@ TEST(CliTrain, ClearErrorsBeforeTheFirstStep) {
   const TempFolder folder;
   const std::string data = digits(folder), one = digits(folder, 1);
   fs::create_directories(folder / "empty");
+  fs::create_directories(folder / "no_images/0");
   const auto fails = [&](const std::string& set, const Arguments& more, int code, const std::string& word) {
     Arguments all{"train", set, "--model", "lenet", "--epochs", "1", "-o", folder / "run"};
     all.insert(all.end(), more.begin(), more.end());
@@ -188,6 +189,25 @@ TEST(CliTrain, ClearErrorsBeforeTheFirstStep) {
   fails(data, {"--resume"}, 1, "no run");
   fails(data, {"--labels", folder / "x.npy"}, 2, "--labels");
   fails(data, {"--validate", folder / "missing"}, 1, "missing");
+  fails(folder / "no_images", {}, 1, "no images");
+  fails(data, {"--weights", std::string(SWITCHBACK_SOURCE_DIR) + "/weights/autoencoder.safetensors"}, 1, "not weights of lenet");
+  const auto refuses_to = [&](const Arguments& all, const std::string& word) {
+    const Outcome o = run_switchback(all);
+    EXPECT_EQ(o.code, 1) << o.line;
+    EXPECT_NE(o.err.find(word), std::string::npos) << o.line << "\n" << o.err;
+  };
+  refuses_to({"train", data, "--model", "autoencoder", "--epochs", "1", "-o", folder / "run"}, "--loss mse");
+  refuses_to({"train", data, "--model", "encoder_decoder:classes=10,narrow=8", "--epochs", "1", "--batch-size", "3", "-o", folder / "run"},
+             "one image, which batch norms cannot take");
+  EXPECT_FALSE(fs::exists(folder / "run"));
+  std::ofstream(folder / "file") << "x";
+  refuses_to(training(data, folder / "file", {"--epochs", "1"}), "Not a directory");
+  for (const char* name : {"log.jsonl", "curves.png"}) {  // what cannot be written is known before the first step
+    const std::string run = folder / (std::string("of_") + name);
+    fs::create_directories(run + "/" + name);
+    refuses_to(training(data, run, {"--epochs", "1"}), "it is a folder");
+    EXPECT_EQ(names_in(run), std::set<std::string>{name});
+  }
 
   succeed(training(data, folder / "run", {"--epochs", "1", "--schedule", "cosine"}));
   const std::string state = bytes_of(folder / "run/state.safetensors");
@@ -245,6 +265,38 @@ TEST(CliTrain, UnreadableImagesAreLeftOut) {
   const Outcome many = run_switchback(training(folder / "set", folder / "other", {"--epochs", "1"}));
   EXPECT_EQ(many.code, 1);
   EXPECT_NE(many.err.find("2 of 120 images cannot be read"), std::string::npos) << many.err;
+}
+
+// The arrays of tests/golden/images.npz: sets of an .npz train like any other, and parts of one may validate.
+TEST(CliTrain, TakesNpz) {
+  const TempFolder folder;
+  const std::string file = std::string(SWITCHBACK_SOURCE_DIR) + "/tests/golden/images.npz";
+  const auto d = succeed_json({"train", file + ":x_train", "--validate", file + ":x_test", "--model", "lenet", "--epochs", "2",
+                               "--batch-size", "2", "--json", "-o", folder / "run"});
+  EXPECT_EQ(d["steps"], 6);
+  EXPECT_EQ(d["inputs"][0]["images"], 5);
+  const Outcome o = run_switchback({"train", file, "--model", "lenet", "--epochs", "1", "-o", folder / "no"});
+  EXPECT_EQ(o.code, 2);
+  EXPECT_NE(o.err.find("x_test and x_train"), std::string::npos) << o.err;
+  EXPECT_FALSE(fs::exists(folder / "no"));
+}
+
+// Images are read ahead, and what cannot be read is found by whichever thread meets it first: the step decides.
+TEST(CliTrain, ReadingAheadChangesNothing) {
+  const TempFolder folder;
+  for (int d = 0; d < 10; ++d)
+    for (int copy = 0; copy < 21; ++copy) {
+      fs::create_directories(folder / fmt::format("set/{}", d));
+      fs::copy_file(digit((d + copy) % 10), folder / fmt::format("set/{}/{}.png", d, copy));
+    }
+  for (const char* bad : {"set/3/4.png", "set/8/20.png"}) std::ofstream(folder / bad) << "no picture";
+  const auto run = [&](const char* threads) {
+    const Outcome o = run_switchback(training(folder / "set", folder / threads, {"--epochs", "2", "--threads", threads}));
+    EXPECT_EQ(o.code, 0) << o.err;
+    return o.err + bytes_of(folder / (std::string(threads) + "/steps.jsonl")) +
+           bytes_of(folder / (std::string(threads) + "/last.safetensors"));
+  };
+  EXPECT_EQ(run("1"), run("2"));
 }
 
 TEST(CliTrain, JoinsDataSets) {

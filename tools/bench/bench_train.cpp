@@ -5,6 +5,7 @@
 #include "tools/bench/bench_ops.h"
 #include "tools/bench/bench_values.h"
 #include "tools/cli/labelled.h"
+#include "tools/commands/train_data.h"
 
 namespace switchback {
 
@@ -36,26 +37,22 @@ Work train_work(Job& job, const BenchOptions& o) {
   return work;
 }
 
-// Batches of a data set from file to the network's input: decoding and preprocessing in threads.
+// Batches of a data set from file to the network's input, as `train` reads them ahead of its steps.
 Work read_work(Job& job, const BenchOptions& o) {
   if (o.inputs.size() != 1) throw Error("--method read wants one data set", kDatasets, true);
   struct Reader {
-    Dataset data;
-    std::vector<float> pixels;
+    TrainingData data;
     int64_t next = 0;
+    std::unique_ptr<ReadAhead> ahead = nullptr;
   };
-  auto reader = std::make_shared<Reader>(Reader{open_dataset(o.inputs[0], o.exif), {}});
+  auto reader = std::make_shared<Reader>(Reader{TrainingData(open_dataset(o.inputs[0], o.exif), o.inputs[0], job.model, false)});
   const int64_t n = std::min(job.run.batch > 0 ? job.run.batch : 64, reader->data.size());
-  const int64_t size = job.model.preprocess.channels() * job.model.preprocess.size[0] * job.model.preprocess.size[1];
-  reader->pixels.resize(size_t(n * size));
-  const int threads = job.ctx.thread_count();
-  Work work{.once =
-                [=, &job] {
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 8)
-                  for (int64_t i = 0; i < n; ++i)
-                    load_item(reader->data, (reader->next + i) % reader->data.size(), job.model, reader->pixels.data() + i * size);
-                  reader->next += n;
-                },
+  reader->ahead = std::make_unique<ReadAhead>(reader->data, Augmentation{}, 0, job.ctx.thread_count(), [r = reader.get(), n] {
+    ReadAhead::Step step;
+    for (int64_t i = 0; i < n; ++i) step.images.push_back(r->next++ % r->data.size());
+    return step;
+  });
+  Work work{.once = [reader] { reader->ahead->take(); },
             .items = double(n),
             .item = "image"};
   work.details["batch"] = n;

@@ -12,18 +12,9 @@
 #include "tools/cli/labelled.h"
 #include "tools/commands/regions.h"
 #include "viz/methods/regions.h"
+#include "viz/methods/similarity.h"
 
 namespace switchback {
-namespace {
-
-constexpr size_t kMostClassesInReport = 20, kMostNetworksInTable = 8;
-
-struct NetworkRegions {
-  NetworkSpec spec;
-  std::string weights;  // that were loaded
-  RegionReport report;
-  double top1 = std::numeric_limits<double>::quiet_NaN();  // NaN where outputs are not the data set's classes
-};
 
 int64_t images_of(const RegionReport& r) { return std::accumulate(r.inputs.begin(), r.inputs.end(), int64_t(0)); }
 int64_t units_of(const RegionReport& r) {
@@ -31,6 +22,23 @@ int64_t units_of(const RegionReport& r) {
   for (const RegionLayer& l : r.layers) units += l.units;
   return units;
 }
+bool has_values(const Series& series) {
+  return std::any_of(series.values.begin(), series.values.end(), [](double v) { return std::isfinite(v); });
+}
+Canvas charts_below(std::span<const Canvas> charts, const std::string& title) {
+  GridOptions options{.columns = 1, .frames = false, .title = title};
+  std::vector<Panel> panels;
+  for (const Canvas& chart : charts) {
+    options.panel_side = std::max({options.panel_side, int(chart.width()), int(chart.height())});
+    panels.push_back({chart, ""});
+  }
+  return grid(panels, options);
+}
+
+namespace {
+
+constexpr size_t kMostClassesInReport = 20, kMostNetworksInTable = 8;
+
 std::string label_of(const RegionLayer& l) { return l.name + (l.switches ? " switches" : " gates"); }
 
 // The first images of the data set, class by class.
@@ -85,6 +93,27 @@ NetworkRegions count_regions(Job& job, const Model& model, const NetworkSpec& sp
   return out;
 }
 
+// How alike the etalons of the images' own classes are (Molchanov et al., eq. 4: the linear part of the region's map).
+void compare_etalons(Job& job, const Model& model, const Dataset& data, const std::vector<int64_t>& order, NetworkRegions& out) {
+  const Shape image{1, model.preprocess.channels(), model.preprocess.size[0], model.preprocess.size[1]};
+  const std::vector<int64_t> classes =
+      outputs_of_classes(data, model, model.network.shapes(image)[size_t(logit_node(model.network))].c);
+  if (classes.empty()) throw Error("--etalons wants a network whose outputs are the data set's classes", "leave it out", true);
+  Tensor etalons({int64_t(order.size()), image.item()});
+  std::vector<int> labels;
+  for (size_t first = 0, last; first < order.size(); first = last) {  // class by class
+    const int label = data.label(order[first]);
+    for (last = first; last < order.size() && data.label(order[last]) == label; ++last) labels.push_back(label);
+    Tensor x({int64_t(last - first), image.c, image.h, image.w});
+    for (size_t i = first; i < last; ++i) load_item(data, order[i], model, x.data() + int64_t(i - first) * image.item());
+    const Maps maps = gradient(job.ctx, model, x, {std::to_string(classes[size_t(label)]), "", Score::logit}, {},
+                               {job.run, kGradient, false, "", ""});
+    std::ranges::copy(maps.values.values(), etalons.data() + int64_t(first) * image.item());
+  }
+  const MapSimilarity alike = map_similarity(etalons, labels, int64_t(data.classes.size()));
+  out.alike_within = alike.within, out.alike_between = alike.between;
+}
+
 // ---- the report
 
 std::string percent(double share) { return std::isfinite(share) ? fmt::format("{:.2f} %", 100 * share) : "-"; }
@@ -119,6 +148,8 @@ Json network_json(const NetworkRegions& n, const Dataset& data) {
     entry["layers"].push_back(std::move(item));
   }
   entry["not_counted"] = r.not_counted;
+  if (!n.spec.run.empty()) entry["run"] = n.spec.run;
+  if (std::isfinite(n.alike_between)) entry["etalons"] = {{"within", n.alike_within}, {"between", n.alike_between}};
   return entry;
 }
 
@@ -209,10 +240,6 @@ Rgb depth_color(size_t index, size_t count) {
   return color(ColorMap::viridis, count > 1 ? 0.9f * float(index) / float(count - 1) : 0.4f);
 }
 
-bool has_values(const Series& series) {
-  return std::any_of(series.values.begin(), series.values.end(), [](double v) { return std::isfinite(v); });
-}
-
 // Shares over the layers of one network.
 Canvas picture_of_one(const NetworkRegions& n, const std::string& title) {
   const RegionReport& r = n.report;
@@ -266,19 +293,21 @@ Canvas picture_of_several(const std::vector<NetworkRegions>& networks, const std
   LineOptions options;
   options.width = std::clamp(360 + 60 * int(places.size()), 760, 2400);
   options.most = 1;
-  GridOptions grid_options{.columns = 1, .frames = false, .title = title};
-  std::vector<Panel> charts;
+  std::vector<Canvas> charts;
   const auto add = [&](const char* about, const std::vector<Series>& series) {
     options.title = about;
-    const Canvas chart = line_chart(places, series, options);
-    grid_options.panel_side = std::max({grid_options.panel_side, int(chart.width()), int(chart.height())});
-    charts.push_back({chart, ""});
+    charts.push_back(line_chart(places, series, options));
   };
   add("distinct patterns / images", patterns);
   const std::vector<Series> ratios =
       series_over(networks, [](const RegionReport&, const PatternStatistics& s) { return s.within / s.between; });
   if (std::any_of(ratios.begin(), ratios.end(), has_values)) add("units that differ within a class / between classes", ratios);
-  return grid(charts, grid_options);
+  if (std::isfinite(networks[0].alike_between)) {
+    std::vector<Series> alike{{"of a class", {}, {30, 140, 70}}, {"of different classes", {}, {200, 60, 50}}};
+    for (const NetworkRegions& n : networks) alike[0].values.push_back(n.alike_within), alike[1].values.push_back(n.alike_between);
+    add("correlation of etalons", alike);
+  }
+  return charts_below(charts, title);
 }
 
 void run_dataset(const RegionsOptions& o) {
@@ -305,13 +334,15 @@ void run_dataset(const RegionsOptions& o) {
     networks.push_back(count_regions(job, model, spec, data, order, output, record, [&](int64_t done) {
       job.bar.update(before + done, int64_t(specs.size()) * images, "images");
     }));
+    if (o.etalons) compare_etalons(job, model, data, order, networks.back());
   }
   Json files = Json::array();
   if (output.pictures()) {
     const std::string what = fmt::format("linear regions of {} images of {}", images, dataset_stem(path));
     output.add_picture(files, dataset_stem(path),
                        networks.size() == 1 ? picture_of_one(networks[0], what + " in " + specs[0].name)
-                                            : picture_of_several(networks, what));
+                       : of_several_runs(networks) ? picture_of_runs(networks, what)
+                                                   : picture_of_several(networks, what));
   }
   job.model.source = networks[0].weights;
   Report report;
@@ -331,13 +362,19 @@ std::vector<NetworkSpec> network_specs(const std::vector<std::string>& given_mod
                                        const std::vector<std::string>& checkpoints) {
   const std::vector<std::string> models =
       given_models.empty() ? std::vector<std::string>{""} : given_models;  // Job says what is missing
-  const std::vector<std::string> weights = checkpoints.empty() ? std::vector<std::string>{""} : expand_weights(checkpoints);
+  std::vector<std::string> weights, runs;
+  for (const std::string& given : checkpoints.empty() ? std::vector<std::string>{""} : checkpoints) {
+    const std::vector<std::string> more = given.empty() ? std::vector<std::string>{""} : expand_weights({given});
+    weights.insert(weights.end(), more.begin(), more.end());
+    runs.resize(weights.size(), holds_weights(given) ? given : "");
+  }
   if (models.size() > 1 && weights.size() != models.size() && !checkpoints.empty())
     throw Error(fmt::format("{} --model and {} --weights", models.size(), weights.size()),
                 "one model with several weights, or weights for each model", true);
   std::vector<NetworkSpec> specs;
   for (size_t i = 0; i < std::max(models.size(), weights.size()); ++i) {
     NetworkSpec spec{models[std::min(i, models.size() - 1)], weights[std::min(i, weights.size() - 1)], ""};
+    spec.run = runs[std::min(i, runs.size() - 1)];
     const bool by_weights = models.size() == 1 && weights.size() > 1;
     const std::string path = by_weights ? spec.weights : spec.model;
     spec.name = path.ends_with(".safetensors") ? std::filesystem::path(path).stem().string() : path;
@@ -373,6 +410,8 @@ std::function<void()> setup_regions(CLI::App& app) {
   add_setting(app, *o, "--preprocess", o->preprocess, Changes::values,
               "how images become input; default: the model's own", "FILE.json");
   add_setting(app, *o, "--limit", o->limit, Changes::values, "only the first N images", "N");
+  add_switch(app, *o, "--etalons", o->etalons, Changes::values,
+             "also how alike the etalons of the images' classes are, within a class and between classes");
   app.add_flag("--plane", o->plane,
                "instead of a data set: the plane of a network with two inputs, in double precision "
                "on the CPU");

@@ -117,6 +117,7 @@ void run_regions_plane(const RegionsOptions& o) {
   if (!o.inputs.empty())
     throw Error(fmt::format("--plane takes no data set, but {} is given", printable(o.inputs[0])),
                 "points go to --points", true);
+  if (o.etalons) throw Error("--etalons belongs to a data set", "leave out --plane", true);
   if (!o.limit.empty()) throw Error("--limit belongs to a data set", "leave out --plane", true);
   if (o.saves("npy"))
     throw Error("regions saves no arrays", "--save png draws the plane, --json has all numbers", true);

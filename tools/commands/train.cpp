@@ -58,8 +58,11 @@ void check_names(const Network& network, const Weights& weights, const char* opt
 }
 
 void check_loss(const TrainRequest& r, const Model& model) {
-  if (r.loss == Loss::cross_entropy) return;
   const Shape y = model.network.shapes(model.network.input)[model.network.output()];
+  if (r.loss == Loss::cross_entropy && y.h * y.w > 1)
+    throw Error(fmt::format("{} makes maps of [{},{},{}], and a cross entropy takes a vector of classes", model.network.name, y.c, y.h, y.w),
+                y == model.network.input ? "--loss mse holds them against the image" : "take a network that ends in classes");
+  if (r.loss == Loss::cross_entropy) return;
   if (y != model.network.input)
     throw Error(fmt::format("--loss {} holds the output against the image, but {} makes [{},{},{}] of [{},{},{}]",
                             word_of(kLosses, r.loss), model.network.name, y.c, y.h, y.w, model.network.input.c,

@@ -1,8 +1,7 @@
 #include "tools/commands/train_data.h"
 
 #include <algorithm>
-#include <exception>
-#include <mutex>
+#include <utility>
 
 #include "engine/files/files.h"
 #include "engine/files/npy.h"
@@ -63,40 +62,107 @@ void TrainingData::leave_out(int64_t image, const std::string& why) {
                 "more than a hundredth is too much: take them away, or mend them");
 }
 
-std::vector<int64_t> TrainingData::load(std::span<const int64_t> which, const Augmentation& how, uint64_t seed, int64_t epoch,
-                                        std::vector<float>& to) {
-  const int64_t item = item_.item();
-  to.resize(which.size() * size_t(item));
-  std::vector<std::string> wrong(which.size());
-  std::exception_ptr failed;
-  std::mutex lock;
-#pragma omp parallel for schedule(dynamic, 8)
-  for (size_t i = 0; i < which.size(); ++i) {
-    try {
-      float* pixels = to.data() + int64_t(i) * item;
-      if (images_) std::copy_n(images_->data() + which[i] * item, item, pixels);
-      else load_item(*data_, which[i], model_, pixels);
-      augment(how, seed, epoch, which[i], item_, units_, pixels);
-    } catch (const Error& e) {
-      wrong[i] = e.what();
-    } catch (...) {  // an exception must not leave a parallel loop
-      const std::lock_guard hold(lock);
-      failed = std::current_exception();
-    }
+void TrainingData::read(int64_t image, const Augmentation& how, uint64_t seed, int64_t epoch, float* to) const {
+  if (images_) std::copy_n(images_->data() + image * item_.item(), item_.item(), to);
+  else load_item(*data_, image, model_, to);
+  augment(how, seed, epoch, image, item_, units_, to);
+}
+
+// --- ahead of the step
+
+namespace {
+constexpr size_t kAhead = 2;    // steps
+constexpr size_t kAtOnce = 8;   // images that a thread takes
+}  // namespace
+
+ReadAhead::ReadAhead(TrainingData& data, const Augmentation& how, uint64_t seed, int threads, std::function<Step()> next)
+    : data_(data), how_(how), seed_(seed), next_(std::move(next)) {
+  for (int i = 0; i < std::max(1, threads); ++i) threads_.emplace_back([this] { work(); });
+}
+
+ReadAhead::~ReadAhead() {
+  {
+    const std::lock_guard hold(lock_);
+    stop_ = true;
   }
-  if (failed) std::rethrow_exception(failed);
-  std::vector<int64_t> there;
-  for (size_t i = 0; i < which.size(); ++i) {
-    if (!wrong[i].empty()) {
-      leave_out(which[i], wrong[i]);
+  begin_.notify_all();
+  for (std::thread& t : threads_) t.join();
+}
+
+// Begins to read until kAhead steps are under way.
+void ReadAhead::ask() {
+  while (readings_.size() < kAhead) {
+    Step step = next_();
+    if (step.images.empty()) return;
+    auto reading = std::make_unique<Reading>();
+    reading->epoch = step.epoch;
+    reading->pixels.resize(step.images.size() * size_t(data_.item().item()));
+    reading->wrong.resize(step.images.size());
+    reading->images = std::move(step.images);
+    {
+      const std::lock_guard hold(lock_);
+      readings_.push_back(std::move(reading));
+    }
+    begin_.notify_all();
+  }
+}
+
+void ReadAhead::work() {
+  std::unique_lock hold(lock_);
+  for (;;) {
+    Reading* at = nullptr;
+    begin_.wait(hold, [&] {
+      for (const auto& r : readings_)
+        if (!at && r->begun < r->images.size()) at = r.get();
+      return stop_ || at;
+    });
+    if (stop_) return;
+    const size_t first = at->begun, last = std::min(at->images.size(), first + kAtOnce);
+    at->begun = last;
+    hold.unlock();
+    std::exception_ptr failed;
+    for (size_t i = first; i < last && !failed; ++i) {
+      try {
+        data_.read(at->images[i], how_, seed_, at->epoch, at->pixels.data() + i * size_t(data_.item().item()));
+      } catch (const Error& e) {
+        at->wrong[i] = e.what();
+      } catch (...) {
+        failed = std::current_exception();
+      }
+    }
+    hold.lock();
+    if (failed) at->failed = failed;
+    at->done += last - first;
+    if (at->done == at->images.size()) end_.notify_all();
+  }
+}
+
+ReadAhead::Batch ReadAhead::take() {
+  ask();
+  CHECK(!readings_.empty(), "there are no more steps");
+  std::unique_ptr<Reading> read;
+  {
+    std::unique_lock hold(lock_);
+    end_.wait(hold, [&] { return readings_.front()->done == readings_.front()->images.size(); });
+    read = std::move(readings_.front());
+    readings_.pop_front();
+  }
+  ask();
+  if (read->failed) std::rethrow_exception(read->failed);
+  const auto item = size_t(data_.item().item());
+  size_t there = 0;
+  for (size_t i = 0; i < read->images.size(); ++i) {
+    if (!read->wrong[i].empty()) {
+      data_.leave_out(read->images[i], read->wrong[i]);
       continue;
     }
-    if (there.size() < i) std::copy_n(to.data() + int64_t(i) * item, item, to.data() + int64_t(there.size()) * item);
-    there.push_back(which[i]);
+    if (there < i) std::copy_n(read->pixels.data() + i * item, item, read->pixels.data() + there * item);
+    read->images[there++] = read->images[i];
   }
-  if (there.empty()) throw Error("a step has no image that can be read", "take a larger --batch-size");
-  to.resize(there.size() * size_t(item));
-  return there;
+  if (there == 0) throw Error("a step has no image that can be read", "take a larger --batch-size");
+  read->images.resize(there);
+  read->pixels.resize(there * item);
+  return std::move(*read);
 }
 
 }  // namespace switchback

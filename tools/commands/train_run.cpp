@@ -34,8 +34,8 @@ std::vector<int64_t> read_order(const TrainRequest& r, int64_t images) {
   return order;
 }
 
-TrainOptions train_options(const TrainRequest& r) {
-  return {.batch = r.batch_size, .piece = parse_batch(r.batch), .loss = r.loss, .label_smoothing = float(r.label_smoothing),
+TrainOptions train_options(const TrainRequest& r, int64_t images) {
+  return {.batch = std::min(r.batch_size, images), .piece = parse_batch(r.batch), .loss = r.loss, .label_smoothing = float(r.label_smoothing),
           .optimizer = optimizer_of(r), .clip_norm = r.clip_norm, .seed = parse_seed(r.seed), .frozen = r.freeze,
           .no_decay = r.no_decay};
 }
@@ -54,7 +54,7 @@ Optimizer optimizer_of(const TrainRequest& r) {
 TrainingRun::TrainingRun(Job& job, const TrainRequest& request, TrainingData& data, TrainingData* validation, Json settings)
     : job_(job), request_(request), data_(data), validation_(validation), settings_(std::move(settings)),
       schedule_(parse_schedule(request.schedule)), augmentation_(parse_augmentation(request.augment)),
-      given_order_(read_order(request, data.size())), trainer_(job.ctx, job.model, data.item(), train_options(request)) {
+      given_order_(read_order(request, data.size())), trainer_(job.ctx, job.model, data.item(), train_options(request, data.size())) {
   schedule_.warm_up = request.warm_up;
   if (validation) {
     PlanOptions options;
@@ -62,8 +62,7 @@ TrainingRun::TrainingRun(Job& job, const TrainRequest& request, TrainingData& da
     validation_plan_ = std::make_unique<Plan>(job.ctx, job.model, data.item().with_n(std::min(kValidationBatch, validation->size())),
                                               options);
   }
-  const bool moments = std::ranges::any_of(job.model.network.nodes, [](const Node& n) { return learns(n.layer).moments; });
-  if (moments && data.size() % request.batch_size == 1)
+  if (trainer_.whole_batches() && data.size() % request.batch_size == 1)
     throw Error(fmt::format("the last batch of an epoch would be one image, which batch norms cannot take ({} images, {} a batch)",
                             data.size(), request.batch_size),
                 "choose another --batch-size");
@@ -72,6 +71,9 @@ TrainingRun::TrainingRun(Job& job, const TrainRequest& request, TrainingData& da
     throw Error(path("state.safetensors") + " holds a training run", "--resume goes on with it; another --output begins a new one");
   if (!begun && request.resume) throw Error(fmt::format("there is no run in {} to resume", request.output), "leave out --resume");
   make_directories(request.output);
+  for (const char* name : {"run.json", "steps.jsonl", "log.jsonl", "epoch-000.safetensors", "last.safetensors", "state.safetensors", "curves.png"})
+    if (std::filesystem::is_directory(path(name)))
+      throw Error(fmt::format("cannot write {}: it is a folder", path(name)), "move it away, or name another --output");
   if (begun) {
     resume();
     return;
@@ -99,33 +101,42 @@ std::vector<int64_t> TrainingRun::order(int64_t epoch) const {
 void TrainingRun::run() {
   can_be_resumed();
   const int64_t first = trainer_.steps();
+  int64_t asked = first;
+  std::vector<int64_t> images;  // of the epoch that is asked for, in its order
+  ReadAhead reader(data_, augmentation_, parse_seed(request_.seed), job_.ctx.thread_count(), [&] {
+    ReadAhead::Step step;
+    if (asked == all_steps()) return step;
+    const int64_t at = asked % steps_per_epoch();
+    step.epoch = asked / steps_per_epoch();
+    if (at == 0 || images.empty()) images = order(step.epoch);
+    const auto begin = images.begin() + at * request_.batch_size;
+    step.images.assign(begin, begin + std::min<int64_t>(request_.batch_size, images.end() - begin));
+    ++asked;
+    return step;
+  });
   while (trainer_.steps() < all_steps()) {
-    const int64_t epoch = trainer_.steps() / steps_per_epoch();
-    const std::vector<int64_t> images = order(epoch);
-    for (int64_t at = trainer_.steps() % steps_per_epoch(); at < steps_per_epoch() && trainer_.steps() < all_steps(); ++at) {
-      const int64_t begin = at * request_.batch_size, count = std::min(request_.batch_size, data_.size() - begin);
-      step(std::span(images).subspan(size_t(begin), size_t(count)), epoch);
-      job_.bar.update(trainer_.steps() - first, all_steps() - first, "steps");
-      if (request_.save_every > 0 && trainer_.steps() % request_.save_every == 0) save();
-    }
-    if (trainer_.steps() % steps_per_epoch() == 0) end_epoch(epoch);
+    step(reader);
+    job_.bar.update(trainer_.steps() - first, all_steps() - first, "steps");
+    if (request_.save_every > 0 && trainer_.steps() % request_.save_every == 0) save();
+    if (trainer_.steps() % steps_per_epoch() == 0) end_epoch(trainer_.steps() / steps_per_epoch() - 1);
   }
   save();
 }
 
-void TrainingRun::step(std::span<const int64_t> images, int64_t epoch) {
+void TrainingRun::step(ReadAhead& reader) {
   const auto start = std::chrono::steady_clock::now();
-  const std::vector<int64_t> there = data_.load(images, augmentation_, parse_seed(request_.seed), epoch, pixels_);
+  const ReadAhead::Batch batch = reader.take();
+  const auto count = int64_t(batch.images.size());
   std::vector<int32_t> labels;
-  for (const int64_t i : there)
+  for (const int64_t i : batch.images)
     if (data_.labelled()) labels.push_back(data_.labels()[i]);
-  const Targets targets{labels, data_.labelled() ? std::span<const float>() : std::span<const float>(pixels_)};
+  const Targets targets{labels, data_.labelled() ? std::span<const float>() : std::span<const float>(batch.pixels)};
   const double lr = rate(trainer_.steps());
-  const StepResult result = trainer_.step(pixels_.data(), int64_t(there.size()), targets, lr);
+  const StepResult result = trainer_.step(batch.pixels.data(), count, targets, lr);
   if (!std::isfinite(result.loss)) stop_at(std::isnan(result.loss) ? "the loss is NaN" : "the loss is infinite", lr);
-  sums_.loss += result.loss * double(there.size());
+  sums_.loss += result.loss * double(count);
   sums_.right += result.right;
-  sums_.images += int64_t(there.size());
+  sums_.images += count;
   sums_.seconds += seconds_since(start);
   step_log_ += Json({{"step", trainer_.steps()}, {"loss", result.loss}, {"learning_rate", lr}}).dump() + "\n";
 }
@@ -166,13 +177,18 @@ void TrainingRun::validate(EpochLine& line) {
   Plan& plan = *validation_plan_;
   plan.set_weights(trainer_.weights());
   double loss = 0;
-  int64_t right = 0, all = 0;
+  int64_t right = 0, all = 0, asked = 0;
+  ReadAhead reader(*validation_, {}, 0, job_.ctx.thread_count(), [&] {
+    ReadAhead::Step step{std::vector<int64_t>(size_t(std::min(plan.capacity(), validation_->size() - asked)))};
+    std::iota(step.images.begin(), step.images.end(), asked);
+    asked += int64_t(step.images.size());
+    return step;
+  });
   for (int64_t first = 0; first < validation_->size(); first += plan.capacity()) {
-    std::vector<int64_t> asked(size_t(std::min(plan.capacity(), validation_->size() - first)));
-    std::iota(asked.begin(), asked.end(), first);
-    const std::vector<int64_t> images = validation_->load(asked, {}, 0, 0, pixels_);
+    const ReadAhead::Batch batch = reader.take();
+    const std::vector<int64_t>& images = batch.images;
     all += int64_t(images.size());
-    plan.write(pixels_.data(), int64_t(images.size()));
+    plan.write(batch.pixels.data(), int64_t(images.size()));
     plan.forward();
     const Tensor y = plan.read(plan.network().output());
     std::vector<float> gradient(static_cast<size_t>(y.count()));
@@ -189,7 +205,7 @@ void TrainingRun::validate(EpochLine& line) {
       } else {
         const Distance distance = request_.loss == Loss::mse ? Distance::mse : Distance::bce;
         for (int64_t e = 0; e < size; ++e)
-          loss += distance_value(distance, double(row[e]), double(pixels_[i * size_t(size) + size_t(e)]), 1 / double(size), gradient.data());
+          loss += distance_value(distance, double(row[e]), double(batch.pixels[i * size_t(size) + size_t(e)]), 1 / double(size), gradient.data());
       }
     }
   }

@@ -46,7 +46,7 @@ class TrainingRun {
   int64_t all_steps() const;
   double rate(int64_t step) const;
   std::vector<int64_t> order(int64_t epoch) const;
-  void step(std::span<const int64_t> images, int64_t epoch);
+  void step(ReadAhead& reader);
   [[noreturn]] void stop_at(const std::string& what, double lr);
   void check_weights();
   void end_epoch(int64_t epoch);
@@ -67,7 +67,6 @@ class TrainingRun {
   std::vector<int64_t> given_order_;
   Trainer trainer_;
   std::unique_ptr<Plan> validation_plan_;
-  std::vector<float> pixels_;
   Sums sums_;
   std::vector<EpochLine> lines_;
   std::string epoch_log_, step_log_;
