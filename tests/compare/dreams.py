@@ -223,10 +223,12 @@ def main():
     parser.add_argument("--switchback", default=str(ROOT / "build" / "switchback"))
     parser.add_argument("--recipes", default=",".join(RECIPES))
     parser.add_argument("--networks", default=",".join(UNITS))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
     lines, summary, worst = [], [], math.inf
     for recipe in args.recipes.split(","):
         ratios = []

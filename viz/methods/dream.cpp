@@ -225,12 +225,17 @@ ConstView Dream::gradient(const Goal& goal) {
 // zero[i]: the gradient of what is seen is 0 throughout, and then it is redirected where that is wanted.
 ConstView Dream::redirected(const Goal& goal, ConstView g, bool redirect, std::vector<bool>& zero) {
   const int64_t item = net.item();
-  Tensor values({net.n, net.c, net.h, net.w});
-  read_nchw(ctx, g, values.data());
+  Tensor values;
+  const auto read = [&] {
+    values = Tensor({net.n, net.c, net.h, net.w});
+    read_nchw(ctx, g, values.data());
+  };
+  if (ctx.gpu) read();
+  const float* all = ctx.gpu ? values.data() : g.as<float>();  // items follow each other in either order
   zero.clear();
-  for (int64_t i = 0; i < net.n; ++i)
-    zero.push_back(std::all_of(values.data() + i * item, values.data() + (i + 1) * item, [](float x) { return x == 0; }));
+  for (int64_t i = 0; i < net.n; ++i) zero.push_back(std::all_of(all + i * item, all + (i + 1) * item, [](float x) { return x == 0; }));
   if (!redirect || std::ranges::find(zero, true) == zero.end()) return g;
+  if (!ctx.gpu) read();
   Tensor seen(values.dims());
   read_nchw(ctx, plan.input(net.n), seen.data());
   const View seed = backward.seed(net.n);
