@@ -493,7 +493,9 @@ void check_fourier(OpRun& run) {
 
 void check_polar(OpRun& run) {
   const int64_t n = 3, count = 70;
-  const Nchw phase = run.reals({1, n * count}, DType::f32), dy = run.reals({1, 2 * n * count}, DType::f32), magnitude = run.reals({1, count}, DType::f32);
+  Nchw phase = run.reals({1, n * count}, DType::f32);
+  for (double& v : phase.v) v = double(float(9 * v));  // beyond a whole turn
+  const Nchw dy = run.reals({1, 2 * n * count}, DType::f32), magnitude = run.reals({1, count}, DType::f32);
   Nchw y({1, 2 * n * count}), dphase({1, n * count});
   for (int64_t i = 0; i < n * count; ++i) {
     const size_t re = size_t(i / count * 2 * count + i % count), im = re + size_t(count), e = size_t(i);
