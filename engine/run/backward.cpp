@@ -215,6 +215,7 @@ ConstView Backward::run(const Tape& tape, const BackwardRun& options) {
         "offsets belong to gradients at the input, by a Backward that was made for them");
   CHECK(!options.offsets || weights_.version() == plan_->weights().version(),
         "the plan's weights are not those that the offsets were made for");
+  CHECK(options.rules.empty() || options.rules.size() == size_t(plan_->network().nodes.size()), "{} rules", options.rules.size());
   CHECK(!wanted_.parameters || options.at_step, "nobody takes the gradients of parameters");
   Context& ctx = plan_->context();
   for (const Op& op : ops_) {
@@ -228,7 +229,7 @@ ConstView Backward::run(const Tape& tape, const BackwardRun& options) {
                                .relu = op.relu >= 0,
                                .gates = op.relu >= 0 ? gate_planes(tape, op.relu).gates : nullptr,
                                .seeds_per_item = options.seeds_per_item,
-                               .rule = options.rule,
+                               .rule = op.relu >= 0 && !options.rules.empty() ? options.rules[size_t(op.relu)] : options.rule,
                                .tf32 = plan_->tf32()};
     if (options.offsets) add_offset(op, tape, dy, options.seeds_per_item, options.offsets);
     if (op.step)

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "engine/run/plan.h"
@@ -34,6 +35,7 @@ struct BackwardOptions {
 
 struct BackwardRun {
   ReluRule rule = kGradient;
+  std::span<const ReluRule> rules = {};  // a node's own, instead
   int64_t seeds_per_item = 1;  // seed p belongs to item p / seeds_per_item of the tape
   // With the weights that the plan had when this was made. On the device, [n], not cleared: <gradient p at the input, input> + offsets[p].sum is the value of seed p's functional,
   // where the rule is the gradient and all layers are piecewise affine.

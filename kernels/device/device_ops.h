@@ -64,7 +64,7 @@ namespace switchback {
   OP(optimizer_step) OP(add_squares) OP(scale_array)                                                                  \
   OP(image_step) OP(scale_to_sphere) OP(filter_image) OP(mix) OP(add_natural_gradient) OP(momentum_step)              \
   OP(clip_small_pixels) OP(scale_by) OP(affine_forward) OP(affine_backward) OP(colours_forward) OP(colours_backward)      \
-  OP(matrix_product)
+  OP(matrix_product) OP(polar_forward) OP(polar_backward) OP(add_absolute)
 // clang-format on
 
 struct DeviceOps {

@@ -71,6 +71,12 @@ struct Mix {
   SB_HOST_DEVICE void operator()(int64_t i) const { y[i] = a * x[i] + b * y[i]; }
 };
 
+struct AddAbsolute {
+  const float* x;
+  float* y;
+  SB_HOST_DEVICE void operator()(int64_t i) const { y[i] += fabsf(x[i]); }
+};
+
 struct ScaledBy {
   int64_t period;
   const float *factors, *x;
@@ -170,7 +176,7 @@ SB_HOST_DEVICE inline Rank rank_of(double percentile, int64_t count) {
 // ---- transform
 
 struct AffineForward {
-  int64_t h, w, c, out_h, out_w;
+  int64_t h, w, c, out_h, out_w, per;  // per: outputs of each image
   const float *x, *maps, *fill;
   float* y;
   SB_HOST_DEVICE void operator()(int64_t pixel) const {
@@ -186,7 +192,7 @@ struct AffineForward {
       for (int t = 0; t < 4; ++t) {
         const int64_t a = r + t / 2, b = q + t % 2;
         const bool inside = a >= 0 && a < h && b >= 0 && b < w;
-        sum += weights[t] * (inside ? x[((n * h + a) * w + b) * c + k] : fill[k]);
+        sum += weights[t] * (inside ? x[((n / per * h + a) * w + b) * c + k] : fill[k]);
       }
       to[k] = sum;
     }
@@ -195,7 +201,8 @@ struct AffineForward {
 
 // The same sums from the other side: a place of x gathers from the outputs whose source lies less than a pixel away.
 struct AffineBackward {
-  int64_t h, w, c, out_h, out_w;
+  int64_t h, w, c, out_h, out_w, per;
+  bool add;
   const float *dy, *maps;
   float* dx;
   SB_HOST_DEVICE static float weight(float from, int64_t to) {
@@ -204,6 +211,11 @@ struct AffineBackward {
   }
   SB_HOST_DEVICE void operator()(int64_t pixel) const {
     const int64_t b = pixel % w, a = pixel / w % h, n = pixel / (w * h);
+    float* to = dx + pixel * c;
+    for (int64_t k = 0; k < c && !add; ++k) to[k] = 0.f;
+    for (int64_t output = n * per; output < (n + 1) * per; ++output) gather(a, b, output, to);
+  }
+  SB_HOST_DEVICE void gather(int64_t a, int64_t b, int64_t n, float* to) const {
     const float* m = maps + 6 * n;
     // The outputs around the one that (a, b) is the source of: within ±1 of it in the source, so within ±reach here.
     const float det = m[0] * m[4] - m[1] * m[3], p = float(a) - m[2], q = float(b) - m[5];
@@ -212,8 +224,6 @@ struct AffineBackward {
     const float reach_j = (fabsf(m[0]) + fabsf(m[3])) / fabsf(det) + 0.01f;
     const int64_t first_i = i0 - reach_i > 0.f ? int64_t(ceilf(i0 - reach_i)) : 0;
     const int64_t first_j = j0 - reach_j > 0.f ? int64_t(ceilf(j0 - reach_j)) : 0;
-    float* to = dx + pixel * c;
-    for (int64_t k = 0; k < c; ++k) to[k] = 0.f;
     for (int64_t i = first_i; i < out_h && float(i) <= i0 + reach_i; ++i)
       for (int64_t j = first_j; j < out_w && float(j) <= j0 + reach_j; ++j) {
         const float row = m[0] * float(i) + m[1] * float(j) + m[2], col = m[3] * float(i) + m[4] * float(j) + m[5];
@@ -222,6 +232,46 @@ struct AffineBackward {
         const float* from = dy + ((n * out_h + i) * out_w + j) * c;
         for (int64_t k = 0; k < c; ++k) to[k] += v * from[k];
       }
+  }
+};
+
+// cos and sin within 1e-7 or so for |x| up to some thousands: quarter turns are taken off in three parts, the rest is within
+// ±π/4 (Cephes). CUDA's own keep a table in local memory for what is larger.
+SB_HOST_DEVICE inline void cosine_sine(float x, float& cosine, float& sine) {
+  const float quarters = floorf(x * 0.636619772f + 0.5f);
+  const float r = ((x - quarters * 1.5703125f) - quarters * 4.837512969970703125e-4f) - quarters * 7.54978995489188216e-8f;
+  const float z = r * r;
+  const float s = ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * r + r;
+  const float c = ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z - 0.5f * z + 1.f;
+  const int q = int(quarters) & 3;
+  const float first = q % 2 == 0 ? c : s, second = q % 2 == 0 ? s : c;
+  cosine = q == 1 || q == 2 ? -first : first;
+  sine = q >= 2 ? -second : second;
+}
+
+// One coefficient of `count` in an item: its phase, and its real and imaginary parts, `count` apart.
+struct PolarForward {
+  int64_t count;
+  const float *magnitude, *phase;
+  float* y;
+  SB_HOST_DEVICE void operator()(int64_t i) const {
+    const int64_t n = i / count, e = i % count;
+    float cosine, sine, *to = y + 2 * n * count + e;
+    cosine_sine(phase[i], cosine, sine);
+    to[0] = magnitude[e] * cosine;
+    to[count] = magnitude[e] * sine;
+  }
+};
+struct PolarBackward {
+  int64_t count;
+  const float *magnitude, *phase, *dy;
+  float* dphase;
+  SB_HOST_DEVICE void operator()(int64_t i) const {
+    const int64_t n = i / count, e = i % count;
+    const float* from = dy + 2 * n * count + e;
+    float cosine, sine;
+    cosine_sine(phase[i], cosine, sine);
+    dphase[i] = magnitude[e] * (cosine * from[count] - sine * from[0]);
   }
 };
 

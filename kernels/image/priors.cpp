@@ -91,6 +91,12 @@ void mix(Context& ctx, float a, ConstView x, float b, View y) {
   for_each(ctx, x.shape.count(), 1, image_math::Mix{a, b, x.as<float>(), y.as<float>()});
 }
 
+void add_absolute(Context& ctx, ConstView x, View y) {
+  check_f32("add_absolute", x, y);
+  if (ctx.gpu) return ctx.gpu->ops->add_absolute(ctx, x, y);
+  for_each(ctx, x.shape.count(), 1, image_math::AddAbsolute{x.as<float>(), y.as<float>()});
+}
+
 void scale_by(Context& ctx, const float* factors, ConstView x, View y) {
   check_f32("scale_by", x, y);
   if (ctx.gpu) return ctx.gpu->ops->scale_by(ctx, factors, x, y);

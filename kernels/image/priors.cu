@@ -73,6 +73,10 @@ void mix(Context& ctx, float a, ConstView x, float b, View y) {
   for_each(ctx, "mix", x.shape, x.shape.count(), image_math::Mix{a, b, x.as<float>(), y.as<float>()});
 }
 
+void add_absolute(Context& ctx, ConstView x, View y) {
+  for_each(ctx, "add_absolute", x.shape, x.shape.count(), image_math::AddAbsolute{x.as<float>(), y.as<float>()});
+}
+
 void scale_by(Context& ctx, const float* factors, ConstView x, View y) {
   for_each(ctx, "scale_by", x.shape, x.shape.count(),
            image_math::ScaledBy{x.shape.item(), factors, x.as<float>(), y.as<float>()});

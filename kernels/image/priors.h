@@ -24,6 +24,9 @@ void filter_image(Context& ctx, const SymmetricFilter& filter, ConstView x, View
 // y = a·x + b·y
 void mix(Context& ctx, float a, ConstView x, float b, View y);
 
+// y += |x|
+void add_absolute(Context& ctx, ConstView x, View y);
+
 // y[n] = factors·x[n], element by element; factors: of one item. y may be x.
 void scale_by(Context& ctx, const float* factors, ConstView x, View y);
 

@@ -19,7 +19,8 @@ namespace {
 
 void check_maps(const char* op, ConstView x, ConstView y) {
   check_view(op, "x", x, x.shape, DType::f32);
-  check_view(op, "y", y, {x.shape.n, x.shape.c, y.shape.h, y.shape.w}, DType::f32);
+  check_view(op, "y", y, {y.shape.n, x.shape.c, y.shape.h, y.shape.w}, DType::f32);
+  CHECK(x.shape.n > 0 && y.shape.n % x.shape.n == 0, "{}: {} places in {} images", op, y.shape.n, x.shape.n);
 }
 
 constexpr int64_t kRows = 6;  // of a register tile of a product
@@ -61,7 +62,7 @@ template <int C>
 void affine_row(const image_math::AffineForward& a, int64_t line) {
   const int64_t c = C > 0 ? C : a.c, n = line / a.out_h, i = line % a.out_h;
   const float* m = a.maps + 6 * n;
-  const float* image = a.x + n * a.h * a.w * c;
+  const float* image = a.x + n / a.per * a.h * a.w * c;
   float* to = a.y + line * a.out_w * c;
   for (int64_t j = 0; j < a.out_w; ++j, to += c) {
     const float row = m[0] * float(i) + m[1] * float(j) + m[2], col = m[3] * float(i) + m[4] * float(j) + m[5];
@@ -78,14 +79,13 @@ void affine_row(const image_math::AffineForward& a, int64_t line) {
   }
 }
 
-// Rows first … last of the image n: what outputs gave to each place comes back, in the order of the outputs, as
+// Rows first … last of an image: what the output n gave to each place comes back, in the order of its places, as
 // AffineBackward gathers it.
 template <int C>
 void affine_band(const image_math::AffineBackward& a, int64_t n, int64_t first, int64_t last) {
   const int64_t c = C > 0 ? C : a.c;
   const float* m = a.maps + 6 * n;
-  float* image = a.dx + n * a.h * a.w * c;
-  std::fill(image + first * a.w * c, image + last * a.w * c, 0.f);
+  float* image = a.dx + n / a.per * a.h * a.w * c;
   for (int64_t i = 0; i < a.out_h; ++i) {
     // The outputs of this row that may reach the band: row is a straight line in j.
     const float base = m[0] * float(i) + m[2], low = float(first) - 1.5f - base, high = float(last) + 0.5f - base;
@@ -167,24 +167,37 @@ void affine_forward(Context& ctx, const float* maps, const float* fill, ConstVie
   check_maps("affine_forward", x, y);
   if (ctx.gpu) return ctx.gpu->ops->affine_forward(ctx, maps, fill, x, y);
   const Shape s = x.shape, o = y.shape;
-  const image_math::AffineForward a{s.h, s.w, s.c, o.h, o.w, x.as<float>(), maps, fill, y.as<float>()};
+  const image_math::AffineForward a{s.h, s.w, s.c, o.h, o.w, o.n / s.n, x.as<float>(), maps, fill, y.as<float>()};
   parallel_ranges(ctx, o.n * o.h, 8 * o.w * s.c, [=](int64_t first, int64_t last) {
     for (int64_t line = first; line < last; ++line) a.c == 3 ? affine_row<3>(a, line) : affine_row<0>(a, line);
   });
 }
 
-void affine_backward(Context& ctx, const float* maps, ConstView dy, View dx) {
+void affine_backward(Context& ctx, const float* maps, ConstView dy, View dx, bool add) {
   check_maps("affine_backward", dx, dy);
-  if (ctx.gpu) return ctx.gpu->ops->affine_backward(ctx, maps, dy, dx);
+  if (ctx.gpu) return ctx.gpu->ops->affine_backward(ctx, maps, dy, dx, add);
   const Shape s = dx.shape, o = dy.shape;
-  const image_math::AffineBackward a{s.h, s.w, s.c, o.h, o.w, dy.as<float>(), maps, dx.as<float>()};
-  parallel_ranges(ctx, s.n * s.h, 8 * s.w * s.c, [=](int64_t first, int64_t last) {
+  const image_math::AffineBackward a{s.h, s.w, s.c, o.h, o.w, o.n / s.n, add, dy.as<float>(), maps, dx.as<float>()};
+  parallel_ranges(ctx, s.n * s.h, 8 * a.per * s.w * s.c, [=](int64_t first, int64_t last) {
     while (first < last) {
       const int64_t n = first / a.h, row = first % a.h, end = std::min(a.h, row + last - first);
-      a.c == 3 ? affine_band<3>(a, n, row, end) : affine_band<0>(a, n, row, end);
+      if (!add) std::fill(a.dx + first * a.w * a.c, a.dx + (first + end - row) * a.w * a.c, 0.f);
+      for (int64_t output = n * a.per; output < (n + 1) * a.per; ++output)
+        a.c == 3 ? affine_band<3>(a, output, row, end) : affine_band<0>(a, output, row, end);
       first += end - row;
     }
   });
+}
+
+void polar_forward(Context& ctx, const float* magnitude, int64_t n, int64_t count, const float* phase, float* y) {
+  if (ctx.gpu) return ctx.gpu->ops->polar_forward(ctx, magnitude, n, count, phase, y);
+  for_each(ctx, n * count, 20, image_math::PolarForward{count, magnitude, phase, y});
+}
+
+void polar_backward(Context& ctx, const float* magnitude, int64_t n, int64_t count, const float* phase, const float* dy,
+                    float* dphase) {
+  if (ctx.gpu) return ctx.gpu->ops->polar_backward(ctx, magnitude, n, count, phase, dy, dphase);
+  for_each(ctx, n * count, 20, image_math::PolarBackward{count, magnitude, phase, dy, dphase});
 }
 
 void colours_forward(Context& ctx, const Colours& colours, bool rows, ConstView z, View y) {

@@ -43,13 +43,22 @@ __global__ void matrix_product_kernel(MatrixProduct p, const float* a, const flo
 void affine_forward(Context& ctx, const float* maps, const float* fill, ConstView x, View y) {
   const Shape s = x.shape, o = y.shape;
   for_each(ctx, "affine_forward", o,
-           image_math::AffineForward{s.h, s.w, s.c, o.h, o.w, x.as<float>(), maps, fill, y.as<float>()});
+           image_math::AffineForward{s.h, s.w, s.c, o.h, o.w, o.n / s.n, x.as<float>(), maps, fill, y.as<float>()});
 }
 
-void affine_backward(Context& ctx, const float* maps, ConstView dy, View dx) {
+void affine_backward(Context& ctx, const float* maps, ConstView dy, View dx, bool add) {
   const Shape s = dx.shape, o = dy.shape;
   for_each(ctx, "affine_backward", s,
-           image_math::AffineBackward{s.h, s.w, s.c, o.h, o.w, dy.as<float>(), maps, dx.as<float>()});
+           image_math::AffineBackward{s.h, s.w, s.c, o.h, o.w, o.n / s.n, add, dy.as<float>(), maps, dx.as<float>()});
+}
+
+void polar_forward(Context& ctx, const float* magnitude, int64_t n, int64_t count, const float* phase, float* y) {
+  for_each(ctx, "polar_forward", {n, 1, count, 1}, image_math::PolarForward{count, magnitude, phase, y});
+}
+
+void polar_backward(Context& ctx, const float* magnitude, int64_t n, int64_t count, const float* phase, const float* dy,
+                    float* dphase) {
+  for_each(ctx, "polar_backward", {n, 1, count, 1}, image_math::PolarBackward{count, magnitude, phase, dy, dphase});
 }
 
 void colours_forward(Context& ctx, const Colours& colours, bool rows, ConstView z, View y) {

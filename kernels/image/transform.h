@@ -10,9 +10,15 @@
 namespace switchback {
 
 // y[n,i,j] = x at row m0·i + m1·j + m2 and column m3·i + m4·j + m5, bilinear between places; `fill` [c] beyond the border.
-// maps: six numbers an item. Backward is the transposed map, as a gather.
+// maps: six numbers an item of y. y may hold several items for each of x, side by side. Backward is the transposed map, as
+// a gather, of one item of dy after the other; `add`: to what is there, so that items may come in several calls.
 void affine_forward(Context& ctx, const float* maps, const float* fill, ConstView x, View y);
-void affine_backward(Context& ctx, const float* maps, ConstView dy, View dx);
+void affine_backward(Context& ctx, const float* maps, ConstView dy, View dx, bool add = false);
+
+// y[n,2,count] = magnitude·cos(phase), magnitude·sin(phase) of phase [n,count], and the way back.
+void polar_forward(Context& ctx, const float* magnitude, int64_t n, int64_t count, const float* phase, float* y);
+void polar_backward(Context& ctx, const float* magnitude, int64_t n, int64_t count, const float* phase, const float* dy,
+                    float* dphase);
 
 // y_k = scale_k·f(Σ_d matrix_kd·z_d) + offset_k, f the sigmoid or nothing. matrix [c,c], scale, offset [c].
 struct Colours {

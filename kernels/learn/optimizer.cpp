@@ -39,6 +39,9 @@ void optimizer_step(Context& ctx, const Optimizer& o, double lr, int64_t step, c
       case Optimizer::Kind::adam:
         for (int64_t i = first; i < last; ++i) adam_value(s, w[i], g[i], state0[i], state1[i]);
         break;
+      case Optimizer::Kind::nadam:
+        for (int64_t i = first; i < last; ++i) nadam_value(s, w[i], g[i], state0[i], state1[i]);
+        break;
       case Optimizer::Kind::adadelta:
         for (int64_t i = first; i < last; ++i) adadelta_value(s, w[i], g[i], state0[i], state1[i]);
         break;

@@ -12,6 +12,7 @@ __global__ void optimizer_kernel(Optimizer::Kind kind, bool nesterov, OptimizerS
   if (i >= a.count) return;
   if (kind == Optimizer::Kind::sgd) sgd_value(s, nesterov, a.w[i], a.gradient[i], a.state0 ? a.state0 + i : nullptr);
   else if (kind == Optimizer::Kind::adam) adam_value(s, a.w[i], a.gradient[i], a.state0[i], a.state1[i]);
+  else if (kind == Optimizer::Kind::nadam) nadam_value(s, a.w[i], a.gradient[i], a.state0[i], a.state1[i]);
   else adadelta_value(s, a.w[i], a.gradient[i], a.state0[i], a.state1[i]);
 }
 

@@ -10,6 +10,7 @@ namespace switchback {
 // What is the same for all values of a step. PyTorch's scalars are doubles, rounded once where they meet a tensor.
 struct OptimizerScalars {
   float decay, shrink, momentum, beta1_left, beta2, beta2_left, eps, root, rate;  // rate: what the update is multiplied by
+  float ahead = 0;  // NAdam: what the gradient itself is multiplied by
   OptimizerScalars(const Optimizer& o, double lr, int64_t step) {
     const double beta2_or_rho = o.kind == Optimizer::Kind::adadelta ? o.rho : o.beta2;
     decay = o.decoupled ? 0.f : float(o.weight_decay);
@@ -19,9 +20,15 @@ struct OptimizerScalars {
     beta2 = float(beta2_or_rho);
     beta2_left = float(1 - beta2_or_rho);
     eps = float(o.eps);
-    const bool adam = o.kind == Optimizer::Kind::adam;
+    const bool nadam = o.kind == Optimizer::Kind::nadam, adam = o.kind == Optimizer::Kind::adam || nadam;
     root = adam ? float(std::sqrt(1 - std::pow(o.beta2, double(step)))) : 1.f;
     rate = float(adam ? lr / (1 - std::pow(o.beta1, double(step))) : lr);
+    if (!nadam) return;
+    const auto mu = [&](int64_t t) { return o.beta1 * (1 - 0.5 * std::pow(0.96, 0.004 * double(t))); };
+    double product = 1;
+    for (int64_t t = 1; t <= step && product > 1e-30; ++t) product *= mu(t);
+    ahead = float(lr * (1 - mu(step)) / (1 - product));
+    rate = float(lr * mu(step + 1) / (1 - product * mu(step + 1)));
   }
 };
 
@@ -39,6 +46,13 @@ SB_HOST_DEVICE inline void adam_value(const OptimizerScalars& s, float& w, float
   m = m + s.beta1_left * (g - m);
   squares = s.beta2 * squares + s.beta2_left * g * g;
   w = w - s.rate * (m / (sqrtf(squares) / s.root + s.eps));
+}
+SB_HOST_DEVICE inline void nadam_value(const OptimizerScalars& s, float& w, float g, float& m, float& squares) {
+  w = w * s.shrink;
+  g = g + s.decay * w;
+  m = m + s.beta1_left * (g - m);
+  squares = s.beta2 * squares + s.beta2_left * g * g;
+  w = w - (s.ahead * g + s.rate * m) / (sqrtf(squares) / s.root + s.eps);
 }
 SB_HOST_DEVICE inline void adadelta_value(const OptimizerScalars& s, float& w, float g, float& squares, float& deltas) {
   g = g + s.decay * w;

@@ -206,6 +206,95 @@ def lucid():
     return image(z)
 
 
+def nadam(state, g, lr, w):
+    """torch.optim.NAdam, ascending."""
+    mu = lambda t: 0.9 * (1 - 0.5 * 0.96 ** (0.004 * t))
+    state["t"] += 1
+    t = state["t"]
+    state["product"] = state.get("product", 1) * mu(t)
+    state["m"] = 0.9 * state["m"] - 0.1 * g
+    state["s"] = 0.999 * state["s"] + 0.001 * g * g
+    ahead, rate = (1 - mu(t)) / (1 - state["product"]), mu(t + 1) / (1 - state["product"] * mu(t + 1))
+    return w - lr * (rate * state["m"] - ahead * g) / ((state["s"] / (1 - 0.999**t)).sqrt() + 1e-8)
+
+
+def crop_normals(step, crop):
+    u = [(int(w >> 8) + 0.5) * 2.0**-24 for w in philox.philox((crop, 2, step, STREAM), philox.key_of(SEED)).ravel()]
+    z = []
+    for a, b in ((u[0], u[1]), (u[2], u[3])):
+        z += [math.sqrt(-2 * math.log(a)) * f(2 * math.pi * b) for f in (math.cos, math.sin)]
+    return z
+
+
+def maco(crops=4, h=30, w=36):
+    """Fel et al. 2023 (deel-ai/xplique): the phases of an image whose magnitudes stay, seen in crops."""
+    f = w // 2 + 1
+    fy, fx = np.fft.fftfreq(h)[:, None], np.abs(np.fft.fftfreq(w)[:f])[None]
+    magnitude = torch.from_numpy(1 / np.maximum(np.hypot(fy, fx), 1 / max(h, w)))
+    matrix = torch.from_numpy(AXES / np.linalg.norm(AXES, axis=0).max())
+    z = torch.from_numpy(normals(SEED, STREAM, 0, h * 3 * f)).reshape(h, 3, f)
+    sigma = 0.04 * math.sqrt(13 / 12)
+
+    def even(x):
+        return (x - x.mean()) / (x.var(unbiased=False) + 1e-10).sqrt()
+
+    def image(z):
+        phase = even(z).permute(1, 0, 2)
+        planes = even(torch.fft.irfft2(torch.complex(magnitude * phase.cos(), magnitude * phase.sin()), s=(h, w)) / 4)
+        return torch.sigmoid(torch.einsum("kd,dij->kij", matrix, planes))[None] * scale + offset
+
+    def crop(step, c):
+        n = crop_normals(step, c)
+        side = min(1, max(0.05, 0.5 - 0.45 * step / (STEPS - 1) + 0.05 * n[2]))
+        top, left = 0.5 + 0.15 * n[0] - side / 2, 0.5 + 0.15 * n[1] - side / 2
+        m = [side * (h - 1) / (H - 1), 0, top * (h - 1), 0, side * (w - 1) / (W - 1), left * (w - 1)]
+        return np.array(m, np.float32).astype(np.float64)
+
+    def objective(z, step):
+        x, total = image(z), 0
+        for c in range(crops):
+            noise = torch.from_numpy(normals(SEED, STREAM, 1 + step * crops + c, 3 * H * W)).view(1, 3, H, W)
+            seen = sample(x, crop(step, c), offset + 0.5 * scale) + sigma * scale * noise
+            total = total + features(seen)[:, CHANNEL].mean() / crops
+        return total
+
+    state = fresh(z)
+    for k in range(STEPS):
+        g, = gradient(lambda a: objective(a, k), z)
+        z = nadam(state, g, 1.0, z)
+    return image(z)
+
+
+class Redirected(torch.autograd.Function):
+    """lucid's ReLU (optvis/overrides/redirected_relu_grad.py) for what is maximised."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, = ctx.saved_tensors
+        plain = torch.where(x < 0, 0.0, g)
+        redirected = torch.where((x < 0) & (g < 0), 0.0, g)  # lucid descends: what would push lower goes
+        return torch.where(plain.norm() > 0, plain, redirected)
+
+
+def redirected():
+    """conv1, ReLU, conv2, ReLU, of which the second is shut at first: its biases are 6 lower. A weighted mean of its channels."""
+    def f(x, relu):
+        x = relu(F.conv2d(x, P["conv1.weight"], P["conv1.bias"], padding=1))
+        x = relu(F.conv2d(x, P["conv2.weight"], P["conv2.bias"] - 6, padding=1, stride=2))
+        return torch.einsum("ncij,c->", x, P["fc.weight"][0]) / (x.shape[2] * x.shape[3])
+
+    x = START.clone()
+    for k in range(STEPS):
+        g, = gradient(lambda v: f(v, Redirected.apply if k < 16 else F.relu), x)
+        x = x + 100 * g
+    return x
+
+
 def amirli():
     x = (START[:, :, :12, :14] - offset) / scale
     for s, (h, w) in enumerate([(12, 14), (14, 16), (16, 19)]):
@@ -277,6 +366,8 @@ def main():
         "yosinski-contribution": yosinski(0, 0.5, 1e8, "contribution", 90, keep_best=False),
         "mahendran": mahendran(),
         "lucid": lucid(),
+        "maco": maco(),
+        "redirected": redirected(),
         "amirli": amirli(),
         "ascent": attack("ascent", None, 0.1),
         "fgsm": attack("fgsm", 0.03, 0.03),

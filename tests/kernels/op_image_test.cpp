@@ -6,10 +6,12 @@
 #include <numeric>
 
 #include "kernels/check.h"
+#include "kernels/image/fourier.h"
 #include "kernels/image/image_step.h"
 #include "kernels/image/priors.h"
 #include "kernels/image/transform.h"
 #include "tests/support/epilogue_check.h"
+#include "tests/support/floats.h"
 #include "tests/support/reference.h"
 
 namespace switchback::test {
@@ -328,9 +330,48 @@ void check_affine_of(OpRun& run, int64_t channels) {
   expect_threads_do_not_matter(run, once);
 }
 
+// Several places of each image: as so many images would give, their gradients added in their order.
+void check_crops(OpRun& run) {
+  const Shape in{2, 3, 9, 11}, out{6, 3, 7, 8}, each{6, 3, 9, 11};
+  std::vector<float> maps;
+  for (int n = 0; n < 6; ++n) {
+    const std::vector<float> m = turned(9 * n, 1 + 0.1 * n, 1.25 - 0.5 * n, 0.5 * n);
+    maps.insert(maps.end(), m.begin(), m.end());
+  }
+  const float *on_maps = run.input_of(maps).as<float>(), *fill = run.input_of(std::vector<float>{0.5f, -0.25f, 0.75f}).as<float>();
+  const Nchw x = run.reals(in, DType::f32), dy = run.reals(out, DType::f32);
+  Nchw many(each);
+  for (int64_t n = 0; n < 6; ++n) std::copy_n(x.v.begin() + n / 3 * in.item(), in.item(), many.v.begin() + n * in.item());
+  const Activation on_x = run.input(x, DType::f32), on_many = run.input(many, DType::f32), on_dy = run.input(dy, DType::f32);
+  const Activation y = run.output(out, DType::f32), want = run.output(out, DType::f32), gathered = run.output(each, DType::f32);
+  affine_forward(run.ctx, on_maps, fill, on_x, y);
+  affine_forward(run.ctx, on_maps, fill, on_many, want);
+  EXPECT_EQ(compare_bits(y.memory->read(), want.memory->read()), "");
+  affine_backward(run.ctx, on_maps, on_dy, gathered);
+  const Nchw one_by_one = gathered.read();
+  Nchw sum(in);
+  for (int64_t i = 0; i < each.count(); ++i) sum.v[size_t(i / in.item() / 3 * in.item() + i % in.item())] += one_by_one.v[size_t(i)];
+  const auto once = [&] {
+    const Activation dx = run.output(in, DType::f32);
+    affine_backward(run.ctx, on_maps, on_dy, dx);
+    EXPECT_EQ(compare(dx.read(), sum, constant_tolerance(in, 4e-6), Zeros::many_allowed), "");
+    return dx.memory->read();
+  };
+  expect_threads_do_not_matter(run, once);
+  // One image's places in three calls.
+  const Activation whole = run.output(in.with_n(1), DType::f32), parts = run.output(in.with_n(1), DType::f32);
+  const auto places = [&](int64_t first, int64_t n) {
+    return ConstView{on_dy.memory->as<float>() + first * out.item(), out.with_n(n), DType::f32};
+  };
+  affine_backward(run.ctx, on_maps, places(0, 3), whole);
+  for (int64_t n = 0; n < 3; ++n) affine_backward(run.ctx, on_maps + 6 * n, places(n, 1), parts, n > 0);
+  EXPECT_EQ(compare_bits(whole.memory->read(), parts.memory->read()), "");
+}
+
 void check_affine(OpRun& run) {
   check_affine_of(run, 2);
   check_affine_of(run, 3);
+  check_crops(run);
 }
 
 void check_colours_of(OpRun& run, Shape shape) {
@@ -403,6 +444,78 @@ void check_product(OpRun& run) {
   }
 }
 
+// Sizes of every radix, primes and one pixel among them; more rows and columns than fit side by side.
+void check_fourier(OpRun& run) {
+  for (const Shape s : {Shape{2, 3, 8, 12}, Shape{1, 3, 15, 14}, Shape{1, 2, 13, 11}, Shape{3, 1, 1, 1}, Shape{1, 1, 16, 9}, Shape{1, 4, 5, 2}}) {
+    const int64_t f = s.w / 2 + 1, item = 2 * s.h * s.c * f, planes = s.h * s.c * s.w;
+    InverseFourier fourier(run.ctx, s.h, s.w, s.c, 0.5);
+    EXPECT_EQ(fourier.item(), item);
+    const Nchw z = run.reals({1, s.n * item}, DType::f32), dy = run.reals({1, s.n * planes}, DType::f32), factors = run.reals({1, item}, DType::f32);
+    Nchw y({1, s.n * planes}), dz({1, s.n * item});
+    for (int64_t n = 0; n < s.n; ++n)
+      for (int64_t c = 0; c < s.c; ++c)
+        for (int64_t k = 0; k < s.h; ++k)
+          for (int64_t j = 0; j < s.w; ++j)
+            for (int64_t u = 0; u < s.h; ++u)
+              for (int64_t v = 0; v < f; ++v) {
+                const double twice = (v == 0 || 2 * v == s.w ? 0.5 : 1) / double(s.h * s.w);
+                const double column = 2 * M_PI * double(u * k) / double(s.h), row = 2 * M_PI * double(v * j) / double(s.w);
+                // The imaginary parts at v = 0 and w/2 do not count: sin(row) is 0 there.
+                const double of[2] = {twice * (std::cos(column) * std::cos(row) - std::sin(column) * std::sin(row)),
+                                      -twice * (std::sin(column) * std::cos(row) + std::cos(column) * std::sin(row))};
+                const size_t at = size_t(n * planes + (k * s.c + c) * s.w + j);
+                for (int64_t part = 0; part < 2; ++part) {
+                  const int64_t e = ((part * s.h + u) * s.c + c) * f + v;
+                  const double factor = factors.v[size_t(e)] * of[part];
+                  y.v[at] += factor * z.v[size_t(n * item + e)];
+                  dz.v[size_t(n * item + e)] += factor * dy.v[at];
+                }
+              }
+    const Sums on_z(run, z.v), on_dy(run, dy.v), on_factors(run, factors.v);
+    const auto once = [&] {
+      const Sums on_y(run, y.v), on_dz(run, dz.v);
+      run.poison_scratch();
+      fourier.forward(on_factors.data(), s.n, on_z.data(), on_y.data());
+      fourier.backward(on_factors.data(), s.n, on_dy.data(), on_dz.data());
+      // Sums of so many values below 1, in logarithmic or linear depth.
+      EXPECT_EQ(compare(on_y.read(y.shape), y, constant_tolerance(y.shape, 1e-6)), "") << s.h << "x" << s.w;
+      EXPECT_EQ(compare(on_dz.read(dz.shape), dz, constant_tolerance(dz.shape, 1e-6)), "") << s.h << "x" << s.w;
+      return on_dz.memory.read();
+    };
+    expect_threads_do_not_matter(run, once);
+    const Sums on_y(run, y.v);
+    fourier.forward(nullptr, s.n, on_z.data(), on_y.data());
+    const Sums ones(run, std::vector<double>(size_t(item), 1)), other(run, y.v);
+    fourier.forward(ones.data(), s.n, on_z.data(), other.data());
+    EXPECT_EQ(compare_bits(on_y.memory.read(), other.memory.read()), "") << "no factors and ones";
+  }
+}
+
+void check_polar(OpRun& run) {
+  const int64_t n = 3, count = 70;
+  Nchw phase = run.reals({1, n * count}, DType::f32);
+  for (double& v : phase.v) v = double(float(9 * v));  // beyond a whole turn
+  const Nchw dy = run.reals({1, 2 * n * count}, DType::f32), magnitude = run.reals({1, count}, DType::f32);
+  Nchw y({1, 2 * n * count}), dphase({1, n * count});
+  for (int64_t i = 0; i < n * count; ++i) {
+    const size_t re = size_t(i / count * 2 * count + i % count), im = re + size_t(count), e = size_t(i);
+    const double m = magnitude.v[size_t(i % count)], c = m * std::cos(phase.v[e]), s = m * std::sin(phase.v[e]);
+    y.v[re] = c, y.v[im] = s;
+    dphase.v[e] = c * dy.v[im] - s * dy.v[re];
+  }
+  const Sums on_phase(run, phase.v), on_magnitude(run, magnitude.v), on_dy(run, dy.v), on_y(run, dy.v), on_dphase(run, phase.v);
+  polar_forward(run.ctx, on_magnitude.data(), n, count, on_phase.data(), on_y.data());
+  polar_backward(run.ctx, on_magnitude.data(), n, count, on_phase.data(), on_dy.data(), on_dphase.data());
+  EXPECT_EQ(compare(on_y.read(y.shape), y, constant_tolerance(y.shape, 1e-6)), "");
+  EXPECT_EQ(compare(on_dphase.read(dphase.shape), dphase, constant_tolerance(dphase.shape, 1e-6)), "");
+  const Nchw x = run.integers({2, 3, 4, 5}, 9), start = run.integers(x.shape, 9);
+  Nchw want = start;
+  for (size_t i = 0; i < want.v.size(); ++i) want.v[i] += std::abs(x.v[i]);
+  const Activation sum = run.in_place(start, DType::f32);
+  add_absolute(run.ctx, run.input(x, DType::f32), sum);
+  EXPECT_EQ(compare_exact(sum.read(), want), "");
+}
+
 }  // namespace
 
 void register_image_tests() {
@@ -416,6 +529,8 @@ void register_image_tests() {
     add_test("Op/Image", "affine", device, "", check_affine);
     add_test("Op/Image", "colours", device, "", check_colours);
     add_test("Op/Image", "product", device, "", check_product);
+    add_test("Op/Image", "fourier", device, "", check_fourier);
+    add_test("Op/Image", "polar", device, "", check_polar);
   });
 }
 

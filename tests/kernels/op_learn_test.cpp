@@ -14,27 +14,12 @@
 #include "kernels/normalize/batch_norm.h"
 #include "kernels/normalize/set_norm.h"
 #include "kernels/pointwise/pointwise.h"
+#include "tests/support/floats.h"
 #include "tests/support/epilogue_check.h"
 #include "tests/support/reference.h"
 
 namespace switchback::test {
 namespace {
-
-// An f32 array that an op adds to.
-struct Sums {
-  Guarded& memory;
-  Sums(OpRun& run, const std::vector<double>& start) : memory(run.bytes(start.size() * sizeof(float), kPoison)) {
-    const std::vector<float> values(start.begin(), start.end());
-    memory.write(values.data(), memory.size());
-  }
-  float* data() const { return memory.as<float>(); }
-  Nchw read(Shape shape) const {
-    Nchw out(shape);
-    const std::vector<float> values = memory.read_as<float>();
-    out.v.assign(values.begin(), values.end());
-    return out;
-  }
-};
 
 // --- gradients of weights
 
@@ -480,10 +465,12 @@ void check_optimizers(OpRun& run) {
                              Optimizer{.kind = Kind::sgd, .weight_decay = 0.1, .momentum = 0.9, .nesterov = true},
                              Optimizer{.kind = Kind::adam, .weight_decay = 0.1},
                              Optimizer{.kind = Kind::adam, .weight_decay = 0.1, .decoupled = true},
+                             Optimizer{.kind = Kind::nadam, .weight_decay = 0.1},
                              Optimizer{.kind = Kind::adadelta, .weight_decay = 0.1, .eps = 1e-6}}) {
     std::vector<double> w = run.reals({1, count}, DType::f32).v, a(size_t(count), 0), b(size_t(count), 0);
     const Sums on_w(run, w), other(run, w), state0(run, a), state1(run, a), other0(run, a), other1(run, a);
     const double lr = 0.125;
+    double product = 1;  // NAdam's
     for (int64_t step = 1; step <= 5; ++step) {
       const Nchw g = run.reals({1, count}, DType::f32);
       const std::vector<float> gradient(g.v.begin(), g.v.end());
@@ -493,6 +480,8 @@ void check_optimizers(OpRun& run) {
       optimizer_step(run.ctx, o, lr, step, {on_w.data(), on_g, state(state0, 0), state(state1, 1), count});
       run.ctx.threads = 3;
       optimizer_step(run.ctx, o, lr, step, {other.data(), on_g, state(other0, 0), state(other1, 1), count});
+      const auto mu = [&](int64_t t) { return o.beta1 * (1 - 0.5 * std::pow(0.96, 0.004 * double(t))); };
+      product *= mu(step);
       for (size_t i = 0; i < w.size(); ++i) {
         double d = g.v[i];
         if (o.decoupled) w[i] -= lr * o.weight_decay * w[i];
@@ -500,6 +489,11 @@ void check_optimizers(OpRun& run) {
         if (o.kind == Kind::sgd) {
           a[i] = o.momentum * a[i] + d;
           w[i] -= lr * (o.nesterov ? d + o.momentum * a[i] : a[i]);
+        } else if (o.kind == Kind::nadam) {
+          a[i] = o.beta1 * a[i] + (1 - o.beta1) * d;
+          b[i] = o.beta2 * b[i] + (1 - o.beta2) * d * d;
+          w[i] -= lr * ((1 - mu(step)) / (1 - product) * d + mu(step + 1) / (1 - product * mu(step + 1)) * a[i]) /
+                  (std::sqrt(b[i] / (1 - std::pow(o.beta2, double(step)))) + o.eps);
         } else if (o.kind == Kind::adam) {
           a[i] = o.beta1 * a[i] + (1 - o.beta1) * d;
           b[i] = o.beta2 * b[i] + (1 - o.beta2) * d * d;

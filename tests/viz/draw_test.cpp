@@ -116,6 +116,19 @@ TEST(LineChart, LinesStandWhereTheirValuesAre) {
   EXPECT_GT(lowest - highest, 250) << "from 0 at the bottom to 1 at the top";
   EXPECT_EQ(blue_in_the_middle, 0) << "a gap stays one";
   EXPECT_GT(count(chart, blue), 20) << "its ends are there";
+  // Where points are close together there are no dots, which would make a thick line; one by itself is a dot still.
+  std::vector<double> flat(500, 0.5);
+  flat[400] = flat[402] = std::nan("");
+  const std::vector<std::string> close(flat.size(), "");
+  const Image line = pixels(line_chart(close, std::vector<Series>{{"flat", flat, red}}, {.width = 900}));
+  int thick = 0, thickest = 0;
+  for (int x = 200; x < 800; ++x) {
+    int here = 0;
+    for (int y = 0; y < line.height; ++y) here += at(line, x, y) != at(line, 100, 20) && at(line, x, y)[0] > 190 && at(line, x, y)[1] < 90;
+    thick += here > 2, thickest = std::max(thickest, here);
+  }
+  EXPECT_GT(thickest, 2) << "the point between two gaps";
+  EXPECT_LT(thick, 10) << "the line";
   // Many names are thinned, a long legend makes the chart higher, and constants and tiny ranges have an axis.
   std::vector<std::string> many;
   for (int i = 0; i < 80; ++i) many.push_back("checkpoint_" + std::to_string(i));

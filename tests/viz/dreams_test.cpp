@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "engine/files/image.h"
 #include "engine/files/npy.h"
 #include "engine/files/safetensors.h"
 #include "tests/support/cli_run.h"
@@ -14,6 +15,7 @@
 #include "viz/methods/adversarial.h"
 #include "viz/methods/inspect.h"
 #include "viz/methods/maximize.h"
+#include "viz/methods/pixels.h"
 
 namespace switchback::test {
 namespace {
@@ -51,7 +53,7 @@ class Dreams : public OnDevice {
 };
 
 TEST_P(Dreams, RecipesFollowPyTorch) {
-  for (const std::string name : {"fleuret", "yosinski", "yosinski-norm", "yosinski-contribution", "mahendran", "lucid", "amirli"}) {
+  for (const std::string name : {"fleuret", "yosinski", "yosinski-norm", "yosinski-contribution", "mahendran", "lucid", "maco", "amirli"}) {
     MaximizeOptions o = recipe(name);
     o.steps = 20;
     o.seed = 7;
@@ -60,6 +62,10 @@ TEST_P(Dreams, RecipesFollowPyTorch) {
     if (name == "yosinski-contribution") o.keep_best = false;  // the best is where it starts
     if (name == "lucid") {
       o.jitter = 6;
+      from = Tensor();
+    }
+    if (name == "maco") {
+      o.crops = 4, o.size = {30, 36};
       from = Tensor();
     }
     if (name == "amirli") {
@@ -152,6 +158,30 @@ TEST_P(Dreams, UnitsThatAreDeadAndStepsThatLeadNowhereAreToldOf) {
   }
 }
 
+// lucid's rule for rectifiers that let nothing through, until its sixteenth step.
+TEST_P(Dreams, ShutRectifiersAreRedirectedAsLucidDoes) {
+  Network net("shut", {1, 3, 20, 24});
+  net.add("conv1", conv2d(3, 8, 3, 1, 1));
+  net.add("relu1", ReLU{});
+  net.add("conv2", conv2d(8, 12, 3, 2, 1));
+  net.add("relu2", ReLU{});
+  Model shut{net, random_weights(net, 7)};
+  shut.preprocess = imagenet_preprocess();
+  for (float& v : shut.weights.edit(net.find("conv2"), "bias")) v -= 6;
+  const std::span<const float> fc = model.weights.values(model.network.find("fc"), "weight");
+  Drive along{{net.find("relu2"), 0, -1, -1}, 3, {fc.data(), fc.data() + 12}};
+  MaximizeOptions o = recipe("fleuret");
+  o.edges = 0, o.mean = true, o.steps = 20, o.lr = 100, o.redirect = 16;
+  o.optimizer = {.kind = Optimizer::Kind::sgd};
+  const Maximized made = maximize(ctx, shut, std::span(&along, 1), start(), o);
+  EXPECT_LT(difference(made.x, "redirected"), 1e-3);
+  EXPECT_TRUE(made.items[0].start == 0 && made.items[0].value > 0.01) << made.items[0].value;
+  EXPECT_FALSE(made.items[0].dead);
+  o.redirect = 0;
+  const Maximized still = maximize(ctx, shut, std::span(&along, 1), start(), o);
+  EXPECT_TRUE(still.items[0].dead);
+}
+
 TEST_P(Dreams, CopiesAreKeptApart) {
   std::vector<Drive> drives;
   for (uint32_t i = 0; i < 4; ++i) drives.push_back({{drive.unit.node, i < 2 ? 5 : 1, -1, -1}, i % 2, {}});
@@ -199,6 +229,30 @@ TEST_P(Dreams, ExactContributionsAreTheGradientsWhereANetworkIsAffine) {
   EXPECT_GE(left, 8);  // of two channels; the three smallest of nine go
   o.jitter = 2;
   expect_error("exact clipping", [&] { maximize(ctx, affine, drives, {}, o); });
+}
+
+TEST_P(Dreams, SpectraAreMeansOfMagnitudes) {
+  // Two images of one wave each, along the columns and along the rows, in pixels.
+  const PixelUnits units = pixel_units(model, 3);
+  Tensor x({2, 3, 20, 24});
+  for (int64_t i = 0; i < x.count(); ++i) {
+    const int64_t column = i % 24, row = i / 24 % 20, c = i / 480 % 3;
+    const double wave = i < x.count() / 2 ? std::cos(2 * M_PI * 3 * double(column) / 24) : std::sin(2 * M_PI * 2 * double(row) / 20);
+    x[i] = float((0.5 + 0.25 * double(c + 1) * wave) * double(units.scale[size_t(c)]) + double(units.offset[size_t(c)]));
+  }
+  const Tensor plain = mean_spectrum(ctx, model, x, false);
+  ASSERT_EQ(plain.dims(), (Dims{3, 20, 13}));
+  for (int64_t i = 0; i < plain.count(); ++i) {
+    const int64_t v = i % 13, u = i / 13 % 20, c = i / 260;
+    double want = u == 0 && v == 0 ? 240 : 0;  // half of each image's
+    if ((u == 0 && v == 3) || (v == 0 && (u == 2 || u == 18))) want = 0.25 * double(c + 1) * 480 / 2 / 2;
+    EXPECT_NEAR(plain[i], want, 1e-3) << u << " " << v;
+  }
+  // The principal axes give the colours back.
+  const Tensor axes = mean_spectrum(ctx, model, x, true);
+  const double norms = std::max({std::hypot(0.26, 0.27, 0.27), std::hypot(0.09, 0.09), std::hypot(0.02, -0.05, 0.03)});
+  const double red = (0.26 * axes[3] + 0.09 * axes[260 + 3] + 0.02 * axes[520 + 3]) / norms;
+  EXPECT_LE(plain[3], red + 1e-3) << "magnitudes add up to no less";
 }
 
 TEST_P(Dreams, PreImagesComeNear) {
@@ -300,6 +354,34 @@ TEST(CliDreams, MaximizedAndInvertedImages) {
   EXPECT_EQ(read_npy(result(i, ".npy")).dims(), (Dims{2, 1, 28, 28}));
 }
 
+TEST(CliDreams, VectorsAreDrivenAndPlotted) {
+  const TempFolder folder;
+  const json d = succeed_json({"maximize", "--model", "mlp:2-20-2", "--weights", "random:1", "--target", "all", "--steps", "20", "--json", "-o", folder / "out"});
+  EXPECT_EQ(d["recipe"], "fleuret");
+  for (const json& unit : d["inputs"]) EXPECT_GT(unit["value"].get<double>(), unit["start_value"].get<double>());
+  EXPECT_GT(load_image(result(d, ".png")).width, 300);
+}
+
+TEST(CliDreams, PhasesInCrops) {
+  const TempFolder folder;
+  const auto run = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all{"maximize", "--model", "lenet", "--target", "3", "--recipe", "maco", "--steps", "30", "--crops", "6", "--size", "40x36",
+                                 "--save", "png,npy", "--json", "-o", folder / "out"};
+    all.insert(all.end(), more.begin(), more.end());
+    return succeed_json(all);
+  };
+  const json d = run({"--frames", "2"});
+  const Tensor x = read_npy(result(d, ".npy"));
+  EXPECT_EQ(x.dims(), (Dims{1, 1, 40, 36}));
+  EXPECT_EQ(read_npy(result(d, "weight.npy")).dims(), (Dims{1, 1, 40, 36}));
+  EXPECT_GT(d["inputs"][0]["value"].get<double>(), d["inputs"][0]["start_value"].get<double>());
+  // However many crops are seen at a time.
+  EXPECT_EQ(bytes_of(result(run({"--batch", "2"}), ".npy")), bytes_of(result(run({"--batch", "6"}), ".npy")));
+  // A digit's magnitudes instead of 1/f.
+  const Tensor other = read_npy(result(run({"--spectrum", digit(3)}), ".npy"));
+  EXPECT_NE(std::memcmp(other.data(), x.data(), size_t(x.count()) * sizeof(float)), 0);
+}
+
 TEST(CliDreams, BadInputIsToldOf) {
   const TempFolder folder;
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
@@ -312,6 +394,8 @@ TEST(CliDreams, BadInputIsToldOf) {
       {{"adversarial", "--model", "lenet", "--method", "fgsm", "--steps", "3", digit(3)}, "one step"},
       {{"adversarial", "--model", "lenet", "--targeted", "10", digit(3)}, "10"},
       {{"adversarial", "--model", "lenet", "--steps", "-2", digit(3)}, "--steps"},
+      {{"adversarial", "--model", "lenet", "--steps", "0", digit(3)}, "--steps 0"},
+      {{"maximize", "--model", "mlp:2-20-2", "--weights", "random:1", "--target", "0", "--recipe", "lucid"}, "takes vectors"},
       {{"maximize", "--model", "lenet"}, "wants a unit"},
       {{"maximize", "--model", "lenet", "--layer", "conv1"}, "names no channel"},
       {{"maximize", "--model", "lenet", "--target", "3", "--recipe", "dali"}, "unknown recipe"},
@@ -321,6 +405,12 @@ TEST(CliDreams, BadInputIsToldOf) {
       {{"maximize", "--model", "lenet", "--target", "3", digit(3)}, "makes its images itself"},
       {{"maximize", "--model", "lenet", "--target", "3", "--diversity", "1"}, "--copies"},
       {{"maximize", "--model", "lenet", "--target", "3", "--clip-exact", "20"}, "exact clipping"},
+      {{"maximize", "--model", "lenet", "--target", "3", "--tv", "1"}, "of images of pixels"},
+      {{"maximize", "--model", "lenet", "--target", "3", "--crops", "4"}, "neither moved"},
+      {{"maximize", "--model", "lenet", "--target", "3", "--spectrum", digit(3)}, "of phases"},
+      {{"maximize", "--model", "lenet", "--target", "3", "--recipe", "maco", "--start", digit(3)}, "image of pixels"},
+      {{"maximize", "--model", "lenet", "--target", "3", "--recipe", "maco", "--noise", "-1"}, "--noise"},
+      {{"invert", "--model", "lenet", "--layer", "conv1", "--recipe", "maco", digit(3)}, "seen whole"},
       {{"maximize", "--model", "lenet", "--target", "3", "--recipe", "yosinski", "--clip-exact", "20", "--clip-norm", "3"}, "exclude"},
       {{"maximize", "--model", "lenet", "--target", "3", "--recipe", "yosinski", "--clip-exact", "100"}, "percentile 100"},
       {{"invert", "--model", "lenet", digit(3)}, "wants --layer"},

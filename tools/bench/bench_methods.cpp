@@ -164,10 +164,11 @@ Work maximize_work(Job& job, const BenchOptions& o) {
   auto drives = std::make_shared<std::vector<Drive>>();
   const int64_t channels = job.model.network.shapes(job.model.network.input)[size_t(node)].c;
   for (int64_t i = 0; i < o.images; ++i) drives->push_back({{node, i % channels, -1, -1}, uint32_t(i), {}});
-  const auto run = [&job, &o, drives](int64_t steps) {
+  auto times = std::make_shared<StepTimes>();
+  const auto run = [&job, &o, drives, times](int64_t steps) {
     MaximizeOptions m = recipe(o.recipe);
     static_cast<RunOptions&>(m) = job.run;
-    m.scales = 1, m.size = {0, 0}, m.late_steps = 0, m.steps = steps;
+    m.scales = 1, m.size = {0, 0}, m.late_steps = 0, m.steps = steps, m.times = times.get();
     const auto start = std::chrono::steady_clock::now();
     maximize(job.ctx, job.model, *drives, {}, m);
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -182,6 +183,12 @@ Work maximize_work(Job& job, const BenchOptions& o) {
     return std::max(1e-9, run(2 * steps) - once);
   };
   work.details = {{"recipe", o.recipe}, {"images", o.images}, {"steps", o.steps}};
+  // Of all steps, the first ones included.
+  work.after = [times](Json& details) {
+    const double all = times->network + times->image + times->places + times->priors + times->update;
+    details["profile"] = {{"network", times->network / all}, {"image", times->image / all}, {"places", times->places / all},
+                          {"priors", times->priors / all}, {"update", times->update / all}};
+  };
   return work;
 }
 

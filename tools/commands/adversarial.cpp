@@ -30,7 +30,8 @@ constexpr const char* kCurve = "0,1/255,2/255,4/255,8/255,16/255,32/255,64/255";
 struct AdversarialCommand : Options {
   AttackMethod method = AttackMethod::pgd;
   std::string epsilon, step, targeted, against, against_weights, limit;
-  int64_t steps = 0, sphere = 0;
+  std::string steps;
+  int64_t sphere = 0;
   bool random_start = true, early_stop = false, border = false;
 };
 
@@ -57,7 +58,7 @@ AdversarialOptions attack_options(const Job& job, const AdversarialCommand& o, d
   static_cast<RunOptions&>(a) = job.run;
   a.method = o.method;
   a.epsilon = epsilon;
-  a.steps = o.steps != 0 ? o.steps : o.method == AttackMethod::ascent ? 15 : o.method == AttackMethod::fgsm ? 1 : o.method == AttackMethod::pgd ? 10 : 50;
+  a.steps = !o.steps.empty() ? parse_whole("--steps", o.steps, 1, 1'000'000) : o.method == AttackMethod::ascent ? 15 : o.method == AttackMethod::fgsm ? 1 : o.method == AttackMethod::pgd ? 10 : 50;
   if (o.method == AttackMethod::fgsm && a.steps != 1)
     throw Error(fmt::format("--steps {}, but fgsm is one step", a.steps), "--method pgd takes several", true);
   a.step = !o.step.empty()               ? parse_amount("--step", o.step)

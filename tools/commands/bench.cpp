@@ -124,6 +124,12 @@ void print_results(const std::string& title, const Json& r) {
                            r["flop_ratio"].get<double>(), r["window_groups"].get<int64_t>()));
   if (r.contains("positions_timed"))
     print_line(fmt::format("  estimated from {} of the positions", r["positions_timed"].get<int64_t>()));
+  if (r.contains("profile")) {
+    std::string parts;
+    for (const auto& [part, share] : r["profile"].items())
+      parts += fmt::format("{}{} {:.1f} %", parts.empty() ? "" : ", ", part, 100 * share.get<double>());
+    print_line("  of a step: " + parts);
+  }
   print_line(fmt::format("  peak memory {}B", human_count(double(peak_memory_bytes()))));
 }
 

@@ -24,17 +24,17 @@ namespace switchback {
 namespace {
 
 using Parts = MaximizeOptions::Parts;
-constexpr Choice<Parts> kParts[] = {{"input", Parts::input}, {"pixels", Parts::pixels}, {"bytes", Parts::bytes}, {"fourier", Parts::fourier}};
+constexpr Choice<Parts> kParts[] = {{"input", Parts::input}, {"pixels", Parts::pixels}, {"bytes", Parts::bytes}, {"fourier", Parts::fourier}, {"phase", Parts::phase}};
 enum class Sum { sum, mean };
 constexpr Choice<Sum> kSums[] = {{"sum", Sum::sum}, {"mean", Sum::mean}};
 constexpr Choice<Optimizer::Kind> kOptimizers[] = {
-    {"sgd", Optimizer::Kind::sgd}, {"adam", Optimizer::Kind::adam}, {"adadelta", Optimizer::Kind::adadelta}};
+    {"sgd", Optimizer::Kind::sgd}, {"adam", Optimizer::Kind::adam}, {"nadam", Optimizer::Kind::nadam}, {"adadelta", Optimizer::Kind::adadelta}};
 constexpr int64_t kMostImages = 4096;
 
 struct DreamCommand : Options {
   std::string recipe, size, start, objective, optimizer, parametrisation, colours, direction;
   std::string steps, lr, weight, edges, decay, blur, blur_every, clip_norm, clip_contribution, variation, range, jitter,
-      rotate, zoom, scales, growth, clip_exact, diversity, reference;
+      rotate, zoom, scales, growth, clip_exact, diversity, reference, crops, noise, spectrum;
   int64_t copies = 1, frames = 0;
   bool caricature = false;
   std::vector<std::string> layers;
@@ -76,6 +76,8 @@ MaximizeOptions options_of(const Job& job, const DreamCommand& o) {
   whole("--jitter", o.jitter, m.jitter);
   number("--rotate", o.rotate, m.rotate);
   number("--zoom", o.zoom, m.zoom);
+  whole("--crops", o.crops, m.crops);
+  number("--noise", o.noise, m.noise);
   whole("--scales", o.scales, m.scales, 1);
   number("--growth", o.growth, m.growth);
   if (int(!o.clip_norm.empty()) + int(!o.clip_contribution.empty()) + int(!o.clip_exact.empty()) > 1)
@@ -95,9 +97,10 @@ MaximizeOptions options_of(const Job& job, const DreamCommand& o) {
   }
   if (!o.parametrisation.empty()) {
     m.parts = parse_choice("--parametrisation", o.parametrisation, kParts);
-    if (m.parts != Parts::fourier) m.decorrelated = false;
+    const bool fourier = m.parts == Parts::fourier || m.parts == Parts::phase;
+    if (!fourier) m.decorrelated = false;
     if (m.parts != Parts::bytes) m.clip_pixels = false;
-    if (m.parts == Parts::fourier) m.start_mean = m.start_span = 0, m.start_noise = 0.01, m.small = {}, m.blur = 0;
+    if (fourier) m.start_mean = m.start_span = 0, m.start_noise = m.parts == Parts::phase ? 1 : 0.01, m.small = {}, m.blur = 0;
   }
   if (!o.colours.empty()) {
     check_choice("--colours", o.colours, {"plain", "decorrelated"});
@@ -108,6 +111,10 @@ MaximizeOptions options_of(const Job& job, const DreamCommand& o) {
     const auto [h, w] = parse_size("--size", o.size);
     m.size = {h, w};
   }
+  if (!o.spectrum.empty() && m.parts != Parts::phase)
+    throw Error("--spectrum is of phases", "--recipe maco, or --parametrisation phase", true);
+  if (!o.start.empty() && o.start != "noise" && (m.parts == Parts::fourier || m.parts == Parts::phase))
+    throw Error(fmt::format("--start {} wants an image of pixels", printable(o.start)), "--parametrisation pixels", true);
   if (o.start == "gray" || o.start == "grey") {
     m.start_noise = 0, m.start_span = 1e-12;
     m.start_mean = m.parts == Parts::pixels ? 0.5 : 0;
@@ -134,6 +141,19 @@ Image dream_picture(const Tensor& x, int64_t item, const Job& job, bool stretch)
     shown[i] = float((0.5 + 0.1 * (double(shown[i]) - mean) / std) * double(units.scale[c]) + double(units.offset[c]));
   }
   return input_picture(shown, 0, job.model, false);
+}
+
+// Vectors as a plot of their values.
+Canvas dream_panel(const Tensor& x, int64_t item, const Job& job, bool stretch) {
+  if (x.dim(2) * x.dim(3) > 1) return dream_picture(x, item, job, stretch);
+  const int64_t n = x.dim(1);
+  std::vector<std::string> places;
+  Series line{.name = "", .values = {}};
+  for (int64_t c = 0; c < n; ++c) {
+    places.push_back(std::to_string(c));
+    line.values.push_back(double(x[item * n + c]));
+  }
+  return line_chart(places, std::vector<Series>{line}, {.title = "input"});
 }
 
 // A path of an array or image as a start, [C,H,W].
@@ -192,6 +212,39 @@ std::vector<double> reference_values(Job& job, const DreamCommand& o, Output& ou
   return largest;
 }
 
+// The mean spectrum of the --spectrum images, as they come to the network.
+std::shared_ptr<const Tensor> spectrum_of(Job& job, const DreamCommand& o, Output& output, bool decorrelated) {
+  if (o.spectrum.empty()) return {};
+  job.options.inputs = {o.spectrum};
+  Inputs inputs(job, output);
+  const int64_t all = inputs.count();
+  int64_t done = 0;
+  Tensor sum;
+  inputs.for_each_chunk([](Shape) { return 32; }, [&](const Chunk& chunk) {
+    const Tensor mean = mean_spectrum(job.ctx, job.model, chunk.x, decorrelated);
+    if (sum.empty()) sum = Tensor::zeros(mean.dims());
+    if (sum.dims() != mean.dims())
+      throw Error("the images of --spectrum have several sizes", "take images that the network resizes, or arrays of one size", true);
+    const int64_t now = chunk.x.dim(0);
+    for (int64_t i = 0; i < sum.count(); ++i) sum[i] += mean[i] * float(now) / float(all);
+    job.bar.update(done += now, all, "images");
+  });
+  if (sum.empty()) throw Error(fmt::format("--spectrum {} holds no image", printable(o.spectrum)), "", true);
+  return std::make_shared<const Tensor>(std::move(sum));
+}
+
+// Where the image never mattered it fades to white: everything above the 80th percentile of its weight shows (Fel et al. 2023).
+void fade(Image& picture, const float* weight, int64_t count) {
+  std::vector<float> sorted(weight, weight + count);
+  const auto at = sorted.begin() + (count - 1) * 8 / 10;
+  std::nth_element(sorted.begin(), at, sorted.end());
+  if (!(*at > 0) || int64_t(picture.width) * picture.height != count) return;
+  for (size_t i = 0; i < picture.pixels.size(); ++i) {
+    const double alpha = std::min(1.0, double(weight[i / size_t(picture.channels)]) / double(*at));
+    picture.pixels[i] = uint8_t(std::lround(alpha * picture.pixels[i] + (1 - alpha) * 255));
+  }
+}
+
 // ", 3.2 times the largest of the reference images"
 std::string share_text(double value, double largest) {
   return largest > 0 ? fmt::format(", {:.3g} times the reference's {:.4g}", value / largest, largest) : "";
@@ -217,15 +270,16 @@ std::string layers_note(const Driven& d) {
   return d.dead ? "; dead there: its gradient is 0 throughout" : "";
 }
 
-void run_maximize(const DreamCommand& o) {
+void run_maximize(DreamCommand o) {
   if (!o.inputs.empty()) throw Error(fmt::format("maximize makes its images itself; {} is given", o.inputs[0]), "--start FILE begins from one", true);
   if (o.copies < 1 || o.copies > kMostImages) throw Error(fmt::format("--copies {} is not from 1 to {}", o.copies, kMostImages), "", true);
   if (!o.direction.empty() && (o.layer.empty() || o.layer.find(':') != std::string::npos))
     throw Error("--direction wants --layer NAME, whose channels it weighs", "", true);
   if (o.score != Score::logit) throw Error("maximize drives values themselves", "leave out --score", true);
-  recipe(o.recipe);
+  if (!o.recipe.empty()) recipe(o.recipe);
   Job job("maximize", o);
-  const MaximizeOptions m = [&] {
+  o.recipe = !o.recipe.empty() ? o.recipe : job.model.network.input.h * job.model.network.input.w > 1 ? "lucid" : "fleuret";
+  MaximizeOptions m = [&] {
     MaximizeOptions all = options_of(job, o);
     all.progress = [&](int64_t done, int64_t total) { job.bar.update(done, total, "steps"); };
     return all;
@@ -248,6 +302,7 @@ void run_maximize(const DreamCommand& o) {
   const Tensor start = start_of(job, o, m);
   Output output(job);
   const std::vector<double> reference = reference_values(job, o, output, drives, m.mean);
+  m.spectrum = spectrum_of(job, o, output, m.decorrelated);
   const Maximized made = maximize(job.ctx, job.model, drives, start, m);
 
   const bool stretch = m.parts == Parts::input;
@@ -259,9 +314,13 @@ void run_maximize(const DreamCommand& o) {
   for (size_t i = 0; i < drives.size(); ++i) {
     const Driven& d = made.items[i];
     const std::string name = direction.empty() ? unit_name(job, drives[i].unit) : fmt::format("{} along {}", o.layer, o.direction);
-    if (output.pictures() && panels.size() < kMostGridPanels)
-      panels.push_back({dream_picture(made.x, int64_t(i), job, stretch),
+    if (output.pictures() && panels.size() < kMostGridPanels) {
+      const int64_t map = made.x.dim(2) * made.x.dim(3);
+      Image picture = dream_picture(made.x, int64_t(i), job, stretch);
+      if (!made.weight.empty()) fade(picture, made.weight.data() + int64_t(i) * map, map);
+      panels.push_back({map > 1 ? Canvas(picture) : dream_panel(made.x, int64_t(i), job, stretch),
                         o.plain ? "" : fmt::format("{}\n{:.4g}, from {:.3g}{}{}", name, d.value, d.start, share_text(d.value, reference[i]), d.dead ? "; dead" : "")});
+    }
     const Unit& u = drives[i].unit;
     report.inputs.push_back({{"path", nullptr}, {"index", i}, {"target", u.channel},
                              {"class", o.layer.empty() ? job.class_json(u.channel) : Json(nullptr)},
@@ -291,7 +350,7 @@ void run_maximize(const DreamCommand& o) {
     if (!made.frames.empty()) {
       for (size_t i = 0; i < std::min<size_t>(drives.size(), 12); ++i)
         for (size_t f = 0; f < made.frames.size(); ++f)
-          strip.push_back({dream_picture(made.frames[f], int64_t(i), job, stretch), fmt::format("step {}", made.frame_steps[f])});
+          strip.push_back({dream_panel(made.frames[f], int64_t(i), job, stretch), fmt::format("step {}", made.frame_steps[f])});
       output.add_picture(files, {job.model_name(), "frames"},
                          grid(strip, {.columns = int(made.frames.size()), .title = figure_title(job, "Activation maximisation, the way"),
                                       .subtitle = fmt::format("{}; {}", steps, weights_text(job))}));
@@ -305,6 +364,7 @@ void run_maximize(const DreamCommand& o) {
     }
   }
   if (output.npy()) files.push_back(output.add_npy(of, made.x, {"N", "C", "H", "W"}));
+  if (output.npy() && !made.weight.empty()) files.push_back(output.add_npy({job.model_name(), "weight"}, made.weight, {"N", "C", "H", "W"}));
   for (Json& entry : report.inputs) entry["files"] = files;
   report.details = {{"recipe", o.recipe}, {"steps", made.steps}, {"lr", m.lr}, {"copies", o.copies},
                     {"objective", m.mean ? "mean" : "sum"}, {"batch", made.batch}};
@@ -392,16 +452,16 @@ void run_invert(const DreamCommand& o) {
   finish_run(job, output, std::move(report));
 }
 
-void add_recipe(CLI::App& app, DreamCommand& o) {
+void add_recipe(CLI::App& app, DreamCommand& o, const char* usual) {
   const auto of_recipe = [](const char* what) { return fmt::format("{} (default: the recipe's)", what); };
   add_setting(app, o, "--recipe", o.recipe, Changes::kind,
-              fmt::format("sets all that follows, by its authors' values: {} (default {})", fmt::join(recipe_names(), ", "), o.recipe), "NAME");
+              fmt::format("sets all that follows, by its authors' values: {} (default {})", fmt::join(recipe_names(), ", "), usual), "NAME");
   add_setting(app, o, "--steps", o.steps, Changes::values, of_recipe("of a scale"), "N");
   add_setting(app, o, "--lr", o.lr, Changes::values, of_recipe("step size"), "X");
-  add_setting(app, o, "--optimizer", o.optimizer, Changes::values, of_recipe("of the image"), "sgd|adam|adadelta");
+  add_setting(app, o, "--optimizer", o.optimizer, Changes::values, of_recipe("of the image"), "sgd|adam|nadam|adadelta");
   add_setting(app, o, "--parametrisation", o.parametrisation, Changes::values,
-              of_recipe("what is optimised: the input itself, pixels 0 to 1, bytes less the mean colour, Fourier coefficients"),
-              "input|pixels|bytes|fourier");
+              of_recipe("what is optimised: the input itself, pixels 0 to 1, bytes less the mean colour, Fourier coefficients, their phases"),
+              "input|pixels|bytes|fourier|phase");
   add_setting(app, o, "--colours", o.colours, Changes::values, of_recipe("of Fourier images"), "plain|decorrelated");
   add_setting(app, o, "--weight", o.weight, Changes::values, of_recipe("of the objective beside the priors"), "X");
   add_setting(app, o, "--edges", o.edges, Changes::values, of_recipe("weight of the multi-scale edge energy"), "X");
@@ -416,16 +476,16 @@ void add_recipe(CLI::App& app, DreamCommand& o) {
   add_setting(app, o, "--jitter", o.jitter, Changes::values, of_recipe("pixels that the image is moved by, anew in each step"), "N");
   add_setting(app, o, "--rotate", o.rotate, Changes::values, of_recipe("degrees, ±"), "D");
   add_setting(app, o, "--zoom", o.zoom, Changes::values, of_recipe("scale 1 ± Z"), "Z");
+  add_setting(app, o, "--noise", o.noise, Changes::values, of_recipe("σ of what is added to what the network sees, of the range of pixels"), "S");
 }
 
 }  // namespace
 
 std::function<void()> setup_maximize(CLI::App& app) {
   auto o = std::make_shared<DreamCommand>();
-  o->recipe = "lucid";
   app.add_option("INPUT", o->inputs, "none: maximize makes its images itself");
   add_target(app, *o);
-  add_recipe(app, *o);
+  add_recipe(app, *o, "lucid; where a network takes vectors, fleuret");
   add_setting(app, *o, "--objective", o->objective, Changes::values, "of a channel without a place: the sum or the mean over its map (default: the recipe's)", "sum|mean");
   add_setting(app, *o, "--direction", o->direction, Changes::values, "weights of the layer's channels, [C], instead of one", "FILE.npy");
   add_setting(app, *o, "--size", o->size, Changes::values, "of the image; of growing ones the first (default: the network's own, or the recipe's)", "S|HxW");
@@ -436,6 +496,8 @@ std::function<void()> setup_maximize(CLI::App& app) {
   add_setting(app, *o, "--diversity", o->diversity, Changes::values, "weight of what keeps copies apart: cosines of their Gram matrices over the layer (default 0)", "X");
   add_setting(app, *o, "--clip-exact", o->clip_exact, Changes::values, "pixels whose removal changes the value by less than this percentile become 0 (default: none)", "P");
   add_setting(app, *o, "--reference", o->reference, Changes::nothing, "images whose largest value the results are compared with", "IMAGES");
+  add_setting(app, *o, "--crops", o->crops, Changes::values, "squares of the image that the network sees in a step; 0: all of it (default: the recipe's)", "N");
+  add_setting(app, *o, "--spectrum", o->spectrum, Changes::values, "images whose mean magnitudes phases get (default: 1/f)", "IMAGES");
   add_setting(app, *o, "--frames", o->frames, Changes::pictures, "pictures of the way, as a strip and as an animated PNG (default 0: none)", "N");
   add_model(app, *o);
   add_output(app, *o);
@@ -452,7 +514,7 @@ std::function<void()> setup_invert(CLI::App& app) {
   add_setting(app, *o, "--layer,--layers", o->layers, Changes::kind, "whose values the image is to have; several are drawn side by side", "NAME[,NAME]");
   add_switch(app, *o, "--caricature", o->caricature, Changes::values, "exaggerate what the layer answers to instead");
   add_setting(app, *o, "--weights-of", o->weights_of, Changes::values, "only these channels count, as 0-15,20 (default all)", "LIST");
-  add_recipe(app, *o);
+  add_recipe(app, *o, "mahendran");
   add_model(app, *o);
   add_output(app, *o);
   add_drawing(app, *o, Drawing::columns);

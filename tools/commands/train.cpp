@@ -13,7 +13,7 @@ namespace switchback {
 namespace {
 
 constexpr Choice<Loss> kLosses[] = {{"cross-entropy", Loss::cross_entropy}, {"mse", Loss::mse}, {"bce", Loss::bce}};
-const std::vector<std::string> kOptimizerNames{"sgd", "adam", "adamw", "adadelta"};
+const std::vector<std::string> kOptimizerNames{"sgd", "adam", "adamw", "nadam", "adadelta"};
 
 double default_rate(const std::string& optimizer) { return optimizer == "sgd" ? 0.1 : optimizer == "adadelta" ? 1 : 1e-3; }
 

@@ -45,7 +45,8 @@ TrainOptions train_options(const TrainRequest& r, int64_t images) {
 Optimizer optimizer_of(const TrainRequest& r) {
   Optimizer o{.weight_decay = r.weight_decay, .momentum = r.momentum, .nesterov = r.nesterov};
   if (r.optimizer == "sgd") return o;
-  o.kind = r.optimizer == "adadelta" ? Optimizer::Kind::adadelta : Optimizer::Kind::adam;
+  using Kind = Optimizer::Kind;
+  o.kind = r.optimizer == "adadelta" ? Kind::adadelta : r.optimizer == "nadam" ? Kind::nadam : Kind::adam;
   o.decoupled = r.optimizer == "adamw";
   if (r.optimizer == "adadelta") o.eps = 1e-6;
   return o;

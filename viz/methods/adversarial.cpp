@@ -6,7 +6,6 @@
 
 #include "engine/run/recording.h"
 #include "kernels/image/image_step.h"
-#include "kernels/learn/loss.h"
 #include "kernels/noise/noise.h"
 #include "viz/methods/batches.h"
 #include "viz/methods/inspect.h"
@@ -45,38 +44,16 @@ double norm(const Tensor& t) {
 }
 
 // Everything that is reused from batch to batch.
-struct Attack {
+struct Attack : ClassPasses {
   Attack(Context& ctx, const Model& model, Shape image, const AdversarialOptions& o, int64_t images)
-      : ctx(ctx),
+      : ClassPasses(ctx, model, image, o, images),
         options(o),
-        node(logit_node(model.network)),
-        batch(batch_size(ctx, model, image, plan_options(), o, images)),
-        plan(ctx, model, image.with_n(batch), plan_options()),
-        backward(plan, node, {.nodes = {0}}, batch),
-        units(pixel_units(model, image.c)),
-        pixels(ctx, units),
-        outputs(outputs_of(model.network, model.preprocess.output_is_probability)),
-        x(ctx.allocate(size_t(batch * image.item()) * sizeof(float))),
         clean(ctx.allocate(x.size())),
-        losses(ctx.allocate(size_t(batch) * sizeof(double))),
-        labels(ctx.allocate(size_t(batch) * sizeof(int32_t))),
-        best(ctx.allocate(size_t(batch) * sizeof(int32_t))),
         history(ctx.allocate(size_t(batch * (o.steps + 1)) * sizeof(int32_t))),
         origin(ctx.allocate(size_t(o.sphere > 0 ? image.item() : 0) * sizeof(float))) {
     if (origin.size() > 0) ctx.zero(origin.data(), origin.size());
   }
 
-  PlanOptions plan_options() const { return {.precision = options.precision, .observe = {node}}; }
-  View view(const Memory& memory, int64_t n) const { return {memory.data(), plan.shapes()[0].with_n(n), DType::f32}; }
-
-  // Reads x, with the loss's seeds and each item's class.
-  void read(int64_t n) {
-    const View in = plan.input(n);
-    ctx.copy(in.data, x.data(), size_t(in.shape.count()) * sizeof(float));
-    plan.forward(&tape);
-    cross_entropy(ctx, {}, plan.value(node), labels.as<int32_t>(), 1, backward.seed(n), losses.as<double>(),
-                  best.as<int32_t>());
-  }
   void keep_classes(int64_t n, int64_t step) {
     ctx.copy(history.as<int32_t>() + step * batch, best.data(), size_t(n) * sizeof(int32_t));
   }
@@ -98,19 +75,10 @@ struct Attack {
   void run(int64_t n);
   void sphere(const Tensor& from, const Tensor& to, uint32_t image, Attacked& item);
 
-  Context& ctx;
   const AdversarialOptions& options;
-  int node;
-  int64_t batch;
-  Plan plan;
-  Backward backward;
-  Tape tape;
-  PixelUnits units;
-  DevicePixels pixels;
   std::optional<DevicePixels> unlimited;
-  Outputs outputs;
-  Memory x, clean, losses, labels, best, history;  // x, clean: NHWC f32
-  Memory origin;                                   // zeros, an image: what noise is added to
+  Memory clean, history;  // clean: NHWC f32
+  Memory origin;          // zeros, an image: what noise is added to
 };
 
 // Writes n clean images, and x where the attack starts.

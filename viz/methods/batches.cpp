@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/learn/loss.h"
 #include "kernels/noise/noise.h"
 
 namespace switchback {
@@ -69,14 +70,33 @@ Explained explain(const Network& network, const TargetSpec& target, const Tensor
   return out;
 }
 
+Passes::Passes(Context& ctx, const Model& model, Shape image, int node, const RunOptions& options, int64_t most)
+    : ctx(ctx),
+      node(node),
+      batch(batch_size(ctx, model, image, {.precision = options.precision, .observe = {node}}, options, most)),
+      plan(ctx, model, image.with_n(batch), {.precision = options.precision, .observe = {node}}),
+      backward(plan, node, {.nodes = {0}}, batch) {}
+
+ClassPasses::ClassPasses(Context& ctx, const Model& model, Shape image, const RunOptions& options, int64_t most)
+    : Passes(ctx, model, image, logit_node(model.network), options, most),
+      units(pixel_units(model, image.c)),
+      pixels(ctx, units),
+      x(ctx.allocate(size_t(batch * image.item()) * sizeof(float))),
+      losses(ctx.allocate(size_t(batch) * sizeof(double))),
+      labels(ctx.allocate(size_t(batch) * sizeof(int32_t))),
+      best(ctx.allocate(size_t(batch) * sizeof(int32_t))) {}
+
+void ClassPasses::read(int64_t n) {
+  const View in = plan.input(n);
+  ctx.copy(in.data, x.data(), size_t(in.shape.count()) * sizeof(float));
+  plan.forward(&tape);
+  cross_entropy(ctx, {}, plan.value(node), labels.as<int32_t>(), 1, backward.seed(n), losses.as<double>(), best.as<int32_t>());
+}
+
 Sampler::Sampler(Context& ctx, const Model& model, Shape image, const TargetSpec& target, const RunOptions& options,
                  int64_t samples)
-    : ctx(ctx),
-      node(target_node(model.network, target)),
+    : Passes(ctx, model, image, target_node(model.network, target), options, samples),
       scoring(scoring_of(model.network, target)),
-      batch(batch_size(ctx, model, image, {.precision = options.precision, .observe = {node}}, options, samples)),
-      plan(ctx, model, image.with_n(batch), {.precision = options.precision, .observe = {node}}),
-      backward(plan, node, {.nodes = {0}}, batch),
       pixels(ctx.allocate(size_t(image.item()) * sizeof(float))),
       counter(ctx.allocate(sizeof(uint32_t))) {}
 

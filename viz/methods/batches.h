@@ -8,6 +8,7 @@
 #include "engine/run/backward.h"
 #include "engine/run/recording.h"
 #include "viz/methods/gradient.h"
+#include "viz/methods/pixels.h"
 
 namespace switchback {
 
@@ -30,17 +31,33 @@ Tensor allocate_maps(Dims dims);
 Explained explain(const Network& network, const TargetSpec& target, const Tensor& values,
                   const std::vector<std::string>& labels);
 
-// Plan, tape and backward for copies of one image at a time, reused for all images.
-struct Sampler {
-  Sampler(Context& ctx, const Model& model, Shape image, const TargetSpec& target, const RunOptions& options,
-          int64_t samples);
+// Passes from the input to a node and back, of `batch` images at a time: as many of `most` as batch_size says.
+struct Passes {
+  Passes(Context& ctx, const Model& model, Shape image, int node, const RunOptions& options, int64_t most);
   Context& ctx;
-  int node;  // whose units are explained
-  Scoring scoring;
+  int node;
   int64_t batch;
   Plan plan;
   Backward backward;
   Tape tape;
+};
+
+// Images that follow the gradient of a cross-entropy, on the device: attacks, and fooling by gradient.
+struct ClassPasses : Passes {
+  ClassPasses(Context& ctx, const Model& model, Shape image, const RunOptions& options, int64_t most);
+  View view(const Memory& memory, int64_t n) const { return {memory.data(), plan.shapes()[0].with_n(n), DType::f32}; }
+  // Runs the first n images of x; the seeds are the loss's of `labels`, `best` each item's class.
+  void read(int64_t n);
+  PixelUnits units;
+  DevicePixels pixels;
+  Memory x, losses, labels, best;  // x: NHWC f32
+};
+
+// Copies of one image at a time, reused for all images; node: whose units are explained.
+struct Sampler : Passes {
+  Sampler(Context& ctx, const Model& model, Shape image, const TargetSpec& target, const RunOptions& options,
+          int64_t samples);
+  Scoring scoring;
   Memory pixels;   // the image that copies are made of, [C,H,W] f32, on the device
   Memory counter;  // uint32_t on the device: copies done when a batch begins
 

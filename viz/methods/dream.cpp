@@ -16,7 +16,6 @@ namespace {
 
 using Parts = MaximizeOptions::Parts;
 using Update = MaximizeOptions::Update;
-constexpr ReluRule kOpen{false, false};  // every ReLU lets every gradient through
 constexpr int64_t kCheckOnGpu = 50;      // steps between looks at the values
 
 // Four numbers of (0, 1) for an image's step. counter = (0, 1, step, stream), so that none is a noise's.
@@ -27,19 +26,31 @@ std::array<double, 4> draw(uint64_t seed, uint32_t stream, int64_t step) {
   return u;
 }
 
+// Four normal numbers for a crop of an image's step. counter = (crop, 2, step, stream).
+std::array<double, 4> normals(uint64_t seed, uint32_t stream, int64_t step, int64_t crop) {
+  std::array<double, 4> z;
+  const auto words = philox4x32({uint32_t(crop), 2, uint32_t(step), stream}, {uint32_t(seed), uint32_t(seed >> 32)});
+  for (size_t i = 0; i < 4; i += 2) {
+    const double r = std::sqrt(-2 * std::log(unit_uniform(words[i]))), angle = 2 * M_PI * unit_uniform(words[i + 1]);
+    z[i] = r * std::cos(angle), z[i + 1] = r * std::sin(angle);
+  }
+  return z;
+}
+
 }  // namespace
 
-Dream::Dream(Context& ctx, const Model& model, Shape net, const MaximizeOptions& o, int64_t n, int64_t margin)
+Dream::Dream(Context& ctx, const Model& model, Shape net, Shape canvas, const MaximizeOptions& o, int64_t n, int64_t per)
     : ctx(ctx),
       model(model),
       o(o),
       n(n),
+      per(per),
       node(model.network.output()),
-      net(net.with_n(n)),
-      canvas_shape{n, net.c, net.h + margin, net.w + margin},
-      margin(margin),
+      net(net.with_n(n * per)),
+      canvas_shape(canvas.with_n(n)),
+      margin(o.crops > 0 ? 0 : canvas.h - net.h),
       plan(ctx, model, this->net, {.precision = o.precision, .observe = {}}),
-      backward(plan, node, {.nodes = {0}}, n),
+      backward(plan, node, {.nodes = {0}}, n * per),
       parts(ctx, model, o, canvas_shape),
       units(pixel_units(model, net.c)),
       z(floats(n * parts.item())),
@@ -51,8 +62,19 @@ Dream::Dream(Context& ctx, const Model& model, Shape net, const MaximizeOptions&
       canvas(floats(canvas_shape.count())),
       dcanvas(floats(canvas_shape.count())),
       spare(floats(canvas_shape.count())),
-      maps(ctx.allocate(size_t(6 * n) * sizeof(float))) {
+      maps(ctx.allocate(size_t(6 * n * per) * sizeof(float))),
+      weight(floats(o.crops > 0 ? canvas_shape.count() : 0)),
+      noise(floats(o.noise > 0 ? this->net.count() : 0)),
+      noise_base(floats(o.noise > 0 ? net.item() : 0)) {
   reset();
+  ctx.zero(weight.data(), weight.size());
+  ctx.zero(noise_base.data(), noise_base.size());
+  if (o.noise > 0) {
+    std::vector<float> scale;
+    for (int64_t i = 0; i < net.item(); ++i) scale.push_back(float(o.noise) * units.scale[size_t(i % net.c)]);
+    noise_scale = floats(net.item());
+    ctx.copy_in(noise_scale.data(), scale.data(), noise_scale.size());
+  }
   const float none = std::numeric_limits<float>::infinity();
   std::vector<float> range(size_t(net.c), 1.f);
   for (int64_t c = 0; c < net.c; ++c) range.push_back(o.clip_pixels ? units.lowest(size_t(c)) / float(parts.unit(size_t(c))) : -none);
@@ -68,8 +90,9 @@ void Dream::start(std::span<const Drive> drives, const Tensor& given) {
     Tensor x({n, net.c, canvas_shape.h, canvas_shape.w});
     for (int64_t i = 0; i < x.count(); ++i) {
       const int64_t w = i % canvas_shape.w, h = i / canvas_shape.w % canvas_shape.h, c = i / (canvas_shape.w * canvas_shape.h) % net.c;
-      const int64_t from_h = std::clamp<int64_t>(h - margin / 2, 0, net.h - 1), from_w = std::clamp<int64_t>(w - margin / 2, 0, net.w - 1);
-      const float v = given[(c * net.h + from_h) * net.w + from_w];
+      const Shape from = shown();
+      const int64_t from_h = std::clamp<int64_t>(h - margin / 2, 0, from.h - 1), from_w = std::clamp<int64_t>(w - margin / 2, 0, from.w - 1);
+      const float v = given[(c * from.h + from_h) * from.w + from_w];
       x[i] = o.parts == Parts::pixels ? (v - units.offset[size_t(c)]) / units.scale[size_t(c)] : v / float(parts.unit(size_t(c)));
     }
     write_nchw(ctx, x.data(), on_canvas(z));
@@ -96,9 +119,23 @@ void Dream::start(std::span<const Drive> drives, const Tensor& given) {
   }
 }
 
-// Where each item's part of the canvas lies in this step; `still`: the middle, upright.
-void Dream::place(std::span<const Drive> drives, int64_t step, bool still) {
+// Where each item's part of the canvas lies in this step; `still`: the middle, upright, or all of it.
+void Dream::place(std::span<const Drive> drives, int64_t step, bool still, int64_t pass) {
   std::vector<float> all;
+  if (o.crops > 0) {
+    const double share = o.steps > 1 ? double(step) / double(o.steps - 1) : 0, middle = 0.5 + (0.05 - 0.5) * share;
+    // Corners are pixels' centres, as tf.image.crop_and_resize has them.
+    const auto stretch = [](int64_t from, int64_t to) { return double(from - 1) / double(std::max<int64_t>(1, to - 1)); };
+    for (int64_t i = 0; i < n * per; ++i) {
+      const std::array<double, 4> z = normals(o.seed, drives[size_t(i / per)].stream, step, pass * per + i % per);
+      const double side = still ? 1 : std::clamp(middle + 0.05 * z[2], 0.05, 1.0);
+      const double top = still ? 0 : 0.5 + 0.15 * z[0] - side / 2, left = still ? 0 : 0.5 + 0.15 * z[1] - side / 2;
+      for (const double v : {side * stretch(canvas_shape.h, net.h), 0.0, top * double(canvas_shape.h - 1), 0.0,
+                             side * stretch(canvas_shape.w, net.w), left * double(canvas_shape.w - 1)})
+        all.push_back(float(v));
+    }
+    return ctx.copy_in(maps.data(), all.data(), maps.size());
+  }
   const double out_h = double(net.h - 1) / 2, out_w = double(net.w - 1) / 2;
   for (int64_t i = 0; i < n; ++i) {
     const std::array<double, 4> u = draw(o.seed, drives[size_t(i)].stream, step);
@@ -114,16 +151,37 @@ void Dream::place(std::span<const Drive> drives, int64_t step, bool still) {
 }
 
 // z -> canvas -> the network's input -> its value.
-void Dream::see(std::span<const Drive> drives, int64_t step, bool still) {
-  parts.forward(z.as<float>(), on_canvas(canvas));
-  const View in = plan.input(n);
-  if (margin > 0 || (moves() && !still)) {
-    place(drives, step, still);
-    affine_forward(ctx, maps.as<float>(), parts.fill(), on_canvas(canvas), in);
-  } else {
-    ctx.copy(in.data, canvas.data(), canvas.size());
-  }
-  plan.forward(&tape);
+void Dream::see(std::span<const Drive> drives, int64_t step, bool still, int64_t pass) {
+  if (pass == 0) timed(&StepTimes::image, [&] { parts.forward(z.as<float>(), on_canvas(canvas)); });
+  const View in = plan.input(n * per);
+  timed(&StepTimes::places, [&] {
+    if (margin > 0 || o.crops > 0 || (moves() && !still)) {
+      place(drives, step, still, pass);
+      affine_forward(ctx, maps.as<float>(), parts.fill(), on_canvas(canvas), in);
+    } else {
+      ctx.copy(in.data, canvas.data(), canvas.size());
+    }
+    if (o.noise > 0 && !still) add_noise(drives, step, pass);
+  });
+  timed(&StepTimes::network, [&] { plan.forward(&tape); });
+}
+
+// A sample of its own for every part of an image that is seen, behind that of the start.
+void Dream::add_noise(std::span<const Drive> drives, int64_t step, int64_t pass) {
+  const View in = plan.input(n * per), drawn{noise.data(), net, DType::f32};
+  const uint32_t sample = uint32_t(1 + (step * passes(false) + pass) * per);
+  for (int64_t i = 0; i < n; ++i)
+    write_noisy_input(ctx, noise_base.as<float>(), {.sigma = 1, .seed = o.seed, .image = drives[size_t(i)].stream, .first_sample = sample},
+                      {noise.as<float>() + i * per * net.item(), net.with_n(per), DType::f32});
+  scale_by(ctx, noise_scale.as<float>(), drawn, drawn);
+  mix(ctx, 1, drawn, 1, in);
+}
+
+std::vector<double> Dream::values_of(const Goal& goal, bool still) {
+  const std::vector<double> seen = timed(&StepTimes::network, [&] { return goal.value(n * per); });
+  std::vector<double> values(size_t(n), 0);
+  for (size_t i = 0; i < seen.size(); ++i) values[i / size_t(per)] += seen[i] / double(per * passes(still));
+  return values;
 }
 
 // dcanvas −= edges·∂/∂x Σ_s ‖x_s − g∗x_s‖²; x_0 the canvas, x_{s+1} its 2x2 means.
@@ -157,9 +215,86 @@ void Dream::add_edges() {
 }
 
 // The gradient at the network's input.
-ConstView Dream::gradient(const Goal& goal, ReluRule rule) {
-  goal.seed(backward.seed(n));
-  return backward.run(tape, {.rule = rule});
+ConstView Dream::gradient(const Goal& goal) {
+  return timed(&StepTimes::network, [&] {
+    goal.seed(backward.seed(n * per));
+    return backward.run(tape);
+  });
+}
+
+// zero[i]: the gradient of what is seen is 0 throughout, and then it is redirected where that is wanted.
+ConstView Dream::redirected(const Goal& goal, ConstView g, bool redirect, std::vector<bool>& zero) {
+  const int64_t item = net.item();
+  Tensor values;
+  const auto read = [&] {
+    values = Tensor({net.n, net.c, net.h, net.w});
+    read_nchw(ctx, g, values.data());
+  };
+  if (ctx.gpu) read();
+  const float* all = ctx.gpu ? values.data() : g.as<float>();  // items follow each other in either order
+  zero.clear();
+  for (int64_t i = 0; i < net.n; ++i) zero.push_back(std::all_of(all + i * item, all + (i + 1) * item, [](float x) { return x == 0; }));
+  if (!redirect || std::ranges::find(zero, true) == zero.end()) return g;
+  if (!ctx.gpu) read();
+  Tensor seen(values.dims());
+  read_nchw(ctx, plan.input(net.n), seen.data());
+  const View seed = backward.seed(net.n);
+  Tensor seeds({net.n, seed.shape.c, seed.shape.h, seed.shape.w});
+  goal.seed(seed);
+  read_nchw(ctx, seed, seeds.data());
+  if (!redirection) redirection = std::make_unique<Redirection>(ctx, model, net);
+  for (int64_t i = 0; i < net.n; ++i)
+    if (zero[size_t(i)]) {
+      const Tensor one = redirection->gradient(seen.data() + i * item, seeds.data() + i * seed.shape.item());
+      std::copy_n(one.data(), item, values.data() + i * item);
+    }
+  const View to = plan.input(net.n);  // what was seen is not needed any more
+  write_nchw(ctx, values.data(), to);
+  return to;
+}
+
+static std::vector<int> relus_of(const Network& network, bool before) {
+  std::vector<int> found;
+  for (int i = network.output(); i > 0; --i)
+    if (std::holds_alternative<ReLU>(network.nodes[size_t(i)].layer) && depends(network, network.output(), i)) found.push_back(before ? network.nodes[size_t(i)].inputs[0] : i);
+  return found;
+}
+
+static std::vector<int> with_input(std::vector<int> nodes) {
+  nodes.insert(nodes.begin(), 0);
+  return nodes;
+}
+
+Redirection::Redirection(Context& ctx, const Model& model, Shape image)
+    : ctx_(ctx),
+      model_(model),
+      relus_(relus_of(model.network, false)),
+      before_(relus_of(model.network, true)),
+      plan_(ctx, model, image.with_n(1), {.observe = before_}),
+      backward_(plan_, model.network.output(), {.nodes = with_input(before_)}, 1) {}
+
+Tensor Redirection::gradient(const float* x, const float* seed) {
+  std::vector<ReluRule> rules(size_t(model_.network.nodes.size()), kGradient);
+  plan_.write(x, 1);
+  plan_.forward(&tape_);
+  const auto run = [&] {
+    write_nchw(ctx_, seed, backward_.seed(1));
+    backward_.run(tape_, {.rules = rules});
+  };
+  const auto values_at = [&](int node) {
+    const ConstView g = backward_.gradient(node);
+    Tensor values({1, g.shape.c, g.shape.h, g.shape.w});
+    read_nchw(ctx_, g, values.data());
+    return values;
+  };
+  run();
+  for (size_t i = 0; i < relus_.size(); ++i) {
+    const Tensor behind = values_at(before_[i]);
+    if (std::ranges::any_of(behind.values(), [](float v) { return v != 0; })) continue;
+    rules[size_t(relus_[i])] = kDeconv;
+    run();
+  }
+  return values_at(0);
 }
 
 // `step`: of this optimiser, from 1; `late`: of the further ones.
@@ -170,30 +305,34 @@ void Dream::ascend(int64_t step, bool late) {
     prior.tv_weight /= float(net.h * net.w);
     prior.range_weight /= float(net.h * net.w);
     prior.sign = -1;
-    add_natural_gradient(ctx, prior, x, g);
+    timed(&StepTimes::priors, [&] { add_natural_gradient(ctx, prior, x, g); });
   }
   const float* limit = limits.as<float>();
   const PixelRange range{limit, limit + net.c, limit + 2 * net.c};
-  switch (o.update) {
-    case Update::optimizer:
-      optimizer_step(ctx, o.optimizer, -o.lr, step,
-                     {z.as<float>(), dz.as<float>(), state0.size() ? state0.as<float>() : nullptr,
-                      state1.size() ? state1.as<float>() : nullptr, n * parts.item()});
-      if (o.decay > 0) mix(ctx, 0, x, float(1 - o.decay), x);
-      break;
-    case Update::capped:
-      image_step(ctx, {.rule = ImageStep::Rule::capped, .step = float(o.lr), .decay = float(o.decay)}, range, nullptr, g, {}, x);
-      break;
-    case Update::momentum:
-      momentum_step(ctx, {.rate = float(late ? o.lr / 10 : o.lr), .most = float(o.most_norm)}, g, state0.as<float>(),
-                    state1.as<float>(), x);
-      break;
-  }
-  if (o.blur > 0 && step % o.blur_every == 0) {
-    ctx.copy(spare.data(), z.data(), z.size());
-    filter_image(ctx, gaussian_filter(o.blur), image(spare), x);
-  }
-  if (o.small.percentile > 0) clip_small_pixels(ctx, o.small, g, x);
+  timed(&StepTimes::update, [&] {
+    switch (o.update) {
+      case Update::optimizer:
+        optimizer_step(ctx, o.optimizer, -o.lr, step,
+                       {z.as<float>(), dz.as<float>(), state0.size() ? state0.as<float>() : nullptr,
+                        state1.size() ? state1.as<float>() : nullptr, n * parts.item()});
+        if (o.decay > 0) mix(ctx, 0, x, float(1 - o.decay), x);
+        break;
+      case Update::capped:
+        image_step(ctx, {.rule = ImageStep::Rule::capped, .step = float(o.lr), .decay = float(o.decay)}, range, nullptr, g, {}, x);
+        break;
+      case Update::momentum:
+        momentum_step(ctx, {.rate = float(late ? o.lr / 10 : o.lr), .most = float(o.most_norm)}, g, state0.as<float>(),
+                      state1.as<float>(), x);
+        break;
+    }
+  });
+  timed(&StepTimes::priors, [&] {
+    if (o.blur > 0 && step % o.blur_every == 0) {
+      ctx.copy(spare.data(), z.data(), z.size());
+      filter_image(ctx, gaussian_filter(o.blur), image(spare), x);
+    }
+    if (o.small.percentile > 0) clip_small_pixels(ctx, o.small, g, x);
+  });
 }
 
 // Yosinski et al. 2015 call it too slow: what each pixel really adds, by setting it to 0 and running the network. Here only
@@ -241,68 +380,60 @@ void Dream::run(std::span<const Drive> drives, const Goal& goal, int64_t steps, 
       ctx.zero(dz.data(), dz.size());
       image_step(ctx, {.step = 0}, {limit, limit + net.c, limit + 2 * net.c}, nullptr, image(dz), {}, image(z));
     }
-    see(drives, done, late);
-    if (!ctx.gpu || o.keep_best || k == 1 || k % kCheckOnGpu == 0) {
-      const std::vector<double> values = goal.value(n);
-      for (int64_t i = 0; i < n; ++i) {
-        Driven& d = out.items[size_t(first + i)];
-        if (done == 0) d.start = values[size_t(i)];
-        if (!std::isfinite(values[size_t(i)])) {
-          if (d.stopped < 0) d.stopped = done;
-          continue;
-        }
-        if (d.stopped >= 0) continue;
-        const auto keep = [&](const Memory& to) {
-          ctx.copy(to.as<float>() + i * item, z.as<float>() + i * item, size_t(item) * sizeof(float));
-        };
-        keep(good);
-        if (o.keep_best && values[size_t(i)] > top[size_t(i)]) {
-          top[size_t(i)] = values[size_t(i)];
-          keep(best);
-        }
+    const bool look = !ctx.gpu || o.keep_best || k == 1 || k % kCheckOnGpu == 0;
+    std::vector<double> values(size_t(n), 0);
+    std::vector<bool> zero(size_t(n), true);
+    for (int64_t pass = 0; pass < passes(late); ++pass) {
+      see(drives, done, late, pass);
+      if (look) {
+        const std::vector<double> seen = values_of(goal, late);
+        for (size_t i = 0; i < seen.size(); ++i) values[i] += seen[i];
+      }
+      ConstView g = gradient(goal);
+      if (done < std::max<int64_t>(1, o.redirect) || k == steps) {
+        std::vector<bool> parts_zero;
+        g = redirected(goal, g, done < o.redirect, parts_zero);
+        for (size_t i = 0; i < parts_zero.size(); ++i) zero[i / size_t(per)] = zero[i / size_t(per)] && parts_zero[i];
+      }
+      timed(&StepTimes::places, [&] {
+        if (margin > 0 || o.crops > 0 || (moves() && !late))
+          affine_backward(ctx, maps.as<float>(), g, on_canvas(dcanvas), pass > 0);
+        else
+          ctx.copy(dcanvas.data(), g.data, dcanvas.size());
+      });
+    }
+    for (int64_t i = 0; i < n; ++i) {
+      Driven& d = out.items[size_t(first + i)];
+      if (done < std::max<int64_t>(1, o.redirect) || k == steps) d.dead = zero[size_t(i)] && (done == 0 || d.dead);
+      if (!look) continue;
+      if (done == 0) d.start = values[size_t(i)];
+      if (!std::isfinite(values[size_t(i)])) {
+        if (d.stopped < 0) d.stopped = done;
+        continue;
+      }
+      if (d.stopped >= 0) continue;
+      const auto keep = [&](const Memory& to) {
+        ctx.copy(to.as<float>() + i * item, z.as<float>() + i * item, size_t(item) * sizeof(float));
+      };
+      keep(good);
+      if (o.keep_best && values[size_t(i)] > top[size_t(i)]) {
+        top[size_t(i)] = values[size_t(i)];
+        keep(best);
       }
     }
-    ConstView g = gradient(goal, kGradient);
-    const auto zero_items = [&](ConstView v) {
-      Tensor values({n, net.c, net.h, net.w});
-      read_nchw(ctx, v, values.data());
-      std::vector<bool> zero;
-      for (int64_t i = 0; i < n; ++i)
-        zero.push_back(std::all_of(values.data() + i * net.item(), values.data() + (i + 1) * net.item(), [](float x) { return x == 0; }));
-      return std::pair(std::move(values), std::move(zero));
-    };
-    if (done < std::max<int64_t>(1, o.redirect) || k == steps) {
-      auto [values, zero] = zero_items(g);
-      for (int64_t i = 0; i < n; ++i) {
-        Driven& d = out.items[size_t(first + i)];
-        d.dead = zero[size_t(i)] && (done == 0 || d.dead);
-      }
-      if (done < o.redirect && std::find(zero.begin(), zero.end(), true) != zero.end()) {
-        Tensor open({n, net.c, net.h, net.w});
-        const ConstView all = gradient(goal, kOpen);
-        read_nchw(ctx, all, open.data());
-        for (int64_t i = 0; i < n; ++i)
-          if (zero[size_t(i)]) std::copy_n(open.data() + i * net.item(), net.item(), values.data() + i * net.item());
-        write_nchw(ctx, values.data(), {const_cast<void*>(all.data), all.shape, all.dtype});
-        g = all;
-      }
-    }
-    if (margin > 0 || (moves() && !late))
-      affine_backward(ctx, maps.as<float>(), g, on_canvas(dcanvas));
-    else
-      ctx.copy(dcanvas.data(), g.data, dcanvas.size());
-    if (o.edges > 0) add_edges();
-    parts.backward(z.as<float>(), on_canvas(dcanvas), dz.as<float>());
+    if (o.crops > 0) add_absolute(ctx, on_canvas(dcanvas), on_canvas(weight));
+    if (o.edges > 0) timed(&StepTimes::priors, [&] { add_edges(); });
+    timed(&StepTimes::image, [&] { parts.backward(z.as<float>(), on_canvas(dcanvas), dz.as<float>()); });
     ascend(k, late);
     if (o.exact > 0) clip_exactly(drives);
     if (o.frames > 0 && (done + 1) * o.frames / total != done * o.frames / total) {
       if (first == 0) {
-        out.frames.emplace_back(Dims{int64_t(out.items.size()), net.c, net.h, net.w});
+        out.frames.emplace_back(Dims{int64_t(out.items.size()), net.c, shown().h, shown().w});
         out.frame_steps.push_back(done + 1);
       }
       const size_t frame = size_t((done + 1) * o.frames / total - 1);
       Tensor& all = out.frames[frame];
-      if (all.dim(2) == net.h && all.dim(3) == net.w) read(drives, all.data() + first * net.item());
+      if (all.dim(2) == shown().h && all.dim(3) == shown().w) read(drives, all.data() + first * shown().item());
     }
     if (o.progress) o.progress(first * total + (done + 1) * n, int64_t(out.items.size()) * total);
   }
@@ -318,7 +449,7 @@ void Dream::read(std::span<const Drive> drives, float* to) {
   parts.forward(z.as<float>(), on_canvas(canvas));
   if (margin == 0) return read_nchw(ctx, on_canvas(canvas), to);
   place(drives, 0, true);
-  const View middle{spare.data(), net, DType::f32};
+  const View middle{spare.data(), net, DType::f32};  // margin > 0: there are no crops
   affine_forward(ctx, maps.as<float>(), parts.fill(), on_canvas(canvas), middle);
   read_nchw(ctx, middle, to);
 }

@@ -8,7 +8,6 @@
 #include "engine/files/safetensors.h"
 #include "kernels/image/image_step.h"
 #include "kernels/image/priors.h"
-#include "kernels/learn/loss.h"
 #include "kernels/parallel.h"
 #include "viz/methods/batches.h"
 #include "viz/methods/inspect.h"
@@ -142,21 +141,10 @@ void evolve(Context& ctx, const Model& model, Elites& elites, const FoolOptions&
 }
 
 // One batch of the gradient's way: images of the classes first … first + n.
-struct Climb {
+struct Climb : ClassPasses {
   Climb(Context& ctx, const Model& model, const FoolOptions& o, int64_t classes)
-      : ctx(ctx),
-        node(logit_node(model.network)),
-        options{.precision = o.precision, .observe = {node}},
-        batch(batch_size(ctx, model, model.network.input.with_n(1), options, o, classes)),
-        plan(ctx, model, model.network.input.with_n(batch), options),
-        backward(plan, node, {.nodes = {0}}, batch),
-        units(pixel_units(model, model.network.input.c)),
-        pixels(ctx, units),
-        x(ctx.allocate(size_t(batch * model.network.input.item()) * sizeof(float))),
-        losses(ctx.allocate(size_t(batch) * sizeof(double))),
-        factors(ctx.allocate(size_t(batch * classes) * sizeof(float))),
-        labels(ctx.allocate(size_t(batch) * sizeof(int32_t))),
-        best(ctx.allocate(size_t(batch) * sizeof(int32_t))) {}
+      : ClassPasses(ctx, model, model.network.input.with_n(1), o, classes),
+        factors(ctx.allocate(size_t(batch * classes) * sizeof(float))) {}
 
   // The probabilities of the images as they are, before each step and after the last one: −log p, [steps + 1, n].
   std::vector<double> run(std::span<std::vector<float>> images, int64_t first, int64_t steps) {
@@ -168,15 +156,13 @@ struct Climb {
       all.insert(all.end(), image.begin(), image.end());
       classes.push_back(int32_t(first + int64_t(classes.size())));
     }
-    const View at{x.data(), shape, DType::f32};
+    const View at = view(x, n);
     write_nchw(ctx, all.data(), at);
     ctx.copy_in(labels.data(), classes.data(), classes.size() * sizeof(int32_t));
     std::vector<double> way;
     for (int64_t k = 0; k <= steps; ++k) {
-      ctx.copy(plan.input(n).data, x.data(), size_t(shape.count()) * sizeof(float));
-      plan.forward(&tape);
+      read(n);
       const View seed = backward.seed(n);
-      cross_entropy(ctx, {}, plan.value(node), labels.as<int32_t>(), 1, seed, losses.as<double>(), best.as<int32_t>());
       way.resize(size_t((k + 1) * n));
       ctx.copy_out(way.data() + k * n, losses.data(), size_t(n) * sizeof(double));
       if (k == steps) break;
@@ -200,16 +186,7 @@ struct Climb {
     return way;
   }
 
-  Context& ctx;
-  int node;
-  PlanOptions options;
-  int64_t batch;
-  Plan plan;
-  Backward backward;
-  Tape tape;
-  PixelUnits units;
-  DevicePixels pixels;
-  Memory x, losses, factors, labels, best;
+  Memory factors;
 };
 
 void climb(Context& ctx, const Model& model, Elites& elites, const FoolOptions& o) {

@@ -48,10 +48,22 @@ MaximizeOptions checked(const MaximizeOptions& options, std::array<int64_t, 2> s
   if (o.small.percentile < 0 || o.small.percentile >= 100) wrong(fmt::format("percentile {} is not from 0 to below 100", o.small.percentile));
   if (o.jitter < 0 || o.rotate < 0 || !(o.zoom >= 0 && o.zoom < 0.9)) wrong("--jitter and --rotate are at least 0, --zoom from 0 to 0.9");
   if (o.scales < 1 || (o.scales > 1 && !(o.growth > 1 && o.growth <= 4))) wrong("--scales is at least 1, --growth from 1 to 4");
-  if (o.scales > 1 && o.parts == Parts::fourier) wrong("Fourier images do not grow", "--scales 1");
-  if (o.decorrelated && o.parts != Parts::fourier) wrong("decorrelated colours are of --parametrisation fourier");
+  const bool fourier = o.parts == Parts::fourier || o.parts == Parts::phase;
+  if (o.scales > 1 && fourier) wrong("Fourier images do not grow", "--scales 1");
+  if (o.decorrelated && !fourier) wrong("decorrelated colours are of --parametrisation fourier or phase");
+  if (fourier && (o.blur > 0 || o.natural.tv_weight > 0 || o.natural.range_weight > 0 || o.small.percentile > 0))
+    wrong("--blur, --tv, --range-weight and clipping are of images of pixels, not of Fourier coefficients", "--parametrisation pixels");
+  if (fourier && o.update != Update::optimizer)
+    wrong("this recipe's steps are of images of pixels, not of Fourier coefficients", "--optimizer adam");
+  if (size[0] * size[1] == 1 && (o.jitter > 0 || o.rotate > 0 || o.zoom > 0 || o.crops > 0 || fourier))
+    wrong("this recipe is of images, but the network takes vectors", "--recipe fleuret");
+  if (o.crops < 0 || o.crops > 4096) wrong(fmt::format("--crops {} is not from 0 to 4096", o.crops));
+  if (!(o.noise >= 0 && o.noise <= 1)) wrong(fmt::format("--noise {} is not from 0 to 1 (of the range of pixels)", o.noise));
+  if (o.crops > 0 && (o.jitter > 0 || o.rotate > 0 || o.zoom > 0 || o.scales > 1))
+    wrong("crops are neither moved, turned, scaled nor of images that grow", "leave out --crops");
+  if (o.crops > 0 && o.diversity > 0) wrong("--diversity compares images that are seen whole", "--crops 0");
   if (!(o.exact >= 0 && o.exact < 100)) wrong(fmt::format("percentile {} is not from 0 to below 100", o.exact));
-  if (o.exact > 0 && (o.parts == Parts::pixels || o.parts == Parts::fourier || o.jitter > 0 || o.rotate > 0 || o.zoom > 0))
+  if (o.exact > 0 && (o.parts == Parts::pixels || fourier || o.crops > 0 || o.noise > 0 || o.jitter > 0 || o.rotate > 0 || o.zoom > 0))
     wrong("exact clipping wants pixels whose 0 is the input's, and an image that is not moved", "--recipe yosinski");
   if (!(o.diversity >= 0)) wrong(fmt::format("--diversity {} is negative", o.diversity));
   if (o.frames < 0) wrong(fmt::format("--frames {} is negative", o.frames));
@@ -62,24 +74,41 @@ std::array<int64_t, 2> first_size(const Model& model, const MaximizeOptions& o) 
   return o.size[0] > 0 ? o.size : std::array<int64_t, 2>{model.network.input.h, model.network.input.w};
 }
 
+// each(channel, place of the map, weight) for what a drive sums up of its node's values.
+template <typename Each>
+void each_weight(const Drive& d, Shape out, bool mean, const Each& each) {
+  const int64_t map = out.h * out.w, place = d.unit.row >= 0 ? d.unit.row * out.w + d.unit.col : -1;
+  if (!d.direction.empty())
+    CHECK(int64_t(d.direction.size()) == out.c, "a direction of {} numbers for {} channels", d.direction.size(), out.c);
+  const float share = mean && place < 0 ? 1.f / float(map) : 1.f;
+  const auto channel = [&](int64_t c, float weight) {
+    if (place >= 0) return each(c, place, weight);
+    for (int64_t p = 0; p < map; ++p) each(c, p, share * weight);
+  };
+  if (d.direction.empty()) return channel(d.unit.channel, 1.f);
+  for (int64_t c = 0; c < out.c; ++c)
+    if (d.direction[size_t(c)] != 0) channel(c, d.direction[size_t(c)]);
+}
+
 // What is to be driven, over the node's values, NCHW: [n, C·H·W].
 std::vector<float> directions(std::span<const Drive> drives, Shape out, bool mean) {
   std::vector<float> all(drives.size() * size_t(out.item()), 0.f);
-  const int64_t map = out.h * out.w;
   for (size_t i = 0; i < drives.size(); ++i) {
-    const Drive& d = drives[i];
     float* to = all.data() + i * size_t(out.item());
-    const float each = mean && d.unit.row < 0 ? 1.f / float(map) : 1.f;
-    if (!d.direction.empty())
-      CHECK(int64_t(d.direction.size()) == out.c, "a direction of {} numbers for {} channels", d.direction.size(), out.c);
-    for (int64_t c = 0; c < out.c; ++c) {
-      const float v = d.direction.empty() ? (c == d.unit.channel ? 1.f : 0.f) : d.direction[size_t(c)];
-      if (v == 0) continue;
-      if (d.unit.row >= 0) to[c * map + d.unit.row * out.w + d.unit.col] = v;
-      else std::fill_n(to + c * map, map, each * v);
-    }
+    each_weight(drives[i], out, mean, [&](int64_t c, int64_t p, float weight) { to[c * out.h * out.w + p] = weight; });
   }
   return all;
+}
+
+// The sums themselves; value(item, channel, place).
+template <typename Value>
+std::vector<double> sums_of(std::span<const Drive> drives, Shape out, bool mean, const Value& value) {
+  std::vector<double> sums(drives.size(), 0);
+  for (size_t i = 0; i < drives.size(); ++i)
+    each_weight(drives[i], out, mean, [&](int64_t c, int64_t p, float weight) {
+      if (weight != 0) sums[i] += double(weight) * double(value(int64_t(i), c, p));
+    });
+  return sums;
 }
 
 int64_t steps_of(const MaximizeOptions& o, int64_t scale) {
@@ -96,7 +125,8 @@ Maximized optimise(Context& ctx, const Model& cut, std::span<const Drive> drives
   double h = double(size[0]), w = double(size[1]);
   for (int64_t s = 0; s < o.scales; ++s, h = std::floor(h * o.growth), w = std::floor(w * o.growth)) {
     sizes.push_back({1, channels, int64_t(h), int64_t(w)});
-    CHECK(h * w * double(channels) < 1e8, "images of {}x{} are too large", h, w);
+    if (h * w * double(channels) > 1e8) throw Error(fmt::format("images of {}x{} are too large", h, w), "--size chooses another", true);
+    if (o.crops > 0) break;
     try {
       check_image_shape(cut.network, sizes.back());
     } catch (const Error& e) {
@@ -111,16 +141,27 @@ Maximized optimise(Context& ctx, const Model& cut, std::span<const Drive> drives
   out.steps = total;
   const Shape last = sizes.back();
   out.x = allocate_maps({images, channels, last.h, last.w});
-  out.batch = batch_size(ctx, cut, last, {.precision = o.precision, .observe = {}}, o, images);
+  // Of crops the network sees several of one image at a time, or those of several images.
+  const Shape net = o.crops > 0 ? cut.network.input : last;
+  const int64_t each = std::max<int64_t>(1, o.crops);
+  const int64_t fits = batch_size(ctx, cut, net, {.precision = o.precision, .observe = {}}, o, images * each);
+  out.batch = std::max<int64_t>(1, fits / each);
+  int64_t per = std::min(fits, each);
+  while (each % per != 0) --per;
   if (o.diversity > 0) out.batch = std::min(images, ceil_div(out.batch, o.copies) * o.copies);  // copies see each other
-  const int64_t margin = o.parts == Parts::fourier || o.rotate > 0 || o.zoom > 0 ? 0 : o.jitter;
+  const bool fixed = o.parts == Parts::fourier || o.parts == Parts::phase || o.crops > 0 || o.rotate > 0 || o.zoom > 0;
+  const int64_t margin = fixed ? 0 : o.jitter;
+  if (o.crops > 0) out.weight = allocate_maps({images, 1, last.h, last.w});
   for (int64_t first = 0; first < images; first += out.batch) {
     const int64_t n = std::min(out.batch, images - first);
     const std::span<const Drive> part = drives.subspan(size_t(first), size_t(n));
+    std::vector<Drive> seen;  // what the network sees
+    for (const Drive& d : part) seen.insert(seen.end(), size_t(per), d);
     std::unique_ptr<Dream> dream;
     int64_t done = 0;
     for (int64_t s = 0; s < o.scales; ++s) {
-      auto larger = std::make_unique<Dream>(ctx, cut, sizes[size_t(s)], o, n, margin);
+      const Shape now = sizes[size_t(s)], canvas{1, channels, now.h + margin, now.w + margin};
+      auto larger = std::make_unique<Dream>(ctx, cut, o.crops > 0 ? net.with_n(1) : now, canvas, o, n, per);
       if (!dream) {
         larger->start(part, start);
       } else {
@@ -132,15 +173,25 @@ Maximized optimise(Context& ctx, const Model& cut, std::span<const Drive> drives
         filter_image(ctx, box_filter(5), larger->on_canvas(larger->spare), larger->image(larger->z));
       }
       dream = std::move(larger);
-      const Goal goal = make_goal(*dream, part);
+      const Goal goal = make_goal(*dream, seen);
       dream->run(part, goal, steps_of(o, s), done, out, first, total);
     }
     Dream& d = *dream;
     d.see(part, 0, true);
-    const Goal goal = make_goal(d, part);
-    const std::vector<double> values = goal.value(n);
+    const Goal goal = make_goal(d, seen);
+    const std::vector<double> values = d.values_of(goal, true);
     for (int64_t i = 0; i < n; ++i) out.items[size_t(first + i)].value = values[size_t(i)];
     d.read(part, out.x.data() + first * last.item());
+    if (out.weight.empty()) continue;
+    Tensor sums({n, channels, last.h, last.w});
+    read_nchw(ctx, d.on_canvas(d.weight), sums.data());
+    const int64_t map = last.h * last.w;
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t p = 0; p < map; ++p) {
+        double sum = 0;
+        for (int64_t c = 0; c < channels; ++c) sum += std::abs(double(d.units.scale[size_t(c)])) * double(sums[(i * channels + c) * map + p]);
+        out.weight[(first + i) * map + p] = float(sum);
+      }
   }
   return out;
 }
@@ -151,11 +202,7 @@ std::vector<double> drive_values(std::span<const Drive> drives, const Tensor& va
   const Dims& d = values.dims();
   const Shape out{d[0], d[1], d.size() > 2 ? d[2] : 1, d.size() > 3 ? d[3] : 1};
   CHECK(out.n >= int64_t(drives.size()), "values of {} items for {} drives", out.n, drives.size());
-  const std::vector<float> wanted = directions(drives, out, mean);
-  std::vector<double> sums(drives.size(), 0);
-  for (size_t e = 0; e < wanted.size(); ++e)
-    if (wanted[e] != 0) sums[e / size_t(out.item())] += double(wanted[e]) * double(values[int64_t(e)]);
-  return sums;
+  return sums_of(drives, out, mean, [&](int64_t i, int64_t c, int64_t p) { return values[(i * out.c + c) * out.h * out.w + p]; });
 }
 
 double similarity(const Tensor& values, int64_t copies, Tensor& gradient) {
@@ -217,12 +264,12 @@ Maximized maximize(Context& ctx, const Model& model, std::span<const Drive> driv
   }
   CHECK(o.copies > 0 && int64_t(drives.size()) % o.copies == 0, "{} drives of {} copies each", drives.size(), o.copies);
   const Model cut = cut_to(model, node);
-  if (!start.empty() && o.parts == Parts::fourier)
+  if (!start.empty() && (o.parts == Parts::fourier || o.parts == Parts::phase))
     throw Error("--start FILE wants an image of pixels", "--parametrisation pixels", true);
   const auto make_goal = [&](Dream& dream, std::span<const Drive> part) {
-    const Shape out = dream.plan.shapes()[size_t(node)].with_n(dream.n);
+    const Shape out = dream.plan.shapes()[size_t(node)].with_n(dream.net.n);
     std::vector<float> weighted = directions(part, out, o.mean);
-    for (float& v : weighted) v *= float(o.weight);
+    for (float& v : weighted) v *= float(o.weight / double(std::max<int64_t>(1, o.crops)));
     auto seeds = std::make_shared<Memory>(dream.floats(out.count()));
     write_nchw(ctx, weighted.data(), {seeds->data(), out, DType::f32});
     const auto seed = [&ctx, &dream, &o, seeds, out, node](View to) {
@@ -235,7 +282,14 @@ Maximized maximize(Context& ctx, const Model& model, std::span<const Drive> driv
       write_nchw(ctx, gradient.data(), on);
       mix(ctx, float(-o.diversity), on, 1, to);
     };
-    return Goal{seed, [&dream, part, &o, node](int64_t) { return drive_values(part, dream.plan.read(node), o.mean); }};
+    const auto value = [&ctx, &dream, part, &o, node, out](int64_t) {
+      if (ctx.gpu) return drive_values(part, dream.plan.read(node), o.mean);
+      const ConstView all = dream.plan.value(node);  // NHWC, where it lies
+      return sums_of(part, out, o.mean, [&](int64_t i, int64_t c, int64_t p) {
+        return all.as<float>()[(i * out.h * out.w + p) * out.c + c];
+      });
+    };
+    return Goal{seed, value};
   };
   return optimise(ctx, cut, drives, start, o, make_goal);
 }
@@ -246,6 +300,7 @@ Inverted invert(Context& ctx, const Model& model, const Tensor& photo, int node,
   const MaximizeOptions o = checked(options, {size.h, size.w});
   const Shape image = image_shape(model.network, photo);
   CHECK(photo.dim(0) == 1 && o.scales == 1, "one image, of one size");
+  if (o.crops > 0) throw Error("pre-images are seen whole", "a recipe without crops", true);
   const Model cut = cut_to(model, node);
   Plan clean(ctx, cut, image, {.precision = o.precision, .observe = {}, .tape = false});
   clean.write(photo.data(), 1);

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,15 +17,24 @@
 
 namespace switchback {
 
+// Seconds of steps by what they went to: the passes through the network, with seeds and values; from what is optimised to the
+// image and back; moves, crops and noise; priors; the update.
+struct StepTimes {
+  double network = 0, image = 0, places = 0, priors = 0, update = 0;
+};
+
 struct MaximizeOptions : RunOptions {
   // What is optimised: z, of which the network's input is made in each channel.
   //   input    the input itself             pixels   the image, 0 to 1
   //   bytes    the image times 255, less the mean colour (0 is input 0)
   //   fourier  coefficients of a real FFT, scaled by 1 / max(f, 1/max(w, h)), f in cycles a pixel (lucid, Olah et al. 2017);
   //            the image is 1/4 of the inverse FFT, recoloured
-  enum class Parts { input, pixels, bytes, fourier } parts = Parts::input;
-  bool decorrelated = false;  // fourier: colours by ImageNet's principal axes, then a sigmoid; else the sigmoid alone
+  //   phase    phases of a real FFT, whose magnitudes stay what `spectrum` says (Fel et al. 2023); phases and image are
+  //            made of mean 0 and variance 1 (eps 1e-10), the image then recoloured
+  enum class Parts { input, pixels, bytes, fourier, phase } parts = Parts::input;
+  bool decorrelated = false;  // fourier, phase: colours by ImageNet's principal axes, then a sigmoid; else the sigmoid alone
   // Start: z = mean + N(0, noise²), or mean + span·U(0, 1).
+  std::shared_ptr<const Tensor> spectrum = {};  // phase: a mean_spectrum of any size; null: 1 / max(f, 1/max(w, h))
   double start_mean = 0, start_noise = 0.01, start_span = 0;
 
   // Ascent. capped: x += min(lr, 2/‖g‖²)·g and x ·= 1 − decay (Yosinski); momentum: Mahendran and Vedaldi's rule.
@@ -59,17 +69,24 @@ struct MaximizeOptions : RunOptions {
   double rotate = 0;       // degrees, ±
   double zoom = 0;         // scale 1 ± zoom
 
+  // Crops (Fel et al. 2023): the network sees so many squares of an image of any `size` at a time, enlarged or shrunk to its
+  // own; the objective is their mean. Centres are N(½, 0.15²) of the image's sides, sizes N(s, 0.05²) within 0.05 … 1, where
+  // s goes from ½ to 0.05 with the steps. noise: σ, in pixels 0 to 1, of what is added to what the network sees.
+  int64_t crops = 0;  // 0: it sees the image
+  double noise = 0;
+
   // Growing (Amirli): `scales` sizes, each `growth` times the one before; enlarged bicubically, then a 5x5 box blur.
   int64_t scales = 1, late_steps = 0;  // late_steps: instead of `steps`, from the eighth scale on
   double growth = 1.2;
   std::array<int64_t, 2> size = {0, 0};  // of the first scale; 0: the network's own
 
-  int64_t redirect = 0;  // for so many steps a gradient that is zero throughout is taken with every ReLU open
+  int64_t redirect = 0;  // for so many steps a gradient that is zero throughout is redirected (dream.h: Redirection)
   int64_t frames = 0;    // images of the way, the last one included
   uint64_t seed = 0;
+  StepTimes* times = nullptr;  // added to, where it is given; a GPU is then waited for after each part
 };
 
-// fleuret, amirli, yosinski, yosinski-decay, yosinski-norm, yosinski-contribution, mahendran, lucid: the values that
+// fleuret, amirli, yosinski, yosinski-decay, yosinski-norm, yosinski-contribution, mahendran, lucid, maco: the values that
 // their authors give (sources in viz/README.md). Throws (usage) naming them.
 MaximizeOptions recipe(std::string_view name);
 std::vector<std::string> recipe_names();
@@ -92,6 +109,7 @@ struct Driven {
 struct Maximized {
   Tensor x;                     // [N,C,H,W], input units
   std::vector<Driven> items;    // N
+  Tensor weight;                // [N,1,H,W], where there are crops: Σ over steps and channels of |∂/∂pixel|
   std::vector<Tensor> frames;   // [N,C,H,W] each
   std::vector<int64_t> frame_steps;
   int64_t batch = 0, steps = 0;
@@ -116,6 +134,10 @@ struct Inverted {
 };
 Inverted invert(Context& ctx, const Model& model, const Tensor& photo, int node, bool caricature,
                 const std::vector<int64_t>& channels, const MaximizeOptions& options);
+
+// The mean of |rfft2| over images [N,C,H,W] in input units, of their pixels 0 to 1, for `phase`: [C,H,W/2+1]. decorrelated:
+// of the colours' principal axes.
+Tensor mean_spectrum(Context& ctx, const Model& model, const Tensor& images, bool decorrelated);
 
 // What priors lower, of one image [C,H,W] in pixels: Σ_s ‖x − g∗x‖² over scales, total variation Σ √(d1² + d2²), and the
 // norm of x less its mean colour.

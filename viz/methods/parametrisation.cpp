@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/image/priors.h"
+#include "kernels/normalize/set_norm.h"
 
 namespace switchback {
 namespace {
@@ -22,23 +22,64 @@ std::vector<float> colour_matrix(int64_t channels, bool decorrelated, ChannelOrd
   return m;
 }
 
+// The inverse of a matrix [3,3].
+std::vector<float> inverse_of(const std::vector<float>& m) {
+  const auto at = [&](int i, int j) { return double(m[size_t(3 * (i % 3) + j % 3)]); };
+  const auto minor = [&](int i, int j) { return at(i + 1, j + 1) * at(i + 2, j + 2) - at(i + 1, j + 2) * at(i + 2, j + 1); };
+  const double all = at(0, 0) * minor(0, 0) + at(0, 1) * minor(0, 1) + at(0, 2) * minor(0, 2);
+  std::vector<float> inverse(9);
+  for (int i = 0; i < 3; ++i)
+    for (int j = 0; j < 3; ++j) inverse[size_t(3 * i + j)] = float(minor(j, i) / all);
+  return inverse;
+}
+
 // Frequency of coefficient k of n, in cycles a pixel: numpy.fft.fftfreq.
 double frequency(int64_t k, int64_t n) { return double(k < (n + 1) / 2 ? k : k - n) / double(n); }
+
+// Magnitudes [h,c,f] of a canvas: those of the law 1/f, or a spectrum's [C,H,F], between its rows and columns linearly, at
+// the same frequencies in cycles a pixel.
+std::vector<float> magnitudes(const Tensor* given, Shape canvas) {
+  const int64_t h = canvas.h, w = canvas.w, c = canvas.c, f = w / 2 + 1;
+  std::vector<float> all;
+  for (int64_t u = 0; u < h; ++u)
+    for (int64_t k = 0; k < c; ++k)
+      for (int64_t v = 0; v < f; ++v) {
+        const double fy = frequency(u, h), fx = double(v) / double(w);
+        if (!given) {
+          all.push_back(float(1 / std::max(std::hypot(fy, fx), 1.0 / double(std::max(h, w)))));
+          continue;
+        }
+        const Tensor& spectrum = *given;
+        const int64_t rows = spectrum.dim(1), columns = spectrum.dim(2);
+        // Rows go round; W is not told by F, but 2·(F − 1) or one more of it are near enough.
+        const double row = fy * double(rows), column = std::min(fx * 2 * double(columns - 1), double(columns - 1));
+        const auto up = int64_t(std::floor(row)), left = std::min(int64_t(column), std::max<int64_t>(0, columns - 2));
+        const double down = row - double(up), right = column - double(left);
+        const auto value = [&](int64_t i, int64_t j) {
+          return double(spectrum[(k * rows + (i % rows + rows) % rows) * columns + std::min(j, columns - 1)]);
+        };
+        all.push_back(float((1 - down) * ((1 - right) * value(up, left) + right * value(up, left + 1)) +
+                            down * ((1 - right) * value(up + 1, left) + right * value(up + 1, left + 1))));
+      }
+  return all;
+}
 
 }  // namespace
 
 Parametrisation::Parametrisation(Context& ctx, const Model& model, const MaximizeOptions& options, Shape canvas)
-    : ctx_(ctx), canvas_(canvas), fourier_(options.parts == MaximizeOptions::Parts::fourier), item_(canvas.item()) {
+    : ctx_(ctx), canvas_(canvas), phase_(options.parts == MaximizeOptions::Parts::phase), item_(canvas.item()) {
   using Parts = MaximizeOptions::Parts;
+  const bool fourier = phase_ || options.parts == Parts::fourier;
   const PixelUnits units = pixel_units(model, canvas.c);
   std::vector<float> all = colour_matrix(canvas.c, options.decorrelated, model.preprocess.order);
   std::vector<float> offset, fill;
   for (size_t c = 0; c < size_t(canvas.c); ++c) {
-    const bool pixels = options.parts == Parts::pixels || fourier_;
+    const bool pixels = options.parts == Parts::pixels || fourier;
     scale_.push_back(options.parts == Parts::input ? 1.f : options.parts == Parts::bytes && units.known ? units.scale[c] / 255 : units.scale[c]);
     offset.push_back(pixels ? units.offset[c] : 0.f);
-    fill.push_back(fourier_ ? units.offset[c] + 0.5f * units.scale[c] : 0.f);
+    fill.push_back(fourier ? units.offset[c] + 0.5f * units.scale[c] : 0.f);
   }
+  same_ = !fourier && options.parts == Parts::input;
   const size_t matrix = all.size();
   all.insert(all.end(), scale_.begin(), scale_.end());
   all.insert(all.end(), offset.begin(), offset.end());
@@ -50,53 +91,24 @@ Parametrisation::Parametrisation(Context& ctx, const Model& model, const Maximiz
   colours_memory_ = put(all);
   fill_ = put(fill);
   const float* at = colours_memory_.as<float>();
-  colours_ = {at, at + matrix, at + matrix + scale_.size(), fourier_};
-  if (!fourier_) return;
+  colours_ = {at, at + matrix, at + matrix + scale_.size(), fourier};
+  if (!fourier) return;
 
-  // The inverse FFT as two products: along the columns on stacked real and imaginary parts, then along the rows.
-  const int64_t h = canvas.h, w = canvas.w, c = canvas.c, f = w / 2 + 1;
-  frequencies_ = f;
-  item_ = 2 * h * c * f;
-  std::vector<float> factors(static_cast<size_t>(item_)), rows(size_t(4 * h * h)), rows_back(rows.size()), tables[4];
-  for (int64_t part = 0; part < 2; ++part)
-    for (int64_t u = 0; u < h; ++u)
-      for (int64_t k = 0; k < c; ++k)
-        for (int64_t v = 0; v < f; ++v) {
-          const double radius = std::hypot(frequency(u, h), frequency(v, w)), least = 1.0 / double(std::max(h, w));
-          factors[size_t(((part * h + u) * c + k) * f + v)] = float(std::sqrt(double(h * w)) / std::max(radius, least));
-        }
-  for (int64_t k = 0; k < h; ++k)
-    for (int64_t u = 0; u < h; ++u) {
-      const double angle = 2 * M_PI * double(k * u % h) / double(h), co = std::cos(angle), si = std::sin(angle);
-      const double values[2][2] = {{co, -si}, {si, co}};
-      for (int64_t a = 0; a < 2; ++a)
-        for (int64_t b = 0; b < 2; ++b) {
-          rows[size_t((a * h + k) * 2 * h + b * h + u)] = float(values[a][b]);
-          rows_back[size_t((b * h + u) * 2 * h + a * h + k)] = float(values[a][b]);
-        }
-    }
-  for (std::vector<float>& t : tables) t.resize(size_t(f * w));
-  for (int64_t v = 0; v < f; ++v)
-    for (int64_t j = 0; j < w; ++j) {
-      const double angle = 2 * M_PI * double(v * j % w) / double(w);
-      const double twice = (v == 0 || 2 * v == w ? 1.0 : 2.0) / double(h * w) / 4;
-      tables[0][size_t(v * w + j)] = tables[2][size_t(j * f + v)] = float(twice * std::cos(angle));
-      tables[1][size_t(v * w + j)] = tables[3][size_t(j * f + v)] = float(-twice * std::sin(angle));
-    }
-  std::vector<float> joined = factors;
-  std::vector<size_t> begins{0};
-  for (const std::vector<float>* t : {&rows, &rows_back, &tables[0], &tables[1], &tables[2], &tables[3]}) {
-    begins.push_back(joined.size());
-    joined.insert(joined.end(), t->begin(), t->end());
+  fourier_.emplace(ctx, canvas.h, canvas.w, canvas.c, 0.25);
+  item_ = phase_ ? fourier_->item() / 2 : fourier_->item();
+  std::vector<float> factors = magnitudes(options.spectrum.get(), canvas);
+  if (!phase_) {  // of both parts
+    for (float& v : factors) v *= float(std::sqrt(double(canvas.h * canvas.w)));
+    const std::vector<float> once = factors;
+    factors.insert(factors.end(), once.begin(), once.end());
   }
-  tables_ = put(joined);
-  const float* base = tables_.as<float>();
-  factors_ = base;
-  rows_ = base + begins[1], rows_back_ = base + begins[2];
-  real_ = base + begins[3], imaginary_ = base + begins[4], real_back_ = base + begins[5], imaginary_back_ = base + begins[6];
+  factors_ = put(factors);
   planes_ = ctx.allocate(size_t(canvas.n * canvas.item()) * sizeof(float));
   dplanes_ = ctx.allocate(planes_.size());
-  spectrum_ = ctx.allocate(size_t(2 * canvas.n * item_) * sizeof(float));
+  if (!phase_) return;
+  phases_ = ctx.allocate(size_t(canvas.n * item_) * sizeof(float));
+  coefficients_ = ctx.allocate(2 * phases_.size());
+  even_ = ctx.allocate(planes_.size());
 }
 
 View Parametrisation::z(float* data, int64_t n) const {
@@ -104,37 +116,74 @@ View Parametrisation::z(float* data, int64_t n) const {
   return {data, canvas_.with_n(n), DType::f32};
 }
 
+// Mean 0 and variance 1 over an item.
+static NormSets whole_items(int64_t item) { return {.channels = item, .places = 1, .eps = 1e-10f}; }
+static View items(void* data, int64_t n, int64_t item) { return {data, {n, item, 1, 1}, DType::f32}; }
+
 void Parametrisation::forward(const float* z, View canvas) {
-  const int64_t n = canvas.shape.n;
+  const int64_t n = canvas.shape.n, plane = canvas.shape.item();
+  if (same_) return ctx_.copy(canvas.data, z, size_t(canvas.shape.count()) * sizeof(float));
   if (!fourier_) return colours_forward(ctx_, colours_, false, {z, canvas.shape, DType::f32}, canvas);
-  const int64_t h = canvas.shape.h, w = canvas.shape.w, c = canvas.shape.c, f = frequencies_;
-  float *scaled = spectrum_.as<float>(), *turned = scaled + n * item_;
-  const Shape line{n, 1, 1, item_};
-  scale_by(ctx_, factors_, {z, line, DType::f32}, {scaled, line, DType::f32});
-  matrix_product(ctx_, {.batch = n, .m = 2 * h, .n = c * f, .k = 2 * h, .a_step = 0, .b_step = item_, .c_step = item_}, rows_,
-                 scaled, turned);
-  MatrixProduct along{.batch = n, .m = h * c, .n = w, .k = f, .a_step = item_, .b_step = 0, .c_step = h * c * w};
-  matrix_product(ctx_, along, turned, real_, planes_.as<float>());
-  along.add = true;
-  matrix_product(ctx_, along, turned + h * c * f, imaginary_, planes_.as<float>());
-  colours_forward(ctx_, colours_, true, {planes_.data(), canvas.shape, DType::f32}, canvas);
+  if (!phase_) {
+    fourier_->forward(factors_.as<float>(), n, z, planes_.as<float>());
+    return colours_forward(ctx_, colours_, true, {planes_.data(), canvas.shape, DType::f32}, canvas);
+  }
+  set_norm_forward(ctx_, whole_items(item_), {}, items(const_cast<float*>(z), n, item_), items(phases_.data(), n, item_));
+  polar_forward(ctx_, factors_.as<float>(), n, item_, phases_.as<float>(), coefficients_.as<float>());
+  fourier_->forward(nullptr, n, coefficients_.as<float>(), planes_.as<float>());
+  set_norm_forward(ctx_, whole_items(plane), {}, items(planes_.data(), n, plane), items(even_.data(), n, plane));
+  colours_forward(ctx_, colours_, true, {even_.data(), canvas.shape, DType::f32}, canvas);
 }
 
 void Parametrisation::backward(const float* z, ConstView dcanvas, float* dz) {
-  const int64_t n = dcanvas.shape.n;
+  const int64_t n = dcanvas.shape.n, plane = dcanvas.shape.item();
+  if (same_) return ctx_.copy(dz, dcanvas.data, size_t(dcanvas.shape.count()) * sizeof(float));
   if (!fourier_)
     return colours_backward(ctx_, colours_, false, {z, dcanvas.shape, DType::f32}, dcanvas, {dz, dcanvas.shape, DType::f32});
-  const int64_t h = dcanvas.shape.h, w = dcanvas.shape.w, c = dcanvas.shape.c, f = frequencies_;
-  float *turned = spectrum_.as<float>() + n * item_, *scaled = spectrum_.as<float>();
-  const View planes{planes_.data(), dcanvas.shape, DType::f32}, dplanes{dplanes_.data(), dcanvas.shape, DType::f32};
-  colours_backward(ctx_, colours_, true, planes, dcanvas, dplanes);
-  const MatrixProduct along{.batch = n, .m = h * c, .n = f, .k = w, .a_step = h * c * w, .b_step = 0, .c_step = item_};
-  matrix_product(ctx_, along, dplanes.as<float>(), real_back_, turned);
-  matrix_product(ctx_, along, dplanes.as<float>(), imaginary_back_, turned + h * c * f);
-  matrix_product(ctx_, {.batch = n, .m = 2 * h, .n = c * f, .k = 2 * h, .a_step = 0, .b_step = item_, .c_step = item_},
-                 rows_back_, turned, scaled);
-  const Shape line{n, 1, 1, item_};
-  scale_by(ctx_, factors_, {scaled, line, DType::f32}, {dz, line, DType::f32});
+  const View on{(phase_ ? even_ : planes_).data(), dcanvas.shape, DType::f32}, dplanes{dplanes_.data(), dcanvas.shape, DType::f32};
+  colours_backward(ctx_, colours_, true, on, dcanvas, dplanes);
+  if (!phase_) return fourier_->backward(factors_.as<float>(), n, dplanes.as<float>(), dz);
+  set_norm_backward(ctx_, whole_items(plane), {}, items(dplanes_.data(), n, plane), items(planes_.data(), n, plane),
+                    items(even_.data(), n, plane));  // what is even now is made anew in the next step
+  fourier_->backward(nullptr, n, even_.as<float>(), coefficients_.as<float>());
+  polar_backward(ctx_, factors_.as<float>(), n, item_, phases_.as<float>(), coefficients_.as<float>(), phases_.as<float>());
+  set_norm_backward(ctx_, whole_items(item_), {}, items(phases_.data(), n, item_), items(const_cast<float*>(z), n, item_),
+                    items(dz, n, item_));
+}
+
+Tensor mean_spectrum(Context& ctx, const Model& model, const Tensor& images, bool decorrelated) {
+  const int64_t n = images.dim(0), c = images.dim(1), h = images.dim(2), w = images.dim(3), f = w / 2 + 1;
+  const PixelUnits units = pixel_units(model, c);
+  const std::vector<float> colours = colour_matrix(c, decorrelated, model.preprocess.order);
+  const std::vector<float> axes = decorrelated && c == 3 ? inverse_of(colours) : colours;
+  // The transform's adjoint: twice_v / (h·w) times the transform itself, where scale is 1.
+  InverseFourier fourier(ctx, h, w, c);
+  const Memory planes = ctx.allocate(size_t(h * c * w) * sizeof(float)), spectrum = ctx.allocate(size_t(fourier.item()) * sizeof(float));
+  std::vector<double> sums(size_t(c * h * f), 0);
+  std::vector<float> rows(size_t(h * c * w)), parts(size_t(fourier.item()));
+  for (int64_t i = 0; i < n; ++i) {
+    const float* x = images.data() + i * c * h * w;
+    for (int64_t k = 0; k < c; ++k)
+      for (int64_t p = 0; p < h * w; ++p) {
+        double sum = 0;
+        for (int64_t d = 0; d < c; ++d)
+          sum += double(axes[size_t(k * c + d)]) * (double(x[d * h * w + p]) - double(units.offset[size_t(d)])) / double(units.scale[size_t(d)]);
+        rows[size_t((p / w * c + k) * w + p % w)] = float(sum);
+      }
+    ctx.copy_in(planes.data(), rows.data(), planes.size());
+    fourier.backward(nullptr, 1, planes.as<float>(), spectrum.as<float>());
+    ctx.copy_out(parts.data(), spectrum.data(), spectrum.size());
+    for (int64_t u = 0; u < h; ++u)
+      for (int64_t k = 0; k < c; ++k)
+        for (int64_t v = 0; v < f; ++v) {
+          const size_t e = size_t((u * c + k) * f + v);
+          const double back = double(h * w) / (v == 0 || 2 * v == w ? 1 : 2);
+          sums[size_t((k * h + u) * f + v)] += back * std::hypot(double(parts[e]), double(parts[e + size_t(h * c * f)])) / double(n);
+        }
+  }
+  Tensor mean({c, h, f});
+  std::ranges::copy(sums, mean.data());
+  return mean;
 }
 
 }  // namespace switchback

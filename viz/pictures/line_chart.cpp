@@ -12,6 +12,7 @@ namespace switchback {
 namespace {
 
 constexpr int kMargin = 10, kSpace = 6, kSwatch = 22;
+constexpr double kDotsApart = 9;  // pixels, of dots and ticks
 constexpr Rgb kGridLine = {225, 225, 225};
 
 // The vertical axis: from lo to hi in steps of 1, 2 or 5 times a power of ten.
@@ -81,10 +82,12 @@ Frame make_frame(const Axis& axis, std::span<const Series> series, const LineOpt
 void draw_places(Canvas& canvas, const Frame& f, std::span<const std::string> places) {
   constexpr int kApart = 7;
   int free_from = 0;
+  const bool close = places.size() > 1 && f.x(1, places.size()) - f.x(0, places.size()) < kDotsApart;  // then ticks at names alone
   for (size_t i = 0; i < places.size(); ++i) {
     const std::string text = wrapped_text(places[i], (f.right - f.left) / 3, kTextSize, 1);
     const int width = text_width(text), middle = int(std::lround(f.x(i, places.size())));
     const int x = std::clamp(middle - width / 2, 3, std::max(3, int(canvas.width()) - width));
+    if (close && x < free_from) continue;
     canvas.rectangle(middle, f.bottom, 1, 4, kInk);
     if (x < free_from) continue;
     canvas.text(x, f.bottom + kSpace, text);
@@ -95,10 +98,13 @@ void draw_places(Canvas& canvas, const Frame& f, std::span<const std::string> pl
 void draw_series(Canvas& canvas, const Frame& f, const Axis& axis, const Series& s) {
   const double width = s.bold ? 3 : 1.6;
   const auto at = [&](size_t i) { return Point{f.x(i, s.values.size()), f.y(s.values[i], axis)}; };
-  for (size_t i = 0; i < s.values.size(); ++i) {
-    if (!std::isfinite(s.values[i])) continue;
-    if (i > 0 && std::isfinite(s.values[i - 1])) canvas.line(at(i - 1), at(i), width, s.color);
-    canvas.disc(at(i), width + 1, s.color);
+  const size_t n = s.values.size();
+  const auto there = [&](size_t i) { return i < n && std::isfinite(s.values[i]); };
+  const bool dots = n < 2 || f.x(1, n) - f.x(0, n) >= kDotsApart;  // closer together they would make a thick line
+  for (size_t i = 0; i < n; ++i) {
+    if (!there(i)) continue;
+    if (i > 0 && there(i - 1)) canvas.line(at(i - 1), at(i), width, s.color);
+    if (dots || (!there(i - 1) && !there(i + 1))) canvas.disc(at(i), width + 1, s.color);
   }
 }
 
