@@ -139,13 +139,11 @@ Model open_onnx(const ModelSpec& spec, std::vector<std::string>* outputs = nullp
     options.output = model.preprocess.output;
     options.size = {model.preprocess.size[0], model.preprocess.size[1]};
   }
-  const auto& [channels, height, width] = spec.open_sizes;
-  options.channels = channels;
+  options.array = spec.array;
   options.follow_links = spec.follow_links;
   if (!spec.head.empty()) options.output = spec.head;
   options.or_folder = spec.or_folder;
   options.inputs = given_inputs(spec.inputs);
-  if (height > 0) options.size = {height, width};
   OnnxNetwork read = read_onnx(spec.name, options);
   model.network = std::move(read.network);
   model.weights = std::move(read.weights);
@@ -153,6 +151,7 @@ Model open_onnx(const ModelSpec& spec, std::vector<std::string>* outputs = nullp
   model.network.name = spec.name;  // so that hints name the file as the user did
   model.warnings = std::move(read.warnings);
   model.took_or_folder = read.took_or_folder;
+  model.channels_last = read.channels_last;
   if (outputs) *outputs = std::move(read.outputs);
   if (file.empty()) {
     model.preprocess = assumed_preprocess(model.network, read.whole_pixels);

@@ -1,5 +1,6 @@
 // ONNX operators that compare and choose. Of data, yes is 1 and no is 0; what the comparison depends on gets no
 // gradient through it.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -10,10 +11,6 @@
 namespace switchback {
 namespace {
 
-OnnxValue constant(float value) {
-  auto c = std::make_shared<OnnxConstant>(OnnxConstant{.dims = {}, .whole = false, .floats = {value}, .ints = {}});
-  return {std::move(c), -1, {}};
-}
 // A constant as floats, data as they are.
 OnnxValue operand(const OnnxGraph& g, const OnnxNode& n, int input) {
   OnnxValue x = g.value(n, input);
@@ -26,7 +23,7 @@ OnnxValue minus(OnnxGraph& g, const OnnxNode& n, const OnnxValue& a, const OnnxV
 OnnxValue times(OnnxGraph& g, const OnnxNode& n, const OnnxValue& a, const OnnxValue& b) {
   return binary_value(g, n, BinaryFunction::mul, a, b);
 }
-OnnxValue no(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x) { return minus(g, n, constant(1), x); }
+OnnxValue no(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x) { return minus(g, n, constant_number(1), x); }
 
 // 1 where x > 0, else 0: so steep a ramp that every float of full precision lies beside it.
 OnnxValue above_zero(OnnxGraph& g, const OnnxNode& n, OnnxValue x) {
@@ -75,9 +72,53 @@ void where(OnnxGraph& g, const OnnxNode& n) {
   binary_value(g, n, BinaryFunction::add, yes, otherwise);
 }
 
+// The larger or the smaller one: of a value and a number a clip; of a value and other constants, each where it is chosen; of
+// two values (a + b ± |a − b|) / 2, whose gradient at a tie goes to both by halves, as PyTorch's.
+OnnxValue extreme_of(OnnxGraph& g, const OnnxNode& n, bool larger, const OnnxValue& a, const OnnxValue& b) {
+  if (a.constant && b.constant) {
+    OnnxValue y{std::make_shared<OnnxConstant>(extreme_constant(*a.constant, *b.constant, larger)), -1, {}};
+    y.dims = y.constant->dims;
+    return y;
+  }
+  const OnnxValue &x = a.constant ? b : a, &other = a.constant ? a : b;
+  if (other.constant && other.constant->count() == 1) {
+    OnnxValue y = x;
+    const float limit = other.constant->floats[0];
+    y.dims = padded(y.dims, std::max(y.dims.size(), other.dims.size()));
+    y.batch.axis += int64_t(y.dims.size() - x.dims.size());
+    y.node = g.add(n, larger ? clip_layer(limit, kNoClip) : clip_layer(-kNoClip, limit), {y.node});
+    return y;
+  }
+  if (other.constant) {
+    OnnxConstant limits = *other.constant;
+    constexpr float kLargest = std::numeric_limits<float>::max();
+    for (float& v : limits.floats) v = std::clamp(v, -kLargest, kLargest);  // 0·∞ is no number
+    const OnnxValue c{std::make_shared<OnnxConstant>(limits), -1, other.dims};
+    const OnnxValue takes = larger ? greater_of(g, n, x, c) : greater_of(g, n, c, x);
+    const OnnxValue first = times(g, n, takes, x), second = times(g, n, no(g, n, takes), c);
+    return binary_value(g, n, BinaryFunction::add, first, second);
+  }
+  OnnxValue apart = minus(g, n, a, b);
+  apart.node = g.add(n, Smooth{SmoothFunction::abs}, {apart.node}, n.name() + ".part");
+  const OnnxValue both = binary_value(g, n, BinaryFunction::add, a, b);
+  OnnxValue y = binary_value(g, n, larger ? BinaryFunction::add : BinaryFunction::sub, both, apart);
+  y.node = g.add(n, by_scalar(BinaryFunction::mul, 0.5f), {y.node});
+  return y;
+}
+
+void extreme(OnnxGraph& g, const OnnxNode& n, bool larger) {
+  CHECK(n.inputs() >= 1, "no inputs");
+  n.ignore({"consumed_inputs"});  // opset 1
+  OnnxValue y = operand(g, n, 0);
+  for (int i = 1; i < n.inputs(); ++i) y = extreme_of(g, n, larger, y, operand(g, n, i));
+  g.set(n, y);
+}
+void largest(OnnxGraph& g, const OnnxNode& n) { extreme(g, n, true); }
+void smallest(OnnxGraph& g, const OnnxNode& n) { extreme(g, n, false); }
+
 void thresholded_relu(OnnxGraph& g, const OnnxNode& n) {
   const OnnxValue x = operand(g, n, 0);
-  times(g, n, x, greater_of(g, n, x, constant(n.real("alpha", 1))));
+  times(g, n, x, greater_of(g, n, x, constant_number(n.real("alpha", 1))));
 }
 
 }  // namespace
@@ -89,6 +130,8 @@ const OnnxOperators& onnx_choices() {
                                           {"GreaterOrEqual", greater_or_equal},
                                           {"Less", less},
                                           {"LessOrEqual", less_or_equal},
+                                          {"Max", largest},
+                                          {"Min", smallest},
                                           {"Not", negation},
                                           {"Or", either},
                                           {"ThresholdedRelu", thresholded_relu},

@@ -308,6 +308,11 @@ OnnxConstant chosen(const OnnxConstant& condition, const OnnxConstant& x, bool w
                                                   : [](const double* v) { return v[0] == 0 ? v[1] : 0; });
 }
 
+OnnxConstant extreme_constant(const OnnxConstant& a, const OnnxConstant& b, bool larger) {
+  return broadcast({&a, &b}, a.whole, larger ? [](const double* v) { return std::max(v[0], v[1]); }
+                                             : [](const double* v) { return std::min(v[0], v[1]); });
+}
+
 bool compute_constants(OnnxGraph& g, const OnnxNode& n) {
   for (const Function& f : kFunctions) {
     if (n.op() != f.name) continue;

@@ -440,9 +440,16 @@ void OnnxGraph::keep_needed(int output) {
 int OnnxGraph::maps(const OnnxNode& n, const OnnxValue& value) {
   CHECK(value.batch.axis == 0 && value.dims[0] == 1, "node '{}' ({}): the output has {} for each image along axis {}: it mixes "
         "the images of a batch", printable(n.name()), n.op(), to_string(value.dims), value.batch.axis);
-  if (!in_memory_order(value)) return value.node;
-  if (value.dims.size() > 4) return add(n, Permute{{2, 3, 1}}, {value.node}, n.name() + ".output");
-  const int made = node_shaped(n, value, value.dims);
+  const bool memory = in_memory_order(value);
+  if (value.dims.size() > 4) return memory ? add(n, Permute{{2, 3, 1}}, {value.node}, n.name() + ".output") : value.node;
+  if (value.dims.size() < 2 || (!memory && shape(value.node) == shape_of(value.dims))) return value.node;
+  const Layer last = at(value.node).layer;
+  const auto* smooth = std::get_if<Smooth>(&last);
+  const bool sigmoid = smooth && smooth->function == SmoothFunction::sigmoid;  // stays the end, so that its logits are seen
+  OnnxValue turned = value;
+  if (sigmoid) turned.node = at(value.node).inputs[0];
+  const int made = node_shaped(n, turned, value.dims);
+  if (sigmoid) return add(n, last, {made});
   layer(made).name = unique(n.name() + ".output");
   return made;
 }
