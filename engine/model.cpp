@@ -46,10 +46,11 @@ std::string text(const json& entry, const char* key) {
 // "top-1 99.54 % of MNIST test, 10,000 digits"
 std::string describe_accuracy(const json& entry) {
   const auto accuracy = entry.find("accuracy");
-  if (accuracy == entry.end() || !accuracy->is_object() || !accuracy->contains("top1") ||
-      !(*accuracy)["top1"].is_number())
-    return "";
-  return fmt::format("top-1 {:.2f} % of {}", 100 * (*accuracy)["top1"].get<double>(), text(*accuracy, "set"));
+  if (accuracy == entry.end() || !accuracy->is_object()) return "";
+  for (const auto& [key, name] : {std::pair{"top1", "top-1"}, {"miou", "mean IoU"}})
+    if (accuracy->contains(key) && (*accuracy)[key].is_number())
+      return fmt::format("{} {:.2f} % of {}", name, 100 * (*accuracy)[key].get<double>(), text(*accuracy, "set"));
+  return "";
 }
 
 bool is_random(std::string_view weights) { return weights == "random" || weights.starts_with("random:"); }

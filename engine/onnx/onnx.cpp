@@ -18,7 +18,7 @@ constexpr int64_t kFirstOpset = 1, kLastOpset = 28;
 
 constexpr const OnnxOperators& (*kTables[])() = {onnx_activations, onnx_arithmetic, onnx_choices, onnx_constants,
                                                  onnx_layers, onnx_matrices, onnx_movements, onnx_norms,
-                                                 onnx_reductions, onnx_reshapes, onnx_sizes, onnx_tokens};
+                                                 onnx_quantized, onnx_reductions, onnx_reshapes, onnx_sizes, onnx_tokens};
 
 OnnxOperator find_operator(const std::string& name) {
   for (const auto& operators : kTables)

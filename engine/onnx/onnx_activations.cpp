@@ -102,12 +102,33 @@ int without_empty_rows(OnnxGraph& g, const OnnxNode& n, int scores) {
   if (!sum || sum->function != BinaryFunction::add || g.shape(from) != g.shape(scores)) return scores;
   BinaryConstant mended = *sum;
   const int64_t rows = mended.shape.h * mended.shape.w;
+  std::vector<float> gone(size_t(rows), 0.f);
   for (int64_t row = 0; row < rows && int64_t(mended.values.size()) == mended.shape.c * rows; ++row) {
     bool empty = true;
     for (int64_t c = 0; c < mended.shape.c; ++c) empty = empty && mended.values[size_t(c * rows + row)] == -INFINITY;
     for (int64_t c = 0; empty && c < mended.shape.c; ++c) mended.values[size_t(c * rows + row)] = 0;
+    gone[size_t(row)] = empty;
   }
-  return mended.values == sum->values ? scores : g.add(n, mended, {from}, n.name() + ".input");
+  if (mended.values == sum->values) return scores;
+  const int made = g.add(n, mended, {from}, n.name() + ".input");
+  g.empty_rows[made] = std::move(gone);
+  return made;
+}
+
+// Exporters ask it of a Softmax: where a mask takes away all scores of a row, and nowhere else.
+void is_nan(OnnxGraph& g, const OnnxNode& n) {
+  const OnnxValue x = g.value(n, 0);
+  int node = x.node;
+  while (std::holds_alternative<Transpose>(g.at(node).layer) && std::get<Transpose>(g.at(node).layer).sizes.size() <= 1)
+    node = g.at(node).inputs[0];
+  CHECK(std::holds_alternative<Softmax>(g.at(node).layer), "of data it is supported behind a Softmax alone");
+  const auto found = g.empty_rows.find(g.at(node).inputs[0]);
+  OnnxConstant y{.dims = {}, .whole = false, .floats = {0}, .ints = {}};
+  if (found != g.empty_rows.end()) {
+    y.dims = x.dims, y.dims.back() = 1, y.floats = found->second;
+    CHECK(y.count() == count(y.dims), "{} rows of {}", y.count(), g.text(x.dims));
+  }
+  g.set(n, std::move(y));
 }
 
 // Returns the Softmax; where it is over other axes than the channels, they are turned to its place and back.
@@ -154,7 +175,7 @@ const OnnxOperators& onnx_activations() {
   static const OnnxOperators operators = {
       {"Abs", smooth<SmoothFunction::abs>}, {"Celu", celu}, {"Clip", clip}, {"Elu", elu},
       {"Erf", smooth<SmoothFunction::erf>}, {"Exp", smooth<SmoothFunction::exp>}, {"Gelu", gelu},
-      {"HardSigmoid", hard_sigmoid}, {"HardSwish", hard_swish}, {"LeakyRelu", leaky_relu},
+      {"HardSigmoid", hard_sigmoid}, {"IsNaN", is_nan}, {"HardSwish", hard_swish}, {"LeakyRelu", leaky_relu},
       {"Log", smooth<SmoothFunction::log>}, {"LogSoftmax", log_softmax}, {"Mish", smooth<SmoothFunction::mish>},
       {"Neg", negative}, {"PRelu", prelu}, {"Reciprocal", smooth<SmoothFunction::reciprocal>}, {"Relu", relu},
       {"Selu", selu}, {"Sigmoid", sigmoid}, {"Softmax", softmax}, {"Softsign", softsign}, {"Swish", swish}, {"Softplus", smooth<SmoothFunction::softplus>},

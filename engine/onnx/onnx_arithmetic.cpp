@@ -27,6 +27,12 @@ std::vector<float> spread(const OnnxConstant& c, const Dims& dims, Shape s) {
   return values;
 }
 
+// Whether v is so many times an open batch, by a float's precision. (What no size can be is not asked.)
+bool counts_images(float v) {
+  const double batches = std::round(double(v) / double(kOpenBatch)), size = std::abs(double(v));
+  return batches != 0 && size < 1e11 && std::abs(double(v) - batches * double(kOpenBatch)) <= 1.2e-7 * size;
+}
+
 // x ∘ constant, or constant ∘ x where `reversed`, as n's output.
 void with_constant(OnnxGraph& g, const OnnxNode& n, BinaryFunction function, const OnnxValue& x, const OnnxConstant& given,
                    bool reversed) {
@@ -36,6 +42,9 @@ void with_constant(OnnxGraph& g, const OnnxNode& n, BinaryFunction function, con
   y.dims = padded(x.dims, rank);
   y.batch.axis += int64_t(rank - x.dims.size());
   const OnnxConstant constant = g.beside(y.dims, given);
+  if (g.batch == kOpenBatch)  // sizes may be computed with it, data may not
+    for (float v : constant.as_floats())
+      CHECK(!counts_images(v), "data with a number that depends on how many images there are: it mixes the images of a batch");
   if (constant.count() == 1) {
     y.node = g.add(n, by_scalar(function, constant.as_floats()[0], reversed), {x.node});
     return g.set(n, y);

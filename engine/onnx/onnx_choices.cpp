@@ -47,6 +47,16 @@ void equal(OnnxGraph& g, const OnnxNode& n) {
   minus(g, n, no(g, n, more), less);
 }
 
+}  // namespace
+
+void differs_from_zero(OnnxGraph& g, const OnnxNode& n) {
+  OnnxValue size = operand(g, n, 0);
+  size.node = g.add(n, Smooth{SmoothFunction::abs}, {size.node}, n.name() + ".part");
+  above_zero(g, n, size);
+}
+
+namespace {
+
 void negation(OnnxGraph& g, const OnnxNode& n) { no(g, n, operand(g, n, 0)); }
 void both(OnnxGraph& g, const OnnxNode& n) { times(g, n, operand(g, n, 0), operand(g, n, 1)); }
 void either(OnnxGraph& g, const OnnxNode& n) {  // not (not a and not b)
@@ -67,6 +77,16 @@ OnnxValue part(OnnxGraph& g, const OnnxNode& n, const OnnxValue& condition, cons
 
 void where(OnnxGraph& g, const OnnxNode& n) {
   const OnnxValue condition = operand(g, n, 0);
+  if (condition.constant)  // everywhere the same one
+    for (const bool first : {true, false}) {
+      const OnnxValue x = operand(g, n, first ? 1 : 2), other = operand(g, n, first ? 2 : 1);
+      const bool all = std::ranges::all_of(condition.constant->floats, [&](float v) { return (v != 0) == first; });
+      const auto inside = [&](const OnnxValue& v) {  // it spreads x over no more places
+        const Dims dims = padded(v.dims, std::max(v.dims.size(), x.dims.size()));
+        return dims.size() == x.dims.size() && std::equal(dims.begin(), dims.end(), x.dims.begin(), [](int64_t a, int64_t b) { return a == 1 || a == b; });
+      };
+      if (all && !x.constant && inside(condition) && inside(other)) return g.set(n, x);
+    }
   const OnnxValue yes = part(g, n, condition, operand(g, n, 1), true),
                   otherwise = part(g, n, condition, operand(g, n, 2), false);
   binary_value(g, n, BinaryFunction::add, yes, otherwise);
@@ -116,6 +136,27 @@ void extreme(OnnxGraph& g, const OnnxNode& n, bool larger) {
 void largest(OnnxGraph& g, const OnnxNode& n) { extreme(g, n, true); }
 void smallest(OnnxGraph& g, const OnnxNode& n) { extreme(g, n, false); }
 
+// What lies below, or above, a diagonal of the last two axes becomes zero.
+void triangle(OnnxGraph& g, const OnnxNode& n) {
+  const OnnxValue x = operand(g, n, 0);
+  const std::vector<int64_t> given = n.has_input(1) ? g.ints(n, 1, "diagonal") : std::vector<int64_t>{0};
+  CHECK(given.size() == 1, "{} diagonals", given.size());
+  const int64_t shift = given[0];
+  const bool upper = n.integer("upper", 1) != 0;
+  CHECK(x.dims.size() >= 2, "of {}", to_string(x.dims));
+  const int64_t rows = x.dims[x.dims.size() - 2], columns = x.dims.back();
+  CHECK(double(rows) * double(columns) <= double(1 << 24), "of {}", to_string(x.dims));
+  OnnxConstant mask{.dims = {rows, columns}, .whole = false, .floats = std::vector<float>(size_t(rows * columns)), .ints = {}};
+  for (int64_t i = 0; i < mask.count(); ++i) {
+    const int64_t right = i % columns - i / columns;
+    mask.floats[size_t(i)] = upper ? right >= shift : right <= shift;
+  }
+  const bool whole = g.value(n, 0).constant && g.value(n, 0).constant->whole;
+  if (x.constant) return g.set(n, converted(chosen(mask, *x.constant, true), whole));
+  const Dims dims = mask.dims;
+  times(g, n, x, {std::make_shared<OnnxConstant>(std::move(mask)), -1, dims});
+}
+
 void thresholded_relu(OnnxGraph& g, const OnnxNode& n) {
   const OnnxValue x = operand(g, n, 0);
   times(g, n, x, greater_of(g, n, x, constant_number(n.real("alpha", 1))));
@@ -135,6 +176,7 @@ const OnnxOperators& onnx_choices() {
                                           {"Not", negation},
                                           {"Or", either},
                                           {"ThresholdedRelu", thresholded_relu},
+                                          {"Trilu", triangle},
                                           {"Where", where}};
   return operators;
 }

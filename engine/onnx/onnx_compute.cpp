@@ -32,9 +32,11 @@ struct Function {
 constexpr Function kFunctions[] = {
     {"Abs", [](double x) { return std::abs(x); }},
     {"Ceil", [](double x) { return std::ceil(x); }},
+    {"Cos", [](double x) { return std::cos(x); }},
     {"Erf", [](double x) { return std::erf(x); }},
     {"Exp", [](double x) { return std::exp(x); }},
     {"Floor", [](double x) { return std::floor(x); }},
+    {"IsNaN", [](double x) { return double(std::isnan(x)); }},
     {"Log", [](double x) { return std::log(x); }},
     {"Neg", [](double x) { return -x; }},
     {"Not", [](double x) { return double(x == 0); }},
@@ -43,6 +45,7 @@ constexpr Function kFunctions[] = {
     {"Round", [](double x) { return std::nearbyint(x); }},
     {"Sigmoid", [](double x) { return 1 / (1 + std::exp(-x)); }},
     {"Sign", [](double x) { return double(x > 0) - double(x < 0); }},
+    {"Sin", [](double x) { return std::sin(x); }},
     {"Sqrt", [](double x) { return std::sqrt(x); }},
     {"Tanh", [](double x) { return std::tanh(x); }},
 };
@@ -337,8 +340,8 @@ bool compute_constants(OnnxGraph& g, const OnnxNode& n) {
 
 const OnnxOperators& onnx_constants() {
   static const OnnxOperators operators = {
-      {"Ceil", only_constants}, {"Floor", only_constants}, {"GatherND", only_constants}, {"IsInf", only_constants}, {"Mod", only_constants},
-      {"Range", only_constants}, {"Round", only_constants}, {"ScatterND", only_constants}, {"Sign", only_constants}};
+      {"Ceil", only_constants}, {"Cos", only_constants}, {"Floor", only_constants}, {"GatherND", only_constants}, {"IsInf", only_constants}, {"Mod", only_constants},
+      {"Range", only_constants}, {"Round", only_constants}, {"ScatterND", only_constants}, {"Sign", only_constants}, {"Sin", only_constants}};
   return operators;
 }
 

@@ -113,6 +113,8 @@ class OnnxGraph {
 
   std::vector<std::string> warnings;
   const int64_t batch;
+  // Of scores whose masks take away whole rows: by the node that has these rows without a mask, 1 for each of them, else 0.
+  std::map<int, std::vector<float>> empty_rows;
 
  private:
   std::string unique(const std::string& name);
@@ -159,6 +161,7 @@ const OnnxOperators& onnx_layers();       // onnx_layers.cpp: convolutions, line
 const OnnxOperators& onnx_matrices();     // onnx_matrices.cpp: what a matrix does along some axes
 const OnnxOperators& onnx_movements();    // onnx_movements.cpp: what cuts, joins and pads
 const OnnxOperators& onnx_norms();        // onnx_norms.cpp
+const OnnxOperators& onnx_quantized();    // onnx_quantized.cpp: weights as whole numbers
 const OnnxOperators& onnx_reductions();   // onnx_reductions.cpp
 const OnnxOperators& onnx_reshapes();     // onnx_reshapes.cpp: the same elements in other dims or another order
 const OnnxOperators& onnx_sizes();        // onnx_sizes.cpp: other sizes of maps; sizes and types

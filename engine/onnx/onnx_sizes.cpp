@@ -208,6 +208,7 @@ void cast(OnnxGraph& g, const OnnxNode& n) {
     return g.set(n, std::move(y));
   }
   if (x.constant) return g.set(n, converted(*x.constant, whole));
+  if (to == kBool) return differs_from_zero(g, n);
   CHECK(!whole, "of data to whole numbers");
   identity(g, n);
 }
