@@ -221,6 +221,9 @@ def quantised():
         if rows == 0:
             mask[0, 0] = 0
         case(name, MAP, masked(mask), x=x, y=softmaxed(x, mask))
+    case("spectral", MAP, lambda g: g.node("Div", "x", g.node("MatMul", data(5), g.node("MatMul", data(5, 3), data(3)))))
+    case("product_of_sizes", MAP, lambda g: g.node("Div", "x", g.node("Cast", g.node("ReduceProd", g.node("Gather", g.node("Shape", "x"), ints(2, 3)),
+         keepdims=0), to=TensorProto.FLOAT)))
     case("waves", MAP, lambda g: g.node("Add", "x", g.node("Mul", g.node("Sin", data(6)), g.node("Cos", data(7, 1)))))
 
 

@@ -59,6 +59,8 @@ std::vector<std::string> images_in(const std::string& folder) {
 Tensor channels_first(Tensor t, Shape taken, const std::string& path) {
   const Dims& d = t.dims();
   const bool first = d[1] == taken.c && (d[3] != taken.c || (d[2] == taken.h && d[3] == taken.w));
+  if (first && d[3] == taken.c)
+    warn(fmt::format("{} is read as [N,C,H,W], though it could be [N,H,W,C], the layout of the model's file", printable(path)));
   if (first || d[3] != taken.c) return t;
   warn(fmt::format("{} is read as [N,H,W,C], the layout of the model's file; results are [N,C,H,W]", printable(path)));
   Tensor turned(Dims{d[0], d[3], d[1], d[2]});
