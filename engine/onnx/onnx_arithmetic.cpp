@@ -41,6 +41,13 @@ void with_constant(OnnxGraph& g, const OnnxNode& n, BinaryFunction function, con
   OnnxValue y = x;
   y.dims = padded(x.dims, rank);
   y.batch.axis += int64_t(rank - x.dims.size());
+  const Dims beside = padded(given.dims, rank);
+  Dims wide = y.dims;  // the constant may have more places than x
+  for (size_t i = 0; i < rank; ++i)
+    if (int64_t(i) != y.batch.axis && y.dims[i] == 1) wide[i] = beside[i];
+  const bool wider = wide != y.dims;
+  wide[size_t(y.batch.axis)] = 1;  // as many images as there are
+  if (wider) return with_constant(g, n, function, expanded(g, n, y, wide, n.name() + ".input"), given, reversed);
   const OnnxConstant constant = g.beside(y.dims, given);
   if (g.batch == kOpenBatch)  // sizes may be computed with it, data may not
     for (float v : constant.as_floats())

@@ -114,10 +114,10 @@ void constant_of_shape(OnnxGraph& g, const OnnxNode& n) {
   g.set(n, filled(n.constant(), dims));
 }
 
-// Of data (constants: onnx_compute.cpp): a product with ones of the larger shape.
-void expand(OnnxGraph& g, const OnnxNode& n) {
-  const OnnxValue x = g.value(n, 0);
-  Dims to = g.ints(n, 1, "dimensions");
+}  // namespace
+
+// A product with ones of the larger shape.
+OnnxValue expanded(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, Dims to, const std::string& name) {
   const size_t rank = std::max(to.size(), x.dims.size()), batch = size_t(x.batch.axis) + rank - x.dims.size();
   CHECK(rank == x.dims.size() || g.batch == 1, "{} expanded to {}: it mixes the images of a batch", g.text(x.dims), to_string(to));
   to = padded(to, rank);
@@ -136,15 +136,21 @@ void expand(OnnxGraph& g, const OnnxNode& n) {
     }
     y.dims[i] = size;
   }
-  if (full == part) return g.set(n, y);
+  if (full == part) return y;
   CHECK(full.size() <= 3, "{} expanded to {}: along more than three groups of axes", g.text(x.dims), to_string(to));
   full = padded(full, 3), part = padded(part, 3);
   CHECK(count(full) <= kMostOnnxSize * 64, "{} expanded to {}", g.text(x.dims), to_string(to));
   const int from = g.memory_shaped(n, x, {1, part[2], part[0], part[1]});
   const BinaryConstant ones{BinaryFunction::mul, std::vector<float>(size_t(count(full)), 1.f), {1, full[2], full[0], full[1]}};
-  y.node = g.add(n, ones, {from});
+  y.node = g.add(n, ones, {from}, name);
   y.order = OnnxValue::Order::memory;
-  g.set(n, y);
+  return y;
+}
+
+namespace {
+
+void expand(OnnxGraph& g, const OnnxNode& n) {  // of data; constants: onnx_compute.cpp
+  g.set(n, expanded(g, n, g.value(n, 0), g.ints(n, 1, "dimensions"), ""));
 }
 
 // Channels [b,b,c] (DCR) or [c,b,b] (CRD) become b × b places: as memory has them, a transpose.

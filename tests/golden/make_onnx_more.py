@@ -158,8 +158,8 @@ def any_shapes():
     one("lp_pool_2", MAP, "LpPool", kernel_shape=[2, 3], strides=[2, 1], pads=[1, 0, 0, 2], opset=18)
     case("lp_pool_1", MAP, lambda g: g.node("LpPool", "x", kernel_shape=[2, 2], p=1), 18, x=x, y=4 * torch.nn.functional.avg_pool2d(
          torch.from_numpy(np.abs(x)).double(), 2, 1).numpy())
-    one("gather_table", MAP, "Gather", ints([0, 3], [2, -1]), axis=1)
-    one("gather_table_columns", MAP, "Gather", ints([5, 3, 0]), axis=3)
+    case("gather_table", MAP, lambda g: g.node("Reshape", g.node("Gather", "x", ints([0, 3], [2, -1]), axis=1), ints(0, 4, 7, 6)))
+    case("gather_table_columns", MAP, lambda g: g.node("Reshape", g.node("Gather", "x", ints([5, 3, 0]), axis=3), ints(0, 4, 7, 3)))
     case("product_from_left", MAP, lambda g: g.node("MatMul", data(5, 7), "x"))
     case("product_from_left_each", MAP, lambda g: g.node("MatMul", data(1, 5, 7), "x"))
     for mode in ("reflect", "edge", "wrap"):
@@ -224,6 +224,12 @@ def quantised():
     case("spectral", MAP, lambda g: g.node("Div", "x", g.node("MatMul", data(5), g.node("MatMul", data(5, 3), data(3)))))
     case("product_of_sizes", MAP, lambda g: g.node("Div", "x", g.node("Cast", g.node("ReduceProd", g.node("Gather", g.node("Shape", "x"), ints(2, 3)),
          keepdims=0), to=TensorProto.FLOAT)))
+    case("constant_wider", (3, 6), lambda g: g.node("Mul", g.node("Unsqueeze", "x", ints(2)), data(6, 4)))
+    case("constant_wider_map", MAP, lambda g: g.node("Sub", data(4, 7, 6), g.node("GlobalAveragePool", "x")))
+    case("constant_wider_tokens", MAP, lambda g: g.node("Add", g.node("ReduceMean", g.node("Transpose", g.node("Reshape", "x", ints(0, 4, -1)),
+         perm=[0, 2, 1]), axes=[2], keepdims=1), data(5)))
+    case("where_everywhere", MAP, lambda g: g.node("Relu", g.node("Where", np.array([True]), "x", np.float32(3))))
+    case("where_spread", MAP, lambda g: g.node("Where", np.ones((4, 7, 6), bool), g.node("GlobalAveragePool", "x"), np.float32(3)))
     case("waves", MAP, lambda g: g.node("Add", "x", g.node("Mul", g.node("Sin", data(6)), g.node("Cos", data(7, 1)))))
 
 
