@@ -67,9 +67,9 @@ OnnxValue::Batch take_batch(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x,
   const auto fits = [&](size_t i) {
     const int64_t before = sizes_before(i);
     if (before <= 0 || outside % before != 0) return false;
-    int64_t size = size_of(i);
+    int64_t size = size_of(i) == -1 ? open_size() : size_of(i);
     if (to[i] > 0 && g.batch > 1 && size % g.batch == 0) size /= g.batch;
-    return size == -1 || size % (outside / before) == 0;
+    return size > 0 && size % (outside / before) == 0;
   };
   const auto takes = [&](size_t i) {  // the batch's own size
     if (to[i] == 0 && !zero_is_zero) return int64_t(i) == x.batch.axis;

@@ -230,6 +230,9 @@ def quantised():
          perm=[0, 2, 1]), axes=[2], keepdims=1), data(5)))
     case("where_everywhere", MAP, lambda g: g.node("Relu", g.node("Where", np.array([True]), "x", np.float32(3))))
     case("where_spread", MAP, lambda g: g.node("Where", np.ones((4, 7, 6), bool), g.node("GlobalAveragePool", "x"), np.float32(3)))
+    # [2,N,3,1] to [-1,6]: a row would be of two images.
+    refused("rows_of_two_images", (None, 6), lambda g: g.node("Reshape", g.node("Transpose", g.node("Reshape", "x", ints(0, 2, 3, 1)),
+            perm=[1, 0, 2, 3]), ints(-1, 6)))
     case("waves", MAP, lambda g: g.node("Add", "x", g.node("Mul", g.node("Sin", data(6)), g.node("Cos", data(7, 1)))))
 
 
