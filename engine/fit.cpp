@@ -1,5 +1,6 @@
 #include "engine/fit.h"
 
+#include <algorithm>
 #include <map>
 
 #include "engine/weights.h"
@@ -15,6 +16,35 @@ std::vector<std::string> parameter_names(const Network& network) {
   return names;
 }
 
+// Names that torchvision gave before: of the layers inside DenseNet's, and of those of a ViT's perceptrons. Its published files
+// still have them.
+constexpr std::pair<std::string_view, std::string_view> kOldNames[] = {
+    {".norm.1.", ".norm1."}, {".conv.1.", ".conv1."}, {".norm.2.", ".norm2."}, {".conv.2.", ".conv2."},
+    {".mlp.linear_1.", ".mlp.0."}, {".mlp.linear_2.", ".mlp.3."}};
+
+// How many names became today's.
+size_t rename_old(const std::vector<std::string>& wanted, StateDict& file) {
+  size_t renamed = 0;
+  for (const std::string& name : file.names())
+    for (const auto& [before, now] : kOldNames) {
+      const size_t at = name.find(before);
+      if (at == std::string::npos) continue;
+      const std::string today = std::string(name).replace(at, before.size(), now);
+      const bool known = std::ranges::any_of(wanted, [&](const std::string& w) { return today == w || today.ends_with("." + w); });
+      if (!known || file.has(today)) continue;
+      file.rename(name, today);
+      ++renamed;
+      break;
+    }
+  return renamed;
+}
+
+// A copy that training keeps beside the network: averaged weights, a teacher.
+bool is_copy(const std::string& prefix) {
+  constexpr std::string_view kCopies[] = {"ema", "averag", "teacher", "momentum", "target", "shadow"};
+  return std::ranges::any_of(kCopies, [&](std::string_view word) { return prefix.find(word) != std::string::npos; });
+}
+
 // "" where the names are as they should be, or nowhere found.
 std::string prefix_of(const std::vector<std::string>& wanted, const StateDict& file) {
   size_t most = 0;  // parameters found under the best so far, at first under none
@@ -26,8 +56,10 @@ std::string prefix_of(const std::vector<std::string>& wanted, const StateDict& f
       if (name.size() > w.size() && name.ends_with(w) && name[name.size() - w.size() - 1] == '.')
         ++found[name.substr(0, name.size() - w.size())];
   std::string best;
-  for (const auto& [prefix, count] : found)
-    if (count > most || (count == most && !best.empty() && prefix.size() < best.size())) best = prefix, most = count;
+  for (const auto& [prefix, count] : found) {
+    const bool nearer = std::pair(is_copy(prefix), prefix.size()) < std::pair(is_copy(best), best.size());
+    if (count > most || (count == most && !best.empty() && nearer)) best = prefix, most = count;
+  }
   return best;
 }
 
@@ -43,7 +75,10 @@ void change(Network& network, int node, const Change& change) {
 
 std::vector<std::string> fit(Network& network, StateDict& file) {
   std::vector<std::string> notes;
-  const std::string prefix = prefix_of(parameter_names(network), file);
+  const std::vector<std::string> wanted = parameter_names(network);
+  if (const size_t renamed = rename_old(wanted, file); renamed > 0)
+    notes.push_back(fmt::format("{} names in {} are of an older torchvision: read as today's", renamed, file.path()));
+  const std::string prefix = prefix_of(wanted, file);
   if (!prefix.empty()) {
     const size_t all = file.names().size();
     file.keep_under(prefix);

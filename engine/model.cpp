@@ -46,10 +46,11 @@ std::string text(const json& entry, const char* key) {
 // "top-1 99.54 % of MNIST test, 10,000 digits"
 std::string describe_accuracy(const json& entry) {
   const auto accuracy = entry.find("accuracy");
-  if (accuracy == entry.end() || !accuracy->is_object() || !accuracy->contains("top1") ||
-      !(*accuracy)["top1"].is_number())
-    return "";
-  return fmt::format("top-1 {:.2f} % of {}", 100 * (*accuracy)["top1"].get<double>(), text(*accuracy, "set"));
+  if (accuracy == entry.end() || !accuracy->is_object()) return "";
+  for (const auto& [key, name] : {std::pair{"top1", "top-1"}, {"miou", "mean IoU"}})
+    if (accuracy->contains(key) && (*accuracy)[key].is_number())
+      return fmt::format("{} {:.2f} % of {}", name, 100 * (*accuracy)[key].get<double>(), text(*accuracy, "set"));
+  return "";
 }
 
 bool is_random(std::string_view weights) { return weights == "random" || weights.starts_with("random:"); }
@@ -139,13 +140,11 @@ Model open_onnx(const ModelSpec& spec, std::vector<std::string>* outputs = nullp
     options.output = model.preprocess.output;
     options.size = {model.preprocess.size[0], model.preprocess.size[1]};
   }
-  const auto& [channels, height, width] = spec.open_sizes;
-  options.channels = channels;
+  options.array = spec.array;
   options.follow_links = spec.follow_links;
   if (!spec.head.empty()) options.output = spec.head;
   options.or_folder = spec.or_folder;
   options.inputs = given_inputs(spec.inputs);
-  if (height > 0) options.size = {height, width};
   OnnxNetwork read = read_onnx(spec.name, options);
   model.network = std::move(read.network);
   model.weights = std::move(read.weights);
@@ -153,6 +152,7 @@ Model open_onnx(const ModelSpec& spec, std::vector<std::string>* outputs = nullp
   model.network.name = spec.name;  // so that hints name the file as the user did
   model.warnings = std::move(read.warnings);
   model.took_or_folder = read.took_or_folder;
+  model.channels_last = read.channels_last;
   if (outputs) *outputs = std::move(read.outputs);
   if (file.empty()) {
     model.preprocess = assumed_preprocess(model.network, read.whole_pixels);

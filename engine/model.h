@@ -19,6 +19,7 @@ struct Model {
   std::vector<std::string> labels = {};    // of the outputs; empty where nobody knows
   std::string source = {};                 // where the weights came from: a path, or "random:SEED"
   std::vector<std::string> warnings = {};  // what a user should know of how it was opened
+  bool channels_last = false;              // its ONNX file takes [N,H,W,C]
   bool took_or_folder = false;             // its output is the one that ModelSpec::or_folder names
 };
 
@@ -26,8 +27,7 @@ struct Model {
 struct ModelSpec {
   std::string name, weights = {}, preprocess = {};
   std::string labels = {};  // a file; empty: the preprocessing's, or the model's own
-  // Channels, height and width of the input where an ONNX file leaves them open; 0: not known either.
-  std::array<int64_t, 3> open_sizes = {};
+  Dims array = {};          // of an array that will be read: it tells what an ONNX file leaves open of its input
   bool follow_links = false;  // of external data, out of the ONNX file's folder
   // Of an ONNX file: the output (or a node) to end at; the same where a file with several outputs has it; and NAME=FILE.npy,
   // values of inputs that are not explained.

@@ -33,7 +33,14 @@ from torch_pickle import CheckpointError, Tensor, Unknown, printable, refuse
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
 PREFIXES = ("module.", "_orig_mod.")  # of nn.DataParallel and torch.compile
-AUXILIARY = {"googlenet": ("aux1.", "aux2.")}  # heads that only training uses
+# Heads that only training uses, and tables that follow from the architecture.
+AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)} | dict.fromkeys(
+    ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101"), ("aux_classifier.",))
+TABLES = ("num_batches_tracked", "relative_position_index", "relative_coords_table")
+COPIES = ("ema", "averag", "teacher", "momentum", "target", "shadow")  # what training keeps beside the network
+# What torchvision called layers before; its published files still have these names.
+OLD_NAMES = ((".norm.1.", ".norm1."), (".conv.1.", ".conv1."), (".norm.2.", ".norm2."), (".conv.2.", ".conv2."),
+             (".mlp.linear_1.", ".mlp.0."), (".mlp.linear_2.", ".mlp.3."))
 MOST_EXPANSION = 64  # bytes written for one that was read; float weights hardly compress
 LARGEST_EXACT = 1 << 24  # integers up to here are float32 numbers
 
@@ -110,17 +117,32 @@ def clean_names(tensors, model, notes):
             notes.append(f"prefix '{prefix}' cut off")
     auxiliary = AUXILIARY.get(model, ())
     kept = {name: tensor for name, tensor in tensors.items()
-            if not name.endswith("num_batches_tracked") and not name.startswith(tuple(auxiliary))}
+            if not name.endswith(TABLES) and not name.startswith(tuple(auxiliary))}
     if len(kept) < len(tensors):
         notes.append(f"{len(tensors) - len(kept)} dropped ("
-                     + ", ".join(["num_batches_tracked", *(a + "*" for a in auxiliary)]) + ")")
+                     + ", ".join([*(t for t in TABLES if any(name.endswith(t) for name in tensors)), *(a + "*" for a in auxiliary)]) + ")")
     if not kept:
         raise CheckpointError("it holds no weights", "is it a state dict?")
     return kept
 
 
+def todays_names(tensors, wanted, notes):
+    """Names that torchvision gave before become those of today where the architecture has them."""
+    def today(name):
+        for before, now in OLD_NAMES:
+            new = name.replace(before, now)
+            if new != name and new not in tensors and any(new == w or new.endswith("." + w) for w in wanted):
+                return new
+        return name
+    renamed = {today(name): tensor for name, tensor in tensors.items()}
+    if changed := sum(name not in tensors for name in renamed):
+        notes.append(f"{changed} names of an older torchvision made today's")
+    return renamed
+
+
 def under_prefix(tensors, wanted, notes):
-    """Those below the prefix under which most of the wanted names are, without it; the shortest of equals."""
+    """Those below the prefix under which most of the wanted names are, without it; of equals one that no copy is called,
+    then the shortest."""
     found = {}
     for name in tensors:
         parts = name.split(".")
@@ -128,7 +150,7 @@ def under_prefix(tensors, wanted, notes):
             if ".".join(parts[i:]) in wanted:
                 prefix = ".".join(parts[:i]) + "."
                 found[prefix] = found.get(prefix, 0) + 1
-    best = min(found, key=lambda prefix: (-found[prefix], len(prefix)), default="")
+    best = min(found, key=lambda prefix: (-found[prefix], any(word in prefix for word in COPIES), len(prefix)), default="")
     if not best or found[best] <= sum(name in wanted for name in tensors):
         return tensors
     kept = {name[len(best):]: tensor for name, tensor in tensors.items() if name.startswith(best)}
@@ -186,7 +208,7 @@ def convert(source, target, model=None, key=None, wanted=None):
         notes += [f"taken from '{'.'.join(path)}'"] if path else []
         tensors = clean_names(tensors, model, notes)
         if wanted is not None:
-            tensors = under_prefix(tensors, wanted, notes)
+            tensors = under_prefix(todays_names(tensors, wanted, notes), wanted, notes)
         entries = {name: checkpoint.entry(tensor, name) for name, tensor in tensors.items()}
         if wanted is not None:
             check_architecture(entries, wanted, model)

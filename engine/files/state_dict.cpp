@@ -71,6 +71,13 @@ void StateDict::keep_under(const std::string& prefix) {
   entries_ = std::move(kept);
 }
 
+void StateDict::rename(const std::string& from, const std::string& to) {
+  auto one = entries_.extract(from);
+  CHECK(one && !has(to), "{}: '{}' cannot be called '{}'", path(), printable(from), printable(to));
+  one.key() = to;
+  entries_.insert(std::move(one));
+}
+
 // The elements one behind the other; in `room` where they don't lie so in the file.
 std::span<const std::byte> StateDict::elements(const Entry& e, std::vector<std::byte>& room) const {
   if (e.strides.empty()) return e.bytes;

@@ -28,6 +28,7 @@ class StateDict {
   std::vector<int64_t> load_ints(const std::string& name) const;
   // Those whose names begin with `prefix`, without it; the others go.
   void keep_under(const std::string& prefix);
+  void rename(const std::string& from, const std::string& to);  // `from` is there, and `to` is not
 
  protected:
   struct Entry {

@@ -16,9 +16,13 @@ namespace {
 
 constexpr int64_t kFirstOpset = 1, kLastOpset = 28;
 
+constexpr const OnnxOperators& (*kTables[])() = {onnx_activations, onnx_arithmetic, onnx_choices, onnx_constants,
+                                                 onnx_layers, onnx_matrices, onnx_movements, onnx_norms,
+                                                 onnx_quantized, onnx_reductions, onnx_reshapes, onnx_sizes, onnx_tokens};
+
 OnnxOperator find_operator(const std::string& name) {
-  for (const OnnxOperators* table : {&onnx_layers(), &onnx_movements(), &onnx_tokens(), &onnx_choices(), &onnx_matrices(), &onnx_constants()})
-    if (const auto found = table->find(name); found != table->end()) return found->second;
+  for (const auto& operators : kTables)
+    if (const auto found = operators().find(name); found != operators().end()) return found->second;
   return nullptr;
 }
 
@@ -87,7 +91,7 @@ class Reader {
     else if (outputs.size() > 1 && options_.output.empty())
       graph.warnings.push_back(fmt::format("{} has the outputs {}: the first is read (--head NAME chooses another)", path_,
                                            listed(outputs)));
-    return {std::move(network), graph.weights(), std::move(graph.warnings), std::move(outputs), by_folder, whole_};
+    return {std::move(network), graph.weights(), std::move(graph.warnings), std::move(outputs), by_folder, whole_, dropped_ >= 0};
   }
 
  private:
@@ -101,6 +105,7 @@ class Reader {
   int64_t channels_of_weights(const std::string& input) const;
   void count_reads(const std::vector<bool>& needed);
   Shape input_shape(const std::string& input, const std::vector<bool>& needed);
+  Dims sizes_of_array(const Dims& declared) const;
   void drop_layout_change(const std::string& input, const std::vector<bool>& needed, Dims& dims);
   void check_made(const std::string& tensor) const;
   void load_constants(OnnxGraph& graph, const OnnxNode& node);
@@ -296,6 +301,18 @@ int64_t Reader::channels_of_weights(const std::string& input) const {
   return 0;
 }
 
+// What the array that will be read says of an input [N,C,H,W], [N,C,L] or [N,C], in this order; 0: nothing.
+Dims Reader::sizes_of_array(const Dims& declared) const {
+  Dims array = options_.array, sizes(declared.size(), 0);
+  if (array.size() == 3 && declared.size() != 3) array.insert(array.begin(), 1);
+  if (array.size() < declared.size()) return sizes;
+  const int64_t c = declared[1];
+  const bool last = dropped_ >= 0 && array.size() == 4 && (c == 0 || (array[3] == c && array[1] != c));
+  if (last) array = {array[0], array[3], array[1], array[2]};
+  std::copy(array.begin(), array.begin() + int64_t(sizes.size()), sizes.begin());
+  return sizes;
+}
+
 Shape Reader::input_shape(const std::string& input, const std::vector<bool>& needed) {
   const auto& inputs = proto_.input();
   const auto found = std::find_if(inputs.begin(), inputs.end(), [&](const auto& i) { return i.name() == input; });
@@ -317,12 +334,13 @@ Shape Reader::input_shape(const std::string& input, const std::vector<bool>& nee
                 "[N,C,H,W], [N,C,L] and [N,C] are supported");
   batch_ = dims[0] > 0 ? dims[0] : kOpenBatch;
   dims[0] = 1;
-  if (dims[1] == 0) dims[1] = options_.channels > 0 ? options_.channels : channels_of_weights(input);
+  const Dims of_array = sizes_of_array(dims);
+  if (dims[1] == 0) dims[1] = of_array[1] > 0 ? of_array[1] : channels_of_weights(input);
   if (dims[1] == 0)
     throw Error(fmt::format("{}: the file leaves the number of channels of its input open", path_),
                 "give a .npy array [N,C,H,W], whose sizes are taken, or export it with a fixed number");
   for (size_t i = 2; i < dims.size(); ++i)
-    if (dims[i] == 0) dims[i] = options_.size[i - 2];
+    if (dims[i] == 0) dims[i] = of_array[i] > 0 ? of_array[i] : options_.size[i - 2];
   for (size_t i = 2; i < dims.size(); ++i)
     if (dims[i] == 0)
       throw Error(fmt::format("{}: the file leaves height and width of its input open", path_),
@@ -419,8 +437,8 @@ Network Reader::finish(OnnxGraph& graph, const std::string& output) {
 
 std::vector<std::string> onnx_operators() {
   std::vector<std::string> names;
-  for (const OnnxOperators* table : {&onnx_layers(), &onnx_movements(), &onnx_tokens(), &onnx_choices(), &onnx_matrices(), &onnx_constants()})
-    for (const auto& [name, function] : *table) names.emplace_back(name);
+  for (const auto& operators : kTables)
+    for (const auto& [name, function] : operators()) names.emplace_back(name);
   std::sort(names.begin(), names.end());
   return names;
 }

@@ -16,7 +16,7 @@ namespace switchback {
 struct OnnxOptions {
   std::string output = {};           // the output or node to end at; empty: the graph's first output
   std::array<int64_t, 2> size = {};  // height and width where the file leaves them open; 0: unknown
-  int64_t channels = 0;              // likewise; else they are taken from the weights that the input meets
+  Dims array = {};                   // of an array that will be read: it tells what the file leaves open
   bool follow_links = false;         // external data may be links that lead out of the file's folder
   std::string or_folder = {};        // the same of a graph with several outputs, where it has one of this name
   std::map<std::string, OnnxConstant> inputs = {};  // values of inputs that are not explained, the same for all images
@@ -29,6 +29,7 @@ struct OnnxNetwork {
   std::vector<std::string> outputs;   // all that the graph has
   bool took_or_folder = false;        // the network ends where OnnxOptions::or_folder says
   bool whole_pixels = false;          // its input is of whole numbers: 0 to 255
+  bool channels_last = false;         // the file takes [N,H,W,C], and is read without the turn to [N,C,H,W]
 };
 
 // Reads what the output depends on. Dropouts, identities and computations of constants disappear, batch norms stay nodes

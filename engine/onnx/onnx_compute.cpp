@@ -32,9 +32,11 @@ struct Function {
 constexpr Function kFunctions[] = {
     {"Abs", [](double x) { return std::abs(x); }},
     {"Ceil", [](double x) { return std::ceil(x); }},
+    {"Cos", [](double x) { return std::cos(x); }},
     {"Erf", [](double x) { return std::erf(x); }},
     {"Exp", [](double x) { return std::exp(x); }},
     {"Floor", [](double x) { return std::floor(x); }},
+    {"IsNaN", [](double x) { return double(std::isnan(x)); }},
     {"Log", [](double x) { return std::log(x); }},
     {"Neg", [](double x) { return -x; }},
     {"Not", [](double x) { return double(x == 0); }},
@@ -43,6 +45,7 @@ constexpr Function kFunctions[] = {
     {"Round", [](double x) { return std::nearbyint(x); }},
     {"Sigmoid", [](double x) { return 1 / (1 + std::exp(-x)); }},
     {"Sign", [](double x) { return double(x > 0) - double(x < 0); }},
+    {"Sin", [](double x) { return std::sin(x); }},
     {"Sqrt", [](double x) { return std::sqrt(x); }},
     {"Tanh", [](double x) { return std::tanh(x); }},
 };
@@ -197,9 +200,11 @@ OnnxConstant gather(const OnnxGraph& g, const OnnxNode& n) {
   return y;
 }
 
-// [.., M, K] · [K, N].
+// [.., M, K] · [K, N]; a vector is a row on the left, a column on the right.
 OnnxConstant matmul(const OnnxGraph& g, const OnnxNode& n) {
-  const OnnxConstant &a = of(g, n, 0), &b = of(g, n, 1);
+  OnnxConstant a = of(g, n, 0), b = of(g, n, 1);
+  const bool column = b.dims.size() == 1;
+  if (column) b.dims.push_back(1);
   CHECK(!a.dims.empty() && b.dims.size() == 2 && a.dims.back() == b.dims[0], "a product of constants {} and {}", to_string(a.dims),
         to_string(b.dims));
   Dims dims = a.dims;
@@ -212,6 +217,7 @@ OnnxConstant matmul(const OnnxGraph& g, const OnnxNode& n) {
     for (int64_t j = 0; j < k; ++j) sum += value(a, i / columns * k + j) * value(b, j * columns + i % columns);
     (y.whole ? void(y.ints[size_t(i)] = int64_t(sum)) : void(y.floats[size_t(i)] = float(sum)));
   }
+  if (column) y.dims.pop_back();
   return y;
 }
 
@@ -265,12 +271,14 @@ OnnxConstant reduction(const OnnxGraph& g, const OnnxNode& n, double start, doub
   return y;
 }
 double sum_of(double a, double b) { return a + b; }
+double product_of(double a, double b) { return a * b; }
 OnnxConstant reduce_max(const OnnxGraph& g, const OnnxNode& n) {
   return reduction(g, n, -INFINITY, [](double a, double b) { return std::max(a, b); }, false);
 }
 OnnxConstant reduce_min(const OnnxGraph& g, const OnnxNode& n) {
   return reduction(g, n, INFINITY, [](double a, double b) { return std::min(a, b); }, false);
 }
+OnnxConstant reduce_prod(const OnnxGraph& g, const OnnxNode& n) { return reduction(g, n, 1, product_of, false); }
 OnnxConstant reduce_sum(const OnnxGraph& g, const OnnxNode& n) { return reduction(g, n, 0, sum_of, false); }
 OnnxConstant reduce_mean(const OnnxGraph& g, const OnnxNode& n) { return reduction(g, n, 0, sum_of, true); }
 
@@ -294,7 +302,7 @@ struct Other {
 };
 constexpr Other kOthers[] = {{"Clip", clip}, {"Expand", expand}, {"Gather", gather}, {"GatherND", gather_nd},
                              {"IsInf", is_infinite}, {"MatMul", matmul}, {"Mod", mod}, {"Pad", pad}, {"Range", range},
-                             {"ReduceMax", reduce_max}, {"ReduceMean", reduce_mean}, {"ReduceMin", reduce_min},
+                             {"ReduceMax", reduce_max}, {"ReduceMean", reduce_mean}, {"ReduceMin", reduce_min}, {"ReduceProd", reduce_prod},
                              {"ReduceSum", reduce_sum}, {"ScatterND", scatter_nd}, {"Where", where}};
 
 void only_constants(OnnxGraph&, const OnnxNode& n) {
@@ -306,6 +314,11 @@ void only_constants(OnnxGraph&, const OnnxNode& n) {
 OnnxConstant chosen(const OnnxConstant& condition, const OnnxConstant& x, bool where) {
   return broadcast({&condition, &x}, false, where ? [](const double* v) { return v[0] != 0 ? v[1] : 0; }
                                                   : [](const double* v) { return v[0] == 0 ? v[1] : 0; });
+}
+
+OnnxConstant extreme_constant(const OnnxConstant& a, const OnnxConstant& b, bool larger) {
+  return broadcast({&a, &b}, a.whole, larger ? [](const double* v) { return std::max(v[0], v[1]); }
+                                             : [](const double* v) { return std::min(v[0], v[1]); });
 }
 
 bool compute_constants(OnnxGraph& g, const OnnxNode& n) {
@@ -332,8 +345,8 @@ bool compute_constants(OnnxGraph& g, const OnnxNode& n) {
 
 const OnnxOperators& onnx_constants() {
   static const OnnxOperators operators = {
-      {"Ceil", only_constants}, {"Floor", only_constants}, {"GatherND", only_constants}, {"IsInf", only_constants}, {"Mod", only_constants},
-      {"Range", only_constants}, {"Round", only_constants}, {"ScatterND", only_constants}, {"Sign", only_constants}};
+      {"Ceil", only_constants}, {"Cos", only_constants}, {"Floor", only_constants}, {"GatherND", only_constants}, {"IsInf", only_constants}, {"Mod", only_constants},
+      {"Range", only_constants}, {"ReduceProd", only_constants}, {"Round", only_constants}, {"ScatterND", only_constants}, {"Sign", only_constants}, {"Sin", only_constants}};
   return operators;
 }
 

@@ -184,6 +184,7 @@ OnnxConstant read_onnx_tensor(const onnx::TensorProto& tensor, const OnnxFolder&
   CHECK(element_bytes(type) > 0, "a tensor of type {}", type_text(type));
   CHECK(!tensor.has_segment(), "a tensor in segments");
   out.whole = !is_float(type);
+  out.type = type;
   if (tensor.data_location() == Type::EXTERNAL) {
     take_external(tensor, folder, out);
   } else if (tensor.has_raw_data()) {

@@ -24,6 +24,7 @@ struct OnnxConstant {
   bool whole = false;   // its values are `ints`, else `floats`
   std::vector<float> floats;
   std::vector<int64_t> ints;
+  int type = 0;         // the element type that the file has (TensorProto's), where it is read as it is
 
   int64_t count() const { return int64_t(whole ? ints.size() : floats.size()); }
   std::vector<float> as_floats() const;

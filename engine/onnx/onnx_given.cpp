@@ -60,8 +60,8 @@ OnnxValue OnnxGraph::constant_value(const OnnxNode& n, const OnnxConstant& c, co
 void OnnxGraph::materialise_given(const OnnxNode& n) {
   static constexpr std::string_view kOfData[] = {"DepthToSpace", "Resize", "SpaceToDepth",
                                                  "Upsample"};  // other moves take constants
-  const bool takes_constants =
-      onnx_movements().contains(n.op()) && std::ranges::find(kOfData, n.op()) == std::end(kOfData);
+  const bool moves = onnx_movements().contains(n.op()) || onnx_reshapes().contains(n.op()) || onnx_sizes().contains(n.op());
+  const bool takes_constants = moves && std::ranges::find(kOfData, n.op()) == std::end(kOfData);
   if (given_.empty() || !all_constant(n) || takes_constants) return;
   for (int i = 0; i < n.inputs(); ++i) {
     if (!n.has_input(i) || !given_.contains(n.input(i))) continue;

@@ -113,6 +113,8 @@ class OnnxGraph {
 
   std::vector<std::string> warnings;
   const int64_t batch;
+  // Of scores whose masks take away whole rows: by the node that has these rows without a mask, 1 for each of them, else 0.
+  std::map<int, std::vector<float>> empty_rows;
 
  private:
   std::string unique(const std::string& name);
@@ -137,6 +139,8 @@ Shape shape_of(const Dims& dims);
 int64_t product(const Dims& dims, size_t from, size_t to);  // of the sizes of axes [from, to)
 // x where `condition` holds (or, with `where` false, where it does not), 0 elsewhere; broadcast.
 OnnxConstant chosen(const OnnxConstant& condition, const OnnxConstant& x, bool where);
+// The larger or the smaller one; broadcast.
+OnnxConstant extreme_constant(const OnnxConstant& a, const OnnxConstant& b, bool larger);
 // A node that computes from constants alone, element by element or by small loops; false: the operator is not known here.
 bool compute_constants(OnnxGraph& g, const OnnxNode& n);
 // Ones in front, as ONNX broadcasts.
@@ -149,11 +153,18 @@ void check_sizes(const std::vector<int64_t>& values, const std::string& what, in
 
 using OnnxOperator = void (*)(OnnxGraph&, const OnnxNode&);
 using OnnxOperators = std::map<std::string_view, OnnxOperator>;
-const OnnxOperators& onnx_layers();     // onnx_layers.cpp: convolutions, pools, norms, activations, arithmetic
-const OnnxOperators& onnx_movements();  // onnx_movements.cpp: what moves, cuts and joins, and computes sizes
-const OnnxOperators& onnx_tokens();     // onnx_tokens.cpp: products of matrices, attention
-const OnnxOperators& onnx_choices();    // onnx_choices.cpp: comparisons, and what is chosen by them
-const OnnxOperators& onnx_matrices();   // onnx_matrices.cpp: what a matrix does along some axes
-const OnnxOperators& onnx_constants();  // onnx_compute.cpp: what only constants are asked for
+const OnnxOperators& onnx_activations();  // onnx_activations.cpp: one element at a time, and softmax
+const OnnxOperators& onnx_arithmetic();   // onnx_arithmetic.cpp: two values and more, element by element
+const OnnxOperators& onnx_choices();      // onnx_choices.cpp: comparisons, and what is chosen by them
+const OnnxOperators& onnx_constants();    // onnx_compute.cpp: what only constants are asked for
+const OnnxOperators& onnx_layers();       // onnx_layers.cpp: convolutions, linear layers, pools
+const OnnxOperators& onnx_matrices();     // onnx_matrices.cpp: what a matrix does along some axes
+const OnnxOperators& onnx_movements();    // onnx_movements.cpp: what cuts, joins and pads
+const OnnxOperators& onnx_norms();        // onnx_norms.cpp
+const OnnxOperators& onnx_quantized();    // onnx_quantized.cpp: weights as whole numbers
+const OnnxOperators& onnx_reductions();   // onnx_reductions.cpp
+const OnnxOperators& onnx_reshapes();     // onnx_reshapes.cpp: the same elements in other dims or another order
+const OnnxOperators& onnx_sizes();        // onnx_sizes.cpp: other sizes of maps; sizes and types
+const OnnxOperators& onnx_tokens();       // onnx_tokens.cpp: products of matrices, attention
 
 }  // namespace switchback

@@ -1,6 +1,8 @@
 // What the operators' files share.
 #pragma once
 
+#include <set>
+
 #include "engine/onnx/onnx_graph.h"
 
 namespace switchback {
@@ -11,6 +13,15 @@ int linear_over_last(OnnxGraph& g, const OnnxNode& n, int input, const OnnxConst
 int linear_over_last(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const OnnxConstant& weight, bool has_bias);
 // a ∘ b, broadcast by ONNX's rules; either may be constant. Set as n's output, too.
 OnnxValue binary_value(OnnxGraph& g, const OnnxNode& n, BinaryFunction function, const OnnxValue& a, const OnnxValue& b);
+OnnxValue constant_number(float value);
+// x broadcast with `to`, by ONNX's rules (onnx_sizes.cpp).
+OnnxValue expanded(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, Dims to, const std::string& name);
+void differs_from_zero(OnnxGraph& g, const OnnxNode& n);  // 1 where input 0 does, as n's output (onnx_choices.cpp)
+// Of x, over axes that are in order; their sizes become 1 (onnx_reductions.cpp).
+OnnxValue reduced(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std::set<int64_t>& axes, bool mean);
+// A layer that sees one element at a time, of input 0 as n's output (onnx_activations.cpp).
+void pointwise(OnnxGraph& g, const OnnxNode& n, Layer layer);
+void identity(OnnxGraph& g, const OnnxNode& n);  // n's output is another name of its input 0 (onnx_reshapes.cpp)
 // The axes of a value in another order.
 OnnxValue with_axes(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std::vector<int64_t>& axes);
 // y[…,i,…] = x[…,indices[i],…] of data, for any indices (onnx_matrices.cpp).

@@ -1,4 +1,4 @@
-// ONNX operators that move elements, cut and join tensors, and compute sizes.
+// ONNX operators that cut, join and pad tensors.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -9,227 +9,6 @@
 
 namespace switchback {
 namespace {
-
-// ---- the same elements in other dims
-
-void identity(OnnxGraph& g, const OnnxNode& n) { g.set(n, g.value(n, 0)); }
-
-void dropout(OnnxGraph& g, const OnnxNode& n) {
-  n.ignore({"ratio", "seed", "is_test"});
-  if (n.has_input(2)) CHECK(g.scalar(n, 2, "training mode") == 0, "only dropouts at inference are supported");
-  identity(g, n);
-}
-
-void set_regrouped(OnnxGraph& g, const OnnxNode& n, Dims dims, OnnxValue::Batch batch = {}) {
-  const OnnxValue x = g.value(n, 0);
-  if (!x.constant) return g.regroup(n, x, std::move(dims), batch);
-  OnnxConstant same = *x.constant;
-  same.dims = std::move(dims);
-  g.set(n, std::move(same));
-}
-
-void flatten(OnnxGraph& g, const OnnxNode& n) {
-  const Dims x = g.value(n, 0).dims;
-  int64_t axis = n.integer("axis", 1);
-  if (axis < 0) axis += int64_t(x.size());
-  CHECK(axis >= 0 && axis <= int64_t(x.size()), "axis {} of {}", axis, to_string(x));
-  CHECK(axis > 0 || g.value(n, 0).constant || g.batch == 1, "axis 0: it mixes the images of a batch");
-  Dims dims{1, 1};
-  for (size_t i = 0; i < x.size(); ++i) dims[int64_t(i) < axis ? 0 : 1] *= x[i];
-  set_regrouped(g, n, dims);
-}
-
-OnnxValue::Order memory_or_maps(const OnnxGraph& g, int node) {
-  return g.alike(node) ? OnnxValue::Order::maps : OnnxValue::Order::memory;
-}
-
-// Where the batch is behind a reshape of data; of that axis' size, only what one image has of it stays in `to`.
-OnnxValue::Batch take_batch(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, std::vector<int64_t>& to, bool zero_is_zero) {
-  // What lies outside the batch is as much before as behind the reshape.
-  const int64_t outside = product(x.dims, 0, size_t(x.batch.axis)) * x.batch.before, all = count(x.dims);
-  const auto size_of = [&](size_t k) { return to[k] == 0 && !zero_is_zero && k < x.dims.size() ? x.dims[k] : to[k]; };
-  // Sizes outside axis i if it is the batch's; -1 is what the others leave.
-  const auto sizes_before = [&](size_t i) {
-    int64_t sizes = 1, rest = 1;
-    bool open = false;
-    for (size_t k = 0; k < to.size(); ++k) {
-      int64_t size = size_of(k);
-      if (k == i && to[k] > 0 && g.batch > 1 && size % g.batch == 0) size /= g.batch;
-      if (size == -1) open = open || k < i;
-      else if (size > 0 && rest <= kMostOnnxSize * kMostOnnxSize / size) rest *= size;
-      if (size > 0 && k < i && sizes <= kMostOnnxSize * kMostOnnxSize / size) sizes *= size;
-    }
-    return open ? sizes * std::max<int64_t>(all / rest, 1) : sizes;
-  };
-  const auto fits = [&](size_t i) {
-    const int64_t before = sizes_before(i);
-    if (before <= 0 || outside % before != 0) return false;
-    int64_t size = size_of(i);
-    if (to[i] > 0 && g.batch > 1 && size % g.batch == 0) size /= g.batch;
-    return size == -1 || size % (outside / before) == 0;
-  };
-  const auto takes = [&](size_t i) {  // the batch's own size
-    if (to[i] == 0 && !zero_is_zero) return int64_t(i) == x.batch.axis;
-    return to[i] == -1 || (to[i] > 0 && g.batch > 1 && to[i] % g.batch == 0);
-  };
-  const auto exactly = [&](size_t i) { return fits(i) && sizes_before(i) == outside; };
-  int64_t found = -1;
-  const auto look = [&](const auto& right) {
-    for (size_t i = 0; found < 0 && i < to.size(); ++i)
-      if (right(i)) found = int64_t(i);
-  };
-  if (g.batch == kOpenBatch) look([&](size_t i) { return to[i] != -1 && takes(i); });
-  look([&](size_t i) { return to[i] != -1 && takes(i) && exactly(i); });
-  const bool for_one = g.batch == kOpenBatch && found < 0 && outside == 1 && !to.empty() && to[0] == 1;  // [1,-1]
-  if (for_one) found = 0;
-  look([&](size_t i) { return takes(i) && exactly(i); });
-  look([&](size_t i) { return takes(i) && fits(i); });
-  const bool written = found >= 0 && !for_one;
-  if (g.batch == 1 || g.batch == kOpenBatch) {  // one image, or an exporter that saw one
-    look(exactly);
-    look(fits);
-  }
-  CHECK(found >= 0 && fits(size_t(found)), "a reshape of {} to {}: it mixes the images of a batch", g.text(x.dims), to_string(to));
-  if (!written && g.batch == kOpenBatch)
-    g.warnings.push_back(fmt::format("node '{}' reshapes a batch to [{}]: it was written for one image, and each is read "
-                                     "by itself", printable(n.name()), fmt::join(to, ",")));
-  const OnnxValue::Batch batch{found, outside / sizes_before(size_t(found))};
-  // A batch that the exporter fixed is as open as any other.
-  if (written && g.batch > 1 && to[size_t(found)] > 0) to[size_t(found)] /= g.batch;
-  return batch;
-}
-
-void reshape(OnnxGraph& g, const OnnxNode& n) {
-  const OnnxValue& x = g.value(n, 0);
-  std::vector<int64_t> to = n.has_input(1) ? g.ints(n, 1, "shape") : n.integers("shape", {});
-  const bool zero_is_zero = n.integer("allowzero", 0) != 0;
-  OnnxValue::Batch batch;
-  if (!x.constant && !to.empty()) {
-    batch = take_batch(g, n, x, to, zero_is_zero);
-    for (size_t i = 0; i < to.size(); ++i)
-      CHECK(to[i] <= 0 || to[i] % kOpenBatch != 0,
-            "a reshape of {} that joins the batch with another axis: it mixes the images of a batch", g.text(x.dims));
-  } else if (!to.empty() && to[0] == kOpenBatch) {
-    to[0] = 1;
-  }
-  set_regrouped(g, n, onnx_reshape(x.dims, std::move(to), zero_is_zero), batch);
-}
-
-// The axes became an input with opset 13.
-std::vector<int64_t> read_axes(OnnxGraph& g, const OnnxNode& n) {
-  return n.has_input(1) ? g.ints(n, 1, "axes") : n.integers("axes", {});
-}
-
-void squeeze(OnnxGraph& g, const OnnxNode& n) {
-  const OnnxValue& x = g.value(n, 0);
-  std::set<int64_t> gone;
-  for (int64_t axis : read_axes(g, n)) gone.insert(onnx_axis(axis, x.dims.size()));
-  const bool all = gone.empty();
-  Dims dims;
-  int64_t batch_axis = 0;
-  for (size_t i = 0; i < x.dims.size(); ++i) {
-    const bool batch = int64_t(i) == x.batch.axis && !x.constant;
-    const bool goes = all ? x.dims[i] == 1 && !batch : gone.contains(int64_t(i));
-    CHECK(!goes || x.dims[i] == 1, "axis {} of {} is not 1", i, to_string(x.dims));
-    CHECK(!goes || !batch, "axis {} is the batch", i);
-    if (batch) batch_axis = int64_t(dims.size());
-    if (!goes) dims.push_back(x.dims[i]);
-  }
-  set_regrouped(g, n, dims, {batch_axis, x.batch.before});
-}
-
-void unsqueeze(OnnxGraph& g, const OnnxNode& n) {
-  const OnnxValue& x = g.value(n, 0);
-  const std::vector<int64_t> axes = read_axes(g, n);
-  const size_t rank = x.dims.size() + axes.size();
-  CHECK(rank <= 8, "a tensor with {} dimensions", rank);
-  std::set<int64_t> added;
-  for (int64_t axis : axes) added.insert(onnx_axis(axis, rank));
-  CHECK(added.size() == axes.size(), "an axis is named twice");
-  Dims dims;
-  size_t next = 0;
-  int64_t batch_axis = 0;
-  for (size_t i = 0; i < rank; ++i) {
-    const bool fresh = added.contains(int64_t(i));
-    if (!fresh && int64_t(next) == x.batch.axis) batch_axis = int64_t(i);
-    dims.push_back(fresh ? 1 : x.dims[next++]);
-  }
-  set_regrouped(g, n, dims, {batch_axis, x.batch.before});
-}
-
-// Of data in the order of memory, or of maps whose channels are whole axes: one layer, or none where only the order's name
-// changes. Returns whether it was one of these.
-bool transpose_rows(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std::vector<int64_t>& axes, const Dims& dims,
-                    OnnxValue::Batch batch) {
-  const Shape has = g.shape(x.node);
-  const bool in_memory = g.in_memory_order(x);
-  const size_t rank = axes.size();
-  size_t channels = 0;  // axes of maps that count the channels
-  if (!in_memory) {
-    int64_t size = 1;
-    while (channels < rank && size < has.c) size *= x.dims[channels++];
-    if (size != has.c) return false;
-  }
-  // The axes as memory has them: those of the channels behind the others.
-  std::vector<int64_t> order, sizes, moved;
-  for (size_t i = channels; i < rank; ++i) order.push_back(int64_t(i));
-  for (size_t i = 0; i < channels; ++i) order.push_back(int64_t(i));
-  for (int64_t axis : order) sizes.push_back(x.dims[size_t(axis)]);
-  for (int64_t axis : axes) moved.push_back(std::ranges::find(order, axis) - order.begin());
-  const auto unmoved = [&](size_t turn) {  // the result, read from axis `turn` on and round, is memory's order
-    std::vector<int64_t> seen;
-    for (size_t i = 0; i < rank; ++i)
-      if (const int64_t axis = moved[(i + turn) % rank]; sizes[size_t(axis)] > 1) seen.push_back(axis);
-    return std::is_sorted(seen.begin(), seen.end());
-  };
-  if (unmoved(0)) return g.set(n, OnnxValue{nullptr, x.node, dims, memory_or_maps(g, x.node), batch}), true;
-  int64_t front = 1;
-  for (size_t turn = 1; turn < rank; ++turn) {
-    front *= dims[turn - 1];
-    if (front == has.c && unmoved(turn))  // channels come first: a map again
-      return g.set(n, OnnxValue{nullptr, x.node, dims, OnnxValue::Order::maps, batch}), true;
-  }
-  if (!in_memory && rank <= 4 && batch.axis == 0 && dims[0] == 1) return false;
-  const int64_t columns = rank > 2 ? dims[rank - 2] : 1, c = dims.back();
-  const int made = g.transposed(n, x.node, {sizes, moved, c, count(dims) / c / columns, columns});
-  g.set(n, OnnxValue{nullptr, made, dims, memory_or_maps(g, made), batch});
-  return true;
-}
-
-void transpose(OnnxGraph& g, const OnnxNode& n) {
-  const OnnxValue x = g.value(n, 0);
-  std::vector<int64_t> backwards(x.dims.size());
-  for (size_t i = 0; i < backwards.size(); ++i) backwards[i] = int64_t(backwards.size() - 1 - i);
-  const std::vector<int64_t> axes = n.integers("perm", backwards);
-  if (x.constant) return g.set(n, transposed(*x.constant, axes));
-  check_permutation(axes, x.dims.size());
-  const OnnxValue::Batch batch{std::ranges::find(axes, x.batch.axis) - axes.begin(), x.batch.before};
-  // Axes of one place can go anywhere.
-  std::vector<int64_t> moved, dims;
-  for (int64_t axis : axes) {
-    dims.push_back(x.dims[axis]);
-    if (dims.back() != 1) moved.push_back(axis);
-  }
-  if (std::is_sorted(moved.begin(), moved.end())) return g.regroup(n, x, dims, batch);
-  if (!g.in_memory_order(x) && axes == std::vector<int64_t>{0, 2, 1, 3, 4}) {  // [groups, channels of each]: a channel shuffle
-    const Dims& d = x.dims;
-    const int map = g.node_shaped(n, x, {1, d[1] * d[2], d[3], d[4]});
-    return g.set(n, OnnxValue{nullptr, g.add(n, ChannelShuffle{d[1]}, {map}), {1, d[2], d[1], d[3], d[4]}});
-  }
-  if (transpose_rows(g, n, x, axes, dims, batch)) return;
-  if (axes.size() > 4 || batch.axis != 0 || dims[0] != 1 || axes[0] != 0) {
-    OnnxValue turned = x;
-    turned.node = g.memory_shaped(n, x, {1, x.dims.back(), count(x.dims) / x.dims.back(), 1});
-    turned.order = OnnxValue::Order::memory;
-    CHECK(transpose_rows(g, n, turned, axes, dims, batch), "axes {} of {}", to_string(axes), to_string(x.dims));
-    return;
-  }
-  Permute layer;
-  for (size_t i = 1; i < axes.size(); ++i) layer.axes[i - 1] = axes[i];
-  g.make(n, layer, {g.node(n, 0)}, axes.size());
-}
-
-// ---- cutting and joining
 
 // Of data and constants, along any axis but the batch. A constant is room that its neighbour gets by padding, and then
 // a sum: x + 0 and 0 + constant are exact. Rows and columns take the channels' place while they are joined.
@@ -512,7 +291,7 @@ void gather(OnnxGraph& g, const OnnxNode& n) {
   if (gather_all(g, n, x, which)) return;
   const std::vector<int64_t>& indices = which.as_ints("its indices");
   const int64_t axis = onnx_axis(n.integer("axis", 0), x.dims.size()), size = x.dims[axis];
-  CHECK(which.dims.size() <= 1 && !indices.empty(), "indices of dimensions {}", to_string(which.dims));
+  CHECK(!indices.empty(), "it takes nothing");
   if (x.constant) {
     OnnxConstant y = take(*x.constant, axis, indices);
     if (which.dims.empty()) y.dims.erase(y.dims.begin() + axis);
@@ -527,10 +306,12 @@ void gather(OnnxGraph& g, const OnnxNode& n) {
   }
   const int64_t step = places.size() > 1 ? places[1] - places[0] : 1;
   const OnnxValue part = even ? cut(g, n, x, axis, {places[0], int64_t(places.size()), step}, "") : selected(g, n, x, axis, places);
-  if (!which.dims.empty()) return g.set(n, part);
-  Dims dims = part.dims;
+  if (which.dims.size() == 1) return g.set(n, part);
+  Dims dims = part.dims;  // the axis becomes those of the indices
   dims.erase(dims.begin() + axis);
-  g.regroup(n, part, dims, {part.batch.axis > axis ? part.batch.axis - 1 : part.batch.axis, part.batch.before});
+  dims.insert(dims.begin() + axis, which.dims.begin(), which.dims.end());
+  const int64_t more = int64_t(which.dims.size()) - 1;
+  g.regroup(n, part, dims, {part.batch.axis > axis ? part.batch.axis + more : part.batch.axis, part.batch.before});
 }
 
 // The amounts before and behind each of four axes: attributes before opset 11, inputs since; 18 may name the axes.
@@ -547,239 +328,60 @@ std::vector<int64_t> pad_amounts(OnnxGraph& g, const OnnxNode& n, size_t rank) {
   return all;
 }
 
+// What lies beside the places of one axis, if not a constant: the places that a padded axis is made of.
+std::vector<int64_t> padded_places(int64_t size, int64_t before, int64_t behind, const std::string& mode) {
+  CHECK(mode != "reflect" || std::max(before, behind) < size, "{} and {} reflected places beside {}", before, behind, size);
+  std::vector<int64_t> places;
+  for (int64_t i = -before; i < size + behind; ++i)
+    places.push_back(mode == "edge"   ? std::clamp<int64_t>(i, 0, size - 1)
+                     : mode == "wrap" ? ((i % size) + size) % size
+                     : i < 0          ? -i
+                     : i < size       ? i
+                                      : 2 * (size - 1) - i);
+  return places;
+}
+
 void pad(OnnxGraph& g, const OnnxNode& n) {
-  const std::vector<int64_t> all = pad_amounts(g, n, g.value(n, 0).dims.size());
-  if (std::ranges::all_of(all, [](int64_t amount) { return amount == 0; })) {  // exporters write it where sizes need none
-    n.ignore({"mode", "value"});
-    return identity(g, n);
-  }
-  g.map_dims(n, 0);
-  const std::vector<int64_t> amounts = pad_amounts(g, n, 4);
-  CHECK(amounts.size() == 8, "{} amounts for 4 dimensions", amounts.size());
-  check_sizes(amounts, "an amount", -kMostOnnxSize);
-  CHECK(amounts[0] == 0 && amounts[4] == 0, "it pads the batch");
+  OnnxValue x = g.value(n, 0);
+  const size_t rank = x.dims.size();
+  std::vector<int64_t> amounts = pad_amounts(g, n, rank);
   const std::string mode = n.text("mode", "constant");
-  CHECK(mode == "constant" || mode == "reflect" || mode == "edge", "mode {} (supported: constant, reflect, edge)",
-        printable(mode));
-  Pad layer{.top = amounts[2], .left = amounts[3], .bottom = amounts[6], .right = amounts[7], .front = amounts[1],
-            .back = amounts[5]};
+  CHECK(amounts.size() == 2 * rank, "{} amounts for {} dimensions", amounts.size(), rank);
+  check_sizes(amounts, "an amount", -kMostOnnxSize);
+  CHECK(mode == "constant" || mode == "reflect" || mode == "edge" || mode == "wrap",
+        "mode {} (supported: constant, reflect, edge, wrap)", printable(mode));
+  const float value = mode != "constant" ? 0 : n.has_input(2) && n.opset() >= 11 ? g.scalar(n, 2, "value") : n.real("value", 0);
+  if (std::ranges::all_of(amounts, [](int64_t amount) { return amount == 0; }))  // exporters write it where sizes need none
+    return n.ignore({"value"}), identity(g, n);
+  const size_t batch = size_t(x.batch.axis);
+  CHECK(amounts[batch] == 0 && amounts[rank + batch] == 0, "it pads the batch");
+  const bool map = rank <= 4 && batch == 0 && x.dims[0] == 1;
+  const bool channels = rank > 1 && (amounts[1] != 0 || amounts[rank + 1] != 0);
+  if (mode == "wrap" || (mode != "constant" && (channels || !map))) {
+    for (size_t axis = 0; axis < rank; ++axis)
+      if (amounts[axis] != 0 || amounts[rank + axis] != 0) {
+        const std::vector<int64_t> places = padded_places(x.dims[axis], amounts[axis], amounts[rank + axis], mode);
+        CHECK(!places.empty(), "nothing is left of axis {}", axis);
+        x = selected(g, n, x, int64_t(axis), places);
+      }
+    return g.set(n, x);
+  }
+  CHECK(map, "of {}: with a constant, maps, signals and vectors can be padded", g.text(x.dims));
+  Dims dims = x.dims;  // of a map: behind the last axis are places of one
+  dims.resize(4, 1);
+  std::vector<int64_t> all(8, 0);
+  for (size_t axis = 0; axis < rank; ++axis) all[axis] = amounts[axis], all[4 + axis] = amounts[rank + axis];
+  Pad layer{.top = all[2], .left = all[3], .bottom = all[6], .right = all[7], .front = all[1], .back = all[5]};
   layer.mode = mode == "constant" ? Pad::Mode::constant : mode == "edge" ? Pad::Mode::edge : Pad::Mode::reflect;
-  if (mode == "constant") layer.value = n.has_input(2) && n.opset() >= 11 ? g.scalar(n, 2, "value") : n.real("value", 0);
-  g.make(n, layer, {g.node(n, 0)});
-}
-
-// ---- sizes of maps
-
-Resize::Coordinates coordinates(const std::string& name) {
-  using enum Resize::Coordinates;
-  if (name == "half_pixel") return half_pixel;
-  if (name == "half_pixel_symmetric") return half_pixel_symmetric;
-  if (name == "pytorch_half_pixel") return pytorch_half_pixel;
-  if (name == "align_corners") return align_corners;
-  if (name == "asymmetric") return asymmetric;
-  CHECK(name == "tf_half_pixel_for_nn",
-        "coordinates {} (supported: half_pixel, half_pixel_symmetric, pytorch_half_pixel, align_corners, asymmetric, "
-        "tf_half_pixel_for_nn)", printable(name));
-  return tf_half_pixel_for_nn;
-}
-
-Resize::Rounding rounding(const std::string& name) {
-  using enum Resize::Rounding;
-  if (name == "floor") return floor;
-  if (name == "ceil") return ceil;
-  if (name == "round_prefer_ceil") return round_prefer_ceil;
-  CHECK(name == "round_prefer_floor", "nearest_mode {} is unknown", printable(name));
-  return round_prefer_floor;
-}
-
-void set_mode(Resize& layer, const std::string& mode) {
-  CHECK(mode == "nearest" || mode == "linear" || mode == "cubic", "mode {} (supported: nearest, linear, cubic)",
-        printable(mode));
-  layer.mode = mode == "linear" ? Resize::Mode::bilinear : mode == "cubic" ? Resize::Mode::bicubic : Resize::Mode::nearest;
-}
-
-void set_scales(Resize& layer, const std::vector<float>& scales) {
-  CHECK(scales.size() == 4 && scales[0] == 1 && scales[1] == 1, "scales [{}]: rows and columns can be scaled",
-        fmt::join(scales, ","));
-  for (float s : {scales[2], scales[3]}) CHECK(s > 0 && s <= 1024, "a scale of {}", s);
-  layer.scale_h = scales[2], layer.scale_w = scales[3];
-}
-
-// Opset 18 may name the axes that `given` is about; the others stay as `otherwise` has them.
-template <typename T>
-std::vector<T> for_all_axes(const OnnxNode& n, const std::vector<T>& given, std::vector<T> otherwise) {
-  if (!n.has("axes")) return given;
-  const std::vector<int64_t> axes = n.integers("axes", {});
-  CHECK(given.size() == axes.size(), "{} numbers for {} axes", given.size(), axes.size());
-  for (size_t i = 0; i < axes.size(); ++i) otherwise[onnx_axis(axes[i], otherwise.size())] = given[i];
-  return otherwise;
-}
-
-void resize(OnnxGraph& g, const OnnxNode& n) {
-  const Dims x = g.map_dims(n, 0);
-  Resize layer;
-  set_mode(layer, n.text("mode", "nearest"));
-  n.ignore({"extrapolation_value"});  // of a mode that is refused
-  layer.cubic_coeff = n.real("cubic_coeff_a", -0.75f);
-  layer.exclude_outside = n.integer("exclude_outside", 0) != 0 && layer.mode == Resize::Mode::bicubic;
-  CHECK(std::abs(layer.cubic_coeff) <= 16, "cubic_coeff_a {}", layer.cubic_coeff);
-  CHECK(n.integer("antialias", 0) == 0, "antialias is not supported");
-  if (n.opset() < 11) {
-    layer.coordinates = Resize::Coordinates::asymmetric;
-    layer.rounding = Resize::Rounding::floor;
-    set_scales(layer, g.constant(n, 1, "scales").as_floats());
-    g.make(n, layer, {g.node(n, 0)});
-    return;
-  }
-  layer.coordinates = coordinates(n.text("coordinate_transformation_mode", "half_pixel"));
-  layer.rounding = rounding(n.text("nearest_mode", "round_prefer_floor"));
-  if (n.has_input(3)) {
-    std::vector<int64_t> to = for_all_axes(n, g.ints(n, 3, "sizes"), {g.batch, x[1], x[2], x[3]});
-    check_sizes(to, "a size", 1);
-    CHECK(to.size() == 4 && (to[0] == g.batch || (to[0] == 1 && g.batch == kOpenBatch)) && to[1] == x[1],
-          "sizes {} of {}: rows and columns can be scaled", to_string(to), to_string(x));
-    const std::string policy = n.text("keep_aspect_ratio_policy", "stretch");
-    if (policy != "stretch") {  // one scale for rows and columns
-      CHECK(policy == "not_larger" || policy == "not_smaller", "keep_aspect_ratio_policy {} is unknown", printable(policy));
-      const double rows = double(to[2]) / double(x[2]), columns = double(to[3]) / double(x[3]);
-      const double scale = policy == "not_larger" ? std::min(rows, columns) : std::max(rows, columns);
-      for (size_t i : {2, 3}) to[i] = int64_t(std::floor(scale * double(x[i]) + 0.5));
-      check_sizes(to, "a size", 1);
-    }
-    layer.out_h = to[2], layer.out_w = to[3];
-  } else {
-    n.ignore({"keep_aspect_ratio_policy"});  // of sizes
-    set_scales(layer, for_all_axes<float>(n, g.constant(n, 2, "scales").as_floats(), {1, 1, 1, 1}));
-  }
-  g.make(n, layer, {g.node(n, 0)});
-}
-
-void upsample(OnnxGraph& g, const OnnxNode& n) {  // Resize's ancestor, to opset 9
-  g.map_dims(n, 0);
-  Resize layer;
-  set_mode(layer, n.text("mode", "nearest"));
-  set_scales(layer, n.has("height_scale") ? std::vector<float>{1, 1, n.real("height_scale", 1), n.real("width_scale", 1)}  // opset 1
-                                          : n.has("scales") ? n.reals("scales") : g.constant(n, 1, "scales").as_floats());
-  g.make(n, layer, {g.node(n, 0)});
-}
-
-// ---- constants
-
-void constant(OnnxGraph& g, const OnnxNode& n) { g.set(n, n.constant()); }
-
-void constant_of_shape(OnnxGraph& g, const OnnxNode& n) {
-  std::vector<int64_t> dims = g.ints(n, 0, "dimensions");
-  if (!dims.empty() && dims[0] == kOpenBatch) dims[0] = 1;  // the same for every image
-  g.set(n, filled(n.constant(), dims));
-}
-
-// Of data (constants: onnx_compute.cpp): a product with ones of the larger shape.
-void expand(OnnxGraph& g, const OnnxNode& n) {
-  const OnnxValue x = g.value(n, 0);
-  Dims to = g.ints(n, 1, "dimensions");
-  const size_t rank = std::max(to.size(), x.dims.size()), batch = size_t(x.batch.axis) + rank - x.dims.size();
-  CHECK(rank == x.dims.size() || g.batch == 1, "{} expanded to {}: it mixes the images of a batch", g.text(x.dims), to_string(to));
-  to = padded(to, rank);
-  if (g.batch > 1 && to[batch] % g.batch == 0) to[batch] /= g.batch;
-  OnnxValue y = x;
-  y.dims = padded(x.dims, rank);
-  y.batch.axis = int64_t(batch);
-  Dims full, part;  // neighbours that are both expanded, or both not, in one
-  for (size_t i = 0; i < rank; ++i) {
-    CHECK(to[i] == y.dims[i] || to[i] == 1 || (y.dims[i] == 1 && to[i] > 0 && (i != batch || g.batch == 1)),
-          "{} expanded to {}", g.text(x.dims), to_string(to));
-    const int64_t size = std::max(to[i], y.dims[i]);
-    if (size > 1) {
-      if (full.empty() || (part.back() == 1) != (y.dims[i] == 1)) full.push_back(1), part.push_back(1);
-      full.back() *= size, part.back() *= y.dims[i];
-    }
-    y.dims[i] = size;
-  }
-  if (full == part) return g.set(n, y);
-  CHECK(full.size() <= 3, "{} expanded to {}: along more than three groups of axes", g.text(x.dims), to_string(to));
-  full = padded(full, 3), part = padded(part, 3);
-  CHECK(count(full) <= kMostOnnxSize * 64, "{} expanded to {}", g.text(x.dims), to_string(to));
-  const int from = g.memory_shaped(n, x, {1, part[2], part[0], part[1]});
-  const BinaryConstant ones{BinaryFunction::mul, std::vector<float>(size_t(count(full)), 1.f), {1, full[2], full[0], full[1]}};
-  y.node = g.add(n, ones, {from});
-  y.order = OnnxValue::Order::memory;
-  g.set(n, y);
-}
-
-// Channels [b,b,c] (DCR) or [c,b,b] (CRD) become b × b places: as memory has them, a transpose.
-void depth_to_space(OnnxGraph& g, const OnnxNode& n) {
-  const Dims x = g.map_dims(n, 0);
-  const int64_t b = n.integer("blocksize", 0);
-  const std::string mode = n.text("mode", "DCR");
-  CHECK(b > 0 && b <= kMostOnnxSize && x[1] % (b * b) == 0, "blocks of {} for {} channels", b, x[1]);
-  CHECK(mode == "DCR" || mode == "CRD", "mode {} is unknown", printable(mode));
-  const int64_t c = x[1] / (b * b);
-  Transpose layer{{x[2], x[3], b, b, c}, {0, 2, 1, 3, 4}, c, x[2] * b, x[3] * b};
-  if (mode == "CRD") layer.sizes = {x[2], x[3], c, b, b}, layer.axes = {0, 3, 1, 4, 2};
-  g.make(n, layer, {g.node(n, 0)});
-}
-
-void space_to_depth(OnnxGraph& g, const OnnxNode& n) {
-  const Dims x = g.map_dims(n, 0);
-  const int64_t b = n.integer("blocksize", 0);
-  CHECK(b > 0 && x[2] % b == 0 && x[3] % b == 0, "blocks of {} for {}", b, g.text(x));
-  const std::string mode = n.text("mode", "DCR");  // since opset 28
-  CHECK(mode == "DCR" || mode == "CRD", "mode {} is unknown", printable(mode));
-  Transpose layer{{x[2] / b, b, x[3] / b, b, x[1]}, {0, 2, 1, 3, 4}, b * b * x[1], x[2] / b, x[3] / b};
-  if (mode == "CRD") layer.axes = {0, 2, 4, 1, 3};
-  g.make(n, layer, {g.node(n, 0)});
-}
-
-void shape(OnnxGraph& g, const OnnxNode& n) {
-  Dims dims = g.value(n, 0).dims;
-  if (!g.value(n, 0).constant) dims[size_t(g.value(n, 0).batch.axis)] *= g.batch;
-  const int64_t rank = int64_t(dims.size());
-  const OnnxRange range = onnx_range(n.integer("start", 0), n.integer("end", rank), 1, rank);
-  OnnxConstant sizes{.dims = {range.count}, .whole = true, .floats = {}, .ints = {}};
-  sizes.ints.assign(dims.begin() + range.begin, dims.begin() + range.begin + range.count);
-  g.set(n, std::move(sizes));
-}
-
-void size(OnnxGraph& g, const OnnxNode& n) {
-  const OnnxValue& x = g.value(n, 0);
-  g.set(n, OnnxConstant{.dims = {}, .whole = true, .floats = {}, .ints = {count(x.dims) * (x.constant ? 1 : g.batch)}});
-}
-
-void cast_like(OnnxGraph& g, const OnnxNode& n) {
-  n.ignore({"saturate", "round_mode"});
-  const OnnxValue &x = g.value(n, 0), &like = g.value(n, 1);
-  const bool whole = like.constant && like.constant->whole;
-  if (x.constant) return g.set(n, converted(*x.constant, whole));
-  CHECK(!whole, "of data to whole numbers");
-  identity(g, n);
-}
-
-void cast(OnnxGraph& g, const OnnxNode& n) {
-  n.ignore({"saturate", "round_mode"});  // of types with 8 bits
-  enum { kFloat = 1, kInt32 = 6, kInt64 = 7, kBool = 9, kFloat16 = 10, kDouble = 11, kBfloat16 = 16 };
-  const int64_t to = n.integer("to", 0);
-  const bool whole = to == kInt32 || to == kInt64 || to == kBool;
-  CHECK(whole || to == kFloat || to == kFloat16 || to == kDouble || to == kBfloat16, "to type {}", to);
-  const OnnxValue& x = g.value(n, 0);
-  if (x.constant && to == kBool) {
-    OnnxConstant y{.dims = x.constant->dims, .whole = true, .floats = {}, .ints = {}};
-    for (float v : x.constant->as_floats()) y.ints.push_back(v != 0);
-    return g.set(n, std::move(y));
-  }
-  if (x.constant) return g.set(n, converted(*x.constant, whole));
-  CHECK(!whole, "of data to whole numbers");
-  identity(g, n);
+  layer.value = value;
+  g.make(n, layer, {g.node_shaped(n, x, dims)}, rank);
 }
 
 }  // namespace
 
 const OnnxOperators& onnx_movements() {
   static const OnnxOperators operators = {
-      {"Cast", cast}, {"CastLike", cast_like}, {"Concat", concat}, {"Constant", constant}, {"ConstantOfShape", constant_of_shape},
-      {"DepthToSpace", depth_to_space}, {"Dropout", dropout}, {"Expand", expand}, {"Flatten", flatten}, {"Gather", gather}, {"Identity", identity},
-      {"Pad", pad},
-      {"Reshape", reshape}, {"Resize", resize}, {"Shape", shape}, {"Size", size}, {"Slice", slice}, {"SpaceToDepth", space_to_depth}, {"Split", split},
-      {"Squeeze", squeeze}, {"Transpose", transpose}, {"Unsqueeze", unsqueeze}, {"Upsample", upsample}};
+      {"Concat", concat}, {"Gather", gather}, {"Pad", pad}, {"Slice", slice}, {"Split", split}};
   return operators;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <optional>
 
 #include "engine/files/files.h"
@@ -156,10 +157,26 @@ void matmul(OnnxGraph& g, const OnnxNode& n) {
       return g.regroup(n, y, {y.dims.begin(), y.dims.end() - 1}, y.batch);
     }
   }
+  if (a.constant && !b.constant) {  // one matrix W for all of b: (bᵀ·Wᵀ)ᵀ
+    OnnxConstant weight = *a.constant;
+    while (weight.dims.size() > 2 && weight.dims[0] == 1) weight.dims.erase(weight.dims.begin());
+    const size_t rank = b.dims.size();
+    if (weight.dims.size() == 2 && rank >= 3 && size_t(b.batch.axis) + 2 < rank) {
+      std::vector<int64_t> turned(rank);
+      std::iota(turned.begin(), turned.end(), 0);
+      std::swap(turned[rank - 2], turned[rank - 1]);
+      linear_over_last(g, n, with_axes(g, n, b, turned), converted(weight, false), false);
+      return g.set(n, with_axes(g, n, g.value(n.output(0)), turned));
+    }
+  }
   for (OnnxValue* x : {&a, &b})
     if (x->constant) {
+      const Dims& other = (x == &a ? b : a).dims;
       OnnxConstant c = *x->constant;
-      c.dims = padded(c.dims, (x == &a ? b : a).dims.size());
+      c.dims = padded(c.dims, other.size());
+      for (size_t axis = 1; axis + 2 < c.dims.size(); ++axis)  // the same matrix for all places of this axis
+        if (c.dims[axis] == 1 && other[axis] > 1)
+          c = take(c, int64_t(axis), std::vector<int64_t>(size_t(std::min<int64_t>(other[axis], kMostOnnxSize)), 0));
       *x = g.constant_value(n, c, n.name() + ".constant");
     }
   g.set(n, product_of(g, n, a, b));

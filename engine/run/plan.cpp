@@ -229,7 +229,8 @@ ConstView Plan::value(int node) const {
 
 namespace {
 
-// Features rather than maps: what comes out of flatten or a linear layer, and what keeps its shape behind that.
+// Features rather than maps: what comes out of flatten or a linear layer, and what is no more than one place behind that (a
+// constant may spread features over places).
 bool is_vector(const Network& network, int node) {
   List<bool> vector(size_t(node) + 1, false);
   for (int i = 0; i <= node; ++i) {
@@ -246,7 +247,7 @@ bool is_vector(const Network& network, int node) {
 
 Dims Plan::dims(int node) const {
   const Shape s = shapes_[node].with_n(n_);
-  return is_vector(network_, node) ? Dims{s.n, s.c} : Dims{s.n, s.c, s.h, s.w};
+  return s.h * s.w == 1 && is_vector(network_, node) ? Dims{s.n, s.c} : Dims{s.n, s.c, s.h, s.w};
 }
 
 Tensor Plan::read(int node) const {

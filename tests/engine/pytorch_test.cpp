@@ -9,6 +9,7 @@
 
 #include "engine/files/npy.h"
 #include "engine/files/safetensors.h"
+#include "engine/fit.h"
 #include "engine/model.h"
 #include "engine/zoo/zoo.h"
 #include "tests/support/cli_run.h"
@@ -118,6 +119,55 @@ TEST(Fit, TakesTheNetworksOwnFromATrainingCheckpoint) {
   float largest = 0;
   for (const float v : model.weights.values(1, "weight")) largest = std::max(largest, std::abs(v));
   EXPECT_GT(largest, 0) << "these are the averaged weights, which are zero";
+}
+
+// Copies of equal shapes beside the network, the shortest name of all among them.
+TEST(Fit, LeavesCopiesOfTheNetworkOut) {
+  const test::TempFolder t;
+  Network network = make_network("mlp");
+  const Weights weights = random_weights(network, 3), copy = random_weights(network, 4);
+  std::vector<NamedTensor> list;
+  for (const Parameter& p : weights.list())
+    for (const char* prefix : {"ema.", "model.", "teacher."})
+      list.emplace_back(prefix + full_name(network, p), p.dims, (prefix[0] == 'm' ? weights : copy).values(p));
+  write_safetensors(t / "all.safetensors", list, {});
+  StateDict file = read_state_dict(t / "all.safetensors");
+  EXPECT_NE(fit(network, file).at(0).find("begin with 'model.': cut off, 8 others left out"), std::string::npos);
+  EXPECT_TRUE(std::ranges::equal(load_weights(network, file).values(), weights.values()));
+}
+
+// What torchvision publishes for DenseNets and ViTs, with its names of then.
+TEST(Fit, NamesOfAnOlderTorchvisionBecomeTodays) {
+  const test::TempFolder t;
+  const auto replaced = [](std::string name, std::string_view now, std::string_view before) {
+    if (const size_t at = name.find(now); at != std::string::npos) name.replace(at, now.size(), before);
+    return name;
+  };
+  for (const char* model : {"densenet121", "vit_b_16"}) {
+    SCOPED_TRACE(model);
+    Network network = make_network(model, {.divide_channels = 16, .classes = 6});
+    const Weights weights = random_weights(network, 3);
+    std::vector<NamedTensor> list;
+    size_t old = 0;
+    for (const Parameter& p : weights.list()) {
+      const std::string today = "module." + full_name(network, p);
+      std::string then = today;
+      for (const char* which : {"norm", "conv"})
+        for (const char* number : {"1", "2"})
+          if (today.find("denselayer") != std::string::npos)
+            then = replaced(then, fmt::format(".{}{}.", which, number), fmt::format(".{}.{}.", which, number));
+      then = replaced(replaced(then, ".mlp.0.", ".mlp.linear_1."), ".mlp.3.", ".mlp.linear_2.");
+      old += then != today;
+      list.emplace_back(then, p.dims, weights.values(p));
+    }
+    EXPECT_GT(old, 40u);
+    write_safetensors(t / "then.safetensors", list, {});
+    StateDict file = read_state_dict(t / "then.safetensors");
+    const std::vector<std::string> notes = fit(network, file);
+    ASSERT_EQ(notes.size(), 2u);
+    EXPECT_TRUE(notes[0].starts_with(fmt::format("{} names in ", old))) << notes[0];
+    EXPECT_TRUE(std::ranges::equal(load_weights(network, file).values(), weights.values()));
+  }
 }
 
 // resnet18 with ten outputs and one input channel, and what cannot be fitted.

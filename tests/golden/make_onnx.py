@@ -82,11 +82,11 @@ def keep(name, model, x, y):
     found[f"{name}.x"], found[f"{name}.y"] = np.ascontiguousarray(x, np.float32), np.ascontiguousarray(y, np.float32)
 
 
-def case(name, shape, build, opset=13, x=None, y=None):
-    """build(graph) gives the name of the output. y: where the evaluator is not to be asked."""
+def case(name, shape, build, opset=13, x=None, y=None, batch=None):
+    """build(graph) gives the name of the output. y: where the evaluator is not to be asked. batch: what the file fixes."""
     graph = Graph()
     output = build(graph)
-    model = graph.model([None, *shape[1:]], opset, output)
+    model = graph.model([batch, *shape[1:]], opset, output)
     x = data(*shape) if x is None else x
     if y is None:
         y = ReferenceEvaluator(doubled(model)).run(None, {"x": x.astype(np.float64)})[0]

@@ -3,8 +3,8 @@
 
     tests/golden/make_onnx_more.py        writes onnx_more.safetensors beside itself; needs what make_onnx.py needs
 
-What matrices do along axes, comparisons and choices, the operator Attention, files of opset 6, networks without a layer. The
-same keys. heads.model has two outputs, heads.y and heads.sex; inputs.model further inputs with the values inputs.other and
+What matrices do along axes, comparisons and choices, the operator Attention, files of opset 6, networks without a layer, the
+shapes of outputs and of fixed batches, operators of any shapes. The same keys. heads.model has two outputs, heads.y and heads.sex; inputs.model further inputs with the values inputs.other and
 inputs.about."""
 
 import numpy as np
@@ -115,6 +115,127 @@ def without_layers():
     case("nothing_unsqueeze", (3, 8), lambda g: g.node("Unsqueeze", "x", ints(2)))
 
 
+def shapes():
+    """What random graphs found: ends whose nodes are grouped otherwise than the file says, batches of one that stay fixed."""
+    tokens = lambda g: g.node("Transpose", g.node("Reshape", "x", ints(0, 4, -1)), perm=[0, 2, 1])
+    one_image = (1, 4, 7, 6)
+    case("ends_in_one_column", MAP, lambda g: g.node("ReduceMin", "x", axes=[3], keepdims=1))
+    case("ends_in_one_channel", MAP, lambda g: g.node("MatMul", tokens(g), data(4, 1)))
+    case("ends_in_one_row", MAP, lambda g: g.node("Transpose", g.node("ReduceMax", tokens(g), axes=[2], keepdims=1), perm=[0, 2, 1]))
+    case("ends_in_sigmoid_of_tokens", MAP, lambda g: g.node("Sigmoid", g.node("MatMul", tokens(g), data(4, 3))))
+    case("reshape_of_one", one_image, lambda g: g.node("Reshape", "x", ints(1, -1)), batch=1)
+    case("reshape_of_one_fixed", one_image, lambda g: g.node("Reshape", "x", ints(1, 168)), batch=1)
+    case("reshape_of_one_open", one_image, lambda g: g.node("Reshape", "x", ints(-1, 1, 168)), batch=1)
+    case("reshape_of_one_gemm", one_image, lambda g: g.node("Gemm", g.node("Reshape", g.node("GlobalAveragePool", "x"), ints(1, -1)), data(4, 3)),
+         batch=1)
+    # Features that a constant spreads over places: [24] and then [24,1,2].
+    case("spread_features", (1, 1, 6, 4), lambda g: g.node("LayerNormalization", g.node("Expand", g.node("Reshape", g.node(
+         "Reshape", "x", ints(0, 24)), ints(1, 1, 6, 4)), ints(1, 2, 1, 1)), data(2, 6, 4), data(2, 6, 4), axis=1), 17, batch=1)
+
+
+    # One channel, which is read as a map first, and then again as what it was.
+    def both_ways(g):
+        column = g.node("MatMul", "x", data(6, 1))
+        pooled = g.node("MaxPool", column, kernel_shape=[2, 1], pads=[1, 0, 0, 0])
+        return g.node("Sub", g.node("Mul", column, data(4, 7, 1)), pooled)
+    case("read_both_ways", MAP, both_ways)
+
+
+def any_shapes():
+    for op in ("Max", "Min"):
+        case(f"{op.lower()}_three", MAP, lambda g: g.node(op, "x", g.node("Neg", "x"), data(4, 1, 1)))
+        case(f"{op.lower()}_one", MAP, lambda g: g.node("Relu", g.node(op, "x")))
+        case(f"{op.lower()}_columns", MAP, lambda g: g.node(op, data(6), "x"))
+        limits = np.where(data(7, 6) > 0, np.float32(-np.inf if op == "Max" else np.inf), data(7, 6))
+        case(f"{op.lower()}_nowhere", MAP, lambda g: g.node(op, "x", limits))
+    case("sum_broadcast", MAP, lambda g: g.node("Sum", "x", data(4, 1, 1), g.node("GlobalAveragePool", "x")))
+    case("mean_broadcast", MAP, lambda g: g.node("Mean", "x", g.node("GlobalAveragePool", "x"), "x"))
+    case("pow_of_number", MAP, lambda g: g.node("Pow", np.abs(data(4, 1, 1)) + np.float32(0.5), "x"))
+    case("pow_spread", MAP, lambda g: g.node("Pow", g.node("GlobalAveragePool", "x"), np.full((7, 6), 3, np.float32)))
+    case("softsign", MAP, lambda g: g.node("Softsign", "x"))
+    x = data(*MAP)
+    case("swish", MAP, lambda g: g.node("Swish", "x", alpha=1.5), 24, x=x, y=x / (1 + np.exp(-1.5 * x.astype(np.float64))))
+    one("lp_pool_2", MAP, "LpPool", kernel_shape=[2, 3], strides=[2, 1], pads=[1, 0, 0, 2], opset=18)
+    case("lp_pool_1", MAP, lambda g: g.node("LpPool", "x", kernel_shape=[2, 2], p=1), 18, x=x, y=4 * torch.nn.functional.avg_pool2d(
+         torch.from_numpy(np.abs(x)).double(), 2, 1).numpy())
+    case("gather_table", MAP, lambda g: g.node("Reshape", g.node("Gather", "x", ints([0, 3], [2, -1]), axis=1), ints(0, 4, 7, 6)))
+    case("gather_table_columns", MAP, lambda g: g.node("Reshape", g.node("Gather", "x", ints([5, 3, 0]), axis=3), ints(0, 4, 7, 3)))
+    case("product_from_left", MAP, lambda g: g.node("MatMul", data(5, 7), "x"))
+    case("product_from_left_each", MAP, lambda g: g.node("MatMul", data(1, 5, 7), "x"))
+    for mode in ("reflect", "edge", "wrap"):
+        case(f"pad_{mode}_channels", MAP, lambda g: g.node("Pad", "x", ints(0, 2, 0, 3, 0, 1, 2, 0), mode=mode), 19, x=x,
+             y=np.pad(x, ((0, 0), (2, 1), (0, 2), (3, 0)), mode=mode))
+    signal, vector = data(2, 4, 9), data(3, 8)
+    case("pad_signal", (2, 4, 9), lambda g: g.node("Pad", "x", ints(0, 0, 2, 0, 1, 1), np.float32(1.5)), x=signal,
+         y=np.pad(signal, ((0, 0), (0, 1), (2, 1)), constant_values=1.5))
+    case("pad_features", (3, 8), lambda g: g.node("Pad", "x", ints(0, 2, 0, -1)), x=vector, y=np.pad(vector, ((0, 0), (2, 0)))[:, :-1])
+    weight, bias = data(4, 3, 3), data(3)
+    y = torch.nn.functional.conv_transpose1d(torch.from_numpy(signal).double(), torch.from_numpy(weight).double(),
+                                             torch.from_numpy(bias).double(), 2, 1, 1)
+    case("transposed_signal", (2, 4, 9), lambda g: g.node("ConvTranspose", "x", weight, bias, strides=[2], pads=[1, 1], output_padding=[1]),
+         x=signal, y=y.numpy())
+
+
+def quantised():
+    weights, steps, zero = np.round(data(5, 4, 3, 3) * 100).astype(np.int8), np.abs(data(5)) * np.float32(0.02), np.arange(-2, 3).astype(np.int8)
+    dequantised = (weights.astype(np.float64) - zero.reshape(5, 1, 1, 1)) * steps.reshape(5, 1, 1, 1)
+    def conv(w):
+        return lambda x: torch.nn.functional.conv2d(torch.from_numpy(x).double(), torch.from_numpy(w)).numpy()
+    x = data(*MAP)
+    case("dequantised_channels", MAP, lambda g: g.node("Conv", "x", g.node("DequantizeLinear", weights, steps, zero, axis=0)), x=x,
+         y=conv(dequantised)(x))
+    case("dequantised_whole", MAP, lambda g: g.node("Conv", "x", g.node("DequantizeLinear", weights, np.float32(0.02))), x=x,
+         y=conv(weights * 0.02)(x))
+    blocks = np.abs(data(5, 2, 3, 3)) * np.float32(0.02)
+    case("dequantised_blocks", MAP, lambda g: g.node("Conv", "x", g.node("DequantizeLinear", weights, blocks, axis=1, block_size=2)), 21, x=x,
+         y=conv(weights * np.repeat(blocks, 2, 1).astype(np.float64))(x))
+    floats = data(5, 4, 3, 3)
+    for name, kind, low, high in (("int8", np.int8, -128, 127), ("uint8", np.uint8, 0, 255)):
+        zeros = (np.arange(5) + (0 if kind == np.int8 else 120)).astype(kind)
+        fine = np.float32([0.004, 0.01, 0.02, 0.005, 0.3])  # some too small for the range
+        whole = np.clip(np.round(floats / fine.reshape(5, 1, 1, 1)) + zeros.reshape(5, 1, 1, 1), low, high)
+        back = (whole - zeros.reshape(5, 1, 1, 1)).astype(np.float64) * fine.reshape(5, 1, 1, 1)
+        case(f"quantised_{name}", MAP, lambda g: g.node("Conv", "x", g.node("DequantizeLinear", g.node("QuantizeLinear", floats, fine, zeros,
+             axis=0), fine, zeros, axis=0)), x=x, y=conv(back)(x))
+    refused("quantised_data", MAP, lambda g: g.node("DequantizeLinear", g.node("QuantizeLinear", "x", np.float32(0.1), np.int8(0)),
+            np.float32(0.1), np.int8(0)))
+    case("triangle", MAP, lambda g: g.node("MatMul", "x", g.node("Trilu", data(6, 6), upper=0)), 14)
+    case("triangle_of_data", MAP, lambda g: g.node("Trilu", "x", np.int64(1)), 14)
+    refused("number_of_images", (None, 4, 7, 6), lambda g: g.node("Div", "x", g.node("Cast", g.node("Size", "x"), to=TensorProto.FLOAT)))
+    x = np.where(data(*MAP) > 0, data(*MAP), np.float32(0))
+    case("cast_to_bool", MAP, lambda g: g.node("Where", g.node("Cast", "x", to=TensorProto.BOOL), "x", np.float32(2.5)), x=x,
+         y=np.where(x != 0, x, 2.5))
+    # What exporters write of a mask that may take away whole rows.
+    def masked(mask):
+        def build(g):
+            soft = g.node("Softmax", g.node("Add", g.node("MatMul", "x", g.node("Transpose", "x", perm=[0, 1, 3, 2])), mask), axis=-1)
+            return g.node("MatMul", g.node("Where", g.node("IsNaN", soft), np.float32(0), soft), "x")
+        return build
+    def softmaxed(x, mask):
+        t = torch.from_numpy(x).double()
+        s = (t @ t.transpose(2, 3) + torch.from_numpy(mask).double()).softmax(-1)
+        return (torch.nan_to_num(s, 0.0) @ t).numpy()
+    x = data(*MAP)
+    for name, rows in (("masked_scores", 0), ("masked_rows", 2)):
+        mask = np.where(np.arange(7)[None] > np.arange(7)[:, None] - rows, np.float32(-np.inf), np.float32(0))
+        if rows == 0:
+            mask[0, 0] = 0
+        case(name, MAP, masked(mask), x=x, y=softmaxed(x, mask))
+    case("spectral", MAP, lambda g: g.node("Div", "x", g.node("MatMul", data(5), g.node("MatMul", data(5, 3), data(3)))))
+    case("product_of_sizes", MAP, lambda g: g.node("Div", "x", g.node("Cast", g.node("ReduceProd", g.node("Gather", g.node("Shape", "x"), ints(2, 3)),
+         keepdims=0), to=TensorProto.FLOAT)))
+    case("constant_wider", (3, 6), lambda g: g.node("Mul", g.node("Unsqueeze", "x", ints(2)), data(6, 4)))
+    case("constant_wider_map", MAP, lambda g: g.node("Sub", data(4, 7, 6), g.node("GlobalAveragePool", "x")))
+    case("constant_wider_tokens", MAP, lambda g: g.node("Add", g.node("ReduceMean", g.node("Transpose", g.node("Reshape", "x", ints(0, 4, -1)),
+         perm=[0, 2, 1]), axes=[2], keepdims=1), data(5)))
+    case("where_everywhere", MAP, lambda g: g.node("Relu", g.node("Where", np.array([True]), "x", np.float32(3))))
+    case("where_spread", MAP, lambda g: g.node("Where", np.ones((4, 7, 6), bool), g.node("GlobalAveragePool", "x"), np.float32(3)))
+    # [2,N,3,1] to [-1,6]: a row would be of two images.
+    refused("rows_of_two_images", (None, 6), lambda g: g.node("Reshape", g.node("Transpose", g.node("Reshape", "x", ints(0, 2, 3, 1)),
+            perm=[1, 0, 2, 3]), ints(-1, 6)))
+    case("waves", MAP, lambda g: g.node("Add", "x", g.node("Mul", g.node("Sin", data(6)), g.node("Cos", data(7, 1)))))
+
+
 def several():
     """A trunk with two heads; an image and an image of the same size, through one convolution, beside a vector."""
     graph = Graph()
@@ -148,7 +269,7 @@ def reference(model, **inputs):
 
 def main():
     found.clear()
-    for cases in (matrices, choices, attention, early_opsets, without_layers, several):
+    for cases in (matrices, choices, attention, early_opsets, without_layers, several, shapes, any_shapes, quantised):
         cases()
     save_file(found, HERE / "onnx_more.safetensors")
     print(sum(name.endswith(".model") for name in found), "cases", sum(v.nbytes for v in found.values()), "bytes")

@@ -159,6 +159,11 @@ class Fetching(WithCommand):
 
     def test_the_table(self):
         for model, published in fetch.PUBLISHED.items():
-            self.assertRegex(published.file, r"^[a-z0-9_]+(-owt)?-[0-9a-f]{8}\.pth$")
-            self.assertTrue(published.file.startswith(model))
+            self.assertRegex(published.file, r"^[a-z0-9_.]+(-owt)?-[0-9a-f]{8,10}\.pth$")
+            family = model
+            for ours, theirs in (("shufflenet_v2", "shufflenetv2"), ("netv2_x0_5", "netv2_x0.5"), ("netv2_x1_0", "netv2_x1"),
+                                 ("mnasnet0_5", "mnasnet0.5"), ("mnasnet1_0", "mnasnet1.0")):
+                family = family.replace(ours, theirs)
+            self.assertTrue(published.file.startswith(family), model)
+            self.assertIn(published.measure, ("top1", "miou"))
         self.assertEqual(len({published.file for published in fetch.PUBLISHED.values()}), len(fetch.PUBLISHED))

@@ -89,6 +89,21 @@ class Reading(Case):
         zip_checkpoint(self.input, {"aux1.conv": View("0", BASE), "fc": View("1", BASE)})
         self.check({"fc": BASE}, model="googlenet")
         self.check({"aux1.conv": BASE, "fc": BASE}, model="resnet18")
+        zip_checkpoint(self.input, {"AuxLogits.fc": View("0", BASE), "fc": View("1", BASE), "x.relative_position_index": View("2", BASE)})
+        self.check({"fc": BASE}, model="inception_v3")
+
+    def test_copies_beside_the_network(self):
+        zip_checkpoint(self.input, {"ema.a": View("0", BASE * 0), "model.a": View("1", BASE), "teacher.a": View("2", BASE * 0)})
+        summary, _ = convert.convert(self.input, self.output, "some", wanted={"a": BASE.shape})
+        self.assertIn("prefix 'model.' cut off, 2 others left out", summary)
+
+    def test_names_of_an_older_torchvision(self):
+        old = {"module.denselayer1.norm.1.weight": View("0", BASE), "module.layers.0.mlp.linear_2.weight": View("1", BASE[0]),
+               "module.other.norm.1.weight": View("2", BASE[1])}
+        zip_checkpoint(self.input, old)
+        wanted = {"denselayer1.norm1.weight": BASE.shape, "layers.0.mlp.3.weight": BASE[0].shape, "other.norm.1.weight": BASE[1].shape}
+        summary, _ = convert.convert(self.input, self.output, "some", wanted=wanted)
+        self.assertIn("2 names of an older torchvision made today's", summary)
 
     def test_numpy(self):
         arrays = {"a.weight": BASE, "b": np.asfortranarray(BASE), "c": BASE.astype(">f8"), "d": BASE.astype("f2"),

@@ -55,12 +55,26 @@ std::vector<std::string> images_in(const std::string& folder) {
   return found;
 }
 
+// Where the file takes [N,H,W,C], so may the array.
+Tensor channels_first(Tensor t, Shape taken, const std::string& path) {
+  const Dims& d = t.dims();
+  const bool first = d[1] == taken.c && (d[3] != taken.c || (d[2] == taken.h && d[3] == taken.w));
+  if (first && d[3] == taken.c)
+    warn(fmt::format("{} is read as [N,C,H,W], though it could be [N,H,W,C], the layout of the model's file", printable(path)));
+  if (first || d[3] != taken.c) return t;
+  warn(fmt::format("{} is read as [N,H,W,C], the layout of the model's file; results are [N,C,H,W]", printable(path)));
+  Tensor turned(Dims{d[0], d[3], d[1], d[2]});
+  const int64_t places = d[1] * d[2], c = d[3];
+  for (int64_t i = 0; i < t.count(); ++i) turned[(i / c / places * c + i % c) * places + i / c % places] = t[i];
+  return turned;
+}
+
 Tensor as_batch(Tensor t, Shape taken) {
   if (t.dims().size() == 4) return t;
   Dims dims = t.dims();
   if (dims.size() == 2)
     dims.insert(dims.end(), {1, 1});  // vectors [N,C]
-  else if (taken.h > 1 && taken.w == 1 && dims[2] != 1)
+  else if (taken.w == 1 && (taken.h > 1 ? dims[2] != 1 : dims[1] == taken.c && dims[2] == 1))
     dims.push_back(1);  // signals [N,C,L], which networks take as maps of one column
   else
     dims.insert(dims.begin(), 1);
@@ -109,6 +123,7 @@ Tensor read_input(const InputFile& file, const Model& model, bool upright) {
              : file.array          ? as_batch(read_npy(file.path, ranks), taken)
              : file.path == "-"    ? preprocess(decode_image("standard input", standard_input(), upright), model.preprocess)
                                    : preprocess(load_image(file.path, upright), model.preprocess);
+  if (file.array && model.channels_last) x = channels_first(std::move(x), taken, file.path);
   try {
     image_shape(model.network, x);
   } catch (const Error& e) {

@@ -24,16 +24,13 @@ double since(std::chrono::steady_clock::time_point start) {
 }
 
 // An array tells the sizes that a file leaves open.
-std::array<int64_t, 3> array_sizes(const Options& o) {
-  if (o.inputs.empty() || !is_array(o.inputs[0])) return {};
-  const Dims dims = npy_dims(o.inputs[0], {2, 3, 4});
-  if (dims.size() == 2) return {dims[1], 0, 0};
-  return {dims[dims.size() - 3], dims[dims.size() - 2], dims[dims.size() - 1]};
+Dims array_dims(const Options& o) {
+  return is_onnx(o.model) && !o.inputs.empty() && is_array(o.inputs[0]) ? npy_dims(o.inputs[0], {2, 3, 4}) : Dims{};
 }
 
 Model open(const Options& o) {
   if (o.model.empty()) throw Error("--model is missing", "`switchback models` lists the built-in ones", true);
-  return open_model({o.model, o.weights, o.preprocess, o.labels, is_onnx(o.model) ? array_sizes(o) : std::array<int64_t, 3>{},
+  return open_model({o.model, o.weights, o.preprocess, o.labels, array_dims(o),
                      o.follow_links, o.head, o.or_head, o.given},
                     all_weight_folders());
 }
