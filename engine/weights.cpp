@@ -71,7 +71,7 @@ Tensor Weights::tensor(int node, std::string_view name) const {
 
 std::span<float> Weights::edit(const Parameter& p) {
   const int64_t offset = p.offset, count = p.count();  // `p` may belong to the state that is left
-  return edit().subspan(size_t(offset), size_t(count));
+  return edit().subspan(offset, count);
 }
 
 std::span<float> Weights::edit() {

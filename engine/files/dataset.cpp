@@ -101,7 +101,7 @@ Idx read_idx(const std::string& path, size_t rank) {
                               fmt::join(out.dims, ","), bytes),
                   hint);
   }
-  out.data.resize(size_t(count));
+  out.data.resize(count);
   const int64_t got = read(out.data.data(), count);
   if (got != count) throw Error(fmt::format("{}: {} of {} bytes are there", path, got, count), hint);
   uint8_t more;
@@ -334,7 +334,7 @@ Dataset DatasetReader::cifar(const std::string& path) {
   else if (ten) out.classes = kCifarClasses;
   else
     for (int i = 0; i < 100; ++i) out.classes.push_back(std::to_string(i));
-  out.pixels_.resize(size_t(images * 3 * kPlane));
+  out.pixels_.resize(images * 3 * kPlane);
   for (int64_t n = 0; n < images; ++n) {
     const auto* at = reinterpret_cast<const uint8_t*>(bytes.data()) + n * record;
     const int label = at[labels - 1];
@@ -343,7 +343,7 @@ Dataset DatasetReader::cifar(const std::string& path) {
                   "is it a file of CIFAR-10 or CIFAR-100, with the names of its classes beside it?");
     out.labels_.push_back(label);
     for (int64_t i = 0; i < kPlane; ++i)
-      for (int64_t c = 0; c < 3; ++c) out.pixels_[size_t((n * kPlane + i) * 3 + c)] = at[labels + c * kPlane + i];
+      for (int64_t c = 0; c < 3; ++c) out.pixels_[(n * kPlane + i) * 3 + c] = at[labels + c * kPlane + i];
   }
   return out;
 }

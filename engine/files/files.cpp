@@ -139,7 +139,7 @@ std::string read_file(const std::string& path, int64_t max_bytes) {
   };
   if (status.st_size > max_bytes) too_large(status.st_size);
   std::string out;
-  out.reserve(size_t(status.st_size));
+  out.reserve(status.st_size);
   std::vector<char> chunk(1 << 16);
   while (true) {  // to the end, not to st_size: files of /proc say 0, and a file may grow while it is read
     const ssize_t got = read(file.fd, chunk.data(), chunk.size());
@@ -230,7 +230,7 @@ void OutputFile::write_at(int64_t offset, std::span<const std::byte> bytes) {
       discard();
       fail_file("write", path_, code);
     }
-    bytes = bytes.subspan(size_t(put));
+    bytes = bytes.subspan(put);
     offset += put;
   }
 }

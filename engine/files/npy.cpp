@@ -11,7 +11,7 @@ namespace switchback {
 namespace {
 
 constexpr std::string_view kMagic{"\x93NUMPY", 6};
-constexpr size_t kMostDims = 6;
+constexpr size_t kMostAxes = 6;
 
 struct Header {
   std::string descr;
@@ -127,7 +127,7 @@ void check_header(const std::string& path, const Header& header, const std::vect
   const int rank = int(header.shape.size());
   std::vector<int> allowed = ranks;
   if (allowed.empty())
-    for (int r = 1; r <= int(kMostDims); ++r) allowed.push_back(r);
+    for (int r = 1; r <= int(kMostAxes); ++r) allowed.push_back(r);
   if (std::find(allowed.begin(), allowed.end(), rank) == allowed.end())
     throw Error(fmt::format("{}: the array has {} dimensions {}, {} are needed", path, rank,
                             printable(to_string(header.shape)), fmt::join(allowed, " or ")),
@@ -228,7 +228,7 @@ std::vector<int64_t> npy_integers(const std::string& what, std::span<const std::
 }
 
 std::vector<uint8_t> npy_header(const Dims& dims) {
-  CHECK(!dims.empty() && dims.size() <= kMostDims, "an array {} cannot be saved as .npy", to_string(dims));
+  CHECK(!dims.empty() && dims.size() <= kMostAxes, "an array {} cannot be saved as .npy", to_string(dims));
   std::string header = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}{}), }}",
                                    fmt::join(dims, ", "), dims.size() == 1 ? "," : "");
   const size_t total = (10 + header.size() + 1 + 63) / 64 * 64;  // the data begin at a multiple of 64

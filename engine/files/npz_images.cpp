@@ -13,7 +13,7 @@ namespace {
 constexpr const char* kNames = "for example x_train and y_train, train_images and train_labels, or data and labels";
 
 // "y_train" of "x_train", "train_labels" of "train_images", "labels" of "data"; "" where it is no name of images.
-std::string labels_of(const std::string& images) {
+std::string labels_name(const std::string& images) {
   for (const auto& [from, to] : {std::pair<std::string, std::string>{"images", "labels"}, {"data", "labels"}, {"x", "y"}, {"X", "y"}}) {
     const size_t at = images.find(from);
     const bool letter = from.size() == 1;  // it stands at the beginning: x, x_train
@@ -59,7 +59,7 @@ NpzImages read_npz_images(const std::string& path, const std::string& name, int 
   }
   std::vector<std::string> sets;
   for (const auto& [key, record] : arrays)
-    if (arrays.contains(labels_of(key))) sets.push_back(printable(key));
+    if (arrays.contains(labels_name(key))) sets.push_back(printable(key));
   if (sets.empty()) throw Error(fmt::format("{}: no images with their labels are in it", path), kNames);
   if (name.empty() && sets.size() > 1)
     throw Error(fmt::format("{} holds {}", path, fmt::join(sets, " and ")), fmt::format("name one of them: {}:{}", path, sets[0]), true);
@@ -69,8 +69,8 @@ NpzImages read_npz_images(const std::string& path, const std::string& name, int 
 
   NpzImages out;
   const auto labels = [&](const std::string& set, int64_t count) {
-    const std::string what = fmt::format("{}:{}", path, labels_of(set));
-    const std::vector<std::byte> bytes = array(labels_of(set));
+    const std::string what = fmt::format("{}:{}", path, labels_name(set));
+    const std::vector<std::byte> bytes = array(labels_name(set));
     Dims dims;
     const std::vector<int64_t> read = npy_integers(what, bytes, {1, 2}, dims);
     if (dims.size() == 2 && dims[1] != 1) throw Error(fmt::format("{} is {}: one label an image is needed", what, to_string(dims)), "[N] or [N,1]");
@@ -96,7 +96,7 @@ NpzImages read_npz_images(const std::string& path, const std::string& name, int 
   const int64_t plane = int64_t(l.height) * l.width, channels = l.planes ? l.channels : 1, places = int64_t(pixels.size()) / channels;
   for (int64_t i = 0; i < places; ++i)  // of all images; of planes, `plane` of them an image
     for (int64_t c = 0; c < channels; ++c)
-      out.pixels[size_t(i * channels + c)] = uint8_t(pixels[size_t(l.planes ? (i / plane * channels + c) * plane + i % plane : i)]);
+      out.pixels[i * channels + c] = uint8_t(pixels[l.planes ? (i / plane * channels + c) * plane + i % plane : i]);
   return out;
 }
 

@@ -99,7 +99,7 @@ Safetensors::Safetensors(const std::string& path) : StateDict(path) {
     if (byte_count(entry.dims, size) != range[1] - range[0])
       damaged(fmt::format("tensor '{}' {} {} does not fill its {} bytes", shown, entry.dtype, to_string(entry.dims),
                           range[1] - range[0]));
-    entry.bytes = data.subspan(size_t(range[0]), size_t(range[1] - range[0]));
+    entry.bytes = data.subspan(range[0], range[1] - range[0]);
     const auto [place, fresh] = entries_.emplace(name, std::move(entry));
     spans.push_back({range[0], range[1], &place->first});
   }

@@ -82,7 +82,7 @@ void StateDict::rename(const std::string& from, const std::string& to) {
 std::span<const std::byte> StateDict::elements(const Entry& e, std::vector<std::byte>& room) const {
   if (e.strides.empty()) return e.bytes;
   const size_t size = size_of_type(e.dtype);
-  room.resize(size_t(byte_count(e.dims, size)));
+  room.resize(byte_count(e.dims, size));
   Dims place(e.dims.size(), 0);
   for (size_t at = 0; at < room.size(); at += size) {
     int64_t from = 0;

@@ -111,7 +111,7 @@ struct Home<PlaceLinear> : OnePlace, KeepsNothing, LearnsFromInputs {
   // Its bias with that of a batch norm, without the silent part.
   static std::vector<float> sounding(const PlaceLinear& l, const StepWeights& s) {
     std::vector<float> bias = folded(s).bias;
-    for (int64_t i = l.silent_begin; i < std::min<int64_t>(l.silent_end, int64_t(bias.size())); ++i) bias[size_t(i)] = 0;
+    for (int64_t i = l.silent_begin; i < std::min<int64_t>(l.silent_end, int64_t(bias.size())); ++i) bias[i] = 0;
     return bias;
   }
   static const ConvWeights& weights(const PlaceLinear& l, const StepWeights& s) {

@@ -183,9 +183,9 @@ struct Home<Pad> : ResampleHome<Pad> {
     if (l.mode != Pad::Mode::constant || l.value == 0) return;
     Context host;
     const Resampling& tables = resampling(l, w, x[0]);
-    const std::vector<float> zeros(size_t(x[0].item()), 0.f);
+    const std::vector<float> zeros(x[0].item(), 0.f);
     shift.shape = tables.out();
-    shift.array.values.resize(size_t(shift.shape.item()));
+    shift.array.values.resize(shift.shape.item());
     resample_forward(host, tables, {zeros.data(), x[0].with_n(1), DType::f32},
                      {shift.array.values.data(), shift.shape, DType::f32});
   }

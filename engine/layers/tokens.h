@@ -97,7 +97,7 @@ struct Home<Embedding> : OnePlace, KeepsNothing, NoScratch {
                                   Shape x) {  // zeros behind the last embedding
     return s.packed<DeviceArray>(
         [&] {
-          std::vector<float> all(size_t(l.features * x.w), 0.f);
+          std::vector<float> all(l.features * x.w, 0.f);
           std::ranges::copy(s.parameter(""), all.begin());  // [tokens,features], as memory has maps
           return DeviceArray(std::move(all));
         },
@@ -141,7 +141,7 @@ struct Home<HeadScale> : AddsNothing, KeepsNothing, OnePlace, LearnsFromInputs {
     binary_backward(c.ctx, {BinaryFunction::mul}, 1, c.dy, c.x[0], scales(l, c.ctx, c.weights, x), groups);
     c.ctx.zero(sums.data(), sums.size());
     add_channel_sums(c.ctx, {by_group.data(), {x.n * windows, l.heads, 1, 1}, DType::f32}, sums.as<float>());
-    std::vector<float> host(size_t(l.heads), 0.f);
+    std::vector<float> host(l.heads, 0.f);
     const std::span<const float> s = c.weights.parameter("");
     c.ctx.copy_out(host.data(), sums.data(), sums.size());
     for (size_t h = 0; h < host.size(); ++h) host[h] *= double(s[h]) <= std::log(kMost) ? std::exp(s[h]) : 0.f;
@@ -160,7 +160,7 @@ struct Home<HeadScale> : AddsNothing, KeepsNothing, OnePlace, LearnsFromInputs {
           std::vector<float> by_group;
           const std::span<const float> logarithms = s.parameter("");
           for (int64_t g = 0; g < x.h; ++g)
-            by_group.push_back(float(std::min(std::exp(double(logarithms[size_t(g % l.heads)])), kMost)));
+            by_group.push_back(float(std::min(std::exp(double(logarithms[g % l.heads])), kMost)));
           return DeviceArray(std::move(by_group));
         },
         {x.h});

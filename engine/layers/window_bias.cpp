@@ -97,7 +97,7 @@ std::vector<float> score_gradients(const WindowAttention& l, const LearnCall& c)
   const DeviceArray& bias = c.weights.packed<DeviceArray>(
       [&] {
         const std::vector<float> once = window_bias(l, c.weights);
-        std::vector<float> repeated(size_t(groups * t * t));
+        std::vector<float> repeated(groups * t * t);
         for (size_t i = 0; i < repeated.size(); ++i) repeated[i] = once[i % once.size()];
         return DeviceArray(std::move(repeated));
       },
@@ -137,7 +137,7 @@ std::vector<float> window_bias(const WindowAttention& l, const StepWeights& s) {
     for (int64_t head = 0; head < l.heads; ++head)
       for (int64_t i = 0; i < t; ++i)
         for (int64_t j = 0; j < t; ++j)
-          all.push_back(by_position[size_t(relative(l, i, j) * l.heads + head)] +
+          all.push_back(by_position[relative(l, i, j) * l.heads + head] +
                         (shifted && region(i) != region(j) ? -100.f : 0.f));
   }
   return all;
@@ -146,11 +146,11 @@ std::vector<float> window_bias(const WindowAttention& l, const StepWeights& s) {
 void learn_window_bias(const WindowAttention& l, const LearnCall& c) {
   const std::vector<float> scores = score_gradients(l, c);
   const int64_t t = tokens(l);
-  std::vector<double> by_position(size_t(positions(l) * l.heads), 0.0);
+  std::vector<double> by_position(positions(l) * l.heads, 0.0);
   for (int64_t head = 0; head < l.heads; ++head)
     for (int64_t i = 0; i < t; ++i)
       for (int64_t j = 0; j < t; ++j)
-        by_position[size_t(relative(l, i, j) * l.heads + head)] += double(scores[size_t((head * t + i) * t + j)]);
+        by_position[relative(l, i, j) * l.heads + head] += double(scores[(head * t + i) * t + j]);
   if (!l.continuous) return add_on_host(c, "relative_position_bias_table", by_position);
   const PositionNet net(c.weights);
   std::vector<double> first(net.first.size()), bias(net.bias.size()), second(net.second.size());
@@ -159,7 +159,7 @@ void learn_window_bias(const WindowAttention& l, const LearnCall& c) {
     const std::vector<double> h = net.hidden(x);
     std::vector<double> dh(h.size(), 0.0);
     for (int64_t head = 0; head < l.heads; ++head) {
-      const double y = net.sigmoid(h, head), g = by_position[size_t(p * l.heads + head)] * kSteepness * y * (1 - y);
+      const double y = net.sigmoid(h, head), g = by_position[p * l.heads + head] * kSteepness * y * (1 - y);
       for (size_t k = 0; k < h.size(); ++k) {
         const size_t at = size_t(head * PositionNet::kInner) + k;
         second[at] += g * h[k];

@@ -185,7 +185,7 @@ std::string Reader::choose_output(bool& by_folder) const {
 
 // What the output depends on. The nodes' order must be one in which they can run, as ONNX wants it.
 std::vector<bool> Reader::find_needed(const std::string& output) const {
-  std::vector<bool> needed(size_t(proto_.node_size()), false);
+  std::vector<bool> needed(proto_.node_size(), false);
   const auto found = makers_.find(output);
   if (found == makers_.end())
     throw Error(fmt::format("{}: nothing makes its output '{}'", path_, printable(output)));

@@ -102,12 +102,12 @@ int without_empty_rows(OnnxGraph& g, const OnnxNode& n, int scores) {
   if (!sum || sum->function != BinaryFunction::add || g.shape(from) != g.shape(scores)) return scores;
   BinaryConstant mended = *sum;
   const int64_t rows = mended.shape.h * mended.shape.w;
-  std::vector<float> gone(size_t(rows), 0.f);
+  std::vector<float> gone(rows, 0.f);
   for (int64_t row = 0; row < rows && int64_t(mended.values.size()) == mended.shape.c * rows; ++row) {
     bool empty = true;
-    for (int64_t c = 0; c < mended.shape.c; ++c) empty = empty && mended.values[size_t(c * rows + row)] == -INFINITY;
-    for (int64_t c = 0; empty && c < mended.shape.c; ++c) mended.values[size_t(c * rows + row)] = 0;
-    gone[size_t(row)] = empty;
+    for (int64_t c = 0; c < mended.shape.c; ++c) empty = empty && mended.values[c * rows + row] == -INFINITY;
+    for (int64_t c = 0; empty && c < mended.shape.c; ++c) mended.values[c * rows + row] = 0;
+    gone[row] = empty;
   }
   if (mended.values == sum->values) return scores;
   const int made = g.add(n, mended, {from}, n.name() + ".input");

@@ -14,7 +14,7 @@ constexpr const char* kMixes = "their last axes are lined up, which mixes the im
 
 // A constant of all of `dims`, in the order of memory, as a map of this shape holds it: channels first.
 std::vector<float> spread(const OnnxConstant& c, const Dims& dims, Shape s) {
-  std::vector<float> values(size_t(count(dims)));
+  std::vector<float> values(count(dims));
   const std::vector<float> floats = c.as_floats();
   for (int64_t i = 0; i < count(dims); ++i) {
     int64_t from = 0, stride = 1, rest = i;
@@ -22,7 +22,7 @@ std::vector<float> spread(const OnnxConstant& c, const Dims& dims, Shape s) {
       if (c.dims[k] > 1) from += rest % dims[k] * stride;
       stride *= c.dims[k];
     }
-    values[size_t(i % s.c * s.h * s.w + i / s.c)] = floats[size_t(from)];
+    values[i % s.c * s.h * s.w + i / s.c] = floats[from];
   }
   return values;
 }
@@ -46,7 +46,7 @@ void with_constant(OnnxGraph& g, const OnnxNode& n, BinaryFunction function, con
   for (size_t i = 0; i < rank; ++i)
     if (int64_t(i) != y.batch.axis && y.dims[i] == 1) wide[i] = beside[i];
   const bool wider = wide != y.dims;
-  wide[size_t(y.batch.axis)] = 1;  // as many images as there are
+  wide[y.batch.axis] = 1;  // as many images as there are
   if (wider) return with_constant(g, n, function, expanded(g, n, y, wide, n.name() + ".input"), given, reversed);
   const OnnxConstant constant = g.beside(y.dims, given);
   if (g.batch == kOpenBatch)  // sizes may be computed with it, data may not

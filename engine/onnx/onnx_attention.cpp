@@ -59,13 +59,13 @@ void add_mask(OnnxGraph& g, const OnnxNode& n, const Sizes& z, std::vector<doubl
   for (int64_t i = 0; i < z.scores(); ++i) {
     const int64_t key = dims[3] > 1 ? i % z.s : 0;
     if (key >= dims[3]) {  // a mask may be shorter than the keys
-      bias[size_t(i)] = -INFINITY;
+      bias[i] = -INFINITY;
       continue;
     }
     const int64_t at =
         ((dims[1] > 1 ? i / z.s / z.t : 0) * dims[2] + (dims[2] > 1 ? i / z.s % z.t : 0)) * dims[3] + key;
-    const double value = double(values[size_t(at)]);
-    bias[size_t(i)] += !mask.whole ? value : value != 0 ? 0 : -INFINITY;  // booleans: who takes part
+    const double value = double(values[at]);
+    bias[i] += !mask.whole ? value : value != 0 ? 0 : -INFINITY;  // booleans: who takes part
   }
 }
 
@@ -74,7 +74,7 @@ std::vector<double> biases(OnnxGraph& g, const OnnxNode& n, const Sizes& z) {
   const bool causal = n.integer("is_causal", 0) != 0, some = n.has_input(6);
   const int64_t left = n.integer("left_window_size", -1), right = n.integer("right_window_size", -1);
   if (!n.has_input(3) && !causal && !some && left < 0 && right < 0) return {};
-  std::vector<double> bias(size_t(z.scores()), 0);
+  std::vector<double> bias(z.scores(), 0);
   if (n.has_input(3)) add_mask(g, n, z, bias);
   int64_t there = z.s, offset = z.past;  // keys that count, and those before the first query
   if (some) {
@@ -88,7 +88,7 @@ std::vector<double> biases(OnnxGraph& g, const OnnxNode& n, const Sizes& z) {
     const int64_t key = i % z.s, place = i / z.s % z.t + offset;
     if (key >= there || (causal && key > place) || (left >= 0 && key < place - left) ||
         (right >= 0 && key > place + right))
-      bias[size_t(i)] = -INFINITY;
+      bias[i] = -INFINITY;
   }
   return bias;
 }
@@ -107,7 +107,7 @@ int capped(OnnxGraph& g, const OnnxNode& n, int q, int k, int v, double scale, d
     BinaryConstant sum{BinaryFunction::add, std::vector<float>(bias.size()), {1, ks.w, qs.h, qs.w}};
     const int64_t rows = qs.h * qs.w;
     for (int64_t i = 0; i < int64_t(bias.size()); ++i)
-      sum.values[size_t(i % ks.w * rows + i / ks.w)] = float(bias[size_t(i)]);
+      sum.values[i % ks.w * rows + i / ks.w] = float(bias[i]);
     node = g.add(n, sum, {node}, part);
   }
   return g.add(n, MatMul{}, {g.add(n, Softmax{}, {node}, part), v});
@@ -130,12 +130,12 @@ void attention_operator(OnnxGraph& g, const OnnxNode& n) {
                 n.has_input(4) ? g.value(n, 4).dims[flat && g.value(n, 4).dims.size() == 3 ? 1 : 2] : 0};
   CHECK(double(z.scores()) <= 0x1p31, "scores of {} heads, {} queries and {} keys", heads, z.t, z.s);
   std::vector<double> bias = biases(g, n, z);
-  std::vector<float> alive(size_t(heads * z.t), 1);  // queries that see no key give 0
+  std::vector<float> alive(heads * z.t, 1);  // queries that see no key give 0
   for (int64_t row = 0; !bias.empty() && row < heads * z.t; ++row) {
     const auto first = bias.begin() + row * z.s;
     if (!std::all_of(first, first + z.s, [](double b) { return b == -INFINITY; })) continue;
     std::fill(first, first + z.s, 0);
-    alive[size_t(row)] = 0;
+    alive[row] = 0;
   }
   // Heads that share keys are further queries of these.
   q = g.transposed(n, q, {{qs.item()}, {0}, qs.c, ks.h, heads / ks.h * z.t});

@@ -149,7 +149,7 @@ void triangle(OnnxGraph& g, const OnnxNode& n) {
   OnnxConstant mask{.dims = {rows, columns}, .whole = false, .floats = std::vector<float>(size_t(rows * columns)), .ints = {}};
   for (int64_t i = 0; i < mask.count(); ++i) {
     const int64_t right = i % columns - i / columns;
-    mask.floats[size_t(i)] = upper ? right >= shift : right <= shift;
+    mask.floats[i] = upper ? right >= shift : right <= shift;
   }
   const bool whole = g.value(n, 0).constant && g.value(n, 0).constant->whole;
   if (x.constant) return g.set(n, converted(chosen(mask, *x.constant, true), whole));

@@ -9,19 +9,17 @@
 namespace switchback {
 namespace {
 
-constexpr double kMostComputed = 1 << 22;
-
 const OnnxConstant& of(const OnnxGraph& g, const OnnxNode& n, int input) { return *g.value(n, input).constant; }
 
 OnnxConstant made(Dims dims, bool whole) {
   double elements = 1;
   for (int64_t d : dims) elements *= double(d);
-  CHECK(elements <= kMostComputed, "a computed constant of {} elements (at most {} are supported)", elements, kMostComputed);
+  check_size(elements);
   OnnxConstant y{.dims = std::move(dims), .whole = whole, .floats = {}, .ints = {}};
   (whole ? y.ints.resize(size_t(elements)) : y.floats.resize(size_t(elements)));
   return y;
 }
-double value(const OnnxConstant& c, int64_t i) { return c.whole ? double(c.ints[size_t(i)]) : double(c.floats[size_t(i)]); }
+double value(const OnnxConstant& c, int64_t i) { return c.whole ? double(c.ints[i]) : double(c.floats[i]); }
 
 // ---- element by element
 
@@ -78,9 +76,9 @@ OnnxConstant broadcast(const std::vector<const OnnxConstant*>& inputs, bool whol
     if (whole) {
       const double v = of(values);
       CHECK(std::abs(v) < 0x1p62, "{} as a whole number", v);
-      y.ints[size_t(i)] = int64_t(v);
+      y.ints[i] = int64_t(v);
     } else {
-      y.floats[size_t(i)] = float(of(values));
+      y.floats[i] = float(of(values));
     }
   }
   return y;
@@ -133,8 +131,8 @@ OnnxConstant range(const OnnxGraph& g, const OnnxNode& n) {
   CHECK(count < kMostComputed, "a range of {}", count);
   OnnxConstant y = made({int64_t(count)}, of(g, n, 0).whole);
   for (int64_t i = 0; i < y.count(); ++i) {
-    if (y.whole) y.ints[size_t(i)] = int64_t(v[0] + double(i) * v[2]);
-    else y.floats[size_t(i)] = float(v[0] + double(i) * v[2]);
+    if (y.whole) y.ints[i] = int64_t(v[0] + double(i) * v[2]);
+    else y.floats[i] = float(v[0] + double(i) * v[2]);
   }
   return y;
 }
@@ -215,7 +213,7 @@ OnnxConstant matmul(const OnnxGraph& g, const OnnxNode& n) {
   for (int64_t i = 0; i < y.count(); ++i) {
     double sum = 0;
     for (int64_t j = 0; j < k; ++j) sum += value(a, i / columns * k + j) * value(b, j * columns + i % columns);
-    (y.whole ? void(y.ints[size_t(i)] = int64_t(sum)) : void(y.floats[size_t(i)] = float(sum)));
+    (y.whole ? void(y.ints[i] = int64_t(sum)) : void(y.floats[i] = float(sum)));
   }
   if (column) y.dims.pop_back();
   return y;
@@ -245,27 +243,27 @@ OnnxConstant reduction(const OnnxGraph& g, const OnnxNode& n, double start, doub
   const bool keep = n.integer("keepdims", 1) != 0;
   if (n.integer("noop_with_empty_axes", 0) != 0 && axes.empty()) return x;
   std::vector<bool> gone(x.dims.size(), axes.empty());
-  for (int64_t axis : axes) gone[size_t(onnx_axis(axis, x.dims.size()))] = true;
+  for (int64_t axis : axes) gone[onnx_axis(axis, x.dims.size())] = true;
   Dims all = x.dims, left;
   for (size_t i = 0; i < all.size(); ++i) {
     if (gone[i]) all[i] = 1;
     if (keep || !gone[i]) left.push_back(all[i]);
   }
   OnnxConstant y = made(all, x.whole);
-  std::vector<double> values(size_t(y.count()), start);
+  std::vector<double> values(y.count(), start);
   for (int64_t i = 0; i < x.count(); ++i) {
     int64_t to = 0, stride = 1, rest = i;
     for (size_t axis = all.size(); axis-- > 0; rest /= x.dims[axis]) {
       if (!gone[axis]) to += rest % x.dims[axis] * stride;
       stride *= all[axis];
     }
-    values[size_t(to)] = of_two(values[size_t(to)], value(x, i));
+    values[to] = of_two(values[to], value(x, i));
   }
   CHECK(y.count() > 0 && x.count() > 0, "a reduction of {}", to_string(x.dims));
   for (int64_t i = 0; i < y.count(); ++i) {
-    const double v = mean ? values[size_t(i)] / double(x.count() / y.count()) : values[size_t(i)];
+    const double v = mean ? values[i] / double(x.count() / y.count()) : values[i];
     CHECK(!y.whole || std::abs(v) < 0x1p62, "{} as a whole number", v);
-    (y.whole ? void(y.ints[size_t(i)] = int64_t(v)) : void(y.floats[size_t(i)] = float(v)));
+    (y.whole ? void(y.ints[i] = int64_t(v)) : void(y.floats[i] = float(v)));
   }
   y.dims = std::move(left);
   return y;
@@ -286,7 +284,7 @@ OnnxConstant is_infinite(const OnnxGraph& g, const OnnxNode& n) {
   const bool below = n.integer("detect_negative", 1) != 0, above = n.integer("detect_positive", 1) != 0;
   const OnnxConstant& x = of(g, n, 0);
   OnnxConstant y = made(x.dims, true);
-  for (int64_t i = 0; i < x.count(); ++i) y.ints[size_t(i)] = std::isinf(value(x, i)) && (value(x, i) < 0 ? below : above);
+  for (int64_t i = 0; i < x.count(); ++i) y.ints[i] = std::isinf(value(x, i)) && (value(x, i) < 0 ? below : above);
   return y;
 }
 

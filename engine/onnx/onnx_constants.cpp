@@ -4,11 +4,6 @@
 #include <cmath>
 
 namespace switchback {
-namespace {
-
-// A few bytes of a file can ask for any size; nothing that networks compute from sizes is as large as this.
-constexpr int64_t kMostComputed = 1 << 20;
-
 int64_t product(const Dims& dims, size_t from, size_t to) {
   int64_t n = 1;
   for (size_t i = from; i < to; ++i) n *= dims[i];
@@ -16,9 +11,10 @@ int64_t product(const Dims& dims, size_t from, size_t to) {
 }
 
 void check_size(double elements) {
-  CHECK(elements <= double(kMostComputed), "a computed constant of {} elements (at most {} are supported)", elements,
-        kMostComputed);
+  CHECK(elements <= kMostComputed, "a computed constant of {} elements (at most {} are supported)", elements, kMostComputed);
 }
+
+namespace {
 
 // y with x's kind of values, element i of it being x's element index(i).
 template <typename Index>

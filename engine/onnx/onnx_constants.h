@@ -33,4 +33,11 @@ OnnxConstant combined(BinaryFunction function, const OnnxConstant& a, const Onnx
 // The dimensions that a Reshape of `from` to `to` gives: 0 keeps one (unless `zero_is_zero`), -1 is what the others leave.
 Dims onnx_reshape(const Dims& from, std::vector<int64_t> to, bool zero_is_zero);
 
+int64_t product(const Dims& dims, size_t from, size_t to);  // of the sizes of axes [from, to)
+
+// Throws where a constant that is to be computed has too many elements: a few bytes of a file can ask for any size, and
+// nothing that networks compute from sizes is as large as this.
+inline constexpr double kMostComputed = 1 << 22;
+void check_size(double elements);
+
 }  // namespace switchback

@@ -83,10 +83,10 @@ void take_raw(const Type& tensor, std::string_view raw, OnnxConstant& out) {
   CHECK(raw.size() == size_t(n) * size, "a tensor of dimensions {} ({}) has {} bytes", to_string(out.dims),
         type_text(type), raw.size());
   if (out.whole) {
-    out.ints.resize(size_t(n));
+    out.ints.resize(n);
     for (size_t i = 0; i < size_t(n); ++i) out.ints[i] = int_of(type, raw.data(), i);
   } else {
-    out.floats.resize(size_t(n));
+    out.floats.resize(n);
     for (size_t i = 0; i < size_t(n); ++i) out.floats[i] = float_of(type, raw.data(), i);
   }
 }
@@ -95,7 +95,7 @@ template <typename Field, typename To, typename Convert>
 void take_field(const Field& field, const Dims& dims, std::vector<To>& to, Convert convert) {
   const int64_t n = checked_count(dims, field.size());
   CHECK(n == field.size(), "a tensor of dimensions {} has {} values", to_string(dims), field.size());
-  to.reserve(size_t(n));
+  to.reserve(n);
   for (const auto& value : field) to.push_back(convert(value));
 }
 

@@ -52,7 +52,7 @@ OnnxValue OnnxGraph::constant_value(const OnnxNode& n, const OnnxConstant& c, co
   node = add(n, by_scalar(BinaryFunction::mul, 0.f), {node}, name + ".part");
   const std::vector<float> values = c.as_floats();
   BinaryConstant sum{BinaryFunction::add, std::vector<float>(values.size()), {1, channels, rows, 1}};
-  for (int64_t i = 0; i < c.count(); ++i) sum.values[size_t(i % channels * rows + i / channels)] = values[size_t(i)];
+  for (int64_t i = 0; i < c.count(); ++i) sum.values[i % channels * rows + i / channels] = values[i];
   node = add(n, sum, {node}, name);
   return {nullptr, node, c.dims, alike(node) ? OnnxValue::Order::maps : OnnxValue::Order::memory};
 }

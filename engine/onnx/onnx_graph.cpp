@@ -23,12 +23,6 @@ void check_shape(Shape s) {
 
 }  // namespace
 
-int64_t product(const Dims& dims, size_t from, size_t to) {
-  int64_t n = 1;
-  for (size_t i = from; i < to; ++i) n *= dims[i];
-  return n;
-}
-
 Shape shape_of(const Dims& dims) {
   CHECK(dims.empty() || dims[0] == 1, "a tensor of dimensions {} for each image, whose first axis is not the batch's alone: it "
         "mixes the images of a batch", to_string(dims));
@@ -106,7 +100,7 @@ OnnxConstant OnnxGraph::beside(const Dims& dims, const OnnxConstant& constant) c
     };
     CHECK(repeats(c.floats) && repeats(c.ints), "a constant of {} with an input of {}: it differs with the place in the "
           "batch; only what is the same for all images is supported", to_string(constant.dims), text(dims));
-    (c.whole ? c.ints.resize(size_t(item)) : c.floats.resize(size_t(item)));
+    (c.whole ? c.ints.resize(item) : c.floats.resize(item));
     c.dims[0] = 1;
   }
   for (size_t i = 0; i < dims.size(); ++i)

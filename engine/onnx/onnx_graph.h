@@ -98,7 +98,7 @@ class OnnxGraph {
   // The same elements under other dims. Features get a Flatten at once, since that is what users see.
   void regroup(const OnnxNode& n, const OnnxValue& value, Dims dims, OnnxValue::Batch batch = {});
   Node& layer(int node) { return network_.nodes.edit(node); }
-  const Node& at(int node) const { return network_.nodes[size_t(node)]; }
+  const Node& at(int node) const { return network_.nodes[node]; }
   Shape shape(int node) const { return shapes_[node]; }
   void parameter(int node, const std::string& which, std::vector<float> values, const Dims& dims);
 
@@ -136,7 +136,6 @@ class OnnxGraph {
 OnnxConstant given_input(const onnx::ValueInfoProto& input, const OnnxConstant& value);
 // [1,c,h,w], [1,c,h] and [1,c] as shapes; throws for others.
 Shape shape_of(const Dims& dims);
-int64_t product(const Dims& dims, size_t from, size_t to);  // of the sizes of axes [from, to)
 // x where `condition` holds (or, with `where` false, where it does not), 0 elsewhere; broadcast.
 OnnxConstant chosen(const OnnxConstant& condition, const OnnxConstant& x, bool where);
 // The larger or the smaller one; broadcast.

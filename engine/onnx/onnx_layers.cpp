@@ -197,7 +197,7 @@ void gemm(OnnxGraph& g, const OnnxNode& n) {
   if (!n.has_input(2)) return;
   const int64_t out = weight.dims[0];
   std::vector<float> bias = g.beside({1, out}, g.constant(n, 2, "bias")).as_floats();
-  if (bias.size() == 1) bias.assign(size_t(out), bias[0]);
+  if (bias.size() == 1) bias.assign(out, bias[0]);
   for (float& v : bias) v *= beta;
   g.parameter(node, "bias", bias, {out});
 }

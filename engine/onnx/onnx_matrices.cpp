@@ -75,7 +75,7 @@ void running_sum(OnnxGraph& g, const OnnxNode& n) {
   OnnxConstant sums = matrix(size, size);
   for (int64_t i = 0; i < size; ++i)
     for (int64_t k = 0; k < size; ++k)
-      sums.floats[size_t(i * size + k)] = (reverse ? k > i : k < i) || (k == i && !exclusive);
+      sums.floats[i * size + k] = (reverse ? k > i : k < i) || (k == i && !exclusive);
   along(g, n, x, axis, 1, sums, {size});
 }
 
@@ -152,12 +152,12 @@ void grid_sample(OnnxGraph& g, const OnnxNode& n) {
   const int64_t h = x[2], w = x[3], places = grid.dims[1] * grid.dims[2];
   OnnxConstant weights = matrix(places, h * w);
   for (int64_t p = 0; p < places; ++p) {
-    const double across = double(grid.floats[size_t(2 * p)]), down = double(grid.floats[size_t(2 * p + 1)]);
+    const double across = double(grid.floats[2 * p]), down = double(grid.floats[2 * p + 1]);
     CHECK(std::abs(across) < 1e6 && std::abs(down) < 1e6, "a grid with the coordinates {}, {}", across, down);
     const Taps rows = taps(how, down, h), columns = taps(how, across, w);
     for (int i = 0; i < 4; ++i)
       for (int k = 0; k < 4; ++k)
-        weights.floats[size_t(p * h * w + rows.places[i] * w + columns.places[k])] +=
+        weights.floats[p * h * w + rows.places[i] * w + columns.places[k]] +=
             float(rows.weights[i] * columns.weights[k]);
   }
   along(g, n, g.value(n, 0), 2, 2, weights, {grid.dims[1], grid.dims[2]});
@@ -167,9 +167,9 @@ void grid_sample(OnnxGraph& g, const OnnxNode& n) {
 
 OnnxValue selected(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, int64_t axis,
                    const std::vector<int64_t>& indices) {
-  const int64_t size = x.dims[size_t(axis)], count = int64_t(indices.size());
+  const int64_t size = x.dims[axis], count = int64_t(indices.size());
   OnnxConstant one_hot = matrix(count, size);
-  for (int64_t i = 0; i < count; ++i) one_hot.floats[size_t(i * size + indices[size_t(i)])] = 1;
+  for (int64_t i = 0; i < count; ++i) one_hot.floats[i * size + indices[i]] = 1;
   return along(g, n, x, size_t(axis), 1, one_hot, {count});
 }
 

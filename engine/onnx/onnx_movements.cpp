@@ -73,7 +73,7 @@ class Joining {
   // [total, …], 0 where data stand.
   std::vector<float> constants() const {
     const int64_t place = count(like_) / like_[axis_];
-    std::vector<float> all(size_t(total_ * place), 0.f);
+    std::vector<float> all(total_ * place, 0.f);
     for (const auto& [first, c] : constants_) std::copy(c.floats.begin(), c.floats.end(), all.begin() + first * place);
     return all;
   }
@@ -133,9 +133,9 @@ void join_rows(OnnxGraph& g, const OnnxNode& n, size_t axis) {
       for (int64_t row = 0; row < before; ++row)
         for (int64_t place = 0; place < c.dims[axis]; ++place)
           for (int64_t k = 0; k < behind; ++k) {
-            const float v = c.floats[size_t((row * c.dims[axis] + place) * behind + k)];
+            const float v = c.floats[(row * c.dims[axis] + place) * behind + k];
             const int64_t channel = tokens ? k : (first + place) * behind + k, at = tokens ? first + place : row;
-            sum.values[size_t(channel * sum.shape.h * sum.shape.w + at)] = v;
+            sum.values[channel * sum.shape.h * sum.shape.w + at] = v;
           }
     made = g.add(n, sum, {made});
   }
@@ -253,7 +253,7 @@ void split(OnnxGraph& g, const OnnxNode& n) {
   const int64_t parts = n.outputs();
   n.ignore({"num_outputs"});
   std::vector<int64_t> lengths = n.has_input(1) ? g.ints(n, 1, "lengths") : n.integers("split", {});
-  if (lengths.empty()) lengths.assign(size_t(parts), (size + parts - 1) / std::max<int64_t>(parts, 1));
+  if (lengths.empty()) lengths.assign(parts, (size + parts - 1) / std::max<int64_t>(parts, 1));
   CHECK(int64_t(lengths.size()) == parts, "{} lengths for {} outputs", lengths.size(), parts);
   int64_t begin = 0;
   for (int i = 0; i < parts; ++i) {
@@ -278,7 +278,7 @@ bool gather_all(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const OnnxC
     return false;
   const std::vector<int64_t>& indices = which.as_ints("its indices");
   for (int64_t i = 0; i < which.count(); ++i)
-    if (indices[size_t(i)] != i) return false;
+    if (indices[i] != i) return false;
   Dims dims = which.dims;
   dims[0] = 1;
   g.regroup(n, x, dims);

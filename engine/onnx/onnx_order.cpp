@@ -35,7 +35,7 @@ bool refine(const std::vector<int64_t>& a, const std::vector<int64_t>& b, std::v
 // first, then second; false where that is not one transpose.
 bool compose(const Transpose& first, const Transpose& second, Transpose& both) {
   std::vector<int64_t> between, sizes;
-  for (int64_t axis : first.axes) between.push_back(first.sizes[size_t(axis)]);
+  for (int64_t axis : first.axes) between.push_back(first.sizes[axis]);
   std::vector<std::vector<int64_t>> parts_first, parts_second;
   if (!refine(between, second.sizes, parts_first, parts_second, sizes)) return false;
   std::vector<int64_t> place(sizes.size());  // of each part among x's
@@ -44,12 +44,12 @@ bool compose(const Transpose& first, const Transpose& second, Transpose& both) {
   for (size_t axis = 0; axis < first.sizes.size(); ++axis) {
     const size_t moved = size_t(std::ranges::find(first.axes, int64_t(axis)) - first.axes.begin());
     for (int64_t part : parts_first[moved]) {
-      place[size_t(part)] = int64_t(both.sizes.size());
-      both.sizes.push_back(sizes[size_t(part)]);
+      place[part] = int64_t(both.sizes.size());
+      both.sizes.push_back(sizes[part]);
     }
   }
   for (int64_t axis : second.axes)
-    for (int64_t part : parts_second[size_t(axis)]) both.axes.push_back(place[size_t(part)]);
+    for (int64_t part : parts_second[axis]) both.axes.push_back(place[part]);
   return true;
 }
 
@@ -57,27 +57,27 @@ bool compose(const Transpose& first, const Transpose& second, Transpose& both) {
 Transpose simplified(Transpose t) {
   std::vector<int64_t> axes, sizes, first_of(t.sizes.size());
   for (int64_t axis : t.axes)
-    if (t.sizes[size_t(axis)] > 1) axes.push_back(axis);
+    if (t.sizes[axis] > 1) axes.push_back(axis);
   std::vector<int64_t> kept;  // leading axes of groups, in the order of the result
   std::vector<int64_t> group_size(t.sizes.size(), 1);
   const auto next = [&](int64_t axis) {  // behind it in x, without axes of one place
-    for (++axis; axis < int64_t(t.sizes.size()) && t.sizes[size_t(axis)] == 1;) ++axis;
+    for (++axis; axis < int64_t(t.sizes.size()) && t.sizes[axis] == 1;) ++axis;
     return axis;
   };
   int64_t last = -2;
   for (int64_t axis : axes) {
     if (!kept.empty() && next(last) == axis) {
-      group_size[size_t(kept.back())] *= t.sizes[size_t(axis)];
+      group_size[kept.back()] *= t.sizes[axis];
     } else {
       kept.push_back(axis);
-      group_size[size_t(axis)] = t.sizes[size_t(axis)];
+      group_size[axis] = t.sizes[axis];
     }
     last = axis;
   }
   std::vector<int64_t> in_x = kept;
   std::ranges::sort(in_x);
   t.sizes.clear(), t.axes.clear();
-  for (int64_t axis : in_x) t.sizes.push_back(group_size[size_t(axis)]);
+  for (int64_t axis : in_x) t.sizes.push_back(group_size[axis]);
   for (int64_t axis : kept) t.axes.push_back(std::ranges::find(in_x, axis) - in_x.begin());
   return t;
 }
@@ -105,7 +105,7 @@ int OnnxGraph::cut_before_transpose(const OnnxNode& n, int node, const Dims& mem
   if (!compose(*t, {memory, {0, 1, 2}, 0, 0, 0}, whole)) return -1;
   std::vector<std::vector<int64_t>> parts, cut;
   std::vector<int64_t> moved, sizes;
-  for (int64_t axis : whole.axes) moved.push_back(whole.sizes[size_t(axis)]);
+  for (int64_t axis : whole.axes) moved.push_back(whole.sizes[axis]);
   if (!refine(moved, memory, parts, cut, sizes) || cut[1].empty() || sizes.size() != moved.size()) return -1;
   const size_t first = size_t(cut[1].front()), count = cut[1].size();  // of the axis, in the result's order
   const int64_t from = whole.axes[first];                               // and in x
@@ -120,7 +120,7 @@ int OnnxGraph::cut_before_transpose(const OnnxNode& n, int node, const Dims& mem
   const int sliced = add(n, Slice{.c = {part.begin * behind, part.end * behind, 1}}, {source}, name);
   Transpose rest{{}, {}, memory[2], memory[0], kept};
   for (int64_t i = 0; i < int64_t(whole.sizes.size()); ++i)
-    if (i <= from || i >= from + int64_t(count)) rest.sizes.push_back(i == from ? kept : whole.sizes[size_t(i)]);
+    if (i <= from || i >= from + int64_t(count)) rest.sizes.push_back(i == from ? kept : whole.sizes[i]);
   for (size_t i = 0; i < whole.axes.size(); ++i)
     if (i <= first || i >= first + count) rest.axes.push_back(whole.axes[i] > from ? whole.axes[i] - int64_t(count) + 1 : whole.axes[i]);
   return simplified(rest).sizes.size() < 2 ? sliced : transposed(n, sliced, rest);

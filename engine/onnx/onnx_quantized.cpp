@@ -60,7 +60,7 @@ void dequantize(OnnxGraph& g, const OnnxNode& n) {
   OnnxConstant y{.dims = x.dims, .whole = false, .floats = x.as_floats(), .ints = {}};
   for (int64_t i = 0; i < y.count(); ++i) {
     const size_t step = size_t(steps.of(i));
-    y.floats[size_t(i)] = (y.floats[size_t(i)] - zero[step]) * by[step];
+    y.floats[i] = (y.floats[i] - zero[step]) * by[step];
   }
   g.set(n, std::move(y));
 }
@@ -81,8 +81,8 @@ void quantize(OnnxGraph& g, const OnnxNode& n) {
   OnnxConstant y{.dims = x.dims, .whole = true, .floats = {}, .ints = {}};
   for (int64_t i = 0; i < x.count(); ++i) {
     const size_t step = size_t(steps.of(i));
-    const float v = std::nearbyint(values[size_t(i)] / by[step]) + zero[step];
-    CHECK(!std::isnan(v), "a value of {} in steps of {}", values[size_t(i)], by[step]);
+    const float v = std::nearbyint(values[i] / by[step]) + zero[step];
+    CHECK(!std::isnan(v), "a value of {} in steps of {}", values[i], by[step]);
     y.ints.push_back(int64_t(std::clamp(v, low, high)));
   }
   y.type = int(type);

@@ -10,7 +10,7 @@
 namespace switchback {
 OnnxValue reduced(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std::set<int64_t>& axes, bool mean) {
   OnnxValue y = x;
-  for (int64_t axis : axes) y.dims[size_t(axis)] = 1;
+  for (int64_t axis : axes) y.dims[axis] = 1;
   const bool neighbours = *axes.rbegin() - *axes.begin() + 1 == int64_t(axes.size());
   if (neighbours && (g.in_memory_order(x) || x.dims.size() > 4 || x.batch != OnnxValue::Batch{} || x.dims[0] != 1)) {
     const int64_t before = product(x.dims, 0, size_t(*axes.begin())), all = count(x.dims) / count(y.dims);
@@ -34,7 +34,7 @@ namespace {
 OnnxValue largest(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std::set<int64_t>& axes) {
   CHECK(*axes.rbegin() - *axes.begin() + 1 == int64_t(axes.size()), "a largest value over axes that do not lie side by side");
   OnnxValue y = x;
-  for (int64_t axis : axes) y.dims[size_t(axis)] = 1;
+  for (int64_t axis : axes) y.dims[axis] = 1;
   const int64_t before = product(x.dims, 0, size_t(*axes.begin())), all = count(x.dims) / count(y.dims);
   const int from = g.memory_shaped(n, x, {1, count(y.dims) / before, before, all});
   y.node = g.add(n, MaxPool2d{.kernel_h = 1, .kernel_w = all, .stride_h = 1, .stride_w = all}, {from});

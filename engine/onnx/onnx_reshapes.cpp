@@ -99,7 +99,7 @@ OnnxValue::Batch take_batch(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x,
                                      "by itself", printable(n.name()), fmt::join(to, ",")));
   const OnnxValue::Batch batch{found, outside / sizes_before(size_t(found))};
   // A batch that the exporter fixed is as open as any other.
-  if (written && g.batch > 1 && to[size_t(found)] > 0) to[size_t(found)] /= g.batch;
+  if (written && g.batch > 1 && to[found] > 0) to[found] /= g.batch;
   return batch;
 }
 
@@ -178,12 +178,12 @@ bool transpose_rows(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const s
   std::vector<int64_t> order, sizes, moved;
   for (size_t i = channels; i < rank; ++i) order.push_back(int64_t(i));
   for (size_t i = 0; i < channels; ++i) order.push_back(int64_t(i));
-  for (int64_t axis : order) sizes.push_back(x.dims[size_t(axis)]);
+  for (int64_t axis : order) sizes.push_back(x.dims[axis]);
   for (int64_t axis : axes) moved.push_back(std::ranges::find(order, axis) - order.begin());
   const auto unmoved = [&](size_t turn) {  // the result, read from axis `turn` on and round, is memory's order
     std::vector<int64_t> seen;
     for (size_t i = 0; i < rank; ++i)
-      if (const int64_t axis = moved[(i + turn) % rank]; sizes[size_t(axis)] > 1) seen.push_back(axis);
+      if (const int64_t axis = moved[(i + turn) % rank]; sizes[axis] > 1) seen.push_back(axis);
     return std::is_sorted(seen.begin(), seen.end());
   };
   if (unmoved(0)) return g.set(n, OnnxValue{nullptr, x.node, dims, memory_or_maps(g, x.node), batch}), true;

@@ -179,7 +179,7 @@ void space_to_depth(OnnxGraph& g, const OnnxNode& n) {
 
 void shape(OnnxGraph& g, const OnnxNode& n) {
   Dims dims = g.value(n, 0).dims;
-  if (!g.value(n, 0).constant) dims[size_t(g.value(n, 0).batch.axis)] *= g.batch;
+  if (!g.value(n, 0).constant) dims[g.value(n, 0).batch.axis] *= g.batch;
   const int64_t rank = int64_t(dims.size());
   const OnnxRange range = onnx_range(n.integer("start", 0), n.integer("end", rank), 1, rank);
   OnnxConstant sizes{.dims = {range.count}, .whole = true, .floats = {}, .ints = {}};

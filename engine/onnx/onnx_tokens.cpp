@@ -51,13 +51,13 @@ struct Scores {
 double element(const BinaryConstant& c, Shape s, int64_t i) {
   const int64_t channel = i % s.c, column = i / s.c % s.w, row = i / s.c / s.w;
   const int64_t at = ((c.shape.c > 1 ? channel : 0) * c.shape.h + (c.shape.h > 1 ? row : 0)) * c.shape.w + (c.shape.w > 1 ? column : 0);
-  return double(c.values[size_t(at)]);
+  return double(c.values[at]);
 }
 // A factor that all scores of a row share; false where they differ.
 bool multiply_rows(const BinaryConstant& c, Shape s, std::vector<double>& rows) {
   for (int64_t i = 0; i < s.item(); ++i)
     if (element(c, s, i) != element(c, s, i / s.c * s.c)) return false;
-  rows.resize(size_t(s.item() / s.c), 1);
+  rows.resize(s.item() / s.c, 1);
   for (size_t row = 0; row < rows.size(); ++row) rows[row] *= element(c, s, int64_t(row) * s.c);
   return true;
 }
@@ -70,10 +70,10 @@ std::optional<Scores> find_scores(const OnnxGraph& g, int node) {
     const auto* c = std::get_if<BinaryConstant>(&g.at(node).layer);
     if (!c || g.shape(g.at(node).inputs[0]) != s) break;
     if (c->function == BinaryFunction::add || (c->function == BinaryFunction::sub && !c->reversed)) {
-      found.bias.resize(size_t(s.item()), 0);
+      found.bias.resize(s.item(), 0);
       for (int64_t i = 0; i < s.item(); ++i) {
-        const double by = found.scale * (found.rows.empty() ? 1 : found.rows[size_t(i / s.c)]);
-        found.bias[size_t(i)] += (c->function == BinaryFunction::sub ? -by : by) * element(*c, s, i);
+        const double by = found.scale * (found.rows.empty() ? 1 : found.rows[i / s.c]);
+        found.bias[i] += (c->function == BinaryFunction::sub ? -by : by) * element(*c, s, i);
       }
     } else if (c->function != BinaryFunction::mul || !multiply_rows(*c, s, found.rows)) {
       break;
@@ -190,7 +190,7 @@ OnnxValue with_axes(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const s
   y.order = OnnxValue::Order::memory;
   y.dims.clear();
   for (size_t i = 0; i < axes.size(); ++i) {
-    y.dims.push_back(x.dims[size_t(axes[i])]);
+    y.dims.push_back(x.dims[axes[i]]);
     if (axes[i] == x.batch.axis) y.batch.axis = int64_t(i);
   }
   const int from = g.rows(n, x);

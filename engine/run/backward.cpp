@@ -229,7 +229,7 @@ ConstView Backward::run(const Tape& tape, const BackwardRun& options) {
                                .relu = op.relu >= 0,
                                .gates = op.relu >= 0 ? gate_planes(tape, op.relu).gates : nullptr,
                                .seeds_per_item = options.seeds_per_item,
-                               .rule = op.relu >= 0 && !options.rules.empty() ? options.rules[size_t(op.relu)] : options.rule,
+                               .rule = op.relu >= 0 && !options.rules.empty() ? options.rules[op.relu] : options.rule,
                                .tf32 = plan_->tf32()};
     if (options.offsets) add_offset(op, tape, dy, options.seeds_per_item, options.offsets);
     if (op.step)

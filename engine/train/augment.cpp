@@ -72,7 +72,7 @@ std::vector<int64_t> epoch_order(int64_t images, uint64_t seed, int64_t epoch) {
   std::vector<int64_t> order(static_cast<size_t>(images));
   std::iota(order.begin(), order.end(), 0);
   for (int64_t i = images - 1; i > 0; --i)
-    std::swap(order[size_t(i)], order[size_t(below(words(uint64_t(i / 4), epoch, 0, seed)[size_t(i % 4)], i + 1))]);
+    std::swap(order[i], order[below(words(uint64_t(i / 4), epoch, 0, seed)[i % 4], i + 1)]);
   return order;
 }
 
@@ -99,12 +99,12 @@ void move(const Augmentation& how, const Draws& draws, Shape item, std::span<con
         const int64_t row = y + down, column = (mirrored ? item.w - 1 - x : x) + right;
         float& to = pixels[(c * item.h + y) * item.w + x];
         if (row < 0 || row >= item.h || column < 0 || column >= item.w) {
-          to = black[size_t(c)];
+          to = black[c];
         } else if (how.rotate == 0) {
           to = plane[row * item.w + column];
         } else {
           const double r = double(row) - middle_row, s = double(column) - middle_column;
-          to = bilinear(plane, item.h, item.w, middle_row + cosine * r + sine * s, middle_column + cosine * s - sine * r, black[size_t(c)]);
+          to = bilinear(plane, item.h, item.w, middle_row + cosine * r + sine * s, middle_column + cosine * s - sine * r, black[c]);
         }
       }
   }
@@ -112,9 +112,9 @@ void move(const Augmentation& how, const Draws& draws, Shape item, std::span<con
 
 void change_colours(const Augmentation& how, const Draws& draws, Shape item, const ColourUnits& units, float* pixels) {
   const int64_t plane = item.h * item.w;
-  for (int64_t i = 0; i < item.item(); ++i) pixels[i] = pixels[i] * units.by[size_t(i / plane)] + units.add[size_t(i / plane)];
+  for (int64_t i = 0; i < item.item(); ++i) pixels[i] = pixels[i] * units.by[i / plane] + units.add[i / plane];
   apply_jitter(draw_jitter(how.jitter, draws(2), draws(3)[0]), item, units.order, pixels);
-  for (int64_t i = 0; i < item.item(); ++i) pixels[i] = (pixels[i] - units.add[size_t(i / plane)]) / units.by[size_t(i / plane)];
+  for (int64_t i = 0; i < item.item(); ++i) pixels[i] = (pixels[i] - units.add[i / plane]) / units.by[i / plane];
 }
 
 // torchvision's RandomErasing: a box of 2 to 33 hundredths of the area, its height to its width 0.3 to 3.3; ten tries.

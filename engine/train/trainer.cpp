@@ -77,7 +77,7 @@ double Trainer::scale(const Targets& t, int64_t n) const {
   double all = 0;
   for (const int32_t label : t.labels) {
     CHECK(label >= 0 && label < y.c, "label {} of a network with {} outputs", label, y.c);
-    all += options_.class_weights.empty() ? 1 : double(options_.class_weights[size_t(label)]);
+    all += options_.class_weights.empty() ? 1 : double(options_.class_weights[label]);
   }
   return 1 / all;
 }
@@ -103,7 +103,7 @@ void Trainer::add_piece(const float* x, int64_t first, int64_t n, const Targets&
   plan_.forward(&tape_);
   const ConstView y = plan_.value(network().output());
   const View dy = backward_.seed(n);
-  const std::span<const int32_t> labels = targets.labels.empty() ? targets.labels : targets.labels.subspan(size_t(first), size_t(n));
+  const std::span<const int32_t> labels = targets.labels.empty() ? targets.labels : targets.labels.subspan(first, n);
   if (options_.loss == Loss::cross_entropy) {
     ctx_.copy_in(labels_.data(), labels.data(), labels.size_bytes());
     cross_entropy(ctx_, {options_.label_smoothing, class_weights_.as<float>()}, y, labels_.as<int32_t>(), scale, dy,
@@ -138,7 +138,7 @@ LargestActivation Trainer::largest_activation() {
   std::vector<float> host;
   for (const Tape::Slot& slot : tape_.slots) {
     if (slot.kind != Tape::Kind::value || tape_.n == 0) continue;
-    host.resize(size_t(tape_.n * slot.shape.item()));
+    host.resize(tape_.n * slot.shape.item());
     ctx_.copy_out(host.data(), tape_.data(slot), host.size() * sizeof(float));
     look(slot.node, host);
   }
@@ -190,12 +190,12 @@ void Trainer::save_state(const std::string& path, const std::map<std::string, st
   for (const Parameter& p : weights().list()) list.emplace_back(full_name(network(), p), p.dims, weights().values(p));
   for (size_t i = 0; i < 2; ++i) {
     if (states_[i].size() == 0) continue;
-    host[i].resize(size_t(count_));
+    host[i].resize(count_);
     ctx_.copy_out(host[i].data(), states_[i].data(), states_[i].size());
     for (const Parameter& p : weights().list())
       if (trained(p))
         list.emplace_back(fmt::format("{}.{}", full_name(network(), p), i), p.dims,
-                          std::span<const float>(host[i]).subspan(size_t(p.offset), size_t(p.count())));
+                          std::span<const float>(host[i]).subspan(p.offset, p.count()));
   }
   std::map<std::string, std::string> metadata = more;
   metadata["steps"] = std::to_string(steps_);
@@ -212,7 +212,7 @@ void Trainer::load_state(const std::string& path) {
     if (!file.has(name) || file.dims(name) != p.dims)
       throw Error(fmt::format("{} holds no {}: it belongs to another run", path, name),
                   "resume with the model and the optimiser that the run began with");
-    file.load(name, all.subspan(size_t(p.offset), size_t(p.count())));
+    file.load(name, all.subspan(p.offset, p.count()));
   };
   std::vector<float> host[2];
   for (size_t i = 0; i < 2; ++i) {

@@ -26,14 +26,14 @@ void add(Row& to, const Row& row, double factor) {
 }
 
 // A polygon cut by the line row = level.
-struct Cut {
+struct Halves {
   Polygon below, above;  // one of them is empty where the line does not cross the polygon
   Point from, to;        // the line inside the polygon, where it does
 };
 
 // Vertices nearer to the line than `reach` are taken to lie on it, so that lines that meet in one point, or a line that
 // touches a corner, leave no slivers.
-Cut cut(const Polygon& polygon, const Row& row, double level, double reach) {
+Halves cut(const Polygon& polygon, const Row& row, double level, double reach) {
   const double zero = reach * std::sqrt(row.a * row.a + row.b * row.b) + 1e-14 * (row.size + std::fabs(level));
   std::vector<int> side;
   bool any_above = false, any_below = false;
@@ -44,7 +44,7 @@ Cut cut(const Polygon& polygon, const Row& row, double level, double reach) {
   }
   if (!any_above) return {polygon, {}, {}, {}};  // zero throughout counts as below: a ReLU is on where 0 < s
   if (!any_below) return {{}, polygon, {}, {}};
-  Cut out;
+  Halves out;
   Polygon on;
   for (size_t i = 0; i < polygon.size(); ++i) {
     const size_t j = (i + 1) % polygon.size();
@@ -188,7 +188,7 @@ class Walk {
   // Cuts every piece at the line where unit u is `level`; above it the unit's state is one higher.
   void split_unit(int layer, size_t u, const Row& row, double level, std::vector<Piece>& pieces) {
     for (size_t i = 0, count = pieces.size(); i < count; ++i) {
-      Cut c = cut(pieces[i].polygon, row, level, reach_);
+      Halves c = cut(pieces[i].polygon, row, level, reach_);
       if (c.above.empty()) continue;
       if (c.below.empty()) {
         ++pieces[i].states[u];
