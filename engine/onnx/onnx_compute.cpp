@@ -9,12 +9,14 @@
 namespace switchback {
 namespace {
 
+constexpr double kMostComputed = 1 << 22;  // of an array: masks of a few thousand tokens
+
 const OnnxConstant& of(const OnnxGraph& g, const OnnxNode& n, int input) { return *g.value(n, input).constant; }
 
 OnnxConstant made(Dims dims, bool whole) {
   double elements = 1;
   for (int64_t d : dims) elements *= double(d);
-  check_size(elements);
+  check_size(elements, kMostComputed);
   OnnxConstant y{.dims = std::move(dims), .whole = whole, .floats = {}, .ints = {}};
   (whole ? y.ints.resize(size_t(elements)) : y.floats.resize(size_t(elements)));
   return y;

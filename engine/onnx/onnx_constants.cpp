@@ -10,11 +10,13 @@ int64_t product(const Dims& dims, size_t from, size_t to) {
   return n;
 }
 
-void check_size(double elements) {
-  CHECK(elements <= kMostComputed, "a computed constant of {} elements (at most {} are supported)", elements, kMostComputed);
+void check_size(double elements, double most) {
+  CHECK(elements <= most, "a computed constant of {} elements (at most {} are supported)", elements, most);
 }
 
 namespace {
+
+constexpr double kMostGrown = 1 << 20;  // elements of a constant that is larger than what it is made of
 
 // y with x's kind of values, element i of it being x's element index(i).
 template <typename Index>
@@ -87,7 +89,7 @@ OnnxConstant take(const OnnxConstant& x, int64_t axis, const std::vector<int64_t
   const int64_t size = x.dims[a], count = int64_t(indices.size());
   for (int64_t i : indices) CHECK(i >= -size && i < size, "index {} of {}", i, size);
   const int64_t before = product(x.dims, 0, a), after = product(x.dims, a + 1, x.dims.size());
-  if (count > size) check_size(double(before) * double(after) * double(count));
+  if (count > size) check_size(double(before) * double(after) * double(count), kMostGrown);
   Dims dims = x.dims;
   dims[a] = count;
   if (before * after * count == 0) return gathered(x, dims, [](int64_t) { return 0; });
@@ -127,7 +129,7 @@ OnnxConstant concatenated(const std::vector<const OnnxConstant*>& parts, int64_t
     CHECK(same == first.dims, "a concatenation of {} and {}", to_string(first.dims), to_string(part->dims));
     elements += double(part->count());
   }
-  check_size(elements);
+  check_size(elements, kMostGrown);
   for (int64_t block = 0; block < product(first.dims, 0, a); ++block)
     for (const OnnxConstant* part : parts) {
       const int64_t n = product(part->dims, a, part->dims.size());
@@ -146,7 +148,7 @@ OnnxConstant filled(const OnnxConstant& value, const std::vector<int64_t>& dims)
     CHECK(d >= 0, "a constant of dimensions {}", to_string(dims));
     elements *= double(d);
   }
-  check_size(elements);
+  check_size(elements, kMostGrown);
   return gathered(value, dims, [](int64_t) { return 0; });
 }
 
@@ -180,7 +182,7 @@ OnnxConstant combined(BinaryFunction function, const OnnxConstant& a, const Onnx
     y.dims[i] = dim(a, i) == 1 ? dim(b, i) : dim(a, i);
     elements *= double(y.dims[i]);
   }
-  if (elements > double(std::max(a.count(), b.count()))) check_size(elements);
+  if (elements > double(std::max(a.count(), b.count()))) check_size(elements, kMostGrown);
   for (int64_t i = 0; i < int64_t(elements); ++i) {
     size_t ia = 0, ib = 0;
     int64_t rest = i, of_a = 1, of_b = 1;

@@ -37,7 +37,6 @@ int64_t product(const Dims& dims, size_t from, size_t to);  // of the sizes of a
 
 // Throws where a constant that is to be computed has too many elements: a few bytes of a file can ask for any size, and
 // nothing that networks compute from sizes is as large as this.
-inline constexpr double kMostComputed = 1 << 22;
-void check_size(double elements);
+void check_size(double elements, double most);
 
 }  // namespace switchback
