@@ -24,6 +24,15 @@ std::vector<int64_t> class_map(const Dataset& data, const Model& model, int64_t 
   return map;
 }
 
+Shape image_of(const Model& model) {
+  const Preprocess& p = model.preprocess;
+  return {1, p.channels(), p.size[0], p.size[1]};
+}
+
+int64_t limited(const Dataset& data, const std::string& limit) {
+  return limit.empty() ? data.size() : std::min(data.size(), parse_whole("--limit", limit, 1, int64_t(1) << 40));
+}
+
 void load_item(const Dataset& data, int64_t i, const Model& model, float* to) {
   const Tensor x = preprocess(data.image(i), model.preprocess);
   std::copy(x.data(), x.data() + x.count(), to);

@@ -20,6 +20,11 @@ inline constexpr char kDatasets[] = "an idx file, a binary file or mosaic of CIF
 // number. Throws where the numbers of classes and outputs differ as well.
 std::vector<int64_t> class_map(const Dataset& data, const Model& model, int64_t outputs, const std::string& path);
 
+// [1,C,H,W] that the model's preprocessing makes of an image.
+Shape image_of(const Model& model);
+// How many of its images are meant: all, or with --limit the first ones.
+int64_t limited(const Dataset& data, const std::string& limit);
+
 // Image i through the model's preprocessing, NCHW.
 void load_item(const Dataset& data, int64_t i, const Model& model, float* to);
 

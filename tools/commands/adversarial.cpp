@@ -348,9 +348,9 @@ void run_curve(Job& job, const AdversarialCommand& o, const std::vector<double>&
                 "name some of its images: DATASET[0:8]", true);
   const std::string& path = o.inputs[0];
   const Dataset data = open_dataset(path, o.exif);
-  const int64_t images = o.limit.empty() ? data.size() : std::min(data.size(), parse_whole("--limit", o.limit, 1, int64_t(1) << 40));
+  const int64_t images = limited(data, o.limit);
   const Network& network = job.model.network;
-  const Shape image{1, job.model.preprocess.channels(), job.model.preprocess.size[0], job.model.preprocess.size[1]};
+  const Shape image = image_of(job.model);
   check_image_shape(network, image);
   const std::vector<int64_t> classes = class_map(data, job.model, network.shapes(image)[size_t(logit_node(network))].c, path);
   Output output(job);

@@ -50,11 +50,9 @@ struct DistributionRun {
 Population measure(DistributionRun& run, const std::string& path, std::string name) {
   Job& job = run.job;
   const Dataset data = open_dataset(path, run.flags.exif);
-  const Shape image{1, job.model.preprocess.channels(), job.model.preprocess.size[0], job.model.preprocess.size[1]};
+  const Shape image = image_of(job.model);
   check_image_shape(job.model.network, image);
-  const int64_t images = run.flags.limit.empty()
-                             ? data.size()
-                             : std::min(data.size(), parse_whole("--limit", run.flags.limit, 1, int64_t(1) << 40));
+  const int64_t images = limited(data, run.flags.limit);
   const int64_t classes = int64_t(data.classes.size());
   const bool apart = classes <= kMostClasses;
   Distribution distribution(job.ctx, job.model, image, run.nodes, apart ? classes : 0, job.run,
@@ -142,6 +140,18 @@ Canvas ridges(std::span<const Ridge> rows, double least, double most) {
   return canvas;
 }
 
+std::string channel_words(const DistributionRun& run, size_t layer, int64_t channel) {
+  const ChannelStatistics& first = run.populations[0].layers[layer][size_t(channel)];
+  if (first.dead()) return fmt::format("{}: dead, never above 0", channel);
+  if (run.populations.size() > 1)
+    return fmt::format("{}: distance {}", channel, short_number(distance(run, 1, layer, channel)));
+  std::string words = fmt::format("{}: mean {}, deviation {}", channel, short_number(first.mean),
+                                  short_number(first.deviation()));
+  if (const double s = first.selectivity(); std::isfinite(s))
+    words += fmt::format(", selectivity {:.2f} for {}", s, run.populations[0].classes[size_t(first.selective_class())]);
+  return words;
+}
+
 Panel channel_panel(const DistributionRun& run, size_t layer, int64_t channel) {
   std::vector<Ridge> rows;
   double least = std::numeric_limits<double>::infinity(), most = -least;
@@ -158,14 +168,7 @@ Panel channel_panel(const DistributionRun& run, size_t layer, int64_t channel) {
         rows.push_back({population.classes[k], &c.of_class[k], 0, 0,
                         kRidgeColors[int(k) == c.selective_class() ? 1 : 0]});
   }
-  const ChannelStatistics& first = run.populations[0].layers[layer][size_t(channel)];
-  std::string words = fmt::format("{}: mean {}, deviation {}", channel, short_number(first.mean),
-                                  short_number(first.deviation()));
-  if (first.dead()) words = fmt::format("{}: dead, never above 0", channel);
-  else if (run.populations.size() > 1) words = fmt::format("{}: distance {}", channel, short_number(distance(run, 1, layer, channel)));
-  else if (const double s = first.selectivity(); std::isfinite(s))
-    words += fmt::format(", selectivity {:.2f} for {}", s, run.populations[0].classes[size_t(first.selective_class())]);
-  return {ridges(rows, least, most), words};
+  return {ridges(rows, least, most), channel_words(run, layer, channel)};
 }
 
 // What a ReLU lets through of each channel, on average; a dead one's column is missing.
@@ -289,7 +292,7 @@ void print_distribution(const DistributionRun& run, const Output& output) {
     const std::vector<ChannelStatistics>& channels = run.populations[0].layers[layer];
     const int64_t dead = std::count_if(channels.begin(), channels.end(), [](const auto& c) { return c.dead(); });
     lines.add(fmt::format("  {}: {}, {} dead", layer_name(run, layer), counted(int64_t(channels.size()), "channel"), dead));
-    for (const int64_t c : drawn_channels(run, layer)) lines.add("    " + channel_panel(run, layer, c).label);
+    for (const int64_t c : drawn_channels(run, layer)) lines.add("    " + channel_words(run, layer, c));
   }
   lines.print();
   print_written(run.job, output.paths());
@@ -304,10 +307,8 @@ void run_distribution(const DistributionFlags& o) {
   if (job.several() && o.inputs.size() > 1)
     throw Error("two data sets and several --weights", "compare one or the other", true);
   DistributionRun run{.job = job, .flags = o, .nodes = required_nodes(job.model.network, o.layers, o.model), .populations = {}};
-  for (size_t layer = 0; layer < run.nodes.size(); ++layer)
-    parse_list("--channels", o.channels,
-               job.model.network.shapes({1, job.model.preprocess.channels(), job.model.preprocess.size[0],
-                                         job.model.preprocess.size[1]})[size_t(run.nodes[layer])].c);
+  const List<Shape> shapes = job.model.network.shapes(image_of(job.model));
+  for (const int node : run.nodes) parse_list("--channels", o.channels, shapes[size_t(node)].c);  // before the work
   Output output(job);
   if (job.several()) {
     const std::vector<std::string> names = weights_names(job.checkpoints);

@@ -77,7 +77,7 @@ void judge(std::span<const float> logits, Outputs outputs, int64_t index, int64_
 Evaluation evaluate(Job& job, const EvaluateOptions& o, Output& output, const Dataset& data,
                     const std::vector<int64_t>& classes, int64_t images) {
   const Network& network = job.model.network;
-  const Shape image{1, job.model.preprocess.channels(), job.model.preprocess.size[0], job.model.preprocess.size[1]};
+  const Shape image = image_of(job.model);
   check_image_shape(network, image);
   RunOptions options = job.run;
   const int64_t most = std::min<int64_t>(256, images);
@@ -170,8 +170,7 @@ void run_evaluate(EvaluateOptions& o) {
                 "`switchback classify` shows it");
   const std::string& path = o.inputs[0];
   const Dataset data = open_dataset(path, o.exif);
-  const int64_t images =
-      o.limit.empty() ? data.size() : std::min(data.size(), parse_whole("--limit", o.limit, 1, int64_t(1) << 40));
+  const int64_t images = limited(data, o.limit);
   const Network& network = job.model.network;
   const std::vector<int64_t> classes =
       class_map(data, job.model, network.shapes(network.input)[size_t(logit_node(network))].c, path);

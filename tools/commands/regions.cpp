@@ -61,7 +61,7 @@ std::vector<int64_t> outputs_of_classes(const Dataset& data, const Model& model,
 NetworkRegions count_regions(Job& job, const Model& model, const NetworkSpec& spec, const Dataset& data,
                              const std::vector<int64_t>& order, Output& output, InputRecorder* record,
                              const std::function<void(int64_t)>& progress) {
-  const Shape image{1, model.preprocess.channels(), model.preprocess.size[0], model.preprocess.size[1]};
+  const Shape image = image_of(model);
   const int64_t images = int64_t(order.size());
   RegionCensus census(job.ctx, model, image, int64_t(data.classes.size()), job.run,
                       std::min<int64_t>(256, images));
@@ -95,7 +95,7 @@ NetworkRegions count_regions(Job& job, const Model& model, const NetworkSpec& sp
 
 // How alike the etalons of the images' own classes are (Molchanov et al., eq. 4: the linear part of the region's map).
 void compare_etalons(Job& job, const Model& model, const Dataset& data, const std::vector<int64_t>& order, NetworkRegions& out) {
-  const Shape image{1, model.preprocess.channels(), model.preprocess.size[0], model.preprocess.size[1]};
+  const Shape image = image_of(model);
   const std::vector<int64_t> classes =
       outputs_of_classes(data, model, model.network.shapes(image)[size_t(logit_node(model.network))].c);
   if (classes.empty()) throw Error("--etalons wants a network whose outputs are the data set's classes", "leave it out", true);
@@ -321,8 +321,7 @@ void run_dataset(const RegionsOptions& o) {
   Job job("regions", options_of(o, specs[0]));
   const std::string& path = o.inputs[0];
   const Dataset data = open_dataset(path, o.exif);
-  const int64_t images =
-      o.limit.empty() ? data.size() : std::min(data.size(), parse_whole("--limit", o.limit, 1, int64_t(1) << 40));
+  const int64_t images = limited(data, o.limit);
   const std::vector<int64_t> order = class_order(data, images);
   Output output(job);
   std::vector<NetworkRegions> networks;

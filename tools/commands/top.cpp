@@ -272,13 +272,12 @@ void run_top(const TopFlags& o) {
   TopRun run{.job = job,
              .flags = o,
              .data = data,
-             .image = {1, job.model.preprocess.channels(), job.model.preprocess.size[0], job.model.preprocess.size[1]},
+             .image = image_of(job.model),
              .options = {},
              .layers = {},
              .units = {}};
   check_image_shape(job.model.network, run.image);
-  run.images =
-      o.limit.empty() ? data.size() : std::min(data.size(), parse_whole("--limit", o.limit, 1, int64_t(1) << 40));
+  run.images = limited(data, o.limit);
   static_cast<RunOptions&>(run.options) = job.run;
   run.options.keep = std::min(o.keep, run.images), run.options.rule = o.rule;
   run.options.by = o.by, run.options.order = o.order, run.options.signal = o.signal;

@@ -23,7 +23,7 @@ int64_t outputs_of(const Model& model) { return model.network.shapes(model.netwo
 }  // namespace
 
 TrainingData::TrainingData(Dataset data, const std::string& path, const Model& model, bool classes)
-    : model_(model), item_{1, model.preprocess.channels(), model.preprocess.size[0], model.preprocess.size[1]},
+    : model_(model), item_(image_of(model)),
       data_(std::move(data)) {
   const Shape want = model.network.input;
   if (item_ != want)

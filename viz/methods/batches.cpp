@@ -55,6 +55,12 @@ Tensor allocate_maps(Dims dims) {
   return Tensor(std::move(dims));
 }
 
+Memory floats_on_device(Context& ctx, const std::vector<float>& values) {
+  Memory memory = ctx.allocate(values.size() * sizeof(float));
+  ctx.copy_in(memory.data(), values.data(), memory.size());
+  return memory;
+}
+
 Explained explain(const Network& network, const TargetSpec& target, const Tensor& values,
                   const std::vector<std::string>& labels) {
   Explained out;

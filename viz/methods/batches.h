@@ -27,6 +27,9 @@ int64_t batch_size(Context& ctx, const Model& model, Shape image, const PlanOpti
 // Space for results; throws where they cannot fit into the machine's memory.
 Tensor allocate_maps(Dims dims);
 
+// A copy of these on the context's device.
+Memory floats_on_device(Context& ctx, const std::vector<float>& values);
+
 // Targets, scores and probabilities of one image from the clean values of the target node.
 Explained explain(const Network& network, const TargetSpec& target, const Tensor& values,
                   const std::vector<std::string>& labels);

@@ -72,15 +72,13 @@ Dream::Dream(Context& ctx, const Model& model, Shape net, Shape canvas, const Ma
   if (o.noise > 0) {
     std::vector<float> scale;
     for (int64_t i = 0; i < net.item(); ++i) scale.push_back(float(o.noise) * units.scale[size_t(i % net.c)]);
-    noise_scale = floats(net.item());
-    ctx.copy_in(noise_scale.data(), scale.data(), noise_scale.size());
+    noise_scale = floats_on_device(ctx, scale);
   }
   const float none = std::numeric_limits<float>::infinity();
   std::vector<float> range(size_t(net.c), 1.f);
   for (int64_t c = 0; c < net.c; ++c) range.push_back(o.clip_pixels ? units.lowest(size_t(c)) / float(parts.unit(size_t(c))) : -none);
   for (int64_t c = 0; c < net.c; ++c) range.push_back(o.clip_pixels ? units.highest(size_t(c)) / float(parts.unit(size_t(c))) : none);
-  limits = ctx.allocate(range.size() * sizeof(float));
-  ctx.copy_in(limits.data(), range.data(), limits.size());
+  limits = floats_on_device(ctx, range);
 }
 
 int Dream::states() const { return o.update == Update::momentum ? 2 : o.update == Update::capped ? 0 : o.optimizer.states(); }
@@ -100,8 +98,7 @@ void Dream::start(std::span<const Drive> drives, const Tensor& given) {
   }
   const int64_t item = parts.item();
   const std::vector<float> middle(static_cast<size_t>(item), float(o.start_mean));
-  const Memory mean = ctx.allocate(middle.size() * sizeof(float));
-  ctx.copy_in(mean.data(), middle.data(), mean.size());
+  const Memory mean = floats_on_device(ctx, middle);
   for (int64_t i = 0; i < n; ++i) {
     const View to{z.as<float>() + i * item, parts.fourier() ? Shape{1, item, 1, 1} : canvas_shape.with_n(1), DType::f32};
     if (o.start_span == 0) {

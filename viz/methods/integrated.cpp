@@ -50,8 +50,7 @@ Maps integrated(Context& ctx, const Model& model, const Tensor& x, const TargetS
   maps.values = allocate_maps({images, targets, image.c, image.h, image.w});
   std::vector<float> alpha;  // midpoints of the steps
   for (int64_t k = 0; k < options.steps; ++k) alpha.push_back(float((double(k) + 0.5) / double(options.steps)));
-  const Memory midpoints = ctx.allocate(alpha.size() * sizeof(float)), base = ctx.allocate(size_t(item) * sizeof(float));
-  ctx.copy_in(midpoints.data(), alpha.data(), midpoints.size());
+  const Memory midpoints = floats_on_device(ctx, alpha), base = ctx.allocate(size_t(item) * sizeof(float));
   std::vector<double> sum, none;
   for (int64_t i = 0; i < images; ++i) {
     const float* pixels = x.data() + i * item;

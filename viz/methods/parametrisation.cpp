@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/normalize/set_norm.h"
+#include "viz/methods/batches.h"
 
 namespace switchback {
 namespace {
@@ -83,13 +84,8 @@ Parametrisation::Parametrisation(Context& ctx, const Model& model, const Maximiz
   const size_t matrix = all.size();
   all.insert(all.end(), scale_.begin(), scale_.end());
   all.insert(all.end(), offset.begin(), offset.end());
-  const auto put = [&](const std::vector<float>& values) {
-    Memory memory = ctx.allocate(values.size() * sizeof(float));
-    ctx.copy_in(memory.data(), values.data(), memory.size());
-    return memory;
-  };
-  colours_memory_ = put(all);
-  fill_ = put(fill);
+  colours_memory_ = floats_on_device(ctx, all);
+  fill_ = floats_on_device(ctx, fill);
   const float* at = colours_memory_.as<float>();
   colours_ = {at, at + matrix, at + matrix + scale_.size(), fourier};
   if (!fourier) return;
@@ -102,7 +98,7 @@ Parametrisation::Parametrisation(Context& ctx, const Model& model, const Maximiz
     const std::vector<float> once = factors;
     factors.insert(factors.end(), once.begin(), once.end());
   }
-  factors_ = put(factors);
+  factors_ = floats_on_device(ctx, factors);
   planes_ = ctx.allocate(size_t(canvas.n * canvas.item()) * sizeof(float));
   dplanes_ = ctx.allocate(planes_.size());
   if (!phase_) return;

@@ -20,12 +20,6 @@ PlanOptions observing(std::vector<int> nodes, const RunOptions& options, bool ta
   return {.precision = options.precision, .observe = std::move(nodes), .tape = tape};
 }
 
-Memory floats_on_device(Context& ctx, const std::vector<float>& values) {
-  Memory memory = ctx.allocate(values.size() * sizeof(float));
-  ctx.copy_in(memory.data(), values.data(), memory.size());
-  return memory;
-}
-
 void insert(TopList& list, const TopPlace& place, const TopOptions& options) {
   const int64_t keep = options.keep;
   const auto behind = std::upper_bound(list.begin(), list.end(), place.value, [&](float value, const TopPlace& other) {
