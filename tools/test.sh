@@ -35,6 +35,7 @@ folder=build
 passed=0
 failed=0
 skipped=0
+failures=() # "SUITE.TEST (shard)", named once more at the end: what a log of thousands of lines is read for
 
 usage_error() {
   echo "test.sh: $1 (--all, --minutes M, --build-dir DIR)" >&2
@@ -91,6 +92,13 @@ note_pace() {
   if [ "$pace" -gt "${PACE:-0}" ]; then PACE=$pace; fi
 }
 
+# failed_tests REPORT WHERE: a line for each, with the beginning of its first message.
+failed_tests() {
+  awk -F'"' -v where="$2" '$2 == "name" { name = $4 } $2 == "classname" { suite = $4 }
+    $2 == "failures" && / \[/ { first = 1 }
+    $2 == "failure" && first { sub(/^ *"failure": "/, ""); print suite "." name " (" where "): " substr($0, 1, 400); first = 0 }' "$1"
+}
+
 # Adds up the results that the shards of one suite left. A shard that died leaves none and counts as one failure, one
 # that the time limit stopped as skipped.
 count_suite() {
@@ -105,6 +113,7 @@ count_suite() {
     fi
     if [ ! -f "$file" ]; then
       echo "$shard ended without a result (crash or time limit)"
+      failures+=("$shard of $build: no result (crash or time limit)")
       failed=$((failed + 1)) left=$((left + 1))
       continue
     fi
@@ -113,6 +122,7 @@ count_suite() {
     bad=$(grep -c '"failures": \[' "$file" || true)
     passed=$((passed + ran - bad)) failed=$((failed + bad)) left=$((left + bad))
     skipped=$((skipped + $(grep -c '"result": "SKIPPED"' "$file" || true)))
+    mapfile -t -O "${#failures[@]}" failures < <(failed_tests "$file" "$shard of $build")
   done
   if last_step_failed && [ "$left" -eq 0 ]; then failed=$((failed + 1)); fi # a leak reported at exit, say
   if [ "$STEP_RESULT" = passed ] && [ "${#shards[@]}" -eq 0 ]; then
@@ -147,6 +157,7 @@ suite() {
 finish() {
   print_table "result"
   if [ -n "$PACE" ]; then echo "pace: $PACE % of the reference machine's time"; fi
+  if [ "${#failures[@]}" -gt 0 ]; then printf 'failed: %s\n' "${failures[@]}"; fi
   printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
   if [ "$failed" -ne 0 ] || [ "$STEPS_FAILED" -ne 0 ]; then exit 1; fi
   exit 0
