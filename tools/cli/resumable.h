@@ -50,6 +50,7 @@ class ResumableArray {
   int array_ = -1, journal_ = -1;
   std::string pending_;  // lines of rows whose values may not have reached the disk yet
   std::chrono::steady_clock::time_point last_sync_ = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::duration sync_every_ = std::chrono::milliseconds(50);
   std::vector<Json> notes_;
 };
 
