@@ -142,7 +142,19 @@ check() {
   esac
 }
 
+# Tests write thousands of small files, each safely on the disk before it has its name; where there is enough memory for
+# them, nothing waits for a disk. For the rest of a step.
+files_in_memory() {
+  local free
+  free=$(df --output=avail -B1M /dev/shm 2>/dev/null | tail -n 1) || return 0
+  if [ "${free:-0}" -lt 4000 ] || ! [ -w /dev/shm ]; then return 0; fi
+  TMPDIR=$(mktemp -d /dev/shm/switchback-XXXXXX)
+  export TMPDIR
+  trap 'rm -rf "$TMPDIR"' EXIT
+}
+
 run_suite() {
+  files_in_memory
   rm -rf "$1/test-results"
   bounded ctest --test-dir "$1" --parallel 2 --output-on-failure --no-tests=error
 }
@@ -192,6 +204,7 @@ cuda_sources() {
     tee "$folder/resources.txt"
   if grep -q '^hot loops: not counted' "$folder/resources.txt"; then echo "hot loops not counted: no cuobjdump" >"$STEP_NOTE"; fi
   "$folder/switchback" info | grep 'CUDA side *on'
+  files_in_memory
   bounded "$folder/switchback_tests" --gtest_brief=1 --gtest_filter='Cli.InfoAndModels:*CliError.*:*/cuda*'
   installed_library
 }
@@ -233,6 +246,7 @@ installed_library() { bounded bash tests/install/run.sh "$folder"; }
 # The kernels for processors without AVX-512, ours and oneDNN's, on this one; among them that neither batches nor threads
 # show in what networks compute.
 avx2_kernels() {
+  files_in_memory
   ONEDNN_MAX_CPU_ISA=AVX2 SWITCHBACK_CPU=avx2 OMP_WAIT_POLICY=passive bounded "$folder/switchback_tests" --gtest_brief=1 \
     --gtest_filter='Op/*:Zoo/*:-*/emulated/*:*/cuda/*:*_emulated:*_cuda'
 }

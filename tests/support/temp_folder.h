@@ -31,6 +31,7 @@ class TempFolder {
   std::string path() const { return path_.string(); }
   std::string put(const std::string& name, std::string_view bytes) const {
     std::filesystem::create_directories((path_ / name).parent_path());
+    std::filesystem::remove(path_ / name);  // or else ext4 waits for the disk: a file that was cut to nothing and written
     std::ofstream(path_ / name, std::ios::binary).write(bytes.data(), std::streamsize(bytes.size()));
     return *this / name;
   }
