@@ -284,7 +284,7 @@ run_sanitized_suite() {
   skipped_here='*/emulated/gemm/*:*/emulated/cudnn/*:*/emulated/direct/f16:*/emulated/own/f16:*/emulated/own/tf32'
   skipped_here+=':*many_tiles/emulated/*:*ManySeedsShareOneTape/*_emulated:Zoo/Slow*_emulated'
   # The sweep runs all of these kernels, too; and how good networks are on whole data sets says nothing of memory.
-  skipped_here+=':On/GpuGemm.AllKernelsGiveTheSameBitsIn*/emulated:On/GpuGemm.AllKernels*StridesAndGroups/emulated'
+  skipped_here+=':On/GemmKernels.AllKernels*Bits*In*/emulated:On/GemmKernels.AllKernels*StridesAndGroups/emulated'
   skipped_here+=':On/GpuGemm.SweepIsReported/emulated'
   skipped_here+=':PublishedModels.AreAsAccurateAsStated:On/VizIntegrated.ConvergesOnLenetWithAnyBatch/emulated'
   export GTEST_FILTER="-$skipped_here"

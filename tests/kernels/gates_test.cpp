@@ -258,7 +258,7 @@ struct FusedPool {
   int64_t kernel;
   ConvAlgorithm conv;
 };
-constexpr FusedPool kFusedPools[] = {{2, ConvAlgorithm::gemm}, {2, ConvAlgorithm::direct}, {3, ConvAlgorithm::direct}};
+constexpr FusedPool kFusedPools[] = {{2, ConvAlgorithm::gemm}, {1, ConvAlgorithm::direct}, {2, ConvAlgorithm::direct}, {3, ConvAlgorithm::direct}};
 
 void check_fused_pool(OpRun& run, DType dtype, const FusedPool& fused) {
   constexpr int64_t kChannels = 40;

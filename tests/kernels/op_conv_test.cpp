@@ -78,6 +78,8 @@ const std::vector<Case>& cases() {
       {"first_k3_p2_d2", conv2d(3, 32, 3, 1, 2, 2), {2, 3, 18, 9}},
       {"first_k5_p2_out8", conv2d(3, 8, 5, 1, 2), {2, 3, 7, 9}},
       {"first_k5_c4_out8", conv2d(4, 8, 5), {2, 4, 9, 8}},
+      {"first_k11_s4_grey_out40", conv2d(1, 40, 11, 4, 2), {1, 1, 23, 27}},
+      {"first_k11_s4_c4_out40", conv2d(4, 40, 11, 4, 2), {1, 4, 23, 15}},
       {"first_k3_p1_tall", conv2d(3, 64, 3, 1, 1), {1, 3, 83, 21}},
       {"first_k7_s2_p3_tall", conv2d(3, 33, 7, 2, 3), {1, 3, 75, 19}},
       {"k5_lenet_conv2", conv2d(32, 64, 5), {2, 32, 8, 8}},
@@ -166,7 +168,7 @@ std::vector<Variant> variants(const DeviceRow& device) {
   constexpr DType f32 = DType::f32, bf16 = DType::bf16, f16 = DType::f16;
   if (device.gpu)
     return {{own, f32}, {own, bf16},  {own, f16},     {own, f32, true}, {gemm, f32},   {gemm, bf16},
-            {gemm, f16}, {gemm, f32, true}, {direct, f32}, {direct, f16}, {vendor, f32}, {vendor, bf16}};
+            {gemm, f16}, {gemm, f32, true}, {direct, f32}, {direct, f16}, {vendor, f32}, {vendor, bf16}, {vendor, f16}};
   std::vector<Variant> all = {{automatic, f32}, {direct, f32}, {winograd, f32}};
   if (device.computes_in(bf16)) all.push_back({automatic, bf16});
   for (const DType dtype : {f32, bf16}) all.push_back({automatic, dtype, false, true});

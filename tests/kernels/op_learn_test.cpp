@@ -349,7 +349,7 @@ void check_norm_gradients(OpRun& run) {
 
 // --- dropout
 
-void check_dropout(OpRun& run) {
+void check_dropout(OpRun& run, DType dtype) {
   const Shape s{4, 37, 5, 4};
   for (const bool channels : {false, true}) {
     // Factors are powers of two, so that sums behind them are exact.
@@ -369,13 +369,13 @@ void check_dropout(OpRun& run) {
     EXPECT_NEAR(double(kept) / double(s.count()), 1 - double(draw.rate), channels ? 0.15 : 0.03);
     const auto times = [&](const Nchw& a) {
       Ref out(s);
-      for (size_t i = 0; i < a.v.size(); ++i) out.value.v[i] = round_to(DType::f32, a.v[i] * factor.v[i]);
+      for (size_t i = 0; i < a.v.size(); ++i) out.value.v[i] = round_to(dtype, a.v[i] * factor.v[i]);
       return out;
     };
-    const Activation on_x = run.input(x, DType::f32), on_dy = run.input(dy, DType::f32);
+    const Activation on_x = run.input(x, dtype), on_dy = run.input(dy, dtype);
     EXPECT_EQ(check_splits(s.n,
                            [&](int64_t first, int64_t count) {
-                             const Activation y = run.output(s.with_n(count), DType::f32);
+                             const Activation y = run.output(s.with_n(count), dtype);
                              DropoutDraw part = draw;
                              part.first_item += uint32_t(first);
                              run.ctx.threads = int(count % 3) + 1;
@@ -383,13 +383,13 @@ void check_dropout(OpRun& run) {
                              return y.memory->read();
                            }),
               "");
-    const Activation y = run.output(s, DType::f32);
+    const Activation y = run.output(s, dtype);
     dropout_forward(run.ctx, draw, on_x, y);
     EXPECT_EQ(compare_exact(y.read(), times(x).value), "");
-    check_backward(run, times(dy), exact(DType::f32), 1,
+    check_backward(run, times(dy), exact(dtype), 1,
                    [&](View dx, const BackwardEpilogue& e) { dropout_backward(run.ctx, draw, on_dy, dx, e); });
   }
-  const Activation x = run.input(Nchw(s, 1), DType::f32), y = run.output(s, DType::f32);
+  const Activation x = run.input(Nchw(s, 1), dtype), y = run.output(s, dtype);
   EXPECT_THROW(dropout_forward(run.ctx, {.rate = 1}, x, y), Error);
 }
 
@@ -543,7 +543,8 @@ void register_learn_tests() {
     add_test("Op/Learn", "slopes", device, "", check_slopes);
     add_test("Op/Learn", "batch_norm", device, "", check_batch_norm);
     add_test("Op/Learn", "norm_gradients", device, "", check_norm_gradients);
-    add_test("Op/Learn", "dropout", device, "", check_dropout);
+    for (const DType dtype : device.types)
+      add_test("Op/Learn", "dropout", device, short_name(dtype), [dtype](OpRun& run) { check_dropout(run, dtype); });
     add_test("Op/Learn", "losses", device, "", check_losses);
     add_test("Op/Learn", "optimizers", device, "", check_optimizers);
   });

@@ -24,6 +24,7 @@ constexpr Case kCases[] = {
     {"batch1_odd", 1, 37, 31},
     {"batch1_long", 1, 4099, 34},
     {"batch3_long", 3, 2050, 19},
+    {"batch2_long_back", 2, 19, 4100},
     {"batch5_no_bias", 5, 48, 96, false},
     {"batch33_tail", 33, 17, 100},
     {"batch4_wide", 4, 30, 1000},

@@ -54,6 +54,7 @@ const std::vector<MaxCase>& max_cases() {
       {"k2_s2_odd", max_pool2d(2, 2), {3, 33, 7, 9}},
       {"k2_s2_ceil", max_pool2d(2, 2, 0, 1, true), {2, 31, 7, 9}},
       {"k3_s3_lenet", max_pool2d(3, 3), {2, 32, 12, 12}},
+      {"k3_s3_c33", max_pool2d(3, 3), {2, 33, 9, 7}},
       {"k3_s2_alexnet_overlapping", max_pool2d(3, 2), {1, 64, 13, 11}},
       {"k3_s2_p1_resnet", max_pool2d(3, 2, 1), {1, 64, 12, 13}},
       {"k3_s2_p1_ceil", max_pool2d(3, 2, 1, 1, true), {2, 3, 10, 9}},

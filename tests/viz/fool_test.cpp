@@ -242,7 +242,7 @@ TEST(CliFool, EvolvesAndGoesOn) {
 
 TEST(CliFool, BadInputIsToldOf) {
   const TempFolder folder;
-  succeed_json({"fool", "--model", "lenet", "--children", "3", "--generations", "4", "--json", "-o", folder / "out"});
+  succeed_json({"fool", "--model", "lenet", "--children", "3", "--generations", "4", "--json", "--output", folder / "out"});
   const auto fails = [&](std::vector<std::string> more, const std::string& what, int code = 2) {
     std::vector<std::string> all{"fool", "--model", "lenet", "-o", folder / "out"};
     all.insert(all.end(), more.begin(), more.end());

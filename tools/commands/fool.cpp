@@ -90,7 +90,7 @@ void run_fool(const FoolCommand& o) {
   const bool kept = output.pictures() || output.npy();
   if (!kept) job.sum_weights();
   const Json settings = settings_of(job, o);
-  const std::string state = fmt::format("{}/{}.fool-{}-seed{}.state.safetensors", o.output, name_part(job.model_name()),
+  const std::string state = fmt::format("{}/{}.fool-{}-seed{}.state.safetensors", job.options.output, name_part(job.model_name()),
                                         word_of(kEncodings, o.encoding), name_part(o.seed));
   Elites elites = o.resume ? resumed(job, o, state, settings) : Elites{};
   const int64_t before = elites.generation;
