@@ -49,6 +49,7 @@ void transform_tiles(const Geometry& g, int64_t first, int64_t begin, int64_t en
     const Tile tile(g, t);
     const float* source[36];
     input_tile(w.x + tile.image * w.h * w.w * w.c, {1, w.c, w.h, w.w}, 4 * tile.ty - w.pad_top, 4 * tile.tx - w.pad_left, zeros, source);
+    prefetch_tile(w.x + ((tile.image * w.h + 4 * tile.ty - w.pad_top + 6) * w.w + 4 * tile.tx) * w.c, w.w * w.c, 4 * w.c);
     float* base = v + g.panel_offset(t - first);
     for (int64_t c = 0; c < w.c; c += kLanes)
       transform_input_tile(source, c, base + c / kPiece * (g.rows * kPiece) + c % kPiece, stride);

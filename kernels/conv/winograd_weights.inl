@@ -34,6 +34,7 @@ void transform_x(const WinogradWeightsProblem& w, int64_t item, int64_t tile, co
   const float* source[36];
   input_tile(w.x + item * w.h * w.w * w.c, {1, w.c, w.h, w.w}, 4 * (tile / w.tiles_x()) - w.pad_top,
              4 * (tile % w.tiles_x()) - w.pad_left, zeros, source);
+  prefetch_tile(w.x + ((item * w.h + 4 * (tile / w.tiles_x()) - w.pad_top + 6) * w.w + 4 * (tile % w.tiles_x())) * w.c, w.w * w.c, 4 * w.c);
   for (int64_t c = 0; c < w.c; c += kLanes) transform_input_tile(source, c, out + l.at(to, c), l.stride);
 }
 
@@ -46,6 +47,7 @@ void transform_dy(const WinogradWeightsProblem& w, int64_t item, int64_t tile, c
       const int64_t y = 4 * (tile / w.tiles_x()) + r, x = 4 * (tile % w.tiles_x()) + s;
       source[4 * r + s] = y < w.p && x < w.q ? from + (y * w.q + x) * w.k : zeros;
     }
+  prefetch_tile(from + (4 * (tile / w.tiles_x() + 1) * w.q + 4 * (tile % w.tiles_x())) * w.k, w.q * w.k, 4 * w.k);
   for (int64_t k = 0; k < w.k; k += kLanes) {
     Vec half[6][4];  // columns done
     for (int s = 0; s < 4; ++s) {
