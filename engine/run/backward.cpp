@@ -233,7 +233,7 @@ ConstView Backward::run(const Tape& tape, const BackwardRun& options) {
                                .tf32 = plan_->tf32()};
     if (options.offsets) add_offset(op, tape, dy, options.seeds_per_item, options.offsets);
     if (op.step)
-      run_op(op, tape, dy, dx, end);
+      run_op(op, tape, dy, dx, end, options.gradients);
     else
       combine_backward(ctx, dy, dx, end);
   }
@@ -260,7 +260,8 @@ void Backward::add_offset(const Op& op, const Tape& tape, ConstView dy, int64_t 
   if (constants && (op.step || above)) add_gate_offset(ctx, dy, gates, above, seeds_per_item, *constants, offsets);
 }
 
-void Backward::run_op(const Op& op, const Tape& tape, ConstView dy, View dx, const BackwardEpilogue& end) const {
+void Backward::run_op(const Op& op, const Tape& tape, ConstView dy, View dx, const BackwardEpilogue& end,
+                      const float* gradients) const {
   const Step& step = *op.step;
   const auto kept = [&](int value) {  // as the tape has it
     const Tape::Slot* slot = tape.find(Tape::Kind::value, value);
@@ -269,7 +270,7 @@ void Backward::run_op(const Op& op, const Tape& tape, ConstView dy, View dx, con
   std::vector<ConstView> x;
   for (int value : step.inputs) x.push_back(kept(value));
   BackwardCall call{.ctx = plan_->context(), .dy = dy, .dx = dx, .input = op.input, .end = end, .x = x,
-                    .y = kept(step.output), .weights = plan_->weights(step), .training = plan_->training()};
+                    .y = kept(step.output), .weights = plan_->weights(step), .training = plan_->training(), .gradients = gradients};
   if (const Tape::Slot* slot = tape.find(Tape::Kind::gate, step.node))
     call.gates = reinterpret_cast<const uint32_t*>(tape.data(*slot));
   if (const Tape::Slot* slot = tape.find(Tape::Kind::switches, step.node)) call.switches = tape.data(*slot);

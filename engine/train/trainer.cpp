@@ -117,7 +117,7 @@ void Trainer::add_piece(const float* x, int64_t first, int64_t n, const Targets&
   }
   backward_.run(tape_, {.at_step = [&](const Step& s, ConstView at) {
                   add_gradients(plan_, tape_, s, at, gradients_.as<float>());
-                }});
+                }, .gradients = gradients_.as<float>()});
   std::vector<double> losses(static_cast<size_t>(n));
   ctx_.copy_out(losses.data(), losses_.data(), losses.size() * sizeof(double));
   for (const double loss : losses) result.loss += loss;
