@@ -81,7 +81,8 @@ void batch_norm_moments(Context& ctx, ConstView x, float eps, float* moments) {
                },
                [&](int64_t c, const auto& sums) { sum[c] += sums[0], squares[c] += sums[1]; });
   for (int64_t c = 0; c < channels; ++c) {
-    const double mean = sum[c] / count, variance = std::max(0.0, squares[c] / count - mean * mean);
+    const double mean = sum[c] / count, rest = squares[c] / count - mean * mean;
+    const double variance = rest < 0 ? 0 : rest;  // and no number where there was none
     moments[c] = float(double(in[c]) + mean);
     moments[channels + c] = float(variance);
     moments[2 * channels + c] = float(1 / std::sqrt(variance + double(eps)));
