@@ -41,7 +41,7 @@ struct Home<BatchNorm2d> : OnePlace, KeepsNothing {
             {"running_var", {l.features}, 0.5f, 1.f, false}};
   }
   static int64_t flops(const BatchNorm2d&, Shapes x) { return 2 * x[0].count(); }
-  static Facts facts(const BatchNorm2d&) { return {.affine = true, .takes_relu = true}; }
+  static Facts facts(const BatchNorm2d&) { return {.affine = true, .takes_relu = true, .backward_in_place = true}; }
   static void shift(const BatchNorm2d&, const StepWeights& w, Shapes, StepShift& shift) {
     set_shift(shift, channel_affine(w).shift.values);
   }

@@ -179,7 +179,22 @@ void Backward::place_buffers(const List<int>& values) {
   }
   for (int buffer : results_)
     if (buffer >= 0) lives[buffer].last = end;
-  arena_bytes_ = place(lives, offsets_);
+  // A gradient that nobody reads afterwards gives its memory to what is made of it place by place.
+  List<int> first(values.size());  // of the buffers that lie at one place
+  for (int b = 0; b < first.count(); ++b) first[b] = b;
+  for (int i = 0; i < end; ++i) {
+    const Op& op = ops_[i];
+    if (op.to < 0 || lives[op.from].last != i || (op.step && !facts(layer(*op.step)).backward_in_place)) continue;
+    first[op.to] = first[op.from];
+  }
+  List<Lifetime> merged = lives;
+  for (int b = 0; b < first.count(); ++b) {
+    if (first[b] == b) continue;
+    merged[first[b]].last = std::max(merged[first[b]].last, lives[b].last);
+    merged[b].bytes = 0;
+  }
+  arena_bytes_ = place(merged, offsets_);
+  for (int b = 0; b < first.count(); ++b) offsets_[b] = offsets_[first[b]];
 }
 
 Backward::~Backward() = default;

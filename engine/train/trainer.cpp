@@ -24,7 +24,7 @@ int64_t piece_of(const TrainOptions& o) { return o.piece > 0 ? std::min(o.piece,
 
 }  // namespace
 
-Trainer::Trainer(Context& ctx, const Model& model, Shape item, TrainOptions options)
+Trainer::Trainer(Context& ctx, Model model, Shape item, TrainOptions options)
     : ctx_(ctx), options_(std::move(options)), plan_(ctx, model, item.with_n(piece_of(options_)), for_training()),
       backward_(plan_, model.network.output(), {.parameters = true}, piece_of(options_)), count_(model.weights.count()) {
   check_output();
