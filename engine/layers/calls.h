@@ -44,6 +44,7 @@ struct BackwardCall {
   StepWeights weights;
   const Training* training = nullptr;  // as in the forward pass
   const float* moments = nullptr;
+  const float* gradients = nullptr;    // in training: as learn has left them for this batch, or null
 };
 
 // The gradients of a layer's parameters, added to what is there. In the place of running statistics stand those of this
@@ -56,10 +57,7 @@ struct LearnCall {
   bool whole;                    // the batch comes whole, never in pieces: sums need not be cut at items
   StepWeights weights;
   float* gradients;              // laid out as the weights, on the context's device
-  float* of(std::string_view name) const {  // null where the layer has no such parameter
-    const Parameter* p = weights.weights->find(weights.node, name);
-    return p ? gradients + p->offset : nullptr;
-  }
+  float* of(std::string_view name) const { return weights.place(name, gradients); }
 };
 
 // A forward pass that obeys the tape of one item instead of deciding: the affine map that the network is around that item

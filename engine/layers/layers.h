@@ -163,6 +163,7 @@ struct Facts {
   bool takes_relu = false;       // its op applies a ReLU that follows (kernels/epilogue/epilogue.h)
   bool takes_sum = false;        // and before it adds another value, after a batch norm folded into its weights
   bool passes_gradient = false;  // backward is the identity for every input, but for a ReLU's rule
+  bool backward_in_place = false;  // backward reads dy only where it then writes dx, which may be the same memory
   bool shares_input = false;     // its value is its input's, at inference
   bool selects = false;          // backward sends each gradient to one place of the same channel
   bool writes_in_place = false;  // its op can write into a concatenation, where the device has that

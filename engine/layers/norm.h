@@ -41,7 +41,7 @@ struct Home<BatchNorm2d> : OnePlace, KeepsNothing {
             {"running_var", {l.features}, 0.5f, 1.f, false}};
   }
   static int64_t flops(const BatchNorm2d&, Shapes x) { return 2 * x[0].count(); }
-  static Facts facts(const BatchNorm2d&) { return {.affine = true, .takes_relu = true}; }
+  static Facts facts(const BatchNorm2d&) { return {.affine = true, .takes_relu = true, .backward_in_place = true}; }
   static void shift(const BatchNorm2d&, const StepWeights& w, Shapes, StepShift& shift) {
     set_shift(shift, channel_affine(w).shift.values);
   }
@@ -70,8 +70,14 @@ struct Home<BatchNorm2d> : OnePlace, KeepsNothing {
   }
   static void backward(const BatchNorm2d& l, const BackwardCall& c) {
     if (c.training) {
-      auto* sums = static_cast<float*>(c.ctx.scratch.reserve(2 * size_t(l.features) * sizeof(float)));
-      channel_sums(c.ctx, c.dy, c.x[0], c.moments, sums);
+      const size_t bytes = size_t(l.features) * sizeof(float);
+      auto* sums = static_cast<float*>(c.ctx.scratch.reserve(2 * bytes));
+      if (c.gradients) {
+        c.ctx.copy(sums, c.weights.place("bias", c.gradients), bytes);
+        c.ctx.copy(sums + l.features, c.weights.place("weight", c.gradients), bytes);
+      } else {
+        channel_sums(c.ctx, c.dy, c.x[0], c.moments, sums);
+      }
       return batch_norm_backward(c.ctx, c.dy, c.x[0], c.moments, sums, c.weights.on(c.ctx, "weight"), c.dx, c.end);
     }
     channel_affine_backward(c.ctx, c.dy, channel_affine(c.weights).scale.on(c.ctx), c.dx, c.end);

@@ -179,7 +179,22 @@ void Backward::place_buffers(const List<int>& values) {
   }
   for (int buffer : results_)
     if (buffer >= 0) lives[buffer].last = end;
-  arena_bytes_ = place(lives, offsets_);
+  // A gradient that nobody reads afterwards gives its memory to what is made of it place by place.
+  List<int> first(values.size());  // of the buffers that lie at one place
+  for (int b = 0; b < first.count(); ++b) first[b] = b;
+  for (int i = 0; i < end; ++i) {
+    const Op& op = ops_[i];
+    if (op.to < 0 || lives[op.from].last != i || (op.step && !facts(layer(*op.step)).backward_in_place)) continue;
+    first[op.to] = first[op.from];
+  }
+  List<Lifetime> merged = lives;
+  for (int b = 0; b < first.count(); ++b) {
+    if (first[b] == b) continue;
+    merged[first[b]].last = std::max(merged[first[b]].last, lives[b].last);
+    merged[b].bytes = 0;
+  }
+  arena_bytes_ = place(merged, offsets_);
+  for (int b = 0; b < first.count(); ++b) offsets_[b] = offsets_[first[b]];
 }
 
 Backward::~Backward() = default;
@@ -233,7 +248,7 @@ ConstView Backward::run(const Tape& tape, const BackwardRun& options) {
                                .tf32 = plan_->tf32()};
     if (options.offsets) add_offset(op, tape, dy, options.seeds_per_item, options.offsets);
     if (op.step)
-      run_op(op, tape, dy, dx, end);
+      run_op(op, tape, dy, dx, end, options.gradients);
     else
       combine_backward(ctx, dy, dx, end);
   }
@@ -260,7 +275,8 @@ void Backward::add_offset(const Op& op, const Tape& tape, ConstView dy, int64_t 
   if (constants && (op.step || above)) add_gate_offset(ctx, dy, gates, above, seeds_per_item, *constants, offsets);
 }
 
-void Backward::run_op(const Op& op, const Tape& tape, ConstView dy, View dx, const BackwardEpilogue& end) const {
+void Backward::run_op(const Op& op, const Tape& tape, ConstView dy, View dx, const BackwardEpilogue& end,
+                      const float* gradients) const {
   const Step& step = *op.step;
   const auto kept = [&](int value) {  // as the tape has it
     const Tape::Slot* slot = tape.find(Tape::Kind::value, value);
@@ -269,7 +285,7 @@ void Backward::run_op(const Op& op, const Tape& tape, ConstView dy, View dx, con
   std::vector<ConstView> x;
   for (int value : step.inputs) x.push_back(kept(value));
   BackwardCall call{.ctx = plan_->context(), .dy = dy, .dx = dx, .input = op.input, .end = end, .x = x,
-                    .y = kept(step.output), .weights = plan_->weights(step), .training = plan_->training()};
+                    .y = kept(step.output), .weights = plan_->weights(step), .training = plan_->training(), .gradients = gradients};
   if (const Tape::Slot* slot = tape.find(Tape::Kind::gate, step.node))
     call.gates = reinterpret_cast<const uint32_t*>(tape.data(*slot));
   if (const Tape::Slot* slot = tape.find(Tape::Kind::switches, step.node)) call.switches = tape.data(*slot);

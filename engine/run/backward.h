@@ -43,6 +43,8 @@ struct BackwardRun {
   // Called where Wanted::parameters is set, once for each step that has parameters: dy is the gradient at the step's
   // pre-activation, which is what gradients of its parameters are made of. Valid during the call.
   std::function<void(const Step& step, ConstView dy)> at_step = {};
+  // Where at_step has put them by add_gradients, or null: batch norms then need not make their sums again.
+  const float* gradients = nullptr;
 };
 
 class Backward {
@@ -67,7 +69,7 @@ class Backward {
   Shape shape(int value) const;                 // n = 1
   View view(int buffer, int value) const;
   const Layer& layer(const Step& step) const;
-  void run_op(const Op& op, const Tape& tape, ConstView dy, View dx, const BackwardEpilogue& end) const;
+  void run_op(const Op& op, const Tape& tape, ConstView dy, View dx, const BackwardEpilogue& end, const float* gradients) const;
   void add_offset(const Op& op, const Tape& tape, ConstView dy, int64_t seeds_per_item, OffsetSum* offsets) const;
   const Plan* plan_;
   int from_;

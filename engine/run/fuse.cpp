@@ -64,6 +64,9 @@ class Fusion {
   int input(int node, size_t i) const { return holders_[network_.nodes[node].inputs[i]]; }
   Facts facts(int node) const { return switchback::facts(network_.nodes[node].layer); }
 
+  // In training a batch norm is no part of the convolution before it, and adds what follows by itself.
+  bool takes_sum(int node) const { return facts(node).takes_sum || (training_ && layer_as<BatchNorm2d>(network_, node)); }
+
   // The step that makes a value, where nobody else wants to see that.
   Step* joinable(int value) {
     const int step = maker_[value];
@@ -85,7 +88,7 @@ class Fusion {
     if (!layer_as<Add>(network_, node) || input(node, 0) == input(node, 1)) return false;
     for (size_t side = 0; side < 2; ++side) {
       Step* step = joinable(input(node, side));
-      if (!step || !facts(step->node).takes_sum || step->relu >= 0 || step->sum >= 0) continue;
+      if (!step || !takes_sum(step->node) || step->relu >= 0 || step->sum >= 0) continue;
       step->sum = input(node, 1 - side);
       return extend(*step, node);
     }

@@ -57,6 +57,12 @@ struct StepWeights {
   std::span<const float> of(int other, std::string_view name) const;
   // Where ctx's kernels can read it; null where the node has none of that name.
   const float* on(Context& ctx, std::string_view name) const;
+  // Where it lies in an array that is laid out as the weights; null likewise.
+  template <typename T>
+  T* place(std::string_view name, T* all) const {
+    const Parameter* p = weights->find(node, name);
+    return p ? all + p->offset : nullptr;
+  }
   template <typename T, typename Make>
   const T& packed(const Make& make, const Packed::At& at = Packed::kAnywhere) const {
     return weights->packed().get<T>(node, batch_norm, at, make);

@@ -24,7 +24,7 @@ int64_t piece_of(const TrainOptions& o) { return o.piece > 0 ? std::min(o.piece,
 
 }  // namespace
 
-Trainer::Trainer(Context& ctx, const Model& model, Shape item, TrainOptions options)
+Trainer::Trainer(Context& ctx, Model model, Shape item, TrainOptions options)
     : ctx_(ctx), options_(std::move(options)), plan_(ctx, model, item.with_n(piece_of(options_)), for_training()),
       backward_(plan_, model.network.output(), {.parameters = true}, piece_of(options_)), count_(model.weights.count()) {
   check_output();
@@ -117,7 +117,7 @@ void Trainer::add_piece(const float* x, int64_t first, int64_t n, const Targets&
   }
   backward_.run(tape_, {.at_step = [&](const Step& s, ConstView at) {
                   add_gradients(plan_, tape_, s, at, gradients_.as<float>());
-                }});
+                }, .gradients = gradients_.as<float>()});
   std::vector<double> losses(static_cast<size_t>(n));
   ctx_.copy_out(losses.data(), losses_.data(), losses.size() * sizeof(double));
   for (const double loss : losses) result.loss += loss;

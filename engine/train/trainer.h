@@ -54,8 +54,8 @@ struct LargestActivation {
 
 class Trainer {
  public:
-  // Throws where the loss does not fit the network's output.
-  Trainer(Context& ctx, const Model& model, Shape item, TrainOptions options);
+  // Throws where the loss does not fit the network's output. Whoever gives its model away spares a copy of the weights.
+  Trainer(Context& ctx, Model model, Shape item, TrainOptions options);
   Trainer(const Trainer&) = delete;  // its parts point to each other
   Trainer& operator=(const Trainer&) = delete;
 

@@ -14,22 +14,27 @@ std::vector<float> pack_windows(const ConvWeights& weights, bool backward) {
   const Conv2d& c = weights.conv();
   const int64_t i_count = c.in_channels / c.groups, o_count = c.out_channels / c.groups;
   const int64_t depth = backward ? o_count : i_count, columns = backward ? i_count : o_count;
-  const int64_t rows = c.kernel_h * c.kernel_w * depth;
+  const int64_t taps = c.kernel_h * c.kernel_w, rows = taps * depth;
+  const float* scale = weights.scale().empty() ? nullptr : weights.scale().data();
   const PanelWidth width = avx512() ? kPanelAvx512 : kPanelAvx2;
   const int64_t group_size = rows * round_up(columns, width.vector), panels = (columns + width.panel - 1) / width.panel;
   std::vector<float> packed(size_t(c.groups * group_size));
 #pragma omp parallel for schedule(static) if (c.groups * group_size > 20000)
-  for (int64_t panel = 0; panel < c.groups * panels; ++panel) {
+  for (int64_t i = 0; i < c.groups * panels * depth; ++i) {
+    const int64_t panel = i / depth, d = i % depth;
     const int64_t group = panel / panels, first = panel % panels * width.panel;
     const int64_t real = std::min(width.panel, columns - first);
     float* to = packed.data() + group * group_size + first * rows;
-    for (int64_t tap = 0; tap < c.kernel_h * c.kernel_w; ++tap)
-      for (int64_t d = 0; d < depth; ++d, to += round_up(real, width.vector))
-        for (int64_t j = 0; j < real; ++j) {
-          const int64_t r = tap / c.kernel_w, s = tap % c.kernel_w;
-          to[j] = backward ? weights.weight(group * o_count + d, first + j, c.kernel_h - 1 - r, c.kernel_w - 1 - s)
-                           : weights.weight(group * o_count + first + j, d, r, s);
-        }
+    // From one value of a row of the panel to the next: weights are [o][i][tap].
+    const int64_t step = backward ? taps : i_count * taps, pitch = round_up(real, width.vector);
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const float* from = weights.given() + (backward ? ((group * o_count + d) * i_count + first) * taps + taps - 1 - tap
+                                                      : ((group * o_count + first) * i_count + d) * taps + tap);
+      float* row = to + (tap * depth + d) * pitch;
+      for (int64_t j = 0; j < real; ++j) row[j] = from[j * step];
+      if (scale)
+        for (int64_t j = 0; j < real; ++j) row[j] *= scale[group * o_count + (backward ? d : first + j)];
+    }
   }
   return packed;
 }
@@ -38,6 +43,7 @@ std::vector<float> pack_patches(const ConvWeights& weights) {
   const Conv2d& c = weights.conv();
   const int64_t columns = round_up(c.kernel_h * c.kernel_w * c.in_channels, 16);
   std::vector<float> packed(size_t(c.out_channels * columns));
+#pragma omp parallel for schedule(static) if (c.out_channels * columns > 20000)
   for (int64_t o = 0; o < c.out_channels; ++o)
     for (int64_t r = 0; r < c.kernel_h; ++r)
       for (int64_t s = 0; s < c.kernel_w; ++s)

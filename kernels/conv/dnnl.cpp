@@ -176,15 +176,17 @@ const memory& DnnlWeights::get(DnnlState& state, const ConvWeights& weights, con
   const int64_t o_count = c.out_channels / c.groups, i_count = c.in_channels / c.groups;
   memory::desc plain(weight_dims(c, transposed), memory::data_type::f32,
                      c.groups > 1 ? memory::format_tag::goihw : memory::format_tag::oihw);
-  memory source(plain, state.engine);
+  const bool as_given = !transposed && weights.scale().empty();
+  memory source = as_given ? memory(plain, state.engine, const_cast<float*>(weights.given())) : memory(plain, state.engine);
   float* to = static_cast<float*>(source.get_data_handle());
-  for (int64_t g = 0; g < c.groups; ++g)
-    for (int64_t a = 0; a < (transposed ? i_count : o_count); ++a)
-      for (int64_t b = 0; b < (transposed ? o_count : i_count); ++b)
-        for (int64_t r = 0; r < c.kernel_h; ++r)
-          for (int64_t s = 0; s < c.kernel_w; ++s)
-            *to++ = transposed ? weights.weight(g * o_count + b, a, c.kernel_h - 1 - r, c.kernel_w - 1 - s)
-                               : weights.weight(g * o_count + a, b, r, s);
+  const int64_t rows = transposed ? i_count : o_count, columns = transposed ? o_count : i_count, taps = c.kernel_h * c.kernel_w;
+#pragma omp parallel for schedule(static) if (c.groups * rows * columns * taps > 20000)
+  for (int64_t row = 0; row < (as_given ? 0 : c.groups * rows); ++row)
+    for (int64_t b = 0; b < columns; ++b)
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        const int64_t at = transposed ? taps - 1 - tap : tap, o = transposed ? row / rows * o_count + b : row;
+        to[(row * columns + b) * taps + tap] = weights.weight(o, transposed ? row % rows : b, at / c.kernel_w, at % c.kernel_w);
+      }
   memory packed(conv.weights, state.engine);
   dnnl::reorder(source, packed).execute(state.stream, source, packed);
   state.stream.wait();

@@ -17,6 +17,8 @@ using namespace simd;
 constexpr int64_t kOutputs = 32, kInputs = 64;
 constexpr int64_t kChain = 128;            // tiles whose products make one sum before it is added to the others
 constexpr int64_t kTransformed = 5 << 20;  // elements of transformed maps at a time
+constexpr int64_t kNarrow = 32 * 64;       // k·c up to which all 36 sums fit in a thread's cache beside the maps
+constexpr int64_t kCached = 128 << 10;     // elements of a thread's transformed maps
 
 // Transformed maps of one group of tiles whose sums are made together: [block of `width` channels][36][tiles][width].
 struct Transformed {
@@ -32,6 +34,7 @@ void transform_x(const WinogradWeightsProblem& w, int64_t item, int64_t tile, co
   const float* source[36];
   input_tile(w.x + item * w.h * w.w * w.c, {1, w.c, w.h, w.w}, 4 * (tile / w.tiles_x()) - w.pad_top,
              4 * (tile % w.tiles_x()) - w.pad_left, zeros, source);
+  prefetch_tile(w.x + ((item * w.h + 4 * (tile / w.tiles_x()) - w.pad_top + 6) * w.w + 4 * (tile % w.tiles_x())) * w.c, w.w * w.c, 4 * w.c);
   for (int64_t c = 0; c < w.c; c += kLanes) transform_input_tile(source, c, out + l.at(to, c), l.stride);
 }
 
@@ -44,6 +47,7 @@ void transform_dy(const WinogradWeightsProblem& w, int64_t item, int64_t tile, c
       const int64_t y = 4 * (tile / w.tiles_x()) + r, x = 4 * (tile % w.tiles_x()) + s;
       source[4 * r + s] = y < w.p && x < w.q ? from + (y * w.q + x) * w.k : zeros;
     }
+  prefetch_tile(from + (4 * (tile / w.tiles_x() + 1) * w.q + 4 * (tile % w.tiles_x())) * w.k, w.q * w.k, 4 * w.k);
   for (int64_t k = 0; k < w.k; k += kLanes) {
     Vec half[6][4];  // columns done
     for (int s = 0; s < 4; ++s) {
@@ -79,9 +83,61 @@ void add_taps(const float* u, int64_t u_stride, float* taps, int64_t stride) {
   }
 }
 
+// Between dw and taps.
+template <typename Each>
+void each_tap(Context& ctx, const WinogradWeightsProblem& w, float* taps, const Each& each) {
+  parallel_ranges(ctx, w.k, 9 * w.c, [&](int64_t first, int64_t last) {
+    for (int64_t o = first; o < last; ++o)
+      for (int64_t c = 0; c < w.c; ++c)
+        for (int64_t tap = 0; tap < 9; ++tap) each(w.dw[(o * w.c + c) * 9 + tap], taps[(o * 9 + tap) * w.c + c]);
+  });
+}
+
+// Few channels: a thread takes some tiles from maps to kernels, all in its own cache; then these kernels are added in order.
+void by_tiles(Context& ctx, const WinogradWeightsProblem& w) {
+  const int64_t all = w.n * w.tiles(), part = w.whole ? kChain : w.tiles(), parts = (all + part - 1) / part;
+  const int64_t block = std::clamp<int64_t>(kCached / (36 * (w.c + w.k)), 16, kChain);  // tiles
+  const Transformed of_x{w.c, w.c, block}, of_dy{w.k, w.k, block};
+  const int64_t at_once = std::clamp<int64_t>(kTransformed / (9 * w.k * w.c), 1, parts);
+  const int threads = int(std::min<int64_t>(ctx.thread_count(), at_once));
+  const int64_t u_stride = w.k * w.c + kLanes, own_size = of_x.size + of_dy.size + 36 * u_stride, taps_size = 9 * w.k * w.c,
+                zeros_size = std::max(w.c, w.k);
+  auto* zeros = static_cast<float*>(
+      ctx.scratch.reserve(size_t(zeros_size + at_once * taps_size + threads * own_size) * sizeof(float)));
+  float *taps = zeros + zeros_size, *own = taps + at_once * taps_size;  // taps: [part][k][9][c]
+  std::memset(zeros, 0, size_t(zeros_size) * sizeof(float));
+  for (int64_t p0 = 0; p0 < parts; p0 += at_once) {
+    const int64_t some = std::min(at_once, parts - p0);
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (int64_t i = 0; i < some; ++i) {
+      float *x = own + omp_get_thread_num() * own_size, *dy = x + of_x.size, *u = dy + of_dy.size;
+      const int64_t begin = (p0 + i) * part, end = std::min(all, begin + part);
+      for (int64_t t = begin, count; t < end; t += count) {
+        count = std::min({block, end - t, kChain - (t - begin) % kChain});
+        for (int64_t to = 0; to < count; ++to) {
+          transform_x(w, (t + to) / w.tiles(), (t + to) % w.tiles(), zeros, of_x, to, x);
+          transform_dy(w, (t + to) / w.tiles(), (t + to) % w.tiles(), zeros, of_dy, to, dy);
+        }
+        const OuterStart start = t == begin ? OuterStart::fresh : (t - begin) % kChain == 0 ? OuterStart::apart : OuterStart::goes_on;
+        for (int64_t point = 0; point < 36; ++point)
+          SWITCHBACK_OUTER_SUMS.products(dy + point * of_dy.stride, w.k, x + point * of_x.stride, w.c, {1, count, 0, w.k, 0, w.c},
+                                         u + point * u_stride, w.c, start);
+      }
+      float* to = taps + i * taps_size;
+      std::memset(to, 0, size_t(taps_size) * sizeof(float));
+      for (int64_t o = 0; o < w.k; ++o)
+        for (int64_t c = 0; c < w.c; c += kLanes) add_taps(u + o * w.c + c, u_stride, to + o * 9 * w.c + c, w.c);
+    }
+    each_tap(ctx, w, taps, [=](float& dw, const float& tap) {
+      for (int64_t i = 0; i < some; ++i) dw += (&tap)[i * taps_size];
+    });
+  }
+}
+
 }  // namespace
 
 void SWITCHBACK_WINOGRAD_WEIGHTS(Context& ctx, const WinogradWeightsProblem& w) {
+  if (w.k * w.c <= kNarrow) return by_tiles(ctx, w);
   const int64_t outputs = std::min(kOutputs, w.k), inputs = std::min(kInputs, w.c);
   const int64_t across = (w.k + outputs - 1) / outputs, along = (w.c + inputs - 1) / inputs, tasks = across * along;
   const int64_t rounds = std::min(w.n, (36 * w.tiles() * (w.c + w.k) * w.n + kTransformed - 1) / kTransformed);
@@ -95,15 +151,7 @@ void SWITCHBACK_WINOGRAD_WEIGHTS(Context& ctx, const WinogradWeightsProblem& w) 
                           sizeof(float)));  // [k][9][c]
   float *zeros = taps + taps_size, *x = zeros + zeros_size, *dy = x + groups * of_x.size, *u = dy + groups * of_dy.size;
   std::memset(zeros, 0, size_t(zeros_size) * sizeof(float));
-  // Between dw and taps.
-  const auto move = [&](const auto& each) {
-    parallel_ranges(ctx, w.k, 9 * w.c, [&](int64_t first, int64_t last) {
-      for (int64_t o = first; o < last; ++o)
-        for (int64_t c = 0; c < w.c; ++c)
-          for (int64_t tap = 0; tap < 9; ++tap) each(w.dw[(o * w.c + c) * 9 + tap], taps[(o * 9 + tap) * w.c + c]);
-    });
-  };
-  move([](float dw, float& tap) { tap = dw; });
+  each_tap(ctx, w, taps, [](float dw, float& tap) { tap = dw; });
   for (int64_t n0 = 0; n0 < w.n; n0 += at_once) {
     const int64_t items = std::min(at_once, w.n - n0);
     parallel_ranges(ctx, items * w.tiles(), 36 * (w.c + w.k), [&](int64_t first, int64_t last) {
@@ -134,7 +182,7 @@ void SWITCHBACK_WINOGRAD_WEIGHTS(Context& ctx, const WinogradWeightsProblem& w) 
       }
     }
   }
-  move([](float& dw, float tap) { dw = tap; });
+  each_tap(ctx, w, taps, [](float& dw, float tap) { dw = tap; });
 }
 
 }  // namespace switchback

@@ -34,7 +34,7 @@ void tile(const float* a, At from, const float* b, int last_lanes, const OuterPl
       Vec of_b[V];
 #pragma GCC unroll 2
       for (int v = 0; v < V; ++v) of_b[v] = load_vec(pb + v * kLanes, lanes(v));
-#pragma GCC unroll 12
+#pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         const Vec of_a = set1(pa[from[r]]);
 #pragma GCC unroll 2
@@ -68,7 +68,10 @@ int64_t while_they_fit(int64_t o, const float* a, int64_t outputs, const float* 
 
 void products(const float* a, int64_t outputs, const float* b, int64_t width, const OuterPlaces& at, float* sums,
               int64_t pitch, OuterStart start) {
-  int64_t o = while_they_fit<kRows>(0, a, outputs, b, width, at, sums, pitch, start);
+  int64_t o = 0;
+  if constexpr (kRows > 8)  // one vector leaves room for more rows
+    if (width <= kLanes) o = while_they_fit<16>(o, a, outputs, b, width, at, sums, pitch, start);
+  o = while_they_fit<kRows>(o, a, outputs, b, width, at, sums, pitch, start);
   if constexpr (kRows > 8) o = while_they_fit<8>(o, a, outputs, b, width, at, sums, pitch, start);
   o = while_they_fit<4>(o, a, outputs, b, width, at, sums, pitch, start);
   o = while_they_fit<2>(o, a, outputs, b, width, at, sums, pitch, start);

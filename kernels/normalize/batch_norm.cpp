@@ -69,22 +69,23 @@ void batch_norm_moments(Context& ctx, ConstView x, float eps, float* moments) {
   if (ctx.gpu) return ctx.gpu->ops->batch_norm_moments(ctx, x, eps, moments);
   const int64_t channels = x.shape.c;
   const double count = double(x.shape.pixels());
-  std::vector<double> mean(size_t(channels), 0), squares(size_t(channels), 0);
+  // In one pass, as distances from a value of the channel: squares of the values themselves would lose a variance that is
+  // small beside the mean.
+  std::vector<double> sum(size_t(channels), 0), squares(size_t(channels), 0);
   const float* in = x.as<float>();
-  sum_items<1>(ctx, x.shape, [=](auto, int64_t at, int64_t) { return double(in[at]); },
-               [&](int64_t c, const auto& sums) { mean[c] += sums[0]; });
-  for (double& m : mean) m /= count;
-  const double* means = mean.data();
-  sum_items<1>(ctx, x.shape,
-               [=](auto, int64_t at, int64_t c) {
-                 const double away = double(in[at]) - means[c];
-                 return away * away;
+  sum_items<2>(ctx, x.shape,
+               [=](auto which, int64_t at, int64_t c) {
+                 const double away = double(in[at]) - double(in[c]);
+                 if constexpr (which == 0) return away;
+                 else return away * away;
                },
-               [&](int64_t c, const auto& sums) { squares[c] += sums[0]; });
+               [&](int64_t c, const auto& sums) { sum[c] += sums[0], squares[c] += sums[1]; });
   for (int64_t c = 0; c < channels; ++c) {
-    moments[c] = float(mean[c]);
-    moments[channels + c] = float(squares[c] / count);
-    moments[2 * channels + c] = float(1 / std::sqrt(squares[c] / count + double(eps)));
+    const double mean = sum[c] / count, rest = squares[c] / count - mean * mean;
+    const double variance = rest < 0 ? 0 : rest;  // and no number where there was none
+    moments[c] = float(double(in[c]) + mean);
+    moments[channels + c] = float(variance);
+    moments[2 * channels + c] = float(1 / std::sqrt(variance + double(eps)));
   }
 }
 

@@ -175,6 +175,12 @@ TEST(CliTrain, ClearErrorsBeforeTheFirstStep) {
   };
   fails(folder / "empty", {}, 1, "empty");
   fails(one, {}, 1, "one class");
+  // Labels 0 to 9 and one of 12, as a damaged file has them: no reason for three more outputs.
+  const std::string far = folder / "far";
+  fs::copy(data, far, fs::copy_options::recursive);
+  fs::create_directories(far + "/12");
+  fs::copy_file(digit(2), far + "/12/a.png");
+  fails(far, {}, 1, "none is 10, and lenet has outputs 0 to 9");
   fails(data, {"--lr", "0"}, 2, "--lr");
   fails(data, {"--lr", "-1"}, 2, "--lr");
   fails(data, {"--lr", "nan"}, 2, "--lr");

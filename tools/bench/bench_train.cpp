@@ -1,5 +1,6 @@
 // A training step, as `train` takes it, and how fast data sets are read for it.
 #include <memory>
+#include <utility>
 
 #include "engine/train/trainer.h"
 #include "tools/bench/bench_ops.h"
@@ -14,7 +15,8 @@ namespace switchback {
 Work train_work(Job& job, const BenchOptions& o) {
   struct Step {  // made where it stays: a trainer's parts point to each other
     Step(Job& job, Shape item, const TrainOptions& options, uint64_t seed)
-        : trainer(job.ctx, job.model, item, options), images(random_values(options.batch * item.item(), seed)) {}
+        : trainer(job.ctx, {job.model.network, std::exchange(job.model.weights, {})}, item, options),
+          images(random_values(options.batch * item.item(), seed)) {}
     Trainer trainer;
     std::vector<float> images;
     std::vector<int32_t> labels;

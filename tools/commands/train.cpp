@@ -1,5 +1,6 @@
 // `switchback train`: trains a model on a data set.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <utility>
@@ -85,6 +86,13 @@ void fit_head(Job& job, const TrainRequest& r, const Dataset& data) {
     return;  // by their names they are some of the model's
   } catch (const Error&) {
   }
+  std::vector<int64_t> images(size_t(classes), 0);
+  for (int64_t i = 0; i < data.size(); ++i) ++images[size_t(data.label(i))];
+  if (classes > before)  // a data set of more classes has images of them: this is a label that went wrong
+    if (const auto none = std::find(images.begin() + before, images.end(), 0); none != images.end())
+      throw Error(fmt::format("{} has labels up to {}, but none is {}, and {} has outputs 0 to {}", printable(r.inputs[0]), classes - 1,
+                              none - images.begin(), model.network.name, before - 1),
+                  "look at its labels: a last layer of more outputs is drawn where every class has images");
   std::get<Linear>(network.nodes.edit(head).layer).out_features = classes;
   Weights weights = initial_weights(network, parse_seed(r.seed));
   for (const Parameter& p : model.weights.list())

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "engine/files/npy.h"
 #include "engine/files/safetensors.h"
@@ -55,7 +56,8 @@ Optimizer optimizer_of(const TrainRequest& r) {
 TrainingRun::TrainingRun(Job& job, const TrainRequest& request, TrainingData& data, TrainingData* validation, Json settings)
     : job_(job), request_(request), data_(data), validation_(validation), settings_(std::move(settings)),
       schedule_(parse_schedule(request.schedule)), augmentation_(parse_augmentation(request.augment)),
-      given_order_(read_order(request, data.size())), trainer_(job.ctx, job.model, data.item(), train_options(request, data.size())) {
+      given_order_(read_order(request, data.size())),
+      trainer_(job.ctx, {job.model.network, std::exchange(job.model.weights, {})}, data.item(), train_options(request, data.size())) {
   schedule_.warm_up = request.warm_up;
   if (validation) {
     PlanOptions options;
