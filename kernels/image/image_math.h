@@ -288,8 +288,8 @@ struct ColoursForward {
   }
   SB_HOST_DEVICE void operator()(int64_t pixel) const {
     for (int64_t k = 0; k < c; ++k) {
-      float sum = 0.f;
-      for (int64_t d = 0; d < c; ++d) sum += colours.matrix[k * c + d] * z[place(pixel, d)];
+      float sum = colours.matrix ? 0.f : z[place(pixel, k)];
+      for (int64_t d = 0; d < c && colours.matrix; ++d) sum += colours.matrix[k * c + d] * z[place(pixel, d)];
       if (colours.sigmoid) sum = sigmoid_of(sum);
       y[pixel * c + k] = colours.scale[k] * sum + colours.offset[k];
     }
@@ -309,12 +309,13 @@ struct ColoursBackward {
     for (int64_t k = 0; k < c; ++k) {
       float g = colours.scale[k] * dy[pixel * c + k];
       if (colours.sigmoid) {
-        float sum = 0.f;
-        for (int64_t d = 0; d < c; ++d) sum += colours.matrix[k * c + d] * z[place(pixel, d)];
+        float sum = colours.matrix ? 0.f : z[place(pixel, k)];
+        for (int64_t d = 0; d < c && colours.matrix; ++d) sum += colours.matrix[k * c + d] * z[place(pixel, d)];
         const float s = sigmoid_of(sum);
         g *= s * (1.f - s);
       }
-      for (int64_t d = 0; d < c; ++d) dz[place(pixel, d)] += colours.matrix[k * c + d] * g;
+      if (!colours.matrix) dz[place(pixel, k)] = g;
+      for (int64_t d = 0; d < c && colours.matrix; ++d) dz[place(pixel, d)] += colours.matrix[k * c + d] * g;
     }
   }
 };

@@ -200,12 +200,29 @@ void polar_backward(Context& ctx, const float* magnitude, int64_t n, int64_t cou
   for_each(ctx, n * count, 20, image_math::PolarBackward{count, magnitude, phase, dy, dphase});
 }
 
+// y = scale·x + offset of each channel, NHWC; offset null: 0. Channels repeat every `period` numbers, which is a multiple of
+// their count that vectors fill.
+static void scale_channels(Context& ctx, const float* scale, const float* offset, Shape s, const float* x, float* y) {
+  constexpr int64_t kLanes = 16, kMost = 8;
+  float scales[kLanes * kMost], offsets[kLanes * kMost];
+  const int64_t period = kLanes * s.c;
+  for (int64_t i = 0; i < period; ++i) scales[i] = scale[i % s.c], offsets[i] = offset ? offset[i % s.c] : 0.f;
+  parallel_ranges(ctx, ceil_div(s.count(), period), period, [&](int64_t first, int64_t last) {
+    for (int64_t block = first; block < last; ++block) {
+      const int64_t at = block * period, n = std::min(period, s.count() - at);
+      for (int64_t i = 0; i < n; ++i) y[at + i] = scales[i] * x[at + i] + offsets[i];
+    }
+  });
+}
+static bool by_channels(const Colours& colours, bool rows, Shape s) { return !colours.matrix && !colours.sigmoid && !rows && s.c <= 8; }
+
 void colours_forward(Context& ctx, const Colours& colours, bool rows, ConstView z, View y) {
   check_same("colours_forward", z, y);
   check_view("colours_forward", "z", z, z.shape, DType::f32);
   if (ctx.gpu) return ctx.gpu->ops->colours_forward(ctx, colours, rows, z, y);
   const Shape s = z.shape;
-  if (rows && colours.sigmoid && s.c == 3)
+  if (by_channels(colours, rows, s)) return scale_channels(ctx, colours.scale, colours.offset, s, z.as<float>(), y.as<float>());
+  if (rows && colours.sigmoid && s.c == 3 && colours.matrix)
     return parallel_ranges(ctx, s.n * s.h, 30 * s.w, [=](int64_t first, int64_t last) {
       colour_rows(colours, s.w, first, last, z.as<float>(), y.as<float>());
     });
@@ -218,7 +235,8 @@ void colours_backward(Context& ctx, const Colours& colours, bool rows, ConstView
   check_view("colours_backward", "z", z, z.shape, DType::f32);
   if (ctx.gpu) return ctx.gpu->ops->colours_backward(ctx, colours, rows, z, dy, dz);
   const Shape s = z.shape;
-  if (rows && colours.sigmoid && s.c == 3)
+  if (by_channels(colours, rows, s)) return scale_channels(ctx, colours.scale, nullptr, s, dy.as<float>(), dz.as<float>());
+  if (rows && colours.sigmoid && s.c == 3 && colours.matrix)
     return parallel_ranges(ctx, s.n * s.h, 60 * s.w, [=](int64_t first, int64_t last) {
       colour_rows_backward(colours, s.w, first, last, z.as<float>(), dy.as<float>(), dz.as<float>());
     });

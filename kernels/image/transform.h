@@ -20,7 +20,8 @@ void polar_forward(Context& ctx, const float* magnitude, int64_t n, int64_t coun
 void polar_backward(Context& ctx, const float* magnitude, int64_t n, int64_t count, const float* phase, const float* dy,
                     float* dphase);
 
-// y_k = scale_k·f(Σ_d matrix_kd·z_d) + offset_k, f the sigmoid or nothing. matrix [c,c], scale, offset [c].
+// y_k = scale_k·f(Σ_d matrix_kd·z_d) + offset_k, f the sigmoid or nothing. matrix [c,c] (null: channels
+// by themselves), scale, offset [c].
 struct Colours {
   const float *matrix = nullptr, *scale = nullptr, *offset = nullptr;
   bool sigmoid = false;

@@ -3,9 +3,9 @@
 
     tests/compare/dreams.py --data FOLDER [--switchback build/switchback] [--recipes fleuret,mahendran,lucid] [--out FILE.md]
 
-FOLDER: the ONNX networks and the JSON files beside them. Twenty units of eight networks. `fleuret` begins at the same image in
-both programs; what is random in the others is drawn by each program itself, so single units may end higher in either. The
-median over the units of ours / PyTorch's must be 0.98 at least. Needs torch and onnx."""
+FOLDER: the ONNX networks and the JSON files beside them. Twenty units of eight networks. `fleuret` and `mahendran` begin at the
+same image in both programs; what else is random (jitter, all of lucid) is drawn by each itself, so single units may end higher in
+either. The median over the units of ours / PyTorch's must be 0.98 at least. Needs torch and onnx."""
 
 import argparse
 import json
@@ -151,11 +151,20 @@ def fleuret(u, start):
     return u.value(x).item()
 
 
-def mahendran(u, _):
-    bound, jitter, unit = 80.0, 4, u.scale / 255
-    reach, v = bound / math.sqrt(3) / 0.95, bound / 6.5
+BOUND = 80.0
+
+
+def uniform_bytes(net, about):
+    """Where mahendran begins, in the network's input units."""
+    reach = BOUND / math.sqrt(3) / 0.95
+    return reach * (2 * torch.rand(1, *net.shape) - 1) * Unit(net, about, 0).scale / 255
+
+
+def mahendran(u, start):
+    bound, jitter, unit = BOUND, 4, u.scale / 255
+    v = bound / 6.5
     rate = u.h * u.w * 0.05 * bound**2 / 6
-    z = reach * (2 * torch.rand(1, u.c, u.h + jitter, u.w + jitter) - 1)
+    z = F.pad(start / unit, (2, 2, 2, 2), mode="replicate")
     m, g2 = torch.zeros_like(z), torch.zeros_like(z)
     for _ in range(300):
         z.requires_grad_()
@@ -208,7 +217,7 @@ def ours(args, recipe, path, layer, channels, start):
     with tempfile.TemporaryDirectory() as folder:
         np.save(f"{folder}/start.npy", start.numpy())
         unit = ["--layer", f"{layer}:{','.join(map(str, channels))}"] if layer else ["--target", ",".join(map(str, channels))]
-        first = ["--start", f"{folder}/start.npy"] if recipe == "fleuret" else []
+        first = ["--start", f"{folder}/start.npy"] if recipe != "lucid" else []
         done = subprocess.run([args.switchback, "maximize", "--model", str(path), *unit, "--recipe", recipe, *first, "--json",
                                "--save", "none", "--seed", str(args.seed), "-o", folder], capture_output=True, text=True)
     if done.returncode != 0:
@@ -236,7 +245,7 @@ def main():
             path, layer, channels = args.data / f"{name}.onnx", LAYERS.get(name), UNITS[name]
             about = json.loads((args.data / f"{name}.json").read_text())
             net = Network(path, layer)
-            start = 0.01 * torch.randn(1, *net.shape)
+            start = uniform_bytes(net, about) if recipe == "mahendran" else 0.01 * torch.randn(1, *net.shape)
             got = ours(args, recipe, path, layer, channels, start)
             for channel, (first, mine) in zip(channels, got):
                 at_start = Unit(net, about, channel).value(start).item()
@@ -252,8 +261,8 @@ def main():
         print(summary[-1], flush=True)
     text = "\n".join(["# What optimised images reach, beside PyTorch in float32", "",
                       f"`tests/compare/dreams.py`, PyTorch {torch.__version__}, {time.strftime('%Y-%m-%d')}: the unit's value after all steps, "
-                      f"ours over PyTorch's; wanted is a median of {WANTED}. `fleuret` begins at the same image in both, what is random in the "
-                      "others each program draws itself.", "",
+                      f"ours over PyTorch's; wanted is a median of {WANTED}. `fleuret` and `mahendran` begin at the same image in both, what else is random "
+                      "each program draws itself.", "",
                       "| recipe | units | median | least | largest |", "|---|---|---|---|---|", *summary, "",
                       "| recipe | network | unit | ours | PyTorch's | ratio |", "|---|---|---|---|---|---|", *lines]) + "\n"
     if args.out:

@@ -374,11 +374,14 @@ void check_affine(OpRun& run) {
   check_crops(run);
 }
 
-void check_colours_of(OpRun& run, Shape shape) {
-  const std::vector<float> matrix{0.5f, 0.25f, 0.f, -0.5f, 1.f, 0.75f, 0.25f, 0.f, -1.f}, scale{2.f, 4.f, 0.5f}, offset{-1.f, 0.f, 3.f};
+// mixed: by a matrix; else channels by themselves.
+void check_colours_of(OpRun& run, Shape shape, bool mixed) {
+  std::vector<float> matrix{0.5f, 0.25f, 0.f, -0.5f, 1.f, 0.75f, 0.25f, 0.f, -1.f};
+  if (!mixed) matrix = {1, 0, 0, 0, 1, 0, 0, 0, 1};
+  const std::vector<float> scale{2.f, 4.f, 0.5f}, offset{-1.f, 0.f, 3.f};
   for (const bool sigmoid : {false, true})
     for (const bool rows : {false, true}) {
-      const Colours colours{run.input_of(matrix).as<float>(), run.input_of(scale).as<float>(), run.input_of(offset).as<float>(), sigmoid};
+      const Colours colours{mixed ? run.input_of(matrix).as<float>() : nullptr, run.input_of(scale).as<float>(), run.input_of(offset).as<float>(), sigmoid};
       const Nchw z = run.reals(shape, DType::f32), dy = run.reals(shape, DType::f32);
       Nchw y(shape), dz(shape);
       // [n,h,c,w] of an array in NHWC order: the harness's layout of shape (n, w, h, c).
@@ -413,8 +416,10 @@ void check_colours_of(OpRun& run, Shape shape) {
 }
 
 void check_colours(OpRun& run) {
-  check_colours_of(run, {2, 3, 4, 5});
-  check_colours_of(run, {1, 3, 2, 19});
+  for (const bool mixed : {true, false}) {
+    check_colours_of(run, {2, 3, 4, 5}, mixed);
+    check_colours_of(run, {1, 3, 2, 19}, mixed);
+  }
 }
 
 void check_product(OpRun& run) {

@@ -15,6 +15,7 @@
 #include "engine/files/npy.h"
 #include "engine/files/safetensors.h"
 #include "engine/zoo/zoo.h"
+#include "kernels/noise/noise.h"
 #include "tests/support/cli_run.h"
 #include "tests/support/net.h"
 #include "tests/support/on_device.h"
@@ -258,6 +259,205 @@ TEST_P(CamEquations, GradCamPlusPlus) {
   }
 }
 
+TEST_P(CamEquations, ProductsOfGradientsAndMaps) {
+  const Net net = gap_network(AdaptiveAvgPool2d{});
+  const Tensor x = wave({1, 2, 9, 7});
+  int filled = 0;
+  for (const char* layer : {"relu", "maps", "x"}) {
+    const int node = net.find(layer);
+    for (int64_t target = 1; target < 4; ++target) {
+      const Naive naive(ctx, net, x, node, {logit_node(net), target}, Score::logit);
+      const int64_t places = naive.a.dim(2) * naive.a.dim(3), channels = naive.a.dim(1);
+      std::vector<float> hires, layers;
+      for (int64_t i = 0; i < places; ++i) {
+        double all = 0, positive = 0;
+        for (int64_t k = 0; k < channels; ++k) {
+          all += naive.at(naive.g, k, i) * naive.at(naive.a, k, i);
+          positive += std::max(0.0, naive.at(naive.g, k, i)) * naive.at(naive.a, k, i);
+        }
+        hires.push_back(float(std::max(0.0, all)));
+        layers.push_back(float(std::max(0.0, positive)));
+      }
+      const auto xgrad = naive.map([&](int64_t k) {
+        double weight = 0, sum = 0;
+        for (int64_t i = 0; i < places; ++i) {
+          weight += naive.at(naive.g, k, i) * naive.at(naive.a, k, i);
+          sum += naive.at(naive.a, k, i);
+        }
+        return sum == 0 ? 0 : weight / sum;
+      });
+      const std::string text = std::to_string(target);
+      const auto near = [&](CamMethod method, const std::vector<float>& want) {
+        const Cams cams = cams_of(ctx, net, x, text, method, {node});
+        const double scale = std::max(largest(want), 1e-30);
+        for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(cams.maps[0][int64_t(i)], want[i], 2e-6 * scale) << layer << " " << int(method);
+        return largest(want) > 0;
+      };
+      filled += int(near(CamMethod::hirescam, hires)) + int(near(CamMethod::layercam, layers)) + int(near(CamMethod::xgradcam, xgrad));
+    }
+  }
+  EXPECT_GE(filled, 20) << "too many of the 27 maps are all zero";
+}
+
+// Behind a stride the gradients are computed by hand from the plan's own: biases of the two convolutions and of the batch norm
+// that is one with the first; not of the linear layer.
+TEST_P(CamEquations, AllBiases) {
+  Net net("biases", {1, 2, 9, 7});
+  net.add("stem", conv2d(2, 4, 3, 2, 1));
+  net.add("norm", BatchNorm2d{4});
+  net.add("relu", ReLU{});
+  net.add("maps", conv2d(4, 3, 3, 1, 1));
+  net.add("relu2", ReLU{});
+  net.add("flatten", Flatten{});
+  net.add("fc", Linear{60, 3, true});
+  net.weights = random_weights(net, 12);
+  const Tensor x = wave({2, 2, 9, 7});
+  CamOptions options;
+  options.method = CamMethod::fullgrad;
+  const Cams cams = class_activation_maps(ctx, net, x, {"2,0", "", Score::logit}, {}, options);
+  ASSERT_EQ(cams.maps[0].dims(), (Dims{2, 2, 9, 7}));
+  const auto parameter = [&](const char* layer, const char* name) { return net.weights.tensor(net.find(layer), name); };
+  for (int64_t i = 0; i < 2; ++i)
+    for (int64_t t = 0; t < 2; ++t) {
+      std::vector<double> sum(63, 0);
+      const auto add = [&](const Naive& at, const auto& factor) {
+        const int h = int(at.a.dim(2)), w = int(at.a.dim(3));
+        for (int64_t k = 0; k < at.a.dim(1); ++k) {
+          std::vector<float> v;
+          for (int64_t p = 0; p < h * w; ++p) v.push_back(float(std::abs(factor(k, p) * at.at(at.g, k, p))));
+          const auto [lo, hi] = std::ranges::minmax(v);
+          if (hi == lo) continue;
+          for (float& e : v) e = (e - lo) / (hi - lo);
+          const std::vector<float> large = bilinear_map(v.data(), h, w, 9, 7);
+          for (size_t p = 0; p < 63; ++p) sum[p] += double(large[p]);
+        }
+      };
+      const Tensor one = batch_item(x, i);
+      const Unit unit{logit_node(net), t ? 0 : 2};
+      add({ctx, net, one, 0, unit, Score::logit}, [&](int64_t k, int64_t p) { return double(one[k * 63 + p]); });
+      add({ctx, net, one, net.find("norm"), unit, Score::logit}, [&](int64_t k, int64_t) {
+        const double slope = double(parameter("norm", "weight")[k]) / std::sqrt(double(parameter("norm", "running_var")[k]) + 1e-5);
+        return slope * (double(parameter("stem", "bias")[k]) - double(parameter("norm", "running_mean")[k])) + double(parameter("norm", "bias")[k]);
+      });
+      add({ctx, net, one, net.find("maps"), unit, Score::logit}, [&](int64_t k, int64_t) { return double(parameter("maps", "bias")[k]); });
+      const std::vector<float> want(sum.begin(), sum.end());
+      expect_near(cams.maps[0].values().subspan(size_t((i * 2 + t) * 63), 63), want, 1e-5, "fullgrad");
+    }
+}
+
+// Of places q with the sum 0, x_k = a_k + b_k q has the one direction b: the projection is ‖b‖ q, with the sign of Σb. Few
+// channels and many places, and the other way round.
+TEST_P(CamEquations, FirstPrincipalComponent) {
+  for (const Shape s : {Shape{1, 3, 4, 5}, Shape{1, 9, 2, 2}}) {
+    Net net("flat", s);
+    net.add("fc", conv2d(int(s.c), 2, 1));
+    net.add("pool", AdaptiveAvgPool2d{});
+    net.add("flatten", Flatten{});
+    net.weights = random_weights(net, 3);
+    const int64_t places = s.h * s.w;
+    for (const float sign : {1.f, -1.f}) {
+      Tensor x({1, s.c, s.h, s.w});
+      std::vector<float> want;
+      double squares = 0;
+      for (int64_t k = 0; k < s.c; ++k) squares += std::pow(0.5 + 0.1 * double(k), 2);
+      for (int64_t i = 0; i < places; ++i) {
+        const double q = std::sin(1.3 * double(i)) - std::sin(1.3 * double(places - 1 - i));  // adds up to 0
+        for (int64_t k = 0; k < s.c; ++k) x[k * places + i] = float(0.2 * double(k) + sign * (0.5 + 0.1 * double(k)) * q);
+        want.push_back(float(std::max(0.0, double(sign) * q * std::sqrt(squares))));
+      }
+      const Cams cams = cams_of(ctx, net, x, "0,1", CamMethod::eigencam, {0});
+      for (int64_t t = 0; t < 2; ++t)
+        expect_near(cams.maps[0].values().subspan(size_t(t * places), size_t(places)), want, 1e-5, "eigencam");
+    }
+  }
+}
+
+TEST_P(CamEquations, ScoresOfMaskedImages) {
+  const Net net = gap_network(AdaptiveAvgPool2d{});
+  const Tensor x = wave({2, 2, 9, 7});
+  const int node = net.find("maps");
+  for (const Score score : {Score::logit, Score::probability}) {
+    const Cams cams = cams_of(ctx, net, x, "3,1", CamMethod::scorecam, {node}, score);
+    const Tensor maps = activations(ctx, net, x, node);  // [2,6,5,4]
+    for (int64_t i = 0; i < 2; ++i)
+      for (int64_t t = 0; t < 2; ++t) {
+        std::vector<double> scores, sum(20, 0);
+        for (int64_t k = 0; k < 6; ++k) {
+          const std::vector<float> large = bilinear_map(maps.data() + (i * 6 + k) * 20, 5, 4, 9, 7);
+          const auto [lo, hi] = std::ranges::minmax(large);
+          Tensor masked({1, 2, 9, 7});
+          for (int64_t e = 0; e < 126; ++e) masked[e] = x[i * 126 + e] * (large[size_t(e % 63)] - lo) / (hi - lo);
+          scores.push_back(score_of({logit_node(net), t ? 1 : 3}, score, activations(ctx, net, masked, logit_node(net))));
+        }
+        double total = 0;
+        for (const double s : scores) total += std::exp(s);
+        for (int64_t k = 0; k < 6; ++k)
+          for (int64_t p = 0; p < 20; ++p) sum[size_t(p)] += std::exp(scores[size_t(k)]) / total * double(maps[(i * 6 + k) * 20 + p]);
+        std::vector<float> want;
+        for (const double v : sum) want.push_back(float(std::max(0.0, v)));
+        expect_near(cams.maps[0].values().subspan(size_t((i * 2 + t) * 20), 20), want, 1e-5, "scorecam");
+      }
+  }
+}
+
+// Behind the maps all is linear: taking out channel k takes fc_k · mean(A_k) from the logit. The second network adds what lies
+// before the layer behind it: that stays.
+TEST_P(CamEquations, ScoresWithoutAChannel) {
+  Net around("around", {1, 2, 9, 7});
+  around.add("stem", conv2d(2, 6, 3, 2, 1));
+  around.add("relu", ReLU{});
+  around.add("maps", conv2d(6, 6, 3, 1, 1), {2});
+  around.add("sum", Add{}, {2, 3});
+  around.add("pool", AdaptiveAvgPool2d{});
+  around.add("flatten", Flatten{});
+  around.add("fc", Linear{6, 5, true});
+  around.weights = random_weights(around, 9);
+  for (const Net& net : {gap_network(AdaptiveAvgPool2d{}), around}) {
+    const Tensor x = wave({2, 2, 9, 7});
+    const int node = net.find("maps");
+    const Tensor maps = activations(ctx, net, x, node), logits = activations(ctx, net, x, logit_node(net));
+    const Tensor row = net.weights.tensor(net.find("fc"), "weight");
+    const Cams cams = cams_of(ctx, net, x, "all", CamMethod::ablationcam, {node}, Score::logit, 4);
+    for (int64_t m = 0; m < 10; ++m) {
+      std::vector<double> sum(20, 0);
+      for (int64_t k = 0; k < 6; ++k) {
+        const float* a = maps.data() + (m / 5 * 6 + k) * 20;
+        double mean = 0;
+        for (int64_t p = 0; p < 20; ++p) mean += double(a[p]) / 20;
+        for (int64_t p = 0; p < 20; ++p) sum[size_t(p)] += double(row[m % 5 * 6 + k]) * mean / double(logits[m]) * double(a[p]);
+      }
+      std::vector<float> want;
+      for (const double v : sum) want.push_back(float(std::max(0.0, v)));
+      if (largest(want) > 0) expect_near(cams.maps[0].values().subspan(size_t(m * 20), 20), want, 2e-4, net.name);
+    }
+  }
+}
+
+TEST_P(CamEquations, ScoresUnderRandomMasks) {
+  const Net net = gap_network(AdaptiveAvgPool2d{});
+  const Tensor x = wave({1, 2, 9, 7});
+  CamOptions options;
+  options.method = CamMethod::rise;
+  options.masks = 12, options.grid = 2, options.keep = 0.25, options.seed = (uint64_t{5} << 32) + 9, options.batch = 5;
+  const Cams cams = class_activation_maps(ctx, net, x, {"all", "", Score::logit}, {}, options);
+  ASSERT_EQ(cams.maps[0].dims(), (Dims{1, 5, 9, 7}));
+  std::vector<double> sums(5 * 63, 0);
+  for (uint32_t m = 0; m < 12; ++m) {
+    const auto u = [&](uint32_t e) { return (double(philox4x32({e / 4, 3, m, 0}, {9, 5})[e % 4] >> 8) + 0.5) / (1 << 24); };
+    std::vector<float> cells;
+    for (uint32_t e = 0; e < 4; ++e) cells.push_back(u(2 + e) < 0.25 ? 1.f : 0.f);
+    const std::vector<float> large = bilinear_map(cells.data(), 2, 2, 15, 12);  // cells of 5 and 4 pixels, and one more
+    const int64_t down = int64_t(u(0) * 5), right = int64_t(u(1) * 4);
+    Tensor masked({1, 2, 9, 7});
+    const auto at = [&](int64_t p) { return large[size_t((p / 7 + down) * 12 + p % 7 + right)]; };
+    for (int64_t e = 0; e < 126; ++e) masked[e] = x[e] * at(e % 63);
+    const Tensor logits = activations(ctx, net, masked, logit_node(net));
+    for (int64_t t = 0; t < 5; ++t)
+      for (int64_t p = 0; p < 63; ++p) sums[size_t(t * 63 + p)] += double(logits[t]) * double(at(p)) / (12 * 0.25);
+  }
+  expect_near(cams.maps[0].values(), std::vector<float>(sums.begin(), sums.end()), 1e-5, "rise");
+}
+
 TEST_P(CamEquations, GuidedIsTheProductWithGuidedBackpropagation) {
   const Net net = gap_network(AdaptiveAvgPool2d{});
   const Tensor x = wave({2, 2, 9, 7});
@@ -325,8 +525,9 @@ TEST_P(CamEquations, BatchesAndTargetsDoNotChangeAMap) {
   const Tensor x = wave({3, 2, 9, 7});
   const std::vector<int> layers = {net.find("relu"), net.find("stem")};
   for (const CamMethod method :
-       {CamMethod::cam, CamMethod::gradcam, CamMethod::gradcam_plus_plus, CamMethod::guided_gradcam}) {
-    const bool two = method == CamMethod::gradcam || method == CamMethod::gradcam_plus_plus;
+       {CamMethod::cam, CamMethod::gradcam, CamMethod::gradcam_plus_plus, CamMethod::guided_gradcam, CamMethod::layercam,
+        CamMethod::scorecam, CamMethod::ablationcam, CamMethod::eigencam}) {
+    const bool two = method != CamMethod::cam && method != CamMethod::guided_gradcam;
     const auto run = [&](const Tensor& images, const char* target, int64_t batch) {
       return cams_of(ctx, net, images, target, method, two ? layers : std::vector<int>{}, Score::logit, batch);
     };
@@ -482,6 +683,14 @@ TEST(CliCam, FilesAndAxes) {
   d = run({"--method", "gradcam++", "--target", "3,5", "--layer", "conv1"});
   EXPECT_EQ(d["inputs"][0]["files"][1]["axes"], json({"N", "T", "h", "w"}));
   EXPECT_EQ(read_npy(result(d, ".npy")).dims(), (Dims{1, 2, 24, 24}));
+  for (const std::vector<std::string>& method : {std::vector<std::string>{"rise", "--masks", "20"}, {"fullgrad"}}) {
+    std::vector<std::string> options{"--method"};
+    options.insert(options.end(), method.begin(), method.end());
+    d = run(options);
+    EXPECT_EQ(d["layers"], json::array());
+    EXPECT_EQ(d["inputs"][0]["files"][1]["axes"], json({"N", "h", "w"}));
+    EXPECT_EQ(read_npy(result(d, ".npy")).dims(), (Dims{1, 28, 28}));
+  }
   d = run({"--method", "guided-gradcam"});
   EXPECT_EQ(d["inputs"][0]["files"][1]["axes"], json({"N", "C", "H", "W"}));
   EXPECT_EQ(read_npy(result(d, ".npy")).dims(), (Dims{1, 1, 28, 28}));
@@ -525,7 +734,7 @@ TEST(CliCam, WrongUse) {
     EXPECT_NE(o.err.find(says), std::string::npos) << o.err;
     EXPECT_LE(folder.files(), 1u) << "more than the empty folder: " << o.line;
   };
-  fails({"--method", "scorecam"}, "guided-gradcam");
+  fails({"--method", "dreamcam"}, "guided-gradcam");
   fails({"--method", "cam"}, "--method gradcam");
   fails({"--layer", "fc1"}, "relu2");
   fails({"--layer", "conv3"}, "conv2");
@@ -533,6 +742,12 @@ TEST(CliCam, WrongUse) {
   fails({"--layers", "conv1,"}, "no layer ''");
   fails({"--method", "guided-gradcam", "--layers", "conv1,conv2"}, "one layer");
   fails({"--target", "10"}, "0 to 9");
+  fails({"--method", "scorecam", "--layer", "fc1"}, "relu2");
+  fails({"--method", "rise", "--layer", "conv1"}, "no layer");
+  fails({"--method", "rise", "--masks", "0"}, "--masks 0");
+  fails({"--method", "rise", "--grid", "29"}, "1 to 28");
+  fails({"--method", "rise", "--keep", "1"}, "between 0 and 1");
+  fails({"--method", "fullgrad", "--layer", "conv1"}, "all layers");
 }
 
 }  // namespace

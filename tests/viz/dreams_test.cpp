@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "engine/files/image.h"
 #include "engine/files/npy.h"
@@ -156,6 +157,12 @@ TEST_P(Dreams, UnitsThatAreDeadAndStepsThatLeadNowhereAreToldOf) {
     EXPECT_GE(made.items[0].stopped, 1);
     for (const float v : made.x.values()) EXPECT_TRUE(std::isfinite(v));
   }
+  dead.weights.edit(1, "bias")[1] = std::numeric_limits<float>::quiet_NaN();
+  Tensor start({1, 8, 8});
+  for (int64_t i = 0; i < start.count(); ++i) start[i] = 0.01f * float(i);
+  made = maximize(ctx, dead, std::span(drives).subspan(1), start, o);
+  EXPECT_EQ(made.items[0].stopped, 0);
+  EXPECT_TRUE(std::ranges::equal(made.x.values(), start.values()));
 }
 
 // lucid's rule for rectifiers that let nothing through, until its sixteenth step.
@@ -401,6 +408,7 @@ TEST(CliDreams, BadInputIsToldOf) {
       {{"maximize", "--model", "lenet", "--target", "3", "--recipe", "dali"}, "unknown recipe"},
       {{"maximize", "--model", "lenet", "--target", "3", "--steps", "0"}, "--steps"},
       {{"maximize", "--model", "lenet", "--target", "3", "--size", "5"}, "images of 5x5"},
+      {{"maximize", "--model", "lenet", "--target", "3", "--steps", "2", "--frames", "5"}, "5 frames of 2 steps"},
       {{"maximize", "--model", "lenet", "--target", "3", "--recipe", "amirli"}, "images of 56x56"},
       {{"maximize", "--model", "lenet", "--target", "3", digit(3)}, "makes its images itself"},
       {{"maximize", "--model", "lenet", "--target", "3", "--diversity", "1"}, "--copies"},

@@ -318,6 +318,12 @@ TEST_P(VizSmoothGrad, BatchesAndCompanyDoNotChangeAMap) {
       options.batch = batch;
       expect_same_bits(smoothgrad(ctx, net, x, {"2,5", "", score}, {}, options).values, whole.values, "batch split");
     }
+    options.times_input = true;
+    const Maps times = smoothgrad(ctx, net, x, {"2,5", "", score}, {}, options);
+    options.times_input = false;
+    const int64_t image = x.count() / x.dim(0);
+    for (int64_t e = 0; e < times.values.count(); ++e)
+      ASSERT_EQ(times.values[e], whole.values[e] * x[e / (2 * image) * image + e % image]) << e;
     options.images = {1};  // the second image alone, with its own noise
     const Maps second = smoothgrad(ctx, net, batch_item(x, 1), {"2,5", "", score}, {}, options);
     EXPECT_EQ(std::memcmp(second.values.data(), whole.values.data() + 2 * 784, 2 * 784 * sizeof(float)), 0);

@@ -15,7 +15,15 @@ constexpr Choice<std::optional<CamMethod>> kCamMethods[] = {{"auto", {}},
                                                          {"cam", CamMethod::cam},
                                                          {"gradcam", CamMethod::gradcam},
                                                          {"gradcam++", CamMethod::gradcam_plus_plus},
+                                                         {"hirescam", CamMethod::hirescam},
+                                                         {"layercam", CamMethod::layercam},
+                                                         {"xgradcam", CamMethod::xgradcam},
                                                          {"guided-gradcam", CamMethod::guided_gradcam},
+                                                         {"fullgrad", CamMethod::fullgrad},
+                                                         {"eigencam", CamMethod::eigencam},
+                                                         {"scorecam", CamMethod::scorecam},
+                                                         {"ablationcam", CamMethod::ablationcam},
+                                                         {"rise", CamMethod::rise},
                                                          {"rollout", CamMethod::rollout},
                                                          {"attention-gradient", CamMethod::attention_gradient}};
 
@@ -63,7 +71,15 @@ std::string title_of(CamMethod method) {
   constexpr Choice<CamMethod> kTitles[] = {{"Class activation map", CamMethod::cam},
                                            {"Grad-CAM", CamMethod::gradcam},
                                            {"Grad-CAM++", CamMethod::gradcam_plus_plus},
+                                           {"HiResCAM", CamMethod::hirescam},
+                                           {"LayerCAM", CamMethod::layercam},
+                                           {"XGrad-CAM", CamMethod::xgradcam},
                                            {"Guided Grad-CAM", CamMethod::guided_gradcam},
+                                           {"FullGrad", CamMethod::fullgrad},
+                                           {"Eigen-CAM", CamMethod::eigencam},
+                                           {"Score-CAM", CamMethod::scorecam},
+                                           {"Ablation-CAM", CamMethod::ablationcam},
+                                           {"RISE", CamMethod::rise},
                                            {"Attention rollout", CamMethod::rollout},
                                            {"Attention × gradient", CamMethod::attention_gradient}};
   return std::string(word_of(kTitles, method));
@@ -85,7 +101,7 @@ std::vector<std::string> descriptions(const Cams& cams, const Network& network, 
       const bool zero = std::ranges::all_of(of_image, [](float v) { return v == 0; });
       layers.push_back(network.nodes[size_t(cams.layers[l])].name + (zero ? " (all zero)" : ""));
     }
-    all.push_back(fmt::format(", {} at {}", name_of(method), fmt::join(layers, ", ")));
+    all.push_back(fmt::format(", {}{}{}", name_of(method), layers.empty() ? "" : " at ", fmt::join(layers, ", ")));
   }
   return all;
 }
@@ -95,6 +111,8 @@ CamOptions cam_options(const CamFlags& o, const Job& job) {
   static_cast<RunOptions&>(options) = job.run;
   options.layers = parse_nodes(job.model.network, o.layers);
   options.method = chosen_method(o, job.model.network);
+  options.masks = o.masks, options.grid = o.grid, options.keep = o.keep;
+  options.seed = parse_seed(o.seed);
   return options;
 }
 
@@ -113,7 +131,7 @@ struct LastRun {
 
 MapMethod cam_method(Job& job, const CamFlags& o) {
   const CamOptions given = cam_options(o, job);
-  const bool guided = given.method == CamMethod::guided_gradcam, several = given.layers.size() > 1;
+  const bool guided = given.method == CamMethod::guided_gradcam, several = given.layers.size() > 1, rise = given.method == CamMethod::rise;
   const auto last = std::make_shared<LastRun>();
   MapMethod method;
   method.name = "cam";
@@ -134,9 +152,15 @@ MapMethod cam_method(Job& job, const CamFlags& o) {
                               : std::move(cams.maps[0]);
     return Maps{std::move(values), std::move(cams.explained), cams.batch};
   };
-  method.details_of_run = [given, last] { return Json{{"method", name_of(given.method)}, {"layers", last->layers}}; };
-  method.where = [last] {
+  method.details_of_run = [given, last, rise] {
+    Json details{{"method", name_of(given.method)}, {"layers", last->layers}};
+    if (rise) details["masks"] = given.masks, details["grid"] = given.grid, details["keep"] = given.keep;
+    return details;
+  };
+  method.where = [last, rise, given] {
+    if (rise) return counted(given.masks, "mask");
     if (last->attention) return fmt::format("{} attention layers", last->layers.size());
+    if (given.method == CamMethod::fullgrad) return std::string("all layers");
     return fmt::format("{} {}", last->layers.size() == 1 ? "layer" : "layers", fmt::join(last->layers, ", "));
   };
   method.panels = [&job, &o, guided, several, last](const MapView& view) -> std::vector<MapPanel> {
@@ -159,12 +183,15 @@ std::function<void()> setup_cam(CLI::App& app) {
   add_inputs(app, *o, kInputs);
   add_choice(app, *o, "--method", kCamMethods, o->method, Changes::kind,
              "cam: exact, for networks that end in global average pooling and a linear layer, or in pooled maps of the "
-             "classes; rollout, attention-gradient: transformers; the others: any network; auto: cam where it can be, else "
-             "gradcam");
+             "classes; rollout, attention-gradient: transformers; the others: any network; eigencam, scorecam, ablationcam and "
+             "rise take no gradients; auto: cam where it can be, else gradcam");
   add_setting(app, *o, "--layer,--layers", o->layers, Changes::kind,
               "whose maps are taken (default: the last convolutional ones); several are overlaid at once",
               "NAME[,NAME...]");
   add_target(app, *o, false);
+  add_setting(app, *o, "--masks", o->masks, Changes::values, "random masks of rise (default 4000)", "N");
+  add_setting(app, *o, "--grid", o->grid, Changes::values, "cells of such a mask along each side (default 7)", "N");
+  add_setting(app, *o, "--keep", o->keep, Changes::values, "probability that a cell is left (default 0.5)", "P");
   add_checkpoints(app, *o);
   add_output(app, *o);
   add_drawing(

@@ -102,15 +102,16 @@ MapMethod smoothgrad_method(Job& job, const MapOptions& o) {
   method.name = o.rule == kGradient ? "smoothgrad" : fmt::format("smoothgrad-{}", word_of(kRules, o.rule));
   method.noun = "samples";
   method.title =
-      fmt::format("SmoothGrad{}{} ({} samples, noise {})", o.rule == kGradient ? "" : ", " + rule_title(o.rule),
+      fmt::format("SmoothGrad{}{}{} ({} samples, noise {})", o.times_input ? " times input" : "", o.rule == kGradient ? "" : ", " + rule_title(o.rule),
                   o.moment == Moment::mean ? "" : fmt::format(", {}", word_of(kMoments, o.moment)), o.samples, o.noise);
   method.panels = panels_of_maps(job, !(o.rule == kGradient) && o.moment == Moment::mean);
   method.details = {{"rule", word_of(kRules, o.rule)},
                     {"samples", o.samples},
                     {"noise", o.noise},
-                    {"moment", word_of(kMoments, o.moment)}};
+                    {"moment", word_of(kMoments, o.moment)},
+                    {"times_input", o.times_input}};
   method.run = [&job, &o](const Tensor& x, const std::vector<uint32_t>& index, const Progress& progress) {
-    SmoothGradOptions options{job.run, o.rule, o.samples, o.noise, parse_seed(o.seed), o.moment, index};
+    SmoothGradOptions options{job.run, o.rule, o.samples, o.noise, parse_seed(o.seed), o.moment, index, o.times_input};
     options.progress = progress;
     return smoothgrad(job.ctx, job.model, x, job.target, job.model.labels, options);
   };
@@ -168,6 +169,7 @@ std::function<void()> setup_smoothgrad(CLI::App& app) {
   add_rule(app, *o, Changes::kind);
   add_choice(app, *o, "--moment", kMoments, o->moment, Changes::kind, "what is kept of the gradients");
   add_smoothgrad_samples(app, *o, *o);
+  add_switch(app, *o, "--times-input", o->times_input, Changes::values, "multiply the mean map with the input");
   add_shared(app, *o, true);
   return [o] { run_smoothgrad(*o); };
 }

@@ -43,6 +43,8 @@ void add_occlusion_grid(CLI::App& app, Options& all, OcclusionFlags& o);  // --m
 struct CamFlags : Options {
   std::optional<CamMethod> method;
   std::vector<std::string> layers;
+  int64_t masks = 4000, grid = 7;  // of rise
+  double keep = 0.5;
 };
 MapMethod cam_method(Job& job, const CamFlags& o);
 
@@ -57,8 +59,8 @@ struct NamedMethod {
   MapFlags flags;
   MapMethod method;
 };
-// "gradient", "deconv", "guided", "smoothgrad", "integrated", "occlusion", "cam", "gradcam", "gradcam++",
-// "guided-gradcam"
+// "gradient", "deconv", "guided", "gradient-input", "smoothgrad", "smoothgrad-input", "integrated", "occlusion", and the
+// methods of `cam` that any network has
 std::vector<std::string> map_method_names();
 // `name` is one of these. The job's options stand for what all commands share.
 std::unique_ptr<NamedMethod> named_method(Job& job, const std::string& name, const MapFlags& flags);

@@ -266,6 +266,7 @@ std::vector<Image> animation(const Maximized& made, const Job& job, bool stretch
 }
 
 std::string layers_note(const Driven& d) {
+  if (d.stopped == 0) return "; not finite from the start";
   if (d.stopped >= 0) return fmt::format("; not finite after step {}: the image of the step before", d.stopped);
   return d.dead ? "; dead there: its gradient is 0 throughout" : "";
 }
@@ -334,7 +335,8 @@ void run_maximize(DreamCommand o) {
     report.inputs.back()["variation"] = measures.variation;
     report.inputs.back()["norm"] = measures.norm;
     report.inputs.back()["reference"] = std::isnan(reference[i]) ? Json(nullptr) : Json(reference[i]);
-    if (d.stopped >= 0) warn(fmt::format("{} is not finite after step {}; its image is the one before", name, d.stopped));
+    if (d.stopped == 0) warn(fmt::format("{} is not finite from the start; its image is the one that it started from", name));
+    else if (d.stopped > 0) warn(fmt::format("{} is not finite after step {}; its image is the one before", name, d.stopped));
     else if (d.dead) warn(fmt::format("{} could not be driven: its gradient was 0 throughout, its value is {:.4g}", name, d.value));
   }
   if (output.pictures()) {

@@ -55,6 +55,10 @@ Tensor allocate_maps(Dims dims) {
   return Tensor(std::move(dims));
 }
 
+void multiply_maps(std::span<float> maps, const float* x, int64_t item) {
+  for (size_t i = 0; i < maps.size(); ++i) maps[i] *= x[int64_t(i) % item];
+}
+
 Memory floats_on_device(Context& ctx, const std::vector<float>& values) {
   Memory memory = ctx.allocate(values.size() * sizeof(float));
   ctx.copy_in(memory.data(), values.data(), memory.size());

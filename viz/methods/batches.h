@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "engine/run/backward.h"
@@ -26,6 +27,9 @@ int64_t batch_size(Context& ctx, const Model& model, Shape image, const PlanOpti
 
 // Space for results; throws where they cannot fit into the machine's memory.
 Tensor allocate_maps(Dims dims);
+
+// Maps [T,C,H,W] of one image times its pixels x [C,H,W].
+void multiply_maps(std::span<float> maps, const float* x, int64_t item);
 
 // A copy of these on the context's device.
 Memory floats_on_device(Context& ctx, const std::vector<float>& values);

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "viz/methods/batches.h"
-#include "viz/methods/tokens.h"
+#include "viz/methods/cam_parts.h"
 #include "viz/pictures/render.h"
 
 namespace switchback {
@@ -75,25 +75,6 @@ std::vector<bool> map_nodes(const Network& network, Shape input) {
   return maps;
 }
 
-std::vector<int> chosen_layers(const Network& network, Shape input, const CamOptions& options) {
-  if (options.layers.empty()) return {last_map_node(network, input)};
-  const std::vector<bool> maps = map_nodes(network, input);
-  const List<Shape> shapes = network.shapes(input);
-  std::vector<int> layers;
-  for (int layer : options.layers) {
-    layers.push_back(unwrapped(network, shapes, layer));  // the maps of a dropout are those of its input
-    if (!maps[size_t(layer)])
-      throw Error(fmt::format("{} has no maps that the classes depend on", network.nodes[size_t(layer)].name),
-                  fmt::format("choose a layer before the global pooling or flatten, for example {}",
-                              network.nodes[size_t(last_map_node(network, input))].name),
-                  true);
-  }
-  if (options.method == CamMethod::guided_gradcam && options.layers.size() > 1)
-    throw Error(fmt::format("guided Grad-CAM takes one layer, not {}", options.layers.size()),
-                "for several layers use --method gradcam", true);
-  return layers;
-}
-
 CamHead exact_head(const Network& network, Shape input, const TargetSpec& target, const std::vector<int>& layers) {
   const std::optional<CamHead> head = find_cam_head(network, input);
   if (!head)
@@ -108,14 +89,6 @@ CamHead exact_head(const Network& network, Shape input, const TargetSpec& target
                             network.nodes[size_t(head->maps)].name),
                 "for other layers use --method gradcam", true);
   return *head;
-}
-
-// Σ_k weights[k] · maps[k] over C maps of `places` values each.
-std::vector<double> weighted_sum(const std::vector<double>& weights, const float* maps, int64_t places) {
-  std::vector<double> sum(size_t(places), 0);
-  for (size_t k = 0; k < weights.size(); ++k)
-    for (int64_t i = 0; i < places; ++i) sum[size_t(i)] += weights[k] * double(maps[int64_t(k) * places + i]);
-  return sum;
 }
 
 // For each target of the images from `first` on: the maps weighed by the class's row of the linear layer, or the one
@@ -155,21 +128,38 @@ double gradcam_plus_plus_weight(const float* a, const float* g, int64_t places) 
   return weight;
 }
 
-// maps, g: [C,h,w] of one image and target.
-void gradient_map(CamMethod method, const float* maps, const float* g, Shape s, float* out) {
-  const int64_t places = s.h * s.w;
-  std::vector<double> weights;
-  for (int64_t k = 0; k < s.c; ++k)
-    weights.push_back(method == CamMethod::gradcam_plus_plus
-                          ? gradcam_plus_plus_weight(maps + k * places, g + k * places, places)
-                          : gradcam_weight(g + k * places, places));
-  const std::vector<double> sum = weighted_sum(weights, maps, places);
-  for (size_t i = 0; i < sum.size(); ++i) out[i] = sum[i] < 0 ? 0.f : float(sum[i]);  // NaN passes
+double xgradcam_weight(const float* a, const float* g, int64_t places) {
+  double total = 0, sum = 0;
+  for (int64_t i = 0; i < places; ++i) {
+    total += double(a[i]);
+    sum += double(a[i]) * double(g[i]);
+  }
+  return total == 0 ? 0 : sum / total;
 }
 
-// Of each layer, where it holds tokens.
-using Grids = std::vector<std::optional<TokenGrid>>;
-Tensor on_its_grid(const std::optional<TokenGrid>& grid, Tensor values) { return grid ? on_grid(values, *grid) : std::move(values); }
+// Σ_k g_k ⊙ A_k, with layercam of what is above 0 in g alone.
+std::vector<double> products(const float* maps, const float* g, Shape s, bool positive) {
+  const int64_t places = s.h * s.w;
+  std::vector<double> sum(size_t(places), 0);
+  for (int64_t e = 0; e < s.c * places; ++e)
+    if (!(positive && g[e] <= 0)) sum[size_t(e % places)] += double(g[e]) * double(maps[e]);
+  return sum;
+}
+
+// maps, g: [C,h,w] of one image and target.
+void gradient_map(CamMethod method, const float* maps, const float* g, Shape s, float* out) {
+  if (method == CamMethod::hirescam || method == CamMethod::layercam)
+    return write_positive(products(maps, g, s, method == CamMethod::layercam), out);
+  const int64_t places = s.h * s.w;
+  std::vector<double> weights;
+  for (int64_t k = 0; k < s.c; ++k) {
+    const float *a = maps + k * places, *of_k = g + k * places;
+    weights.push_back(method == CamMethod::gradcam_plus_plus ? gradcam_plus_plus_weight(a, of_k, places)
+                      : method == CamMethod::xgradcam        ? xgradcam_weight(a, of_k, places)
+                                                             : gradcam_weight(of_k, places));
+  }
+  write_positive(weighted_sum(weights, maps, places), out);
+}
 
 // Images and targets of one backward pass: `images` images from `first` on (the batch's first), for each the targets t
 // … t + targets.
@@ -252,6 +242,38 @@ void allocate(Cams& cams, CamMethod method, const List<Shape>& shapes, const Gri
 
 }  // namespace
 
+std::vector<int> chosen_layers(const Network& network, Shape input, const CamOptions& options) {
+  if (options.layers.empty()) return {last_map_node(network, input)};
+  const std::vector<bool> maps = map_nodes(network, input);
+  const List<Shape> shapes = network.shapes(input);
+  std::vector<int> layers;
+  for (int layer : options.layers) {
+    layers.push_back(unwrapped(network, shapes, layer));  // the maps of a dropout are those of its input
+    if (!maps[size_t(layer)])
+      throw Error(fmt::format("{} has no maps that the classes depend on", network.nodes[size_t(layer)].name),
+                  fmt::format("choose a layer before the global pooling or flatten, for example {}",
+                              network.nodes[size_t(last_map_node(network, input))].name),
+                  true);
+  }
+  if (options.method == CamMethod::guided_gradcam && options.layers.size() > 1)
+    throw Error(fmt::format("guided Grad-CAM takes one layer, not {}", options.layers.size()),
+                "for several layers use --method gradcam", true);
+  return layers;
+}
+
+std::vector<double> weighted_sum(const std::vector<double>& weights, const float* maps, int64_t places) {
+  std::vector<double> sum(size_t(places), 0);
+  for (size_t k = 0; k < weights.size(); ++k)
+    for (int64_t i = 0; i < places; ++i) sum[size_t(i)] += weights[k] * double(maps[int64_t(k) * places + i]);
+  return sum;
+}
+
+void write_positive(const std::vector<double>& sum, float* out) {
+  for (size_t i = 0; i < sum.size(); ++i) out[i] = sum[i] < 0 ? 0.f : float(sum[i]);
+}
+
+Tensor on_its_grid(const std::optional<TokenGrid>& grid, Tensor values) { return grid ? on_grid(values, *grid) : std::move(values); }
+
 std::optional<CamHead> find_cam_head(const Network& network, Shape input) {
   const List<Shape> shapes = network.shapes(input);
   CamHead head;
@@ -283,6 +305,10 @@ Cams class_activation_maps(Context& ctx, const Model& model, const Tensor& x, co
                            const std::vector<std::string>& labels, const CamOptions& options) {
   if (options.method == CamMethod::rollout || options.method == CamMethod::attention_gradient)
     return attention_maps(ctx, model, x, target, labels, options);
+  if (options.method == CamMethod::fullgrad) return fullgrad_maps(ctx, model, x, target, labels, options);
+  if (options.method == CamMethod::rise) return rise_maps(ctx, model, x, target, labels, options);
+  if (options.method == CamMethod::eigencam || options.method == CamMethod::scorecam || options.method == CamMethod::ablationcam)
+    return forward_maps(ctx, model, x, target, labels, options);
   const Network& network = model.network;
   const Shape image = image_shape(network, x);
   const int64_t images = x.dim(0), targets = check_target(network, image, target, labels);

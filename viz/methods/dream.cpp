@@ -26,7 +26,9 @@ std::array<double, 4> draw(uint64_t seed, uint32_t stream, int64_t step) {
   return u;
 }
 
-// Four normal numbers for a crop of an image's step. counter = (crop, 2, step, stream).
+// Four normal numbers for a crop of an image's step. counter = (crop, 2, step, stream). In double, on the host, as all that crops are
+// placed by: kernels/noise/noise_math.h has the same in float for kernels, equal on every device only where it is compiled without
+// contraction.
 std::array<double, 4> normals(uint64_t seed, uint32_t stream, int64_t step, int64_t crop) {
   std::array<double, 4> z;
   const auto words = philox4x32({uint32_t(crop), 2, uint32_t(step), stream}, {uint32_t(seed), uint32_t(seed >> 32)});
@@ -370,6 +372,7 @@ void Dream::run(std::span<const Drive> drives, const Goal& goal, int64_t steps, 
                 int64_t total) {
   const int64_t item = parts.item();
   std::vector<double> top(size_t(n), -std::numeric_limits<double>::infinity());
+  ctx.copy(good.data(), z.data(), good.size());  // what is left where not even the first values are finite
   for (int64_t k = 1; k <= steps; ++k, ++done) {
     const bool late = o.more_steps > 0 && k > steps - o.more_steps;
     if (o.clip_pixels) {  // before the gradient is taken, as in Yosinski's program

@@ -31,10 +31,6 @@ Split split(Context& ctx, const Model& model, Shape image, const PlanOptions& pl
   return {one_batch ? images : std::min(images, std::max<int64_t>(1, passes / seeds)), seeds};
 }
 
-void multiply(std::span<float> map, const float* x, int64_t item) {
-  for (size_t i = 0; i < map.size(); ++i) map[i] *= x[int64_t(i) % item];
-}
-
 }  // namespace
 
 Maps gradient(Context& ctx, const Model& model, const Tensor& x, const TargetSpec& target,
@@ -71,8 +67,8 @@ Maps gradient(Context& ctx, const Model& model, const Tensor& x, const TargetSpe
     }
     if (options.times_input)
       for (int64_t i = first; i < first + n; ++i)
-        multiply(maps.values.values().subspan(size_t(i * targets * image.item()), size_t(targets * image.item())),
-                 x.data() + i * image.item(), image.item());
+        multiply_maps(maps.values.values().subspan(size_t(i * targets * image.item()), size_t(targets * image.item())),
+                      x.data() + i * image.item(), image.item());
     if (options.progress) options.progress(first + n, images);
   }
   return maps;

@@ -36,6 +36,7 @@ struct SmoothGradOptions : RunOptions {
   uint64_t seed = 0;
   enum class Moment { mean, square, variance } moment = Moment::mean;  // E g, E g², E g² − (E g)²
   std::vector<uint32_t> images;  // the noise's image number of each image in x; empty: 0, 1, 2, …
+  bool times_input = false;      // map ⊙ x; of the mean alone
 };
 
 struct IntegratedOptions : RunOptions {

@@ -139,6 +139,7 @@ Maximized optimise(Context& ctx, const Model& cut, std::span<const Drive> drives
   int64_t total = 0;
   for (int64_t s = 0; s < o.scales; ++s) total += steps_of(o, s);
   out.steps = total;
+  if (o.frames > total) throw Error(fmt::format("{} frames of {} steps", o.frames, total), "--frames is at most the number of steps", true);
   const Shape last = sizes.back();
   out.x = allocate_maps({images, channels, last.h, last.w});
   // Of crops the network sees several of one image at a time, or those of several images.

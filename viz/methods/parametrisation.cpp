@@ -87,7 +87,7 @@ Parametrisation::Parametrisation(Context& ctx, const Model& model, const Maximiz
   colours_memory_ = floats_on_device(ctx, all);
   fill_ = floats_on_device(ctx, fill);
   const float* at = colours_memory_.as<float>();
-  colours_ = {at, at + matrix, at + matrix + scale_.size(), fourier};
+  colours_ = {fourier ? at : nullptr, at + matrix, at + matrix + scale_.size(), fourier};
   if (!fourier) return;
 
   fourier_.emplace(ctx, canvas.h, canvas.w, canvas.c, 0.25);

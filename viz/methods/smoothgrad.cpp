@@ -29,6 +29,8 @@ Maps smoothgrad(Context& ctx, const Model& model, const Tensor& x, const TargetS
   if (options.samples < 1) throw Error(fmt::format("--samples {} is less than 1", options.samples), "", true);
   if (!(options.noise >= 0 && options.noise < 1e6))
     throw Error(fmt::format("--noise {} is no share of the value range", options.noise), "0.15 is usual", true);
+  if (options.times_input && options.moment != SmoothGradOptions::Moment::mean)
+    throw Error("--times-input is of mean gradients", "leave out --moment", true);
   CHECK(options.images.empty() || int64_t(options.images.size()) == images, "{} image numbers for {} images",
         options.images.size(), images);
   Sampler sampler(ctx, model, image, target, options, options.samples);
@@ -54,7 +56,9 @@ Maps smoothgrad(Context& ctx, const Model& model, const Tensor& x, const TargetS
         [&](int64_t done) {
           if (options.progress) options.progress(i * options.samples + done, images * options.samples);
         });
-    write_moment(options.moment, sum, square, options.samples, maps.values.data() + i * targets * image.item());
+    float* map = maps.values.data() + i * targets * image.item();
+    write_moment(options.moment, sum, square, options.samples, map);
+    if (options.times_input) multiply_maps({map, size_t(targets * image.item())}, pixels, image.item());
   }
   return maps;
 }
