@@ -330,6 +330,16 @@ int64_t parse_whole(std::string_view option, std::string_view text, int64_t leas
   return value;
 }
 
+double parse_number(std::string_view option, const std::string& text) {
+  try {
+    size_t end = 0;
+    const double v = std::stod(text, &end);
+    if (end == text.size() && std::isfinite(v)) return v;
+  } catch (const std::exception&) {
+  }
+  usage(fmt::format("{} '{}' is no number", option, printable(text)));
+}
+
 uint64_t parse_seed(const std::string& text) {
   uint64_t seed = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);

@@ -176,6 +176,7 @@ E parse_choice(std::string_view option, std::string_view word, const Choice<E> (
 }
 
 int64_t parse_whole(std::string_view option, std::string_view text, int64_t least, int64_t most);
+double parse_number(std::string_view option, const std::string& text);  // finite
 uint64_t parse_seed(const std::string& text);
 int64_t parse_batch(const std::string& text);  // 0: auto
 size_t parse_memory(const std::string& text);  // "2G", "500M", "1.5GiB"; "" gives 0

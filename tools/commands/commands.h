@@ -43,6 +43,7 @@ std::function<void()> setup_models(CLI::App& app);
 std::function<void()> setup_top(CLI::App& app);
 std::function<void()> setup_distribution(CLI::App& app);
 std::function<void()> setup_adversarial(CLI::App& app);
+std::function<void()> setup_perturb(CLI::App& app);
 std::function<void()> setup_maximize(CLI::App& app);
 std::function<void()> setup_invert(CLI::App& app);
 std::function<void()> setup_train(CLI::App& app);
@@ -97,6 +98,10 @@ inline constexpr Command kCommands[] = {
      "out/digits --model lenet --layer conv2\n"
      "out/digits --model lenet --layer relu1,relu2 --weights random:0,weights/lenet.safetensors --save png,npy",
      setup_distribution},
+    {"perturb", "how class, confidence and map change under blur, noise and other changes of the image",
+     "weights/samples/digit_*.png --model lenet\n"
+     "out/digits --model lenet --kind impulse,rotate:20,occlude:8,6,12,8 --method cam",
+     setup_perturb},
     {"maximize", "images that drive units up, by recipes of the literature",
      "--model lenet --target all --recipe mahendran\n"
      "--model lenet --layer conv2:3 --frames 5",

@@ -41,16 +41,6 @@ struct DreamCommand : Options {
   std::string weights_of;
 };
 
-double parse_number(const char* option, const std::string& text) {
-  try {
-    size_t end = 0;
-    const double v = std::stod(text, &end);
-    if (end == text.size() && std::isfinite(v)) return v;
-  } catch (const std::exception&) {
-  }
-  throw Error(fmt::format("{} '{}' is no number", option, printable(text)), "", true);
-}
-
 // The recipe, and what the options change of it.
 MaximizeOptions options_of(const Job& job, const DreamCommand& o) {
   MaximizeOptions m = recipe(o.recipe);

@@ -7,9 +7,8 @@
 namespace switchback {
 namespace {
 
-// Weights of the offsets -r … r, r = ceil(4 sigma).
-std::vector<double> gaussian(double sigma) {
-  const int64_t r = int64_t(std::ceil(4 * sigma));
+// Weights of the offsets -r … r.
+std::vector<double> gaussian(double sigma, int64_t r) {
   std::vector<double> weights;
   double sum = 0;
   for (int64_t i = -r; i <= r; ++i) {
@@ -50,11 +49,23 @@ double blur_sigma(const Fill& fill, Shape image) {
   return fill.sigma > 0 ? fill.sigma : 10.0 * double(std::min(image.h, image.w)) / 224;
 }
 
-Tensor baseline(const Fill& fill, const float* x, Shape image) {
-  CHECK(fill.sigma >= 0 && fill.sigma < 1e4, "a blur of sigma {} pixels", fill.sigma);
+Tensor blurred(const float* x, Shape image, double sigma, int64_t radius) {
+  CHECK(sigma > 0 && sigma < 1e4 && radius >= 0, "a blur of sigma {} pixels, cut off at {}", sigma, radius);
   Tensor out({image.c, image.h, image.w});
   const int64_t plane = image.h * image.w;
-  const std::vector<double> weights = gaussian(blur_sigma(fill, image));
+  const std::vector<double> weights = gaussian(sigma, radius);
+  for (int64_t c = 0; c < image.c; ++c) blur_channel(weights, x + c * plane, out.data() + c * plane, image.h, image.w);
+  return out;
+}
+
+Tensor baseline(const Fill& fill, const float* x, Shape image) {
+  CHECK(fill.sigma >= 0 && fill.sigma < 1e4, "a blur of sigma {} pixels", fill.sigma);
+  if (fill.kind == Fill::Kind::blur) {
+    const double sigma = blur_sigma(fill, image);
+    return blurred(x, image, sigma, int64_t(std::ceil(4 * sigma)));
+  }
+  Tensor out({image.c, image.h, image.w});
+  const int64_t plane = image.h * image.w;
   for (int64_t c = 0; c < image.c; ++c) {
     const float* in = x + c * plane;
     float* to = out.data() + c * plane;
@@ -69,8 +80,7 @@ Tensor baseline(const Fill& fill, const float* x, Shape image) {
         std::fill_n(to, plane, fill.value);
         break;
       case Fill::Kind::blur:
-        blur_channel(weights, in, to, image.h, image.w);
-        break;
+        break;  // above
     }
   }
   return out;

@@ -21,6 +21,9 @@ struct Fill {
 // The sigma that a blur of this image has, in pixels.
 double blur_sigma(const Fill& fill, Shape image);
 
+// x [C,H,W] blurred by a Gaussian of sigma pixels, cut off at `radius`, as baseline() does it.
+Tensor blurred(const float* x, Shape image, double sigma, int64_t radius);
+
 // The whole image as the fill has it, [C,H,W] of x [C,H,W]. The blur is a Gaussian cut off at ceil(4 sigma) pixels and
 // normalised to sum 1, along rows and then along columns in double; beyond the border the border's pixels repeat.
 Tensor baseline(const Fill& fill, const float* x, Shape image);
