@@ -173,11 +173,12 @@ void log_softmax(OnnxGraph& g, const OnnxNode& n) { g.set_log_softmax(n, any_sof
 
 const OnnxOperators& onnx_activations() {
   static const OnnxOperators operators = {
-      {"Abs", smooth<SmoothFunction::abs>}, {"Celu", celu}, {"Clip", clip}, {"Elu", elu},
-      {"Erf", smooth<SmoothFunction::erf>}, {"Exp", smooth<SmoothFunction::exp>}, {"Gelu", gelu},
+      {"Abs", smooth<SmoothFunction::abs>}, {"Ceil", smooth<SmoothFunction::ceil>}, {"Celu", celu}, {"Clip", clip}, {"Cos", smooth<SmoothFunction::cos>}, {"Elu", elu},
+      {"Erf", smooth<SmoothFunction::erf>}, {"Exp", smooth<SmoothFunction::exp>}, {"Floor", smooth<SmoothFunction::floor>}, {"Gelu", gelu},
       {"HardSigmoid", hard_sigmoid}, {"IsNaN", is_nan}, {"HardSwish", hard_swish}, {"LeakyRelu", leaky_relu},
       {"Log", smooth<SmoothFunction::log>}, {"LogSoftmax", log_softmax}, {"Mish", smooth<SmoothFunction::mish>},
       {"Neg", negative}, {"PRelu", prelu}, {"Reciprocal", smooth<SmoothFunction::reciprocal>}, {"Relu", relu},
+      {"Round", smooth<SmoothFunction::round>}, {"Sign", smooth<SmoothFunction::sign>}, {"Sin", smooth<SmoothFunction::sin>},
       {"Selu", selu}, {"Sigmoid", sigmoid}, {"Softmax", softmax}, {"Softsign", softsign}, {"Swish", swish}, {"Softplus", smooth<SmoothFunction::softplus>},
       {"Sqrt", smooth<SmoothFunction::sqrt>}, {"Tanh", hyperbolic_tangent}};
   return operators;

@@ -172,6 +172,12 @@ __device__ __forceinline__ float value_of(float x, float a) {
   if constexpr (F == SmoothFunction::reciprocal) return 1.f / x;
   if constexpr (F == SmoothFunction::abs) return fabsf(x);
   if constexpr (F == SmoothFunction::pow) return powf(x, a);
+  if constexpr (F == SmoothFunction::sin) return sinf(x);
+  if constexpr (F == SmoothFunction::cos) return cosf(x);
+  if constexpr (F == SmoothFunction::floor) return floorf(x);
+  if constexpr (F == SmoothFunction::ceil) return ceilf(x);
+  if constexpr (F == SmoothFunction::round) return rintf(x);
+  if constexpr (F == SmoothFunction::sign) return x > 0.f ? 1.f : x < 0.f ? -1.f : x;
 }
 template <SmoothFunction F>
 __device__ __forceinline__ float derivative_of(float x, float a) {
@@ -196,6 +202,9 @@ __device__ __forceinline__ float derivative_of(float x, float a) {
   if constexpr (F == SmoothFunction::reciprocal) return -(1.f / x / x);
   if constexpr (F == SmoothFunction::abs) return x == 0.f ? 0.f : copysignf(1.f, x);
   if constexpr (F == SmoothFunction::pow) return a * powf(x, a - 1.f);
+  if constexpr (F == SmoothFunction::sin) return cosf(x);
+  if constexpr (F == SmoothFunction::cos) return -sinf(x);
+  if constexpr (F >= SmoothFunction::floor) return 0.f;  // steps
 }
 
 template <typename T, int V, SmoothFunction F>
@@ -244,6 +253,12 @@ void by_function(SmoothFunction function, const F& f) {
     case SmoothFunction::reciprocal: return f(std::integral_constant<SmoothFunction, SmoothFunction::reciprocal>());
     case SmoothFunction::abs: return f(std::integral_constant<SmoothFunction, SmoothFunction::abs>());
     case SmoothFunction::pow: return f(std::integral_constant<SmoothFunction, SmoothFunction::pow>());
+    case SmoothFunction::sin: return f(std::integral_constant<SmoothFunction, SmoothFunction::sin>());
+    case SmoothFunction::cos: return f(std::integral_constant<SmoothFunction, SmoothFunction::cos>());
+    case SmoothFunction::floor: return f(std::integral_constant<SmoothFunction, SmoothFunction::floor>());
+    case SmoothFunction::ceil: return f(std::integral_constant<SmoothFunction, SmoothFunction::ceil>());
+    case SmoothFunction::round: return f(std::integral_constant<SmoothFunction, SmoothFunction::round>());
+    case SmoothFunction::sign: return f(std::integral_constant<SmoothFunction, SmoothFunction::sign>());
   }
 }
 
