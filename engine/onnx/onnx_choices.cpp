@@ -119,19 +119,50 @@ void thresholded_relu(OnnxGraph& g, const OnnxNode& n) {
   binary_value(g, n, BinaryFunction::where, x, above);
 }
 
+// x ± bias beyond ±lambd, 0 between.
+void shrink(OnnxGraph& g, const OnnxNode& n) {
+  const OnnxValue x = operand(g, n, 0);
+  const float limit = n.real("lambd", 0.5f), bias = n.real("bias", 0);
+  const auto part = [&](bool up) {
+    const BinaryFunction by = up ? BinaryFunction::sub : BinaryFunction::add;
+    const OnnxValue moved = bias == 0 ? x : binary_value(g, n, by, x, constant_number(bias));
+    const OnnxValue limits = constant_number(up ? limit : -limit);
+    const OnnxValue beyond = binary_value(g, n, BinaryFunction::greater, up ? x : limits, up ? limits : x);
+    return binary_value(g, n, BinaryFunction::where, moved, beyond);
+  };
+  const OnnxValue above = part(true), below = part(false);
+  binary_value(g, n, BinaryFunction::add, above, below);
+}
+
+void infinite(OnnxGraph& g, const OnnxNode& n) {
+  const bool below = n.integer("detect_negative", 1) != 0, above = n.integer("detect_positive", 1) != 0;
+  OnnxValue x = operand(g, n, 0);
+  if (below && above) x.node = g.add(n, Smooth{SmoothFunction::abs}, {x.node}, n.name() + ".part");
+  const float which = above ? 1.f : below ? -1.f : std::numeric_limits<float>::quiet_NaN();  // NaN equals nothing
+  binary_value(g, n, BinaryFunction::equal, x, constant_number(which * std::numeric_limits<float>::infinity()));
+}
+
 }  // namespace
+
+// It alone differs from itself.
+void is_no_number(OnnxGraph& g, const OnnxNode& n) {
+  const OnnxValue x = operand(g, n, 0);
+  no(g, n, binary_value(g, n, BinaryFunction::equal, x, x));
+}
 
 const OnnxOperators& onnx_choices() {
   static const OnnxOperators operators = {{"And", both},
                                           {"Equal", equal},
                                           {"Greater", greater},
                                           {"GreaterOrEqual", greater_or_equal},
+                                          {"IsInf", infinite},
                                           {"Less", less},
                                           {"LessOrEqual", less_or_equal},
                                           {"Max", largest},
                                           {"Min", smallest},
                                           {"Not", negation},
                                           {"Or", either},
+                                          {"Shrink", shrink},
                                           {"ThresholdedRelu", thresholded_relu},
                                           {"Trilu", triangle},
                                           {"Where", where},

@@ -16,6 +16,7 @@ OnnxValue binary_value(OnnxGraph& g, const OnnxNode& n, BinaryFunction function,
 OnnxValue constant_number(float value);
 // x broadcast with `to`, by ONNX's rules (onnx_sizes.cpp).
 OnnxValue expanded(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, Dims to, const std::string& name);
+void is_no_number(OnnxGraph& g, const OnnxNode& n);  // 1 where input 0 is NaN, as n's output (onnx_choices.cpp)
 void differs_from_zero(OnnxGraph& g, const OnnxNode& n);  // 1 where input 0 does, as n's output (onnx_choices.cpp)
 // Of x, over axes that are in order; their sizes become 1 (onnx_reductions.cpp).
 OnnxValue reduced(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std::set<int64_t>& axes, bool mean);
