@@ -125,6 +125,12 @@ struct Home<Smooth> : OneInput<Smooth>, NoParameters, AddsNothing, KeepsInputs, 
       case SmoothFunction::reciprocal: return "Reciprocal";
       case SmoothFunction::abs: return "Abs";
       case SmoothFunction::pow: return "Pow";
+      case SmoothFunction::sin: return "Sin";
+      case SmoothFunction::cos: return "Cos";
+      case SmoothFunction::floor: return "Floor";
+      case SmoothFunction::ceil: return "Ceil";
+      case SmoothFunction::round: return "Round";
+      case SmoothFunction::sign: return "Sign";
     }
     return "";
   }

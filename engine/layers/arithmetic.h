@@ -11,6 +11,13 @@ inline std::string_view name_of(BinaryFunction f) {
     case BinaryFunction::sub: return "Sub";
     case BinaryFunction::mul: return "Mul";
     case BinaryFunction::div: return "Div";
+    case BinaryFunction::max: return "Max";
+    case BinaryFunction::min: return "Min";
+    case BinaryFunction::where: return "Where";
+    case BinaryFunction::where_not: return "WhereNot";
+    case BinaryFunction::greater: return "Greater";
+    case BinaryFunction::greater_equal: return "GreaterOrEqual";
+    case BinaryFunction::equal: return "Equal";
   }
   return "";
 }
@@ -44,7 +51,10 @@ struct Home<Binary> : NoArguments, NoParameters, AddsNothing, OnePlace, ScratchF
   }
   static int64_t flops(const Binary& l, Shapes x) { return shape(l, x).count(); }
   static Facts facts(const Binary& l) { return {.affine = is_sum(l.function), .takes_relu = true}; }
-  static Keeps keeps(const Binary& l, Shapes) { return {.inputs = !is_sum(l.function)}; }
+  static Keeps keeps(const Binary& l, Shapes) {
+    const Needs first = needs(l, 0), second = needs(l, 1);
+    return {.inputs = first.a || first.b || second.a || second.b};
+  }
   static void forward(const Binary& l, const ForwardCall& c) { binary_forward(c.ctx, l, c.x[0], c.x[1], c.y, c.end); }
   static void backward(const Binary& l, const BackwardCall& c) {
     binary_backward(c.ctx, l, c.input, c.dy, c.x[0], c.x[1], c.dx, c.end);
@@ -73,7 +83,7 @@ struct Home<BinaryConstant> : NoParameters, OnePlace {
   }
   static int64_t flops(const BinaryConstant& l, Shapes x) { return shape(l, x).count(); }
   static Facts facts(const BinaryConstant& l) {
-    return {.affine = l.function != BinaryFunction::div || !l.reversed, .takes_relu = true};
+    return {.affine = is_sum(l.function) || is_linear(l), .takes_relu = true};
   }
   static Keeps keeps(const BinaryConstant& l, Shapes) {  // of the operand that is no constant
     const Needs own = needs({l.function}, l.reversed ? 1 : 0);
@@ -117,9 +127,11 @@ struct Home<BinaryConstant> : NoParameters, OnePlace {
   static bool passes_changes(const BinaryConstant& l) {
     return l.function == BinaryFunction::add || (l.function == BinaryFunction::sub && !l.reversed);
   }
-  // Products with a constant, and quotients by one, act on a change as on a value.
+  // Products with a constant, quotients by one and choices by one act on a change as on a value.
   static bool is_linear(const BinaryConstant& l) {
-    return l.function == BinaryFunction::mul || (l.function == BinaryFunction::div && !l.reversed);
+    using enum BinaryFunction;
+    const bool by_constant = l.function == div || l.function == where || l.function == where_not;
+    return l.function == mul || (by_constant && !l.reversed);
   }
   // In NHWC, n = 1.
   static const DeviceArray& constant(const BinaryConstant& l, const StepWeights& s) {

@@ -1,6 +1,7 @@
 // ONNX operators that see one element at a time, and softmax.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "engine/files/files.h"
 #include "engine/onnx/onnx_constants.h"
@@ -82,7 +83,7 @@ void prelu(OnnxGraph& g, const OnnxNode& n) {
   Dims with_batch = per_channel;
   with_batch.insert(with_batch.begin(), 1);
   const bool by_channel = slope.dims == per_channel || slope.dims == with_batch || (n.opset() < 7 && slope.dims == Dims{count});
-  if (count != 1 && (count != x[1] || !by_channel)) {  // relu(x) − slope·relu(−x)
+  if (count != 1 && (count != x[1] || !by_channel || x.size() > 4)) {  // relu(x) − slope·relu(−x)
     OnnxValue up = g.value(n, 0), down = up;
     up.node = g.add(n, ReLU{}, {up.node}, n.name() + ".part");
     down.node = g.add(n, by_scalar(BinaryFunction::mul, -1.f), {down.node}, n.name() + ".part");
@@ -115,13 +116,13 @@ int without_empty_rows(OnnxGraph& g, const OnnxNode& n, int scores) {
   return made;
 }
 
-// Exporters ask it of a Softmax: where a mask takes away all scores of a row, and nowhere else.
+// Exporters ask it of a Softmax: there a mask that takes away all scores of a row makes it so, and nothing else.
 void is_nan(OnnxGraph& g, const OnnxNode& n) {
   const OnnxValue x = g.value(n, 0);
   int node = x.node;
   while (std::holds_alternative<Transpose>(g.at(node).layer) && std::get<Transpose>(g.at(node).layer).sizes.size() <= 1)
     node = g.at(node).inputs[0];
-  CHECK(std::holds_alternative<Softmax>(g.at(node).layer), "of data it is supported behind a Softmax alone");
+  if (!std::holds_alternative<Softmax>(g.at(node).layer)) return is_no_number(g, n);
   const auto found = g.empty_rows.find(g.at(node).inputs[0]);
   OnnxConstant y{.dims = {}, .whole = false, .floats = {0}, .ints = {}};
   if (found != g.empty_rows.end()) {
@@ -142,6 +143,18 @@ int any_softmax(OnnxGraph& g, const OnnxNode& n) {
     const int node = g.add(n, Softmax{}, {without_empty_rows(g, n, g.rows(n, x))});
     g.set_rows(n, x, node, x.dims);
     return node;
+  }
+  if (axis + 1 < dims.size() && n.opset() >= 13 && (dims.size() > 4 || x.batch != OnnxValue::Batch{} || dims[0] != 1)) {
+    std::vector<int64_t> order(dims.size());  // its axis last, and back
+    std::iota(order.begin(), order.end(), 0);
+    std::rotate(order.begin() + long(axis), order.begin() + long(axis) + 1, order.end());
+    OnnxValue y = with_axes(g, n, x, order);
+    y.node = g.add(n, Softmax{}, {without_empty_rows(g, n, g.rows(n, y))}, n.name() + ".channels");
+    y.order = OnnxValue::Order::memory;
+    std::iota(order.begin(), order.end(), 0);
+    std::rotate(order.begin() + long(axis), order.end() - 1, order.end());
+    g.set(n, with_axes(g, n, y, order));
+    return y.node;
   }
   const auto places = [&](size_t from, size_t to) {
     int64_t product = 1;
@@ -173,11 +186,12 @@ void log_softmax(OnnxGraph& g, const OnnxNode& n) { g.set_log_softmax(n, any_sof
 
 const OnnxOperators& onnx_activations() {
   static const OnnxOperators operators = {
-      {"Abs", smooth<SmoothFunction::abs>}, {"Celu", celu}, {"Clip", clip}, {"Elu", elu},
-      {"Erf", smooth<SmoothFunction::erf>}, {"Exp", smooth<SmoothFunction::exp>}, {"Gelu", gelu},
+      {"Abs", smooth<SmoothFunction::abs>}, {"Ceil", smooth<SmoothFunction::ceil>}, {"Celu", celu}, {"Clip", clip}, {"Cos", smooth<SmoothFunction::cos>}, {"Elu", elu},
+      {"Erf", smooth<SmoothFunction::erf>}, {"Exp", smooth<SmoothFunction::exp>}, {"Floor", smooth<SmoothFunction::floor>}, {"Gelu", gelu},
       {"HardSigmoid", hard_sigmoid}, {"IsNaN", is_nan}, {"HardSwish", hard_swish}, {"LeakyRelu", leaky_relu},
       {"Log", smooth<SmoothFunction::log>}, {"LogSoftmax", log_softmax}, {"Mish", smooth<SmoothFunction::mish>},
       {"Neg", negative}, {"PRelu", prelu}, {"Reciprocal", smooth<SmoothFunction::reciprocal>}, {"Relu", relu},
+      {"Round", smooth<SmoothFunction::round>}, {"Sign", smooth<SmoothFunction::sign>}, {"Sin", smooth<SmoothFunction::sin>},
       {"Selu", selu}, {"Sigmoid", sigmoid}, {"Softmax", softmax}, {"Softsign", softsign}, {"Swish", swish}, {"Softplus", smooth<SmoothFunction::softplus>},
       {"Sqrt", smooth<SmoothFunction::sqrt>}, {"Tanh", hyperbolic_tangent}};
   return operators;

@@ -17,62 +17,38 @@ OnnxValue operand(const OnnxGraph& g, const OnnxNode& n, int input) {
   if (x.constant) x.constant = std::make_shared<OnnxConstant>(converted(*x.constant, false));
   return x;
 }
-OnnxValue minus(OnnxGraph& g, const OnnxNode& n, const OnnxValue& a, const OnnxValue& b) {
-  return binary_value(g, n, BinaryFunction::sub, a, b);
-}
-OnnxValue times(OnnxGraph& g, const OnnxNode& n, const OnnxValue& a, const OnnxValue& b) {
-  return binary_value(g, n, BinaryFunction::mul, a, b);
-}
-OnnxValue no(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x) { return minus(g, n, constant_number(1), x); }
-
-// 1 where x > 0, else 0: so steep a ramp that every float of full precision lies beside it.
-OnnxValue above_zero(OnnxGraph& g, const OnnxNode& n, OnnxValue x) {
-  x.node = g.add(n, Hardsigmoid{std::numeric_limits<float>::max(), 0}, {x.node}, n.name() + ".part");
-  g.set(n, x);
-  return x;
-}
-OnnxValue greater_of(OnnxGraph& g, const OnnxNode& n, const OnnxValue& a, const OnnxValue& b) {
-  return above_zero(g, n, minus(g, n, a, b));
+OnnxValue no(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x) {
+  return binary_value(g, n, BinaryFunction::sub, constant_number(1), x);
 }
 
-void greater(OnnxGraph& g, const OnnxNode& n) { greater_of(g, n, operand(g, n, 0), operand(g, n, 1)); }
-void less(OnnxGraph& g, const OnnxNode& n) { greater_of(g, n, operand(g, n, 1), operand(g, n, 0)); }
-void greater_or_equal(OnnxGraph& g, const OnnxNode& n) {
-  no(g, n, greater_of(g, n, operand(g, n, 1), operand(g, n, 0)));
+// Of the inputs as they stand, or the second one first.
+void compared(OnnxGraph& g, const OnnxNode& n, BinaryFunction function, bool turned) {
+  binary_value(g, n, function, operand(g, n, turned ? 1 : 0), operand(g, n, turned ? 0 : 1));
 }
-void less_or_equal(OnnxGraph& g, const OnnxNode& n) { no(g, n, greater_of(g, n, operand(g, n, 0), operand(g, n, 1))); }
-void equal(OnnxGraph& g, const OnnxNode& n) {
-  const OnnxValue more = greater_of(g, n, operand(g, n, 0), operand(g, n, 1));
-  const OnnxValue less = greater_of(g, n, operand(g, n, 1), operand(g, n, 0));
-  minus(g, n, no(g, n, more), less);
-}
+void greater(OnnxGraph& g, const OnnxNode& n) { compared(g, n, BinaryFunction::greater, false); }
+void less(OnnxGraph& g, const OnnxNode& n) { compared(g, n, BinaryFunction::greater, true); }
+void greater_or_equal(OnnxGraph& g, const OnnxNode& n) { compared(g, n, BinaryFunction::greater_equal, false); }
+void less_or_equal(OnnxGraph& g, const OnnxNode& n) { compared(g, n, BinaryFunction::greater_equal, true); }
+void equal(OnnxGraph& g, const OnnxNode& n) { compared(g, n, BinaryFunction::equal, false); }
 
 }  // namespace
 
 void differs_from_zero(OnnxGraph& g, const OnnxNode& n) {
-  OnnxValue size = operand(g, n, 0);
-  size.node = g.add(n, Smooth{SmoothFunction::abs}, {size.node}, n.name() + ".part");
-  above_zero(g, n, size);
+  binary_value(g, n, BinaryFunction::where_not, constant_number(1), operand(g, n, 0));
+  no(g, n, g.value(n.output(0)));
 }
 
 namespace {
 
 void negation(OnnxGraph& g, const OnnxNode& n) { no(g, n, operand(g, n, 0)); }
-void both(OnnxGraph& g, const OnnxNode& n) { times(g, n, operand(g, n, 0), operand(g, n, 1)); }
-void either(OnnxGraph& g, const OnnxNode& n) {  // not (not a and not b)
-  no(g, n, times(g, n, no(g, n, operand(g, n, 0)), no(g, n, operand(g, n, 1))));
+void both(OnnxGraph& g, const OnnxNode& n) {
+  binary_value(g, n, BinaryFunction::mul, operand(g, n, 0), operand(g, n, 1));
 }
-
-// condition·x, or (1 − condition)·x where `where` is false; 0 where the other one is chosen, whatever x is there.
-OnnxValue part(OnnxGraph& g, const OnnxNode& n, const OnnxValue& condition, const OnnxValue& x, bool where) {
-  if (condition.constant && x.constant) {
-    auto c = std::make_shared<OnnxConstant>(chosen(*condition.constant, *x.constant, where));
-    const Dims dims = c->dims;
-    return {std::move(c), -1, dims};
-  }
-  if (x.constant)
-    for (float v : x.constant->floats) CHECK(std::isfinite(v), "{} is chosen by data; finite numbers are supported", v);
-  return times(g, n, where ? condition : no(g, n, condition), x);
+void either(OnnxGraph& g, const OnnxNode& n) {
+  binary_value(g, n, BinaryFunction::max, operand(g, n, 0), operand(g, n, 1));
+}
+void one_of_both(OnnxGraph& g, const OnnxNode& n) {
+  no(g, n, binary_value(g, n, BinaryFunction::equal, operand(g, n, 0), operand(g, n, 1)));
 }
 
 void where(OnnxGraph& g, const OnnxNode& n) {
@@ -87,21 +63,15 @@ void where(OnnxGraph& g, const OnnxNode& n) {
       };
       if (all && !x.constant && inside(condition) && inside(other)) return g.set(n, x);
     }
-  const OnnxValue yes = part(g, n, condition, operand(g, n, 1), true),
-                  otherwise = part(g, n, condition, operand(g, n, 2), false);
+  const OnnxValue yes = binary_value(g, n, BinaryFunction::where, operand(g, n, 1), condition),
+                  otherwise = binary_value(g, n, BinaryFunction::where_not, operand(g, n, 2), condition);
   binary_value(g, n, BinaryFunction::add, yes, otherwise);
 }
 
-// The larger or the smaller one: of a value and a number a clip; of a value and other constants, each where it is chosen; of
-// two values (a + b ± |a − b|) / 2, whose gradient at a tie goes to both by halves, as PyTorch's.
+// The larger or the smaller one: of a value and a number a clip, whose gates etalons know.
 OnnxValue extreme_of(OnnxGraph& g, const OnnxNode& n, bool larger, const OnnxValue& a, const OnnxValue& b) {
-  if (a.constant && b.constant) {
-    OnnxValue y{std::make_shared<OnnxConstant>(extreme_constant(*a.constant, *b.constant, larger)), -1, {}};
-    y.dims = y.constant->dims;
-    return y;
-  }
   const OnnxValue &x = a.constant ? b : a, &other = a.constant ? a : b;
-  if (other.constant && other.constant->count() == 1) {
+  if (!x.constant && other.constant && other.constant->count() == 1 && !std::isnan(other.constant->floats[0])) {
     OnnxValue y = x;
     const float limit = other.constant->floats[0];
     y.dims = padded(y.dims, std::max(y.dims.size(), other.dims.size()));
@@ -109,21 +79,7 @@ OnnxValue extreme_of(OnnxGraph& g, const OnnxNode& n, bool larger, const OnnxVal
     y.node = g.add(n, larger ? clip_layer(limit, kNoClip) : clip_layer(-kNoClip, limit), {y.node});
     return y;
   }
-  if (other.constant) {
-    OnnxConstant limits = *other.constant;
-    constexpr float kLargest = std::numeric_limits<float>::max();
-    for (float& v : limits.floats) v = std::clamp(v, -kLargest, kLargest);  // 0·∞ is no number
-    const OnnxValue c{std::make_shared<OnnxConstant>(limits), -1, other.dims};
-    const OnnxValue takes = larger ? greater_of(g, n, x, c) : greater_of(g, n, c, x);
-    const OnnxValue first = times(g, n, takes, x), second = times(g, n, no(g, n, takes), c);
-    return binary_value(g, n, BinaryFunction::add, first, second);
-  }
-  OnnxValue apart = minus(g, n, a, b);
-  apart.node = g.add(n, Smooth{SmoothFunction::abs}, {apart.node}, n.name() + ".part");
-  const OnnxValue both = binary_value(g, n, BinaryFunction::add, a, b);
-  OnnxValue y = binary_value(g, n, larger ? BinaryFunction::add : BinaryFunction::sub, both, apart);
-  y.node = g.add(n, by_scalar(BinaryFunction::mul, 0.5f), {y.node});
-  return y;
+  return binary_value(g, n, larger ? BinaryFunction::max : BinaryFunction::min, a, b);
 }
 
 void extreme(OnnxGraph& g, const OnnxNode& n, bool larger) {
@@ -145,39 +101,72 @@ void triangle(OnnxGraph& g, const OnnxNode& n) {
   const bool upper = n.integer("upper", 1) != 0;
   CHECK(x.dims.size() >= 2, "of {}", to_string(x.dims));
   const int64_t rows = x.dims[x.dims.size() - 2], columns = x.dims.back();
-  CHECK(double(rows) * double(columns) <= double(1 << 24), "of {}", to_string(x.dims));
+  check_size(double(rows) * double(columns), kMostComputed);
   OnnxConstant mask{.dims = {rows, columns}, .whole = false, .floats = std::vector<float>(size_t(rows * columns)), .ints = {}};
   for (int64_t i = 0; i < mask.count(); ++i) {
     const int64_t right = i % columns - i / columns;
     mask.floats[i] = upper ? right >= shift : right <= shift;
   }
   const bool whole = g.value(n, 0).constant && g.value(n, 0).constant->whole;
-  if (x.constant) return g.set(n, converted(chosen(mask, *x.constant, true), whole));
   const Dims dims = mask.dims;
-  times(g, n, x, {std::make_shared<OnnxConstant>(std::move(mask)), -1, dims});
+  const OnnxValue kept = binary_value(g, n, BinaryFunction::where, x, {std::make_shared<OnnxConstant>(std::move(mask)), -1, dims});
+  if (kept.constant) g.set(n, converted(*kept.constant, whole));
 }
 
 void thresholded_relu(OnnxGraph& g, const OnnxNode& n) {
   const OnnxValue x = operand(g, n, 0);
-  times(g, n, x, greater_of(g, n, x, constant_number(n.real("alpha", 1))));
+  const OnnxValue above = binary_value(g, n, BinaryFunction::greater, x, constant_number(n.real("alpha", 1)));
+  binary_value(g, n, BinaryFunction::where, x, above);
+}
+
+// x ± bias beyond ±lambd, 0 between.
+void shrink(OnnxGraph& g, const OnnxNode& n) {
+  const OnnxValue x = operand(g, n, 0);
+  const float limit = n.real("lambd", 0.5f), bias = n.real("bias", 0);
+  const auto part = [&](bool up) {
+    const BinaryFunction by = up ? BinaryFunction::sub : BinaryFunction::add;
+    const OnnxValue moved = bias == 0 ? x : binary_value(g, n, by, x, constant_number(bias));
+    const OnnxValue limits = constant_number(up ? limit : -limit);
+    const OnnxValue beyond = binary_value(g, n, BinaryFunction::greater, up ? x : limits, up ? limits : x);
+    return binary_value(g, n, BinaryFunction::where, moved, beyond);
+  };
+  const OnnxValue above = part(true), below = part(false);
+  binary_value(g, n, BinaryFunction::add, above, below);
+}
+
+void infinite(OnnxGraph& g, const OnnxNode& n) {
+  const bool below = n.integer("detect_negative", 1) != 0, above = n.integer("detect_positive", 1) != 0;
+  OnnxValue x = operand(g, n, 0);
+  if (below && above) x.node = g.add(n, Smooth{SmoothFunction::abs}, {x.node}, n.name() + ".part");
+  const float which = above ? 1.f : below ? -1.f : std::numeric_limits<float>::quiet_NaN();  // NaN equals nothing
+  binary_value(g, n, BinaryFunction::equal, x, constant_number(which * std::numeric_limits<float>::infinity()));
 }
 
 }  // namespace
+
+// It alone differs from itself.
+void is_no_number(OnnxGraph& g, const OnnxNode& n) {
+  const OnnxValue x = operand(g, n, 0);
+  no(g, n, binary_value(g, n, BinaryFunction::equal, x, x));
+}
 
 const OnnxOperators& onnx_choices() {
   static const OnnxOperators operators = {{"And", both},
                                           {"Equal", equal},
                                           {"Greater", greater},
                                           {"GreaterOrEqual", greater_or_equal},
+                                          {"IsInf", infinite},
                                           {"Less", less},
                                           {"LessOrEqual", less_or_equal},
                                           {"Max", largest},
                                           {"Min", smallest},
                                           {"Not", negation},
                                           {"Or", either},
+                                          {"Shrink", shrink},
                                           {"ThresholdedRelu", thresholded_relu},
                                           {"Trilu", triangle},
-                                          {"Where", where}};
+                                          {"Where", where},
+                                          {"Xor", one_of_both}};
   return operators;
 }
 

@@ -9,8 +9,6 @@
 namespace switchback {
 namespace {
 
-constexpr double kMostComputed = 1 << 22;  // of an array: masks of a few thousand tokens
-
 const OnnxConstant& of(const OnnxGraph& g, const OnnxNode& n, int input) { return *g.value(n, input).constant; }
 
 OnnxConstant made(Dims dims, bool whole) {
@@ -98,8 +96,8 @@ constexpr Combination kCombinations[] = {
     {"GreaterOrEqual", true, [](const double* v) { return double(v[0] >= v[1]); }},
     {"Less", true, [](const double* v) { return double(v[0] < v[1]); }},
     {"LessOrEqual", true, [](const double* v) { return double(v[0] <= v[1]); }},
-    {"Max", false, [](const double* v) { return std::max(v[0], v[1]); }},
-    {"Min", false, [](const double* v) { return std::min(v[0], v[1]); }},
+    {"Max", false, [](const double* v) { return v[0] != v[0] || v[0] > v[1] ? v[0] : v[1]; }},
+    {"Min", false, [](const double* v) { return v[0] != v[0] || v[0] < v[1] ? v[0] : v[1]; }},
     {"Or", true, [](const double* v) { return double(v[0] != 0 || v[1] != 0); }},
     {"Pow", false, [](const double* v) { return std::pow(v[0], v[1]); }},
 };
@@ -311,16 +309,6 @@ void only_constants(OnnxGraph&, const OnnxNode& n) {
 
 }  // namespace
 
-OnnxConstant chosen(const OnnxConstant& condition, const OnnxConstant& x, bool where) {
-  return broadcast({&condition, &x}, false, where ? [](const double* v) { return v[0] != 0 ? v[1] : 0; }
-                                                  : [](const double* v) { return v[0] == 0 ? v[1] : 0; });
-}
-
-OnnxConstant extreme_constant(const OnnxConstant& a, const OnnxConstant& b, bool larger) {
-  return broadcast({&a, &b}, a.whole, larger ? [](const double* v) { return std::max(v[0], v[1]); }
-                                             : [](const double* v) { return std::min(v[0], v[1]); });
-}
-
 bool compute_constants(OnnxGraph& g, const OnnxNode& n) {
   for (const Function& f : kFunctions) {
     if (n.op() != f.name) continue;
@@ -345,8 +333,8 @@ bool compute_constants(OnnxGraph& g, const OnnxNode& n) {
 
 const OnnxOperators& onnx_constants() {
   static const OnnxOperators operators = {
-      {"Ceil", only_constants}, {"Cos", only_constants}, {"Floor", only_constants}, {"GatherND", only_constants}, {"IsInf", only_constants}, {"Mod", only_constants},
-      {"Range", only_constants}, {"ReduceProd", only_constants}, {"Round", only_constants}, {"ScatterND", only_constants}, {"Sign", only_constants}, {"Sin", only_constants}};
+      {"GatherND", only_constants}, {"Mod", only_constants},
+      {"Range", only_constants}, {"ReduceProd", only_constants}, {"ScatterND", only_constants}};
   return operators;
 }
 

@@ -16,8 +16,6 @@ void check_size(double elements, double most) {
 
 namespace {
 
-constexpr double kMostGrown = 1 << 20;  // elements of a constant that is larger than what it is made of
-
 // y with x's kind of values, element i of it being x's element index(i).
 template <typename Index>
 OnnxConstant gathered(const OnnxConstant& x, Dims dims, Index index) {
@@ -43,8 +41,8 @@ int64_t combine(BinaryFunction function, int64_t a, int64_t b) {
       CHECK(std::abs(double(a) * double(b)) < 0x1p62, "the product of sizes {} and {}", a, b);
       return a * b;
     case BinaryFunction::div: CHECK(b != 0, "a division of sizes by zero"); return a / b;
+    default: fail("whole numbers are compared or chosen");  // as floats, or by onnx_compute.cpp
   }
-  return 0;
 }
 
 float combine(BinaryFunction function, float a, float b) {
@@ -53,6 +51,13 @@ float combine(BinaryFunction function, float a, float b) {
     case BinaryFunction::sub: return a - b;
     case BinaryFunction::mul: return a * b;
     case BinaryFunction::div: return a / b;
+    case BinaryFunction::max: return a != a || a > b ? a : b;
+    case BinaryFunction::min: return a != a || a < b ? a : b;
+    case BinaryFunction::where: return b != 0 ? a : 0;
+    case BinaryFunction::where_not: return b == 0 ? a : 0;
+    case BinaryFunction::greater: return a > b;
+    case BinaryFunction::greater_equal: return a >= b;
+    case BinaryFunction::equal: return a == b;
   }
   return 0;
 }

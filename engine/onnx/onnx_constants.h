@@ -38,5 +38,7 @@ int64_t product(const Dims& dims, size_t from, size_t to);  // of the sizes of a
 // Throws where a constant that is to be computed has too many elements: a few bytes of a file can ask for any size, and
 // nothing that networks compute from sizes is as large as this.
 void check_size(double elements, double most);
+inline constexpr double kMostGrown = 1 << 20;     // of a constant that is larger than what it is made of
+inline constexpr double kMostComputed = 1 << 22;  // of one that is computed: masks of a few thousand tokens
 
 }  // namespace switchback

@@ -136,10 +136,6 @@ class OnnxGraph {
 OnnxConstant given_input(const onnx::ValueInfoProto& input, const OnnxConstant& value);
 // [1,c,h,w], [1,c,h] and [1,c] as shapes; throws for others.
 Shape shape_of(const Dims& dims);
-// x where `condition` holds (or, with `where` false, where it does not), 0 elsewhere; broadcast.
-OnnxConstant chosen(const OnnxConstant& condition, const OnnxConstant& x, bool where);
-// The larger or the smaller one; broadcast.
-OnnxConstant extreme_constant(const OnnxConstant& a, const OnnxConstant& b, bool larger);
 // A node that computes from constants alone, element by element or by small loops; false: the operator is not known here.
 bool compute_constants(OnnxGraph& g, const OnnxNode& n);
 // Ones in front, as ONNX broadcasts.

@@ -16,6 +16,7 @@ OnnxValue binary_value(OnnxGraph& g, const OnnxNode& n, BinaryFunction function,
 OnnxValue constant_number(float value);
 // x broadcast with `to`, by ONNX's rules (onnx_sizes.cpp).
 OnnxValue expanded(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, Dims to, const std::string& name);
+void is_no_number(OnnxGraph& g, const OnnxNode& n);  // 1 where input 0 is NaN, as n's output (onnx_choices.cpp)
 void differs_from_zero(OnnxGraph& g, const OnnxNode& n);  // 1 where input 0 does, as n's output (onnx_choices.cpp)
 // Of x, over axes that are in order; their sizes become 1 (onnx_reductions.cpp).
 OnnxValue reduced(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std::set<int64_t>& axes, bool mean);
@@ -26,6 +27,10 @@ void identity(OnnxGraph& g, const OnnxNode& n);  // n's output is another name o
 OnnxValue with_axes(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std::vector<int64_t>& axes);
 // y[…,i,…] = x[…,indices[i],…] of data, for any indices (onnx_matrices.cpp).
 OnnxValue selected(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, int64_t axis, const std::vector<int64_t>& indices);
+// Products of matrices, a [..., m, k] and b [..., k, n] with the same axes before them, the batch's among these; attention, where
+// that is what they are (onnx_tokens.cpp).
+OnnxValue matrix_product(OnnxGraph& g, const OnnxNode& n, const OnnxValue& a, const OnnxValue& b);
+void einsum(OnnxGraph& g, const OnnxNode& n);  // onnx_einsum.cpp
 // Softmax attention of q [groups,T,d], k [groups,S,d] and v [groups,S,e], with biases [groups,T,S] or none.
 int add_attention(OnnxGraph& g, const OnnxNode& n, int q, int k, int v, double scale, const std::vector<double>& bias);
 void attention_operator(OnnxGraph& g, const OnnxNode& n);  // onnx_attention.cpp

@@ -13,6 +13,24 @@ void batch_norm(OnnxGraph& g, const OnnxNode& n) {
   const bool inference = n.opset() < 7 ? n.integer("is_test", 0) == 1 : n.integer("training_mode", 0) == 0;
   CHECK(inference && n.integer("spatial", 1) == 1, "only batch norms of inference are supported");
   n.ignore({"momentum"});
+  if (g.value(n, 0).dims.size() > 4) {  // no map: x·scale + shift
+    const float eps = n.real("epsilon", 1e-5f);
+    OnnxConstant scale = converted(g.constant(n, 1, "parameters"), false), shift = converted(g.constant(n, 2, "parameters"), false);
+    const std::vector<float> mean = g.constant(n, 3, "parameters").as_floats(), var = g.constant(n, 4, "parameters").as_floats();
+    const size_t c = scale.floats.size();
+    CHECK(shift.floats.size() == c && mean.size() == c && var.size() == c, "parameters of {}, {}, {} and {} channels", c,
+          shift.floats.size(), mean.size(), var.size());
+    for (size_t i = 0; i < c; ++i) {
+      scale.floats[i] = float(double(scale.floats[i]) / std::sqrt(double(var[i]) + double(eps)));
+      shift.floats[i] = float(double(shift.floats[i]) - double(mean[i]) * double(scale.floats[i]));
+    }
+    scale.dims = shift.dims = Dims(g.value(n, 0).dims.size() - 1, 1);
+    scale.dims[0] = shift.dims[0] = int64_t(c);
+    const auto constant = [](OnnxConstant v) { return OnnxValue{std::make_shared<OnnxConstant>(v), -1, v.dims}; };
+    const OnnxValue scaled = binary_value(g, n, BinaryFunction::mul, g.value(n, 0), constant(scale));
+    binary_value(g, n, BinaryFunction::add, scaled, constant(shift));
+    return;
+  }
   const int x = g.node(n, 0);
   const int64_t c = g.shape(x).c;
   const int node = g.make(n, BatchNorm2d{c, n.real("epsilon", 1e-5f)}, {x});

@@ -12,7 +12,13 @@ OnnxValue reduced(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std
   OnnxValue y = x;
   for (int64_t axis : axes) y.dims[axis] = 1;
   const bool neighbours = *axes.rbegin() - *axes.begin() + 1 == int64_t(axes.size());
-  if (neighbours && (g.in_memory_order(x) || x.dims.size() > 4 || x.batch != OnnxValue::Batch{} || x.dims[0] != 1)) {
+  const bool tokens = g.in_memory_order(x) || x.dims.size() > 4 || x.batch != OnnxValue::Batch{} || x.dims[0] != 1;
+  if (!neighbours && tokens) {  // one after another
+    y = x;
+    for (int64_t axis : axes) y = reduced(g, n, y, {axis}, mean);
+    return y;
+  }
+  if (neighbours && tokens) {
     const int64_t before = product(x.dims, 0, size_t(*axes.begin())), all = count(x.dims) / count(y.dims);
     const int64_t behind = count(y.dims) / before;
     const bool last = behind == 1;
@@ -30,10 +36,13 @@ OnnxValue reduced(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std
 
 namespace {
 
-// The largest value over axes side by side, with its switch: a pool of one window.
+// The largest value, with its switch: a pool of one window over axes side by side, or one after another.
 OnnxValue largest(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std::set<int64_t>& axes) {
-  CHECK(*axes.rbegin() - *axes.begin() + 1 == int64_t(axes.size()), "a largest value over axes that do not lie side by side");
   OnnxValue y = x;
+  if (*axes.rbegin() - *axes.begin() + 1 != int64_t(axes.size())) {
+    for (int64_t axis : axes) y = largest(g, n, y, {axis});
+    return y;
+  }
   for (int64_t axis : axes) y.dims[axis] = 1;
   const int64_t before = product(x.dims, 0, size_t(*axes.begin())), all = count(x.dims) / count(y.dims);
   const int from = g.memory_shaped(n, x, {1, count(y.dims) / before, before, all});

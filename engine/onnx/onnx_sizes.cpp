@@ -56,8 +56,22 @@ std::vector<T> for_all_axes(const OnnxNode& n, const std::vector<T>& given, std:
   return otherwise;
 }
 
+// [N,C,H,W], and [N,C,L] as L rows of one column, which stay one.
+Dims map_or_signal(const OnnxGraph& g, const OnnxNode& n) {
+  Dims x = g.value(n, 0).dims;
+  if (x.size() != 3) return g.map_dims(n, 0);
+  x.push_back(1);
+  return x;
+}
+template <typename T>
+std::vector<T> with_columns(const OnnxGraph& g, const OnnxNode& n, std::vector<T> given) {
+  if (g.value(n, 0).dims.size() == 3 && given.size() == 3) given.push_back(1);
+  return given;
+}
+
 void resize(OnnxGraph& g, const OnnxNode& n) {
-  const Dims x = g.map_dims(n, 0);
+  const Dims x = map_or_signal(g, n);
+  const bool signal = g.value(n, 0).dims.size() == 3;
   Resize layer;
   set_mode(layer, n.text("mode", "nearest"));
   n.ignore({"extrapolation_value"});  // of a mode that is refused
@@ -68,39 +82,41 @@ void resize(OnnxGraph& g, const OnnxNode& n) {
   if (n.opset() < 11) {
     layer.coordinates = Resize::Coordinates::asymmetric;
     layer.rounding = Resize::Rounding::floor;
-    set_scales(layer, g.constant(n, 1, "scales").as_floats());
+    set_scales(layer, with_columns(g, n, g.constant(n, 1, "scales").as_floats()));
     g.make(n, layer, {g.node(n, 0)});
     return;
   }
   layer.coordinates = coordinates(n.text("coordinate_transformation_mode", "half_pixel"));
   layer.rounding = rounding(n.text("nearest_mode", "round_prefer_floor"));
   if (n.has_input(3)) {
-    std::vector<int64_t> to = for_all_axes(n, g.ints(n, 3, "sizes"), {g.batch, x[1], x[2], x[3]});
+    const std::vector<int64_t> all = signal ? Dims{g.batch, x[1], x[2]} : Dims{g.batch, x[1], x[2], x[3]};
+    std::vector<int64_t> to = with_columns(g, n, for_all_axes(n, g.ints(n, 3, "sizes"), all));
     check_sizes(to, "a size", 1);
     CHECK(to.size() == 4 && (to[0] == g.batch || (to[0] == 1 && g.batch == kOpenBatch)) && to[1] == x[1],
           "sizes {} of {}: rows and columns can be scaled", to_string(to), to_string(x));
     const std::string policy = n.text("keep_aspect_ratio_policy", "stretch");
     if (policy != "stretch") {  // one scale for rows and columns
       CHECK(policy == "not_larger" || policy == "not_smaller", "keep_aspect_ratio_policy {} is unknown", printable(policy));
-      const double rows = double(to[2]) / double(x[2]), columns = double(to[3]) / double(x[3]);
+      const double rows = double(to[2]) / double(x[2]), columns = signal ? rows : double(to[3]) / double(x[3]);
       const double scale = policy == "not_larger" ? std::min(rows, columns) : std::max(rows, columns);
-      for (size_t i : {2, 3}) to[i] = int64_t(std::floor(scale * double(x[i]) + 0.5));
+      for (size_t i = 2; i < (signal ? 3 : 4); ++i) to[i] = int64_t(std::floor(scale * double(x[i]) + 0.5));
       check_sizes(to, "a size", 1);
     }
     layer.out_h = to[2], layer.out_w = to[3];
   } else {
     n.ignore({"keep_aspect_ratio_policy"});  // of sizes
-    set_scales(layer, for_all_axes<float>(n, g.constant(n, 2, "scales").as_floats(), {1, 1, 1, 1}));
+    const std::vector<float> all(signal ? 3 : 4, 1.f);
+    set_scales(layer, with_columns(g, n, for_all_axes<float>(n, g.constant(n, 2, "scales").as_floats(), all)));
   }
   g.make(n, layer, {g.node(n, 0)});
 }
 
 void upsample(OnnxGraph& g, const OnnxNode& n) {  // Resize's ancestor, to opset 9
-  g.map_dims(n, 0);
+  map_or_signal(g, n);
   Resize layer;
   set_mode(layer, n.text("mode", "nearest"));
   set_scales(layer, n.has("height_scale") ? std::vector<float>{1, 1, n.real("height_scale", 1), n.real("width_scale", 1)}  // opset 1
-                                          : n.has("scales") ? n.reals("scales") : g.constant(n, 1, "scales").as_floats());
+                                          : with_columns(g, n, n.has("scales") ? n.reals("scales") : g.constant(n, 1, "scales").as_floats()));
   g.make(n, layer, {g.node(n, 0)});
 }
 

@@ -126,8 +126,10 @@ int fused_attention(OnnxGraph& g, const OnnxNode& n, const OnnxValue& a, int val
 
 // ---- products
 
+}  // namespace
+
 // a [batch…, M, K] · b [batch…, K, N].
-OnnxValue product_of(OnnxGraph& g, const OnnxNode& n, const OnnxValue& a, const OnnxValue& b) {
+OnnxValue matrix_product(OnnxGraph& g, const OnnxNode& n, const OnnxValue& a, const OnnxValue& b) {
   const size_t rank = a.dims.size();
   CHECK(rank >= 3 && b.dims.size() == rank && std::equal(a.dims.begin(), a.dims.end() - 2, b.dims.begin()) &&
             a.batch == b.batch && a.batch.axis + 2 < int64_t(rank) && a.dims[rank - 1] == b.dims[rank - 2],
@@ -142,6 +144,8 @@ OnnxValue product_of(OnnxGraph& g, const OnnxNode& n, const OnnxValue& a, const 
   if (y.node < 0) y.node = g.add(n, MatMul{}, {g.memory_shaped(n, a, {1, k, groups, m}), right});
   return y;
 }
+
+namespace {
 
 void matmul(OnnxGraph& g, const OnnxNode& n) {
   OnnxValue a = g.value(n, 0), b = g.value(n, 1);
@@ -179,7 +183,7 @@ void matmul(OnnxGraph& g, const OnnxNode& n) {
           c = take(c, int64_t(axis), std::vector<int64_t>(size_t(std::min<int64_t>(other[axis], kMostOnnxSize)), 0));
       *x = g.constant_value(n, c, n.name() + ".constant");
     }
-  g.set(n, product_of(g, n, a, b));
+  g.set(n, matrix_product(g, n, a, b));
 }
 
 }  // namespace
@@ -200,62 +204,6 @@ OnnxValue with_axes(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const s
 }
 
 namespace {
-
-// Of two values: letters that both have and the result too are batches, those that only both have are summed over.
-void einsum(OnnxGraph& g, const OnnxNode& n) {
-  std::string equation = n.text("equation", "");
-  std::erase(equation, ' ');
-  const size_t comma = equation.find(','), arrow = equation.find("->");
-  CHECK(n.inputs() == 2 && comma != std::string::npos && arrow != std::string::npos && comma < arrow &&
-            equation.find('.') == std::string::npos && !g.is_constant(n, 0) && !g.is_constant(n, 1),
-        "the equation {} (products of two values, with all axes named, are supported)", printable(equation));
-  const std::string left = equation.substr(0, comma), right = equation.substr(comma + 1, arrow - comma - 1),
-                    out = equation.substr(arrow + 2);
-  const OnnxValue a = g.value(n, 0), b = g.value(n, 1);
-  CHECK(left.size() == a.dims.size() && right.size() == b.dims.size(), "the equation {} for inputs of {} and {}",
-        printable(equation), g.text(a.dims), g.text(b.dims));
-  const auto has = [](const std::string& text, char letter) { return text.find(letter) != std::string::npos; };
-  std::string batch, summed, rows, columns;
-  for (char letter : left) {
-    CHECK(has(right, letter) || has(out, letter), "the equation {}: a sum over {} of one value", printable(equation), letter);
-    (has(right, letter) ? has(out, letter) ? batch : summed : rows) += letter;
-  }
-  for (char letter : right)
-    if (!has(left, letter)) columns += letter;
-  std::map<char, int64_t> size;
-  for (size_t i = 0; i < left.size(); ++i) size[left[i]] = a.dims[i];
-  for (size_t i = 0; i < right.size(); ++i) {
-    CHECK(!size.contains(right[i]) || size[right[i]] == b.dims[i], "inputs of {} and {}", g.text(a.dims), g.text(b.dims));
-    size[right[i]] = b.dims[i];
-  }
-  CHECK(size.size() == batch.size() + summed.size() + rows.size() + columns.size() && left.size() == batch.size() + summed.size() + rows.size() &&
-            right.size() == batch.size() + summed.size() + columns.size() && !batch.empty(),
-        "the equation {}: a letter stands twice, or none is the batch's", printable(equation));
-  const auto axes_of = [](const std::string& letters, const std::string& in) {
-    std::vector<int64_t> axes;
-    for (char letter : letters) axes.push_back(int64_t(in.find(letter)));
-    return axes;
-  };
-  // One axis each for the rows, the columns and what is summed over.
-  const auto joined = [&](OnnxValue v, const std::string& first, const std::string& second) {
-    const auto of = [&](const std::string& letters) {
-      int64_t all = 1;
-      for (char letter : letters) all *= size[letter];
-      return all;
-    };
-    v.dims.resize(batch.size());
-    v.dims.push_back(of(first)), v.dims.push_back(of(second));
-    return v;
-  };
-  const OnnxValue x = joined(with_axes(g, n, a, axes_of(batch + rows + summed, left)), rows, summed);
-  const OnnxValue w = joined(with_axes(g, n, b, axes_of(batch + summed + columns, right)), summed, columns);
-  OnnxValue y = product_of(g, n, x, w);
-  const std::string made = batch + rows + columns;
-  CHECK(made.size() == out.size(), "the equation {}", printable(equation));
-  y.dims.clear();
-  for (char letter : made) y.dims.push_back(size[letter]);
-  g.set(n, made == out ? y : with_axes(g, n, y, axes_of(out, made)));
-}
 
 // ---- GELU
 

@@ -204,6 +204,13 @@ SB_INLINE F8 erf_slope8(F8 x) {
   return _mm256_mul_ps(_mm256_set1_ps(1.1283791670955126f), bell8(_mm256_mul_ps(x, _mm256_set1_ps(1.4142135623730951f))));
 }
 
+// ±1 by x's sign, ±0 and NaN as they are.
+SB_INLINE F8 sign8(F8 x) {
+  const F8 sign = _mm256_or_ps(_mm256_set1_ps(1.f), _mm256_and_ps(x, _mm256_set1_ps(-0.f)));
+  return _mm256_blendv_ps(x, sign, _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_NEQ_OQ));
+}
+SB_INLINE F8 flat8(F8) { return _mm256_setzero_ps(); }
+
 // Calls run(value, slope) with the function and its derivative, each on eight lanes.
 template <typename Run>
 void with_function(const Smooth& smooth, const Run& run) {
@@ -252,6 +259,17 @@ void with_function(const Smooth& smooth, const Run& run) {
     case SmoothFunction::pow:
       return run([=](F8 x) SB_LAMBDA { return by_lane(x, [=](float v) { return std::pow(v, a); }); },
                  [=](F8 x) SB_LAMBDA { return by_lane(x, [=](float v) { return a * std::pow(v, a - 1.f); }); });
+    case SmoothFunction::sin:
+      return run([](F8 x) SB_LAMBDA { return by_lane(x, [](float v) { return std::sin(v); }); },
+                 [](F8 x) SB_LAMBDA { return by_lane(x, [](float v) { return std::cos(v); }); });
+    case SmoothFunction::cos:
+      return run([](F8 x) SB_LAMBDA { return by_lane(x, [](float v) { return std::cos(v); }); },
+                 [](F8 x) SB_LAMBDA { return by_lane(x, [](float v) { return -std::sin(v); }); });
+    case SmoothFunction::floor: return run([](F8 x) SB_LAMBDA { return _mm256_floor_ps(x); }, flat8);
+    case SmoothFunction::ceil: return run([](F8 x) SB_LAMBDA { return _mm256_ceil_ps(x); }, flat8);
+    case SmoothFunction::round:
+      return run([](F8 x) SB_LAMBDA { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }, flat8);
+    case SmoothFunction::sign: return run([](F8 x) SB_LAMBDA { return sign8(x); }, flat8);
   }
 }
 

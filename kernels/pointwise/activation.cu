@@ -150,6 +150,21 @@ __device__ __forceinline__ float softplus_of(float x) {
   return x != x ? x : fmaxf(x, 0.f) + more;
 }
 
+// sin(x + quarter·π/2), π/2 taken off in double, in two parts. CUDA's own has a table in local memory for large numbers.
+__device__ __forceinline__ float sine_of(float x, int quarter) {
+  if (!(fabsf(x) < 0x1p50f)) return nanf("");
+  constexpr double kWhole = 0x1.8p52;  // added and taken off again, it rounds to whole numbers
+  const double turns = double(x) * 0.63661977236758134 + kWhole - kWhole;
+  const double rest = fma(-turns, 6.123233995736766e-17, fma(-turns, 1.5707963267948966, double(x)));
+  const float t = float(rest), s = t * t;  // |t| <= π/4: fits by S. Moshier's Cephes
+  const float sine = fmaf(fmaf(fmaf(-1.9515295891e-4f, s, 8.3321608736e-3f), s, -1.6666654611e-1f) * s, t, t);
+  const float cosine = fmaf(fmaf(fmaf(2.443315711809948e-5f, s, -1.388731625493765e-3f), s, 4.166664568298827e-2f), s * s, fmaf(-0.5f, s, 1.f));
+  const double fours = turns * 0.25 + kWhole - kWhole;
+  const int at = (int(float(turns - 4. * fours)) + 4 + quarter) & 3;
+  const float v = at % 2 == 0 ? sine : cosine;
+  return at < 2 ? v : -v;
+}
+
 template <SmoothFunction F>
 __device__ __forceinline__ float value_of(float x, float a) {
   if constexpr (F == SmoothFunction::sigmoid) return sigmoid_of(x);
@@ -172,6 +187,12 @@ __device__ __forceinline__ float value_of(float x, float a) {
   if constexpr (F == SmoothFunction::reciprocal) return 1.f / x;
   if constexpr (F == SmoothFunction::abs) return fabsf(x);
   if constexpr (F == SmoothFunction::pow) return powf(x, a);
+  if constexpr (F == SmoothFunction::sin) return sine_of(x, 0);
+  if constexpr (F == SmoothFunction::cos) return sine_of(x, 1);
+  if constexpr (F == SmoothFunction::floor) return floorf(x);
+  if constexpr (F == SmoothFunction::ceil) return ceilf(x);
+  if constexpr (F == SmoothFunction::round) return rintf(x);
+  if constexpr (F == SmoothFunction::sign) return x > 0.f ? 1.f : x < 0.f ? -1.f : x;
 }
 template <SmoothFunction F>
 __device__ __forceinline__ float derivative_of(float x, float a) {
@@ -196,6 +217,9 @@ __device__ __forceinline__ float derivative_of(float x, float a) {
   if constexpr (F == SmoothFunction::reciprocal) return -(1.f / x / x);
   if constexpr (F == SmoothFunction::abs) return x == 0.f ? 0.f : copysignf(1.f, x);
   if constexpr (F == SmoothFunction::pow) return a * powf(x, a - 1.f);
+  if constexpr (F == SmoothFunction::sin) return sine_of(x, 1);
+  if constexpr (F == SmoothFunction::cos) return sine_of(x, 2);
+  if constexpr (F >= SmoothFunction::floor) return 0.f;  // steps
 }
 
 template <typename T, int V, SmoothFunction F>
@@ -244,6 +268,12 @@ void by_function(SmoothFunction function, const F& f) {
     case SmoothFunction::reciprocal: return f(std::integral_constant<SmoothFunction, SmoothFunction::reciprocal>());
     case SmoothFunction::abs: return f(std::integral_constant<SmoothFunction, SmoothFunction::abs>());
     case SmoothFunction::pow: return f(std::integral_constant<SmoothFunction, SmoothFunction::pow>());
+    case SmoothFunction::sin: return f(std::integral_constant<SmoothFunction, SmoothFunction::sin>());
+    case SmoothFunction::cos: return f(std::integral_constant<SmoothFunction, SmoothFunction::cos>());
+    case SmoothFunction::floor: return f(std::integral_constant<SmoothFunction, SmoothFunction::floor>());
+    case SmoothFunction::ceil: return f(std::integral_constant<SmoothFunction, SmoothFunction::ceil>());
+    case SmoothFunction::round: return f(std::integral_constant<SmoothFunction, SmoothFunction::round>());
+    case SmoothFunction::sign: return f(std::integral_constant<SmoothFunction, SmoothFunction::sign>());
   }
 }
 

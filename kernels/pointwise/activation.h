@@ -46,9 +46,11 @@ struct Hardsigmoid {
 // x·sigmoid(2·√(2/π)·(x + 0.044715·x³)) (Hendrycks and Gimpel 2016; torch.nn.GELU and GELU("tanh")).
 // With the parameter a: elu x -> x where x > 0, else a·(e^x - 1) (Clevert et al. 2016), celu x -> x where x > 0, else
 // a·(e^(x/a) - 1) (Barron 2017), pow x -> x^a. softplus x -> ln(1 + e^x), mish x -> x·tanh(softplus(x)) (Misra 2019), and erf,
-// exp, log, sqrt, reciprocal, abs as they are called; abs' derivative at 0 is 0.
+// exp, log, sqrt, reciprocal, abs, sin, cos as they are called; abs' derivative at 0 is 0. Steps, whose derivative is 0: floor,
+// ceil, round (halves to even) and sign. On a GPU sin and cos are NaN from 2^50 on, where floats lie many turns apart.
 enum class SmoothFunction {
-  sigmoid, tanh, hardswish, silu, gelu, gelu_tanh, elu, celu, softplus, mish, erf, exp, log, sqrt, reciprocal, abs, pow
+  sigmoid, tanh, hardswish, silu, gelu, gelu_tanh, elu, celu, softplus, mish, erf, exp, log, sqrt, reciprocal, abs, pow,
+  sin, cos, floor, ceil, round, sign
 };
 struct Smooth {
   SmoothFunction function = SmoothFunction::sigmoid;

@@ -11,14 +11,35 @@
 namespace switchback {
 namespace {
 
+// All ones where a compares so with b.
+template <int Compare>
+SB_INLINE F8 compared(F8 a, F8 b) {
+  return _mm256_cmp_ps(a, b, Compare);
+}
+SB_INLINE F8 one_where(F8 mask) { return _mm256_and_ps(mask, _mm256_set1_ps(1.f)); }
+SB_INLINE F8 no_number_or(F8 a, F8 otherwise) { return _mm256_blendv_ps(otherwise, a, compared<_CMP_UNORD_Q>(a, a)); }
+
 SB_INLINE F8 apply8(BinaryFunction f, F8 a, F8 b) {
   switch (f) {
     case BinaryFunction::add: return _mm256_add_ps(a, b);
     case BinaryFunction::sub: return _mm256_sub_ps(a, b);
     case BinaryFunction::mul: return _mm256_mul_ps(a, b);
     case BinaryFunction::div: return _mm256_div_ps(a, b);
+    case BinaryFunction::max: return no_number_or(a, _mm256_max_ps(a, b));  // gives b where one is NaN
+    case BinaryFunction::min: return no_number_or(a, _mm256_min_ps(a, b));
+    case BinaryFunction::where: return _mm256_and_ps(a, compared<_CMP_NEQ_UQ>(b, _mm256_setzero_ps()));
+    case BinaryFunction::where_not: return _mm256_and_ps(a, compared<_CMP_EQ_OQ>(b, _mm256_setzero_ps()));
+    case BinaryFunction::greater: return one_where(compared<_CMP_GT_OQ>(a, b));
+    case BinaryFunction::greater_equal: return one_where(compared<_CMP_GE_OQ>(a, b));
+    case BinaryFunction::equal: return one_where(compared<_CMP_EQ_OQ>(a, b));
   }
   return a;
+}
+
+// Of max and min: half of g at a tie, nothing where the other one is taken.
+SB_INLINE F8 taken8(F8 g, F8 a, F8 b, F8 other_taken) {
+  const F8 half = _mm256_mul_ps(g, _mm256_set1_ps(0.5f));
+  return _mm256_andnot_ps(other_taken, _mm256_blendv_ps(g, half, compared<_CMP_EQ_OQ>(a, b)));
 }
 
 // g·∂(a ∘ b)/∂a, or /∂b.
@@ -31,6 +52,14 @@ SB_INLINE F8 gradient8(BinaryFunction f, int operand, F8 g, F8 a, F8 b) {
       const F8 over_b = _mm256_div_ps(g, b);
       return operand == 0 ? over_b : _mm256_mul_ps(over_b, _mm256_div_ps(_mm256_sub_ps(_mm256_setzero_ps(), a), b));
     }
+    case BinaryFunction::max:
+    case BinaryFunction::min:
+      return taken8(g, a, b, (f == BinaryFunction::max) == (operand == 0) ? compared<_CMP_LT_OQ>(a, b) : compared<_CMP_GT_OQ>(a, b));
+    case BinaryFunction::where:
+    case BinaryFunction::where_not: return operand == 0 ? apply8(f, g, b) : _mm256_setzero_ps();
+    case BinaryFunction::greater:
+    case BinaryFunction::greater_equal:
+    case BinaryFunction::equal: return _mm256_setzero_ps();
   }
   return g;
 }
@@ -202,6 +231,10 @@ Needs needs(const Binary& binary, int operand) {
   switch (binary.function) {
     case BinaryFunction::mul: return {operand == 1, operand == 0};
     case BinaryFunction::div: return {operand == 1, true};
+    case BinaryFunction::max:
+    case BinaryFunction::min: return {true, true};
+    case BinaryFunction::where:
+    case BinaryFunction::where_not: return {false, operand == 0};
     default: return {false, false};
   }
 }

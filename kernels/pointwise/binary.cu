@@ -12,7 +12,14 @@ __device__ __forceinline__ float apply(BinaryFunction f, float a, float b) {
     case BinaryFunction::add: return a + b;
     case BinaryFunction::sub: return a - b;
     case BinaryFunction::mul: return a * b;
-    default: return a / b;
+    case BinaryFunction::div: return a / b;
+    case BinaryFunction::max: return a != a || a > b ? a : b;
+    case BinaryFunction::min: return a != a || a < b ? a : b;
+    case BinaryFunction::where: return b != 0.f ? a : 0.f;
+    case BinaryFunction::where_not: return b == 0.f ? a : 0.f;
+    case BinaryFunction::greater: return a > b ? 1.f : 0.f;
+    case BinaryFunction::greater_equal: return a >= b ? 1.f : 0.f;
+    default: return a == b ? 1.f : 0.f;  // equal
   }
 }
 
@@ -22,7 +29,15 @@ __device__ __forceinline__ float gradient_of(BinaryFunction f, int operand, floa
     case BinaryFunction::add: return g;
     case BinaryFunction::sub: return operand == 0 ? g : 0.f - g;
     case BinaryFunction::mul: return g * (operand == 0 ? b : a);
-    default: return operand == 0 ? g / b : g / b * ((0.f - a) / b);
+    case BinaryFunction::div: return operand == 0 ? g / b : g / b * ((0.f - a) / b);
+    case BinaryFunction::max:
+    case BinaryFunction::min: {  // half of it at a tie
+      const bool other = (f == BinaryFunction::max) == (operand == 0) ? a < b : a > b;
+      return other ? 0.f : a == b ? 0.5f * g : g;
+    }
+    case BinaryFunction::where:
+    case BinaryFunction::where_not: return operand == 0 ? apply(f, g, b) : 0.f;
+    default: return 0.f;
   }
 }
 

@@ -1,6 +1,6 @@
-// Sums, differences, products and quotients of two operands that are broadcast against each other: any of an operand's
-// n, c, h, w may be 1 where the result has more (NumPy's rule). Squeeze-and-excitation (Hu et al. 2018) multiplies a
-// map [N,C,H,W] with [N,C,1,1]; constants are operands with n = 1.
+// Functions of two operands that are broadcast against each other: any of an operand's n, c, h, w may be 1 where the
+// result has more (NumPy's rule). Squeeze-and-excitation (Hu et al. 2018) multiplies a map [N,C,H,W] with [N,C,1,1];
+// constants are operands with n = 1.
 #pragma once
 
 #include "kernels/device/context.h"
@@ -9,7 +9,12 @@
 
 namespace switchback {
 
-enum class BinaryFunction { add, sub, mul, div };
+// Besides arithmetic:
+//   max, min               as torch.maximum: NaN where one is NaN; the gradient goes to the one taken, at a tie to both by halves
+//   where, where_not       a where b is not 0 (NaN is not), or is 0; 0 elsewhere, whatever a is there. Their sum chooses of two
+//   greater, greater_equal, equal    1 or 0, as IEEE compares
+// No gradient goes to what is compared, nor to the b that a choice is made by.
+enum class BinaryFunction { add, sub, mul, div, max, min, where, where_not, greater, greater_equal, equal };
 struct Binary {
   BinaryFunction function = BinaryFunction::mul;
   bool operator==(const Binary&) const = default;

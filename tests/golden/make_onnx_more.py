@@ -236,6 +236,51 @@ def quantised():
     case("waves", MAP, lambda g: g.node("Add", "x", g.node("Mul", g.node("Sin", data(6)), g.node("Cos", data(7, 1)))))
 
 
+def exact_choices():
+    """What is not chosen may be NaN or infinite, values far apart keep their digits; steps and waves."""
+    zero, one_, tiny = np.float32(0), np.float32(1), np.float32(1e-4)
+    case("where_log", MAP, lambda g: g.node("Where", g.node("Greater", "x", zero), g.node("Log", "x"), g.node("Neg", "x")), 16)
+    case("where_quotient", MAP, lambda g: g.node("Where", g.node("Equal", "x", zero), one_, g.node("Div", one_, "x")), 16)
+    case("where_mask_log", MAP, lambda g: g.node("Where", np.arange(6) > 2, "x", g.node("Where", g.node("Less", "x", zero), "x", g.node(
+         "Sqrt", "x"))), 16)
+    case("trilu_log", (2, 5, 5), lambda g: g.node("Add", "x", g.node("Trilu", g.node("Log", "x"), np.int64(9))), 16)
+    for op, sign in (("Max", -1), ("Min", 1)):
+        case(f"{op.lower()}_far", MAP, lambda g: g.node(op, g.node("Mul", g.node("Abs", "x"), np.float32(sign * 1e8)), g.node("Mul", "x", tiny)), 16)
+        case(f"{op.lower()}_infinite", MAP, lambda g: g.node(op, g.node("Div", np.float32(sign), g.node("Abs", "x")), "x"), 16)
+        case(f"{op.lower()}_constants", MAP, lambda g: g.node(op, "x", data(7, 1), data(4, 1, 6)), 16)
+    case("where_infinite", MAP, lambda g: g.node("Where", g.node("Equal", g.node("Div", one_, g.node("Abs", "x")), np.float32(np.inf)), one_, "x"), 16)
+    case("where_is_nan", MAP, lambda g: g.node("Where", g.node("IsNaN", g.node("Log", "x")), "x", zero), 16)
+    case("where_is_inf", MAP, lambda g: g.node("Where", g.node("IsInf", g.node("Log", g.node("Abs", "x")), detect_positive=0), one_, "x"), 16)
+    case("where_xor", MAP, lambda g: g.node("Where", g.node("Xor", g.node("Less", "x", zero), g.node("Less", "x", data(6))), "x", zero), 16)
+    for op in ("Sin", "Cos", "Floor", "Ceil", "Round", "Sign"):
+        case(op.lower(), MAP, lambda g: g.node(op, g.node("Mul", "x", np.float32(3.5))), 16)
+    one("shrink", MAP, "Shrink", lambd=0.5, bias=0.25)
+    one("shrink_hard", MAP, "Shrink", lambd=0.25)
+    for mode in ("nearest", "linear", "cubic"):
+        x = data(2, 3, 9)
+        y = torch.nn.functional.interpolate(torch.from_numpy(x[:, :, None]).double(), size=(1, 14), mode={"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode))
+        case(f"resize_signal_{mode}", (2, 3, 9), lambda g: g.node("Resize", "x", "", "", ints(2, 3, 14), mode=mode, nearest_mode="floor",
+             coordinate_transformation_mode="asymmetric" if mode == "nearest" else "half_pixel"), 18, x=x, y=y[:, :, 0].numpy(), batch=2)
+    five = lambda g: g.node("Reshape", "x", ints(0, 2, 2, 7, 6))
+    four = lambda g, x: g.node("Reshape", x, ints(0, 4, 7, 6))
+    case("softmax_of_five", MAP, lambda g: four(g, g.node("Softmax", five(g), axis=2)))
+    case("batch_norm_of_five", MAP, lambda g: four(g, g.node("BatchNormalization", five(g), data(2), data(2), data(2), np.abs(data(2)) + 1)), 15)
+    case("prelu_of_five", MAP, lambda g: four(g, g.node("PRelu", five(g), data(2, 1, 1, 1))))
+    case("mean_of_five", MAP, lambda g: g.node("ReduceMean", five(g), axes=[1, 3], keepdims=0))
+    one("max_apart", MAP, "ReduceMax", axes=[1, 3], keepdims=0)
+    for name, equation, *shape in (("linear", "bchw,cd->bdhw", 4, 3), ("last", "...j,jk->...k", 6, 5), ("rows", "nchw,hk->nckw", 7, 2),
+                                   ("graph", "nctv,cvw->nctw", 4, 6, 3), ("dot", "bchw,chw->b", *MAP[1:]), ("scale", "bchw,c->bhcw", 4),
+                                   ("implied", "bchw,wk", 6, 2)):
+        one(f"einsum_{name}", MAP, "Einsum", data(*shape), equation=equation)
+    case("einsum_first", (3, 8), lambda g: g.node("Einsum", data(5, 8), "x", equation="oi,bi->bo"))
+    one("einsum_turned", MAP, "Einsum", equation="b...c->bc...")
+    one("einsum_summed", MAP, "Einsum", equation="bchw->bw")
+    case("einsum_dots", MAP, lambda g: g.node("Einsum", "x", g.node("Neg", "x"), equation="...qd,...kd->...qk"))
+    case("einsum_each", MAP, lambda g: g.node("Einsum", "x", g.node("Neg", "x"), equation="bchw,bchw->bhw"))
+    for name, equation in (("batch", "bchw->chw"), ("images", "bchw,dchw->bd"), ("diagonal", "bchc->bh")):
+        refused(f"einsum_{name}", (None, 4, 6, 4), lambda g: g.node("Einsum", "x", *(["x"] if "," in equation else []), equation=equation))
+
+
 def several():
     """A trunk with two heads; an image and an image of the same size, through one convolution, beside a vector."""
     graph = Graph()
@@ -269,7 +314,7 @@ def reference(model, **inputs):
 
 def main():
     found.clear()
-    for cases in (matrices, choices, attention, early_opsets, without_layers, several, shapes, any_shapes, quantised):
+    for cases in (matrices, choices, attention, early_opsets, without_layers, several, shapes, any_shapes, quantised, exact_choices):
         cases()
     save_file(found, HERE / "onnx_more.safetensors")
     print(sum(name.endswith(".model") for name in found), "cases", sum(v.nbytes for v in found.values()), "bytes")

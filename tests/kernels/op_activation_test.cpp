@@ -152,7 +152,8 @@ using enum SmoothFunction;
 constexpr Smooth kFunctions[] = {{sigmoid}, {SmoothFunction::tanh}, {hardswish}, {silu}, {gelu}, {gelu_tanh}, {elu, 0.75f},
                                  {celu, 0.5f}, {softplus}, {mish}, {SmoothFunction::erf}, {SmoothFunction::exp}, {SmoothFunction::log},
                                  {SmoothFunction::sqrt}, {reciprocal}, {SmoothFunction::abs}, {SmoothFunction::pow, 3.f},
-                                 {SmoothFunction::pow, 0.25f}};
+                                 {SmoothFunction::pow, 0.25f}, {SmoothFunction::sin}, {SmoothFunction::cos},
+                                 {SmoothFunction::floor}, {SmoothFunction::ceil}, {SmoothFunction::round}, {sign}};
 // Those that are not defined, or not smooth, everywhere: tried where they are.
 bool wants_positive(const Smooth& s) {
   return s.function == SmoothFunction::log || s.function == SmoothFunction::sqrt || s.function == reciprocal ||
@@ -219,6 +220,29 @@ void check_smooth_table(OpRun& run, const Case& c, DType dtype) {
   }
 }
 
+// Steps at their steps, and what is far from 0.
+void check_steps(OpRun& run, DType dtype) {
+  const double values[] = {0.0, -0.0, 0.5, -0.5, 1.5, 2.5, -1.5, -2.5, 3, -3, 0.375, -0.625, kInf, -kInf, kNan, 1e4, 3e38, 1e9};
+  Nchw x(Shape{1, 3, 1, int64_t(std::size(values))});
+  for (size_t i = 0; i < x.v.size(); ++i) x.v[i] = round_to(dtype, values[i % std::size(values)]);
+  const Activation in = run.input(x, dtype), y = run.output(x.shape, dtype);
+  for (const Smooth& function : std::span(kFunctions).last(4)) {
+    SCOPED_TRACE(fmt::format("function {}", int(function.function)));
+    switchback::smooth_forward(run.ctx, function, in, y);
+    EXPECT_EQ(compare_exact(y.read(), smooth_forward(function, x).value, Zeros::many_allowed), "");
+  }
+  if (dtype != DType::f32) return;
+  for (double& v : x.v) v = std::isfinite(v) ? v * 1000 + 0.25 : v;
+  for (double& v : x.v) v = round_to(dtype, v);
+  const Activation far = run.input(x, dtype);
+  for (const Smooth& function : std::span(kFunctions).last(6).first(2)) {
+    switchback::smooth_forward(run.ctx, function, far, y);
+    Ref want = smooth_forward(function, x);
+    for (double& t : want.terms.v) t = 1;
+    EXPECT_EQ(compare(y.read(), want.value, smooth_tolerance(want, dtype), Zeros::many_allowed), "");
+  }
+}
+
 TEST(FiniteDifferences, SmoothFunctions) {
   constexpr double kStep = 1e-5;
   for (const Smooth& function : kFunctions)
@@ -227,6 +251,7 @@ TEST(FiniteDifferences, SmoothFunctions) {
       x.v = {at - kStep, at, at + kStep};
       const Nchw y = smooth_forward(function, x).value;
       Nchw middle(Shape{1, 1, 1, 1}, at);
+      if (function.function >= SmoothFunction::floor && y.v[2] != y.v[0]) continue;  // over a step
       EXPECT_NEAR((y.v[2] - y.v[0]) / (2 * kStep), smooth_backward(function, dy, middle, 1).value.v[0], 1e-8 * std::max(1.0, std::abs(y.v[2]))) << at;
     }
 }
@@ -257,6 +282,9 @@ void register_activation_tests() {
         for (const DType dtype : device.types)
           add_test(op.suite, c.name, device, short_name(dtype),
                    [&c, dtype, check = op.check](OpRun& run) { check(run, c, dtype); });
+      for (const DType dtype : device.types)
+        if (op.check == check_smooth_table)
+          add_test(op.suite, "steps", device, short_name(dtype), [dtype](OpRun& run) { check_steps(run, dtype); });
       if (op.check == check_slopes) add_test(op.suite, "errors", device, "", check_errors);
     });
 }

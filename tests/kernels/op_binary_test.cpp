@@ -1,7 +1,9 @@
-// Sums, differences, products and quotients of operands that broadcast: functions x shapes x devices x element types.
+// Arithmetic, comparisons and choices of operands that broadcast: functions x shapes x devices x element types.
 #include <fmt/format.h>
 
 #include <cmath>
+#include <limits>
+#include <span>
 
 #include "kernels/check.h"
 #include "tests/support/epilogue_check.h"
@@ -43,11 +45,13 @@ constexpr Case kCases[] = {
     {"full_constant", {6, 33, 2, 3}, {1, 33, 2, 3}, true},
     {"map_constant", {6, 4, 2, 3}, {1, 1, 2, 3}, true},
 };
-constexpr BinaryFunction kFunctions[] = {BinaryFunction::add, BinaryFunction::sub, BinaryFunction::mul,
-                                         BinaryFunction::div};
+using enum BinaryFunction;
+constexpr BinaryFunction kFunctions[] = {add,   sub,       mul,     div,           BinaryFunction::max, BinaryFunction::min,
+                                         where, where_not, greater, greater_equal, equal};
 
-Nchw fill(OpRun& run, Shape shape, DType dtype, bool integers, bool divisor) {
+Nchw fill(OpRun& run, Shape shape, DType dtype, bool integers, bool divisor, bool condition = false) {
   Nchw v = integers ? run.integers(shape, 8) : run.reals(shape, dtype);
+  for (size_t i = 0; condition && i < v.v.size(); i += 3) v.v[i] = 0;
   if (!divisor) return v;
   for (double& d : v.v) d = integers ? std::exp2(std::abs(d) > 4 ? -1 : 1) * (d < 0 ? -1 : 1) : d + (d < 0 ? -1 : 1);
   return round_to(dtype, v);
@@ -59,7 +63,7 @@ void check_function(OpRun& run, const Case& c, BinaryFunction function, DType dt
   SCOPED_TRACE(fmt::format("function {}, {}", int(function), integers ? "integers" : "reals"));
   const DType b_type = c.b_constant ? DType::f32 : dtype;
   const Nchw a = fill(run, c.a, dtype, integers, false);
-  const Nchw b = fill(run, c.b, b_type, integers, function == BinaryFunction::div);
+  const Nchw b = fill(run, c.b, b_type, integers, function == div, function == where || function == where_not);
   const Ref y = binary_forward(function, a, b);
   ASSERT_EQ(broadcast({function}, c.a, c.b), y.value.shape);
   const Activation a_in = run.input(a, dtype), b_in = run.input(b, b_type);
@@ -95,9 +99,11 @@ void check_function(OpRun& run, const Case& c, BinaryFunction function, DType dt
 void check_case(OpRun& run, const Case& c, DType dtype) {
   const bool large = c.a.count() > 5000;  // sums are what such a case is about
   for (const BinaryFunction function : kFunctions) {
-    if (large && function != BinaryFunction::mul) continue;
+    if (large && function != mul) continue;
+    if (function > div && run.device.emulated && c.a.c > 5 && c.a.c != 33) continue;  // the same loops
     check_function(run, c, function, dtype, true);
     if (testing::Test::HasFailure()) return;
+    if (function >= greater) continue;  // 0 and 1 are exact
     check_function(run, c, function, dtype, false);
     if (testing::Test::HasFailure()) return;
   }
@@ -106,9 +112,12 @@ void check_case(OpRun& run, const Case& c, DType dtype) {
 // A constant before the operator: b is then what varies.
 void check_constant_first(OpRun& run, DType dtype) {
   for (const BinaryFunction function : kFunctions) {
-    const Nchw a = run.reals({1, 5, 1, 1}, DType::f32), b = fill(run, {6, 5, 3, 2}, dtype, false, true);
+    if (function == where_not) continue;  // nothing but zeros, here
+    const bool integers = function >= greater;
+    const Nchw a = fill(run, {1, 5, 1, 1}, DType::f32, integers, false), b = fill(run, {6, 5, 3, 2}, dtype, integers, !integers);
     const Activation a_in = run.input(a, DType::f32), b_in = run.input(b, dtype);
-    Accuracy accuracy = within(dtype, 8);
+    Accuracy accuracy = integers ? exact(dtype) : within(dtype, 8);
+    accuracy.zeros = Zeros::many_allowed;
     check_forward(run, binary_forward(function, a, b), accuracy, [&](View y, const Epilogue& e) {
       switchback::binary_forward(run.ctx, {function}, a_in, b_in, y, e);
     });
@@ -117,6 +126,28 @@ void check_constant_first(OpRun& run, DType dtype) {
     check_backward(run, binary_backward(function, 1, dy, a, b, 1), accuracy, 1, [&](View dx, const BackwardEpilogue& e) {
       switchback::binary_backward(run.ctx, {function}, 1, dy_in, a_in, b_in, dx, e);
     });
+  }
+}
+
+// What is not chosen may be anything. NaN is the larger and the smaller one, compares with nothing, and chooses as 1 does.
+void check_table(OpRun& run, DType dtype) {
+  constexpr double kInf = std::numeric_limits<double>::infinity(), kNan = std::numeric_limits<double>::quiet_NaN();
+  const double values[] = {0.0, -0.0, 1, -2, kInf, -kInf, kNan, 3};
+  const int64_t count = int64_t(std::size(values));
+  Nchw a(Shape{1, 3, count, count}), b(a.shape), dy(a.shape, 1);
+  for (size_t i = 0; i < a.v.size(); ++i)
+    a.v[i] = values[i / size_t(count) % size_t(count)], b.v[i] = values[i % size_t(count)];
+  const Activation a_in = run.input(a, dtype), b_in = run.input(b, dtype), dy_in = run.input(dy, dtype);
+  for (const BinaryFunction function : std::span(kFunctions).subspan(4)) {
+    SCOPED_TRACE(fmt::format("function {}", int(function)));
+    const Activation y = run.output(a.shape, dtype);
+    switchback::binary_forward(run.ctx, {function}, a_in, b_in, y);
+    EXPECT_EQ(compare_exact(y.read(), binary_forward(function, a, b).value, Zeros::many_allowed), "");
+    for (const int operand : {0, 1}) {
+      const Activation dx = run.output(a.shape, dtype);
+      switchback::binary_backward(run.ctx, {function}, operand, dy_in, a_in, b_in, dx);
+      EXPECT_EQ(compare_exact(dx.read(), binary_backward(function, operand, dy, a, b, 1).value, Zeros::many_allowed), "");
+    }
   }
 }
 
@@ -181,9 +212,11 @@ void register_binary_tests() {
         add_test("Op/BinarySplits", c.name, device, short_name(dtype),
                  [&c, dtype](OpRun& run) { check_batch_splits(run, c, dtype); });
       }
-    for (const DType dtype : device.types)
+    for (const DType dtype : device.types) {
       add_test("Op/Binary", "constant_first", device, short_name(dtype),
                [dtype](OpRun& run) { check_constant_first(run, dtype); });
+      add_test("Op/Binary", "table", device, short_name(dtype), [dtype](OpRun& run) { check_table(run, dtype); });
+    }
     add_test("Op/Binary", "errors", device, "", check_errors);
   });
 }

@@ -307,6 +307,18 @@ double value_of(const Smooth& f, double x) {
       return std::abs(x);
     case SmoothFunction::pow:
       return std::pow(x, a);
+    case SmoothFunction::sin:
+      return std::sin(x);
+    case SmoothFunction::cos:
+      return std::cos(x);
+    case SmoothFunction::floor:
+      return std::floor(x);
+    case SmoothFunction::ceil:
+      return std::ceil(x);
+    case SmoothFunction::round:
+      return std::nearbyint(x);
+    case SmoothFunction::sign:
+      return std::isnan(x) ? x : double(x > 0) - double(x < 0);
   }
   return 0;
 }
@@ -389,6 +401,18 @@ double derivative_of(const Smooth& f, double x, double& parts) {
     case SmoothFunction::pow:
       value = a * std::pow(x, a - 1), parts = std::abs(value);
       break;
+    case SmoothFunction::sin:
+      value = std::cos(x), parts = 1;
+      break;
+    case SmoothFunction::cos:
+      value = -std::sin(x), parts = 1;
+      break;
+    case SmoothFunction::floor:
+    case SmoothFunction::ceil:
+    case SmoothFunction::round:
+    case SmoothFunction::sign:
+      value = parts = 0;
+      break;
   }
   return value;
 }
@@ -470,7 +494,31 @@ size_t operand_index(const Shape& s, int64_t n, int64_t c, int64_t h, int64_t w)
 }
 
 double result_of(BinaryFunction f, double a, double b) {
-  return f == BinaryFunction::add ? a + b : f == BinaryFunction::sub ? a - b : f == BinaryFunction::mul ? a * b : a / b;
+  switch (f) {
+    case BinaryFunction::add:
+      return a + b;
+    case BinaryFunction::sub:
+      return a - b;
+    case BinaryFunction::mul:
+      return a * b;
+    case BinaryFunction::div:
+      return a / b;
+    case BinaryFunction::max:
+      return std::isnan(a) || std::isnan(b) ? a + b : std::max(a, b);
+    case BinaryFunction::min:
+      return std::isnan(a) || std::isnan(b) ? a + b : std::min(a, b);
+    case BinaryFunction::where:
+      return b != 0 ? a : 0;
+    case BinaryFunction::where_not:
+      return b == 0 ? a : 0;
+    case BinaryFunction::greater:
+      return a > b;
+    case BinaryFunction::greater_equal:
+      return a >= b;
+    case BinaryFunction::equal:
+      return a == b;
+  }
+  return 0;
 }
 
 double partial(BinaryFunction f, int operand, double a, double b) {
@@ -483,6 +531,16 @@ double partial(BinaryFunction f, int operand, double a, double b) {
       return operand == 0 ? b : a;
     case BinaryFunction::div:
       return operand == 0 ? 1 / b : -a / (b * b);
+    case BinaryFunction::max:
+      return a == b ? 0.5 : operand == 0 ? !(a < b) : !(a > b);
+    case BinaryFunction::min:
+      return a == b ? 0.5 : operand == 0 ? !(a > b) : !(a < b);
+    case BinaryFunction::where:
+      return operand == 0 && b != 0;
+    case BinaryFunction::where_not:
+      return operand == 0 && b == 0;
+    default:
+      return 0;
   }
   return 0;
 }
