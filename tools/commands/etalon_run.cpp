@@ -41,12 +41,6 @@ uint32_t checksum(uint32_t before, const void* data, size_t bytes) {
   return uint32_t(crc32_z(before, static_cast<const Bytef*>(data), bytes));
 }
 
-uint32_t weights_checksum(const Weights& weights) {
-  uint32_t sum = 0;
-  for (const Parameter& p : weights.list()) sum = checksum(sum, weights.values(p).data(), weights.values(p).size_bytes());
-  return sum;
-}
-
 Json note_of(const EtalonInput& input) {
   Json units = Json::array(), checks = Json::array();
   for (const Unit& u : input.explained.units) units.push_back({u.channel, u.row, u.col});

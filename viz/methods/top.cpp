@@ -32,6 +32,10 @@ void insert(TopList& list, const TopPlace& place, const TopOptions& options) {
 
 }  // namespace
 
+void merge_top(TopList& list, const TopList& later, const TopOptions& options) {
+  for (const TopPlace& place : later) insert(list, place, options);
+}
+
 // One pass forward; for relevance its tape is kept, and the scores are read to know the classes.
 PlanOptions TopSearch::plan_options(std::vector<int> nodes) const {
   const bool relevance = options_.by == TopBy::relevance;
