@@ -59,6 +59,7 @@ std::vector<Words> commands(const std::string& data) {
       {"top", data, "--model", "lenet", "--layer", "conv2", "--channels", "0-3", "--by", "relevance", "--target", "label", "--order",
        "lowest", "--save", "npy"},
       {"distribution", data, "--model", "lenet", "--layer", "relu1,fc2", "--save", "png,npy"},
+      {"adversarial", data, "--model", "lenet", "--epsilon", "0,0.2", "--save", "png,npy"},
       {"distribution", data, "--model", "lenet", "--layer", "fc2", "--weights", "random:0,random:1", "--save", "npy"}};
   for (Words& words : list) words.insert(words.end(), {"-o", "out", "--threads", "1"});
   return list;
@@ -124,6 +125,36 @@ TEST(Shares, MergeSaysWhatDoesNotBelongTogether) {
   const Outcome full = run_switchback({"evaluate", data, "--model", "lenet", "--shard", "1/2", "-o", folder / "full"}, {.file_bytes = 600});
   EXPECT_EQ(full.code, 1);
   EXPECT_TRUE(names_in(folder / "full").empty()) << "no partial file";
+}
+
+// ---- data sets without labels
+
+TEST(Unlabelled, CommandsGoOnOrSaySo) {
+  const TempFolder folder;
+  for (int d = 0; d < 3; ++d) {
+    fs::create_directories(folder / "plain");
+    fs::copy_file(digit(d), folder / fmt::format("plain/{}.png", d));
+  }
+  const std::string data = folder / "plain", out = folder / "out";
+  const json top = succeed_json({"top", data, "--model", "lenet", "--layer", "conv2", "--json", "-o", out});
+  EXPECT_EQ(top["images"], 3);
+  EXPECT_TRUE(top["units"][0]["top"][0]["label"].is_null());
+  EXPECT_TRUE(top["forward_seconds"].is_number());
+  EXPECT_NE(succeed({"top", data, "--model", "lenet", "--layer", "conv2", "-o", out}).out.find("has no labels"), std::string::npos);
+  const Outcome spread = succeed({"distribution", data, "--model", "lenet", "--layer", "fc2", "-o", out});
+  EXPECT_NE(spread.out.find("has no labels: classes are not told apart"), std::string::npos) << spread.out;
+  const Outcome regions = succeed({"regions", data, "--model", "lenet", "-o", out});
+  EXPECT_NE(regions.err.find("its images count as one class"), std::string::npos) << regions.err;
+  const json etalons = succeed_json({"etalon", data + "[1:]", "--model", "lenet", "--save", "npy", "--json", "-o", out});
+  EXPECT_EQ(etalons["inputs"].size(), 2u);
+  EXPECT_TRUE(etalons["inputs"][0]["label"].is_null());
+  for (const Words& words : {Words{"evaluate", data}, Words{"adversarial", data + "[0:2]", "--epsilon", "0,0.1"},
+                             Words{"top", data, "--layer", "conv2", "--by", "relevance", "--target", "label"},
+                             Words{"train", data, "--epochs", "1"}}) {
+    const Outcome o = run_switchback(with(words, {"--model", "lenet", "-o", folder / "no"}));
+    EXPECT_NE(o.code, 0);
+    EXPECT_NE(o.err.find("has no labels"), std::string::npos) << o.line << o.err;
+  }
 }
 
 // ---- ranks

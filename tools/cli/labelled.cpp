@@ -10,13 +10,16 @@
 namespace switchback {
 
 std::vector<int64_t> class_map(const Dataset& data, const Model& model, int64_t outputs, const std::string& path) {
+  if (!data.labelled())
+    throw Error(fmt::format("{} has no labels", printable(path)), "give a folder with one sub-folder a class, or a .tar with labels");
   std::map<std::string, int64_t> by_name;
   for (size_t i = 0; i < model.labels.size(); ++i) by_name.emplace(model.labels[i], int64_t(i));
   std::vector<int64_t> map;
   for (const std::string& name : data.classes)
     if (const auto found = by_name.find(name); found != by_name.end()) map.push_back(found->second);
   if (map.size() == data.classes.size()) return map;
-  if (int64_t(data.classes.size()) != outputs)
+  const bool first_ones = data.numbered && int64_t(data.classes.size()) <= outputs;
+  if (int64_t(data.classes.size()) != outputs && !first_ones)
     throw Error(fmt::format("{} has {} classes, the model {} outputs, and their names do not match", printable(path),
                             data.classes.size(), outputs),
                 "name the class folders as the model's labels, or by number");

@@ -15,7 +15,7 @@ namespace switchback {
 
 struct Job;
 
-inline constexpr char kDatasets[] = "an idx file, a binary file or mosaic of CIFAR, an .npz, or a folder with one sub-folder a class";
+inline constexpr char kDatasets[] = "an idx file, a binary file or mosaic of CIFAR, an .npz, a .tar, or a folder with one sub-folder a class";
 
 // Output of the model for each class of the data set: by name where the model's labels hold all of them, else by
 // number. Throws where the numbers of classes and outputs differ as well.

@@ -37,6 +37,7 @@ struct DistributionFlags : Options {
 struct Population {
   std::string name;
   int64_t images = 0;
+  bool labelled = true;
   std::vector<std::string> classes;  // names; none where they are too many to keep apart
   int64_t read = 0;
   std::vector<DistributionLayer> kept;                 // while images stream by
@@ -81,7 +82,7 @@ Population measure(DistributionRun& run, const std::string& path, std::string na
   const auto [first, last] = shares().of(images);
   Distribution distribution(job.ctx, job.model, image, run.nodes, apart ? classes : 0, job.run,
                             std::clamp<int64_t>(last - first, 1, 256), first);
-  Population population{.name = std::move(name), .images = images, .classes = {}, .read = 0, .kept = {}, .layers = {}};
+  Population population{.name = std::move(name), .images = images, .labelled = data.labelled(), .classes = {}, .read = 0, .kept = {}, .layers = {}};
   if (apart) population.classes = data.classes;
   population.read = for_batches(job, data, numbers_of(first, last), distribution.batch(),
                                 [&](const float* pixels, std::span<const int64_t> numbers) {
@@ -353,7 +354,8 @@ void run_distribution(const DistributionFlags& o) {
     p.kept.clear();
   }
   if (run.populations[0].classes.empty())
-    output.note(fmt::format("more than {} classes: they are not told apart", kMostClasses));
+    output.note(run.populations[0].labelled ? fmt::format("more than {} classes: they are not told apart", kMostClasses)
+                                            : fmt::format("{} has no labels: classes are not told apart", o.inputs[0]));
   Json files = Json::array();
   draw(run, output, files);
   Report report;

@@ -63,7 +63,7 @@ struct TopRun {
   std::vector<TopLayer> layers;
   std::vector<TopUnit> units;
   int64_t images = 0, read = 0;
-  double search_seconds = 0, map_seconds = 0;
+  double search_seconds = 0, forward_seconds = 0, map_seconds = 0;
 };
 
 // What a share of the images has found.
@@ -104,6 +104,7 @@ bool search(TopRun& run, const std::vector<int>& nodes, Output& output) {
                          });
   for (size_t k = 0; k < nodes.size(); ++k) found.of.push_back(search.lists(k));
   if (!gather(run.job, output, dataset_stem(run.flags.inputs[0]), dataset_json(run.data, run.images), found)) return false;
+  if (!run.job.ctx.gpu) run.forward_seconds = search.forward_seconds();
   require_read(found.read, run.images, run.flags.inputs[0]);
   run.read = found.read;
   for (size_t k = 0; k < nodes.size(); ++k) {
@@ -257,16 +258,21 @@ void save(TopRun& run, Output& output, Json& files) {
 Json unit_json(const TopRun& run, const TopLayer& layer, size_t u) {
   Json list = Json::array();
   for (const TopPlace& p : run.units[layer.first + u].top) {
+    const bool labelled = run.data.labelled();
     const int label = run.data.label(p.image);
     list.push_back({{"index", run.data.number(p.image)},
                     {"value", p.value},
                     {"row", p.row},
                     {"col", p.col},
-                    {"label", label},
-                    {"class", run.data.classes[size_t(label)]},
+                    {"label", labelled ? Json(label) : Json(nullptr)},
+                    {"class", labelled ? Json(run.data.classes[size_t(label)]) : Json(nullptr)},
                     {"path", run.data.path(p.image)}});
   }
   return {{"layer", layer.name}, {"channel", layer.channels[u]}, {"top", std::move(list)}};
+}
+
+std::string class_words(const TopRun& run, int64_t image) {
+  return run.data.labelled() ? fmt::format(" ({})", run.data.classes[size_t(run.data.label(image))]) : "";
 }
 
 void print_top(const TopRun& run, const Output& output) {
@@ -277,12 +283,14 @@ void print_top(const TopRun& run, const Output& output) {
       std::string line = fmt::format("  {}:{}", layer.name, layer.channels[u]);
       const TopList& top = run.units[layer.first + u].top;
       for (size_t k = 0; k < std::min<size_t>(3, top.size()); ++k)
-        line += fmt::format("{} {:.4g} in {} ({})", k == 0 ? "" : ",", top[k].value, run.data.path(top[k].image),
-                            run.data.classes[size_t(run.data.label(top[k].image))]);
+        line += fmt::format("{} {:.4g} in {}{}", k == 0 ? "" : ",", top[k].value, run.data.path(top[k].image), class_words(run, top[k].image));
       lines.add(line);
     }
   lines.print();
   print_written(run.job, output.paths());
+  if (run.forward_seconds > 0)
+    print_line(fmt::format("search {}, of which {} are the forward passes; maps {}", human_seconds(run.search_seconds),
+                           human_seconds(run.forward_seconds), human_seconds(run.map_seconds)));
   print_line(run.job.summary_times(run.read, "image"));
 }
 
@@ -306,6 +314,7 @@ void run_top(const TopFlags& o) {
   run.options.keep = std::min(o.keep, run.images), run.options.rule = o.rule;
   run.options.by = o.by, run.options.order = o.order, run.options.signal = o.signal;
   Output output(job);
+  if (!data.labelled()) output.note(fmt::format("{} has no labels: classes are not named", o.inputs[0]));
   if (run.options.keep < o.keep)
     output.note(fmt::format("there are {} for the {} places of each channel", counted(run.images, "image"), o.keep));
   if (!search(run, nodes, output)) return;
@@ -323,7 +332,7 @@ void run_top(const TopFlags& o) {
                     {"order", word_of(kTopOrders, o.order)},
                     {"signal", word_of(kTopSignals, o.signal)},
                     {"units", std::move(units)}};
-  report.times = {{"search_seconds", run.search_seconds}, {"map_seconds", run.map_seconds}};
+  report.times = {{"search_seconds", run.search_seconds}, {"forward_seconds", run.forward_seconds > 0 ? Json(run.forward_seconds) : Json(nullptr)}, {"map_seconds", run.map_seconds}};
   report.summary = [&] { print_top(run, output); };
   finish_run(job, output, std::move(report));
 }

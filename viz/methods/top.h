@@ -54,6 +54,7 @@ class TopSearch {
   // of each image the class whose score is meant; none: the one with the highest score. Throws where a value is not a
   // number, with the layer and the image.
   void add(const float* images, std::span<const int64_t> numbers, std::span<const int> classes = {});
+  double forward_seconds() const { return forward_seconds_; }  // of add() so far; on the CPU, a GPU runs behind
   int64_t channels(size_t node) const { return followed_[node].shape.c; }
   const std::vector<TopList>& lists(size_t node) const { return followed_[node].lists; }  // [channels]
   const TopList& top(size_t node, int64_t channel) const { return lists(node)[size_t(channel)]; }
@@ -82,6 +83,7 @@ class TopSearch {
   Plan plan_;
   std::optional<Backward> backward_;
   Tape tape_;
+  double forward_seconds_ = 0;
   Memory minus_one_;
   std::vector<Followed> followed_;
 };
