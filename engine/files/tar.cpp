@@ -135,8 +135,8 @@ std::vector<TarEntry> read_tar_index(const std::string& path) {
       long_name.clear(), long_bytes = -1;
     }
   }
-  if (entries.empty()) throw Error(fmt::format("{} is no tar archive", printable(path)), kTarHint);
-  return entries;
+  if (file.size() < kTarBlock) throw Error(fmt::format("{} is no tar archive", printable(path)), kTarHint);
+  throw Error(fmt::format("{}: its data are cut off", printable(path)), kTarHint);  // the block of zeros at its end is missing
 }
 
 std::string read_tar_entry(const std::string& path, const TarEntry& entry, int64_t max_bytes) {
