@@ -16,6 +16,7 @@
 #include "tools/commands/commands.h"
 #include "tools/cli/progress.h"
 #include "tools/cli/report.h"
+#include "tools/cli/shares.h"
 
 namespace switchback {
 namespace {
@@ -107,7 +108,9 @@ void run(std::vector<std::string> arguments) {
 }
 
 // One line, whatever the text holds.
-int report(const std::string& what, const std::string& hint, int code) {
+int report(std::string what, const std::string& hint, int code) {
+  shares().wait_for_first();  // an error that all ranks meet is told once
+  if (shares().later_rank()) what = fmt::format("rank {}: {}", shares().index(), what);
   std::string line = "switchback: error: " + what + (hint.empty() ? "" : " (" + hint + ")");
   for (char& c : line)
     if (c == '\n' || c == '\r') c = ' ';
@@ -115,19 +118,31 @@ int report(const std::string& what, const std::string& hint, int code) {
   return code;
 }
 
+// The whole program; its exit code.
+int run_program(std::vector<std::string> arguments) {
+  try {
+    shares().become_rank();
+    set_run_arguments(arguments);
+    run(std::move(arguments));
+    return 0;
+  } catch (const Error& e) {
+    return report(e.what(), e.hint, e.usage ? 2 : 1);
+  } catch (const std::bad_alloc&) {
+    return report("out of memory", "use a smaller --batch or --memory, or fewer inputs and targets", 1);
+  } catch (const std::exception& e) {
+    return report(e.what(), "", 1);
+  }
+}
+
 }  // namespace
+
+void run_command_line(std::vector<std::string> arguments) { run(std::move(arguments)); }
+
 }  // namespace switchback
 
 int main(int argc, char** argv) {
   switchback::remove_temporaries_on_signals(switchback::say_interrupted);
-  try {
-    switchback::run({argv + 1, argv + argc});
-    return 0;
-  } catch (const switchback::Error& e) {
-    return switchback::report(e.what(), e.hint, e.usage ? 2 : 1);
-  } catch (const std::bad_alloc&) {
-    return switchback::report("out of memory", "use a smaller --batch or --memory, or fewer inputs and targets", 1);
-  } catch (const std::exception& e) {
-    return switchback::report(e.what(), "", 1);
-  }
+  const int code = switchback::run_program({argv + 1, argv + argc});
+  switchback::shares().finish(code);
+  return code;
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that are missing, and nothing else.
 #
-#   tools/setup.sh [PURPOSE...]       purposes: build (default), test, fuzz, compare, shell
+#   tools/setup.sh [PURPOSE...]       purposes: build (default), test, fuzz, compare, shell, mpi
 #   . tools/setup.sh; switchback_setup build test
 #
 # Works as root or with sudo, without questions. Where all packages are there, apt is not touched.
@@ -15,6 +15,8 @@ SWITCHBACK_PACKAGES_test="libgtest-dev python3 python3-numpy"
 SWITCHBACK_PACKAGES_fuzz="clang libclang-rt-dev"
 # shellcheck disable=SC2034
 SWITCHBACK_PACKAGES_shell="shellcheck"
+# shellcheck disable=SC2034  # ranks of commands over data sets; without it their tests are skipped
+SWITCHBACK_PACKAGES_mpi="libopenmpi-dev openmpi-bin"
 # shellcheck disable=SC2034  # PyTorch to compare with, with a BLAS that is worth comparing with
 SWITCHBACK_PACKAGES_compare="python3 python3-numpy python3-torch python3-torchvision libopenblas0-pthread"
 

@@ -15,6 +15,7 @@
 #include <tuple>
 
 #include "engine/files/files.h"
+#include "engine/files/json.h"
 #include "engine/files/npz_images.h"
 #include "engine/text.h"
 
@@ -29,6 +30,8 @@ struct DatasetReader {
   static Dataset mosaic(const std::string& path);
   static Dataset cifar(const std::string& path);
   static Dataset npz(const std::string& path, const std::string& name);
+  static Dataset tar(const std::string& path);
+  static Dataset plain_folder(const std::string& path, const std::vector<fs::path>& images);
   static Dataset folder(const std::string& path, const std::vector<fs::path>& classes);
 };
 
@@ -36,8 +39,10 @@ namespace {
 
 constexpr int64_t kMostBytes = int64_t(4) << 30;  // decoded, in memory
 constexpr int kMostClasses = 100'000;
+constexpr int64_t kLargestImage = int64_t(512) << 20;  // a file
 const char* const kKinds =
-    "a data set is an idx pair, a binary file or mosaic of CIFAR, an .npz, or a folder with one sub-folder a class";
+    "a data set is an idx pair, a binary file or mosaic of CIFAR, an .npz, a .tar, a folder with one sub-folder a class, or one of "
+    "images";
 
 bool is_file(const fs::path& path) {
   std::error_code code;
@@ -232,6 +237,7 @@ const std::vector<std::string> kCifarClasses{"airplane", "automobile", "bird",  
 
 Image Dataset::image(int64_t i) const {
   CHECK(i >= 0 && i < size(), "image {} of {}", i, size());
+  if (!entries_.empty()) return decode_image(path(i), read_tar_entry(source(i).path, entries_[size_t(i)], kLargestImage), upright_);
   if (pixels_.empty()) return load_image(files_.at(i), upright_);
   Image out = Image::blank(width_, height_, channels_);
   std::copy_n(pixels_.data() + i * int64_t(out.pixels.size()), out.pixels.size(), out.pixels.data());
@@ -240,6 +246,7 @@ Image Dataset::image(int64_t i) const {
 
 std::string Dataset::path(int64_t i) const {
   CHECK(i >= 0 && i < size(), "image {} of {}", i, size());
+  if (!entries_.empty()) return source(i).path + "/" + entries_[size_t(i)].name;
   return pixels_.empty() ? files_.at(i) : fmt::format("{}[{}]", source(i).path, number(i));
 }
 
@@ -250,8 +257,11 @@ const Dataset::Source& Dataset::source(int64_t i) const {
 int64_t Dataset::number(int64_t i) const { return i - source(i).begin + source(i).first; }
 
 void Dataset::append(const Dataset& more) {
-  const auto kind = [](const Dataset& d) { return std::tuple(d.pixels_.empty(), d.width_, d.height_, d.channels_); };
-  if (more.classes != classes)
+  const auto kind = [](const Dataset& d) { return std::tuple(d.pixels_.empty(), d.entries_.empty(), d.width_, d.height_, d.channels_); };
+  const std::vector<std::string>& longer = more.classes.size() > classes.size() ? more.classes : classes;
+  if (numbered && more.numbered && more.labelled() == labelled())
+    classes = longer;
+  else if (more.classes != classes)
     throw Error(fmt::format("{} has other classes than {}", printable(more.path(0)), printable(path(0))),
                 "data sets that are joined must have the same");
   if (kind(more) != kind(*this))
@@ -260,6 +270,7 @@ void Dataset::append(const Dataset& more) {
   for (const Source& s : more.sources_) sources_.push_back({s.path, size() + s.begin, s.first});
   labels_.insert(labels_.end(), more.labels_.begin(), more.labels_.end());
   files_.insert(files_.end(), more.files_.begin(), more.files_.end());
+  entries_.insert(entries_.end(), more.entries_.begin(), more.entries_.end());
   pixels_.insert(pixels_.end(), more.pixels_.begin(), more.pixels_.end());
 }
 
@@ -383,10 +394,79 @@ Dataset DatasetReader::folder(const std::string& path, const std::vector<fs::pat
   return out;
 }
 
+void Dataset::join_classes() {
+  classes = {"all"};
+  std::fill(labels_.begin(), labels_.end(), 0);
+}
+
+Dataset DatasetReader::plain_folder(const std::string& path, const std::vector<fs::path>& images) {
+  Dataset out;
+  out.sources_ = {{path}};
+  for (const fs::path& p : images) out.files_.push_back(p.string());
+  out.labels_.assign(images.size(), -1);
+  return out;
+}
+
+// Consecutive files of one name, up to its first dot, are one sample.
+Dataset DatasetReader::tar(const std::string& path) {
+  const auto fail_at = [&](const TarEntry& e, const std::string& what) {
+    throw Error(fmt::format("{}/{}: {}", path, printable(e.name), what), "labels are NAME.cls, a number, or \"label\" or \"cls\" of NAME.json");
+  };
+  const auto label_in = [&](const TarEntry& e) -> int {
+    constexpr int64_t kLargestLabel = 1 << 20;
+    std::string text = read_tar_entry(path, e, kLargestLabel);
+    if (e.name.ends_with(".json")) {
+      const nlohmann::json about = parse_json(text, nullptr, false);
+      for (const char* key : {"label", "cls"})
+        if (about.is_object() && about.contains(key) && about[key].is_number_integer()) {
+          const int64_t label = about[key];
+          return label >= 0 && label < kMostClasses ? int(label) : -2;
+        }
+      return -1;
+    }
+    while (!text.empty() && (text.back() == '\n' || text.back() == '\r' || text.back() == ' ')) text.pop_back();
+    const int label = number_of(text);
+    if (label < 0 || label >= kMostClasses) fail_at(e, fmt::format("{} is no label from 0 to {}", printable(text), kMostClasses - 1));
+    return label;
+  };
+  Dataset out;
+  out.sources_ = {{path}};
+  std::string key;
+  int label = -1;
+  size_t labels = 0;
+  std::vector<TarEntry> images;  // of the sample
+  const auto end_sample = [&] {
+    for (TarEntry& image : images) out.entries_.push_back(std::move(image)), out.labels_.push_back(label), labels += label >= 0;
+    images.clear();
+    label = -1;
+  };
+  for (const TarEntry& e : read_tar_index(path)) {
+    const fs::path name(e.name);
+    const std::string file = name.filename().string();
+    if (file.empty() || file[0] == '.') continue;
+    const std::string own = (name.parent_path() / file.substr(0, file.find('.'))).string();
+    if (own != key) end_sample(), key = own;
+    if (has_image_name(name)) images.push_back(e);
+    if (!e.name.ends_with(".cls") && !e.name.ends_with(".json")) continue;
+    if (const int read = label_in(e); read >= 0) label = read;
+    else if (read == -2) fail_at(e, fmt::format("its label is not from 0 to {}", kMostClasses - 1));
+  }
+  end_sample();
+  if (out.entries_.empty()) throw Error(fmt::format("{} holds no images", path), "png, jpg, webp, bmp, ppm and pgm files are looked for");
+  if (labels > 0 && labels < out.labels_.size())
+    for (size_t i = 0; i < out.labels_.size(); ++i)
+      if (out.labels_[i] < 0) fail_at(out.entries_[i], "has no label, but others have one");
+  out.numbered = true;
+  if (labels > 0)
+    for (int i = 0; i <= *std::ranges::max_element(out.labels_); ++i) out.classes.push_back(std::to_string(i));
+  return out;
+}
+
 Dataset DatasetReader::open(const std::string& path) {
   if (!is_folder(path)) {
     if (const auto [file, name] = npz_name(path); !file.empty()) return DatasetReader::npz(file, name);
     (void)file_size(path);  // says what is wrong with a path that is no file
+    if (fs::path(path).extension() == ".tar") return DatasetReader::tar(path);
     if (is_idx_or_gzip(path)) return DatasetReader::idx(path, labels_of(path));
     return is_cifar(path) ? DatasetReader::cifar(path) : DatasetReader::mosaic(path);
   }
@@ -396,7 +476,17 @@ Dataset DatasetReader::open(const std::string& path) {
   if (const std::string images = cifar_in(entries); !images.empty()) return DatasetReader::cifar(images);
   std::vector<fs::path> classes;
   std::copy_if(entries.begin(), entries.end(), std::back_inserter(classes), is_folder);
-  if (classes.empty()) throw Error(fmt::format("{}: not a data set: no sub-folders in it", path), kKinds);
+  if (classes.empty()) {
+    std::vector<fs::path> archives, images;
+    for (const fs::path& p : entries)
+      if (is_file(p)) (p.extension() == ".tar" ? archives : images).push_back(p);
+    std::erase_if(images, [](const fs::path& p) { return !has_image_name(p); });
+    if (!images.empty()) return DatasetReader::plain_folder(path, images);
+    if (archives.empty()) throw Error(fmt::format("{}: not a data set: no sub-folders and no images in it", path), kKinds);
+    Dataset all = DatasetReader::tar(archives[0].string());
+    for (size_t i = 1; i < archives.size(); ++i) all.append(DatasetReader::tar(archives[i].string()));
+    return all;
+  }
   return DatasetReader::folder(path, classes);
 }
 
@@ -433,7 +523,9 @@ std::pair<int64_t, int64_t> parse_part(const std::string& path, const std::strin
 Dataset Dataset::part(int64_t first, int64_t last) && {
   sources_[0].first += first;  // it has been opened just now, and has one
   labels_ = {labels_.begin() + first, labels_.begin() + last};
-  if (pixels_.empty()) {
+  if (!entries_.empty()) {
+    entries_ = {entries_.begin() + first, entries_.begin() + last};
+  } else if (pixels_.empty()) {
     files_ = {files_.begin() + first, files_.begin() + last};
   } else {
     const int64_t bytes = int64_t(width_) * height_ * channels_;
@@ -446,11 +538,11 @@ bool is_dataset(const std::string& text) {
   const auto [path, part] = split_part(text);
   if (part) return true;
   if (!npz_name(path).first.empty()) return true;
-  if (!is_folder(path)) return is_file(path) && (is_mosaic(path) || is_cifar(path) || is_idx_or_gzip(path));
+  if (!is_folder(path)) return is_file(path) && (fs::path(path).extension() == ".tar" || is_mosaic(path) || is_cifar(path) || is_idx_or_gzip(path));
   const std::vector<fs::path> entries = sorted_entries(path);
   const auto any = [&](const auto& is) { return std::any_of(entries.begin(), entries.end(), is); };
   if (any([](const fs::path& p) { return is_file(p) && has_image_name(p); })) return false;
-  return any(is_folder) || !idx_images_in(path, entries).empty() || !cifar_in(entries).empty();
+  return any(is_folder) || any([](const fs::path& p) { return is_file(p) && p.extension() == ".tar"; }) || !idx_images_in(path, entries).empty() || !cifar_in(entries).empty();
 }
 
 std::string dataset_stem(const std::string& text) {

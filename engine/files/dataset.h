@@ -1,4 +1,5 @@
-// Labelled data sets: an idx pair, CIFAR as binary files or mosaics, an .npz, or a folder with one sub-folder a class.
+// Data sets: an idx pair, CIFAR as binary files or mosaics, an .npz, a folder with one sub-folder a class, tar archives of
+// WebDataset; without labels a folder of images.
 #pragma once
 
 #include <cstdint>
@@ -6,18 +7,22 @@
 #include <vector>
 
 #include "engine/files/image.h"
+#include "engine/files/tar.h"
 
 namespace switchback {
 
 class Dataset {
  public:
   int64_t size() const { return int64_t(labels_.size()); }
-  int label(int64_t i) const { return labels_.at(i); }
+  bool labelled() const { return !classes.empty(); }
+  int label(int64_t i) const { return labels_.at(i); }  // -1 where there are none
   Image image(int64_t i) const;       // grey for idx files, else RGB
   std::string path(int64_t i) const;  // of the image file, or "FILE[i]" inside a bigger one
   int64_t number(int64_t i) const;    // in the whole data set, where this is a part, or parts of several
   void append(const Dataset& more);   // throws where its classes or its images' sizes are others
-  std::vector<std::string> classes;   // names by label; every label is below classes.size()
+  void join_classes();                // all images become one class
+  std::vector<std::string> classes;   // names by label; every label is below classes.size(). None: there are no labels
+  bool numbered = false;              // their names are the labels alone, of which the highest ones may be missing
 
  private:
   friend Dataset open_dataset(const std::string& path, bool upright);
@@ -31,6 +36,7 @@ class Dataset {
   const Source& source(int64_t i) const;
   std::vector<int> labels_;
   std::vector<std::string> files_;  // one an image, or none where files hold many
+  std::vector<TarEntry> entries_;   // of tar archives
   std::vector<Source> sources_;     // those files; or one for all, where a folder holds them
   int width_ = 0, height_ = 0, channels_ = 0;
   bool upright_ = false;
@@ -47,7 +53,10 @@ class Dataset {
 //    folder with test_batch.bin or test.bin;
 //  - an .npz with images and their labels (npz_images.h), FILE.npz, or FILE.npz:x_train where it holds several;
 //  - a folder with one sub-folder of images a class, which may have folders of its own: the sorted names are the
-//    classes, or, where all names are numbers, these are the labels.
+//    classes, or, where all names are numbers, these are the labels;
+//  - a .tar, or a folder of them, as of WebDataset: images NAME.jpg with their labels in NAME.cls, a number, or in NAME.json
+//    as "label" or "cls"; or with none at all;
+//  - a folder of images: they have no labels.
 // PATH[INDEX] is one image of it, PATH[FIRST:LAST] those from FIRST on and before LAST (either may be left out).
 // `upright`: image files are turned as their EXIF orientation says.
 Dataset open_dataset(const std::string& path, bool upright = false);

@@ -541,6 +541,101 @@ TEST(DatasetFile, FolderOfFolders) {
   EXPECT_EQ(n.classes.size(), 11u);
 }
 
+TEST(DatasetFile, PlainFolderHasNoLabels) {
+  const TempFolder t;
+  for (uint8_t value : {1, 2}) write_png(t / fmt::format("{}.png", value), {1, 1, 3, {value, value, value}});
+  t.put("readme.txt", "no image");
+  Dataset d = open_dataset(t.path());
+  ASSERT_EQ(d.size(), 2);
+  EXPECT_FALSE(d.labelled());
+  EXPECT_EQ(d.label(1), -1);
+  EXPECT_EQ(d.image(1).pixels[0], 2);
+  EXPECT_EQ(open_dataset(t.path() + "[1:]").path(0), t / "2.png");
+  d.join_classes();
+  EXPECT_TRUE(d.labelled());
+  EXPECT_EQ(d.label(1), 0);
+}
+
+// An archive of files, as POSIX has it; `long_names`: by GNU's way.
+std::string tar_of(const std::vector<std::pair<std::string, std::string>>& files, bool long_names = false) {
+  std::string all;
+  const auto add = [&](const std::string& name, const std::string& data, char kind) {
+    std::string head(512, '\0');
+    std::copy_n(name.begin(), std::min<size_t>(name.size(), 100), head.begin());
+    const std::string size = fmt::format("{:011o}", data.size());
+    std::copy(size.begin(), size.end(), head.begin() + 124);
+    std::fill_n(head.begin() + 148, 8, ' ');
+    head[156] = kind;
+    std::copy_n("ustar\00000", 8, head.begin() + 257);
+    int sum = 0;
+    for (const char c : head) sum += uint8_t(c);
+    const std::string text = fmt::format("{:06o}", sum);
+    std::copy(text.begin(), text.end(), head.begin() + 148);
+    head[154] = '\0';
+    all += head + data + std::string((512 - data.size() % 512) % 512, '\0');
+  };
+  for (const auto& [name, data] : files) {
+    if (long_names) add("././@LongLink", name + std::string(1, '\0'), 'L');
+    add(long_names ? "short" : name, data, name.ends_with("/") ? '5' : '0');
+  }
+  return all + std::string(1024, '\0');
+}
+
+TEST(DatasetFile, TarOfWebDataset) {
+  const TempFolder t;
+  const auto png = [](uint8_t value) {
+    const std::vector<uint8_t> bytes = png_bytes({1, 1, 3, {value, value, value}});
+    return std::string(bytes.begin(), bytes.end());
+  };
+  const std::string first = t.put("a.tar", tar_of({{"x/", ""}, {"x/00.png", png(7)}, {"x/00.cls", "3\n"}, {"x/01.json", R"({"label": 1})"},
+                                                   {"x/01.png", png(9)}, {"x/01.txt", "words"}}));
+  const Dataset d = open_dataset(first);
+  ASSERT_EQ(d.size(), 2);
+  EXPECT_EQ(d.classes.size(), 4u);
+  EXPECT_EQ(d.label(0), 3);
+  EXPECT_EQ(d.label(1), 1);
+  EXPECT_EQ(d.image(0).pixels[0], 7);
+  EXPECT_EQ(d.image(1).pixels[0], 9);
+  EXPECT_EQ(d.path(1), first + "/x/01.png");
+  EXPECT_TRUE(is_dataset(first));
+  // A folder of archives is one data set; names may be long.
+  t.put("b.tar", tar_of({{std::string(150, 'n') + ".png", png(5)}, {std::string(150, 'n') + ".cls", "6"}}, true));
+  const Dataset both = open_dataset(t.path());
+  ASSERT_EQ(both.size(), 3);
+  EXPECT_EQ(both.label(2), 6);
+  EXPECT_EQ(both.classes.size(), 7u);
+  EXPECT_EQ(both.image(2).pixels[0], 5);
+  EXPECT_EQ(both.path(2), t / "b.tar/" + std::string(150, 'n') + ".png");
+  EXPECT_EQ(open_dataset(t.path() + "[2]").label(0), 6);
+  EXPECT_FALSE(open_dataset(t.put("c/c.tar", tar_of({{"1.png", png(1)}, {"2.png", png(2)}}))).labelled());
+
+  const auto bad = [&](const std::string& bytes, const std::string& part) {
+    expect_error(part, [&] { open_dataset(t.put("d/bad.tar", bytes)); });
+  };
+  const std::string good = read_file(first, 1 << 20);
+  bad("", "is no tar archive");
+  bad(std::string(2000, 'x'), "is no tar archive");
+  bad(good.substr(0, 1100), "cut off");
+  std::string damaged = good;
+  damaged[512 + 3] ^= 1;
+  bad(damaged, "is damaged at byte 512");
+  bad(tar_of({{"1.txt", "words"}}), "holds no images");
+  bad(tar_of({{"1.png", png(1)}, {"1.cls", "-4"}}), "-4 is no label");
+  bad(tar_of({{"1.png", png(1)}, {"1.json", R"({"label": -4})"}}), "its label is not from 0");
+  bad(tar_of({{"1.png", png(1)}, {"1.cls", "0"}, {"2.png", png(1)}}), "2.png: has no label, but others have one");
+  expect_error("not an image", [&] { open_dataset(t.put("d/bad.tar", tar_of({{"1.png", "words"}}))).image(0); });
+  // Whatever byte is wrong, it is said or read; nothing else happens.
+  for (size_t at = 0; at < good.size(); at += 7) {
+    std::string changed = good;
+    changed[at] = char(changed[at] ^ 0x5a);
+    try {
+      const Dataset read = open_dataset(t.put("d/bad.tar", changed));
+      for (int64_t i = 0; i < read.size(); ++i) read.image(i);
+    } catch (const Error&) {
+    }
+  }
+}
+
 TEST(DatasetFile, Mosaic) {
   const TempFolder t;
   const Image all = pattern(1280, 64, 3);

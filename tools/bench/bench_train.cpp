@@ -49,11 +49,12 @@ Work read_work(Job& job, const BenchOptions& o) {
   };
   auto reader = std::make_shared<Reader>(Reader{TrainingData(open_dataset(o.inputs[0], o.exif), o.inputs[0], job.model, false)});
   const int64_t n = std::min(job.run.batch > 0 ? job.run.batch : 64, reader->data.size());
-  reader->ahead = std::make_unique<ReadAhead>(reader->data, Augmentation{}, 0, job.ctx.thread_count(), [r = reader.get(), n] {
+  const auto next = [r = reader.get(), n] {
     ReadAhead::Step step;
     for (int64_t i = 0; i < n; ++i) step.images.push_back(r->next++ % r->data.size());
     return step;
-  });
+  };
+  reader->ahead.reset(new ReadAhead(step_reader(reader->data, {}, 0, job.ctx.thread_count(), next)));
   Work work{.once = [reader] { reader->ahead->take(); },
             .items = double(n),
             .item = "image"};

@@ -109,17 +109,21 @@ std::string standard_input() {
 }
 
 // All images of a data set at once.
-Tensor load_dataset(const Dataset& data, const Model& model) {
+Tensor load_dataset(const Dataset& data, const Model& model, int threads) {
   const Preprocess& how = model.preprocess;
   Tensor x = allocate_maps({data.size(), how.channels(), how.size[0], how.size[1]});
-  for (int64_t i = 0; i < data.size(); ++i) load_item(data, i, model, x.data() + i * (x.count() / x.dim(0)));
+  const int64_t each = x.count() / x.dim(0);
+  const std::vector<int64_t> images = numbers_of(0, data.size());
+  read_batches(data, images, model, 64, threads, [](int64_t, const Error& why) { throw why; }, [&](const ReadAhead::Batch& batch) {
+    std::copy(batch.pixels.begin(), batch.pixels.end(), x.data() + batch.images[0] * each);
+  });
   return x;
 }
 
-Tensor read_input(const InputFile& file, const Model& model, bool upright) {
+Tensor read_input(const InputFile& file, const Model& model, bool upright, int threads) {
   const Shape taken = model.network.input;
   const std::vector<int> ranks = taken.h * taken.w == 1 ? std::vector<int>{2, 3, 4} : std::vector<int>{3, 4};
-  Tensor x = file.dataset          ? load_dataset(*file.dataset, model)
+  Tensor x = file.dataset          ? load_dataset(*file.dataset, model, threads)
              : file.array          ? as_batch(read_npy(file.path, ranks), taken)
              : file.path == "-"    ? preprocess(decode_image("standard input", standard_input(), upright), model.preprocess)
                                    : preprocess(load_image(file.path, upright), model.preprocess);
@@ -211,7 +215,7 @@ int64_t Inputs::count() const {
 
 std::optional<Tensor> Inputs::load(const InputFile& file) {
   std::optional<Tensor> x;
-  attempt(file.path, [&] { x = read_input(file, job_.model, job_.options.exif); });
+  attempt(file.path, [&] { x = read_input(file, job_.model, job_.options.exif, job_.ctx.thread_count()); });
   if (x && job_.input_recorder) {
     const Shape image{1, x->dim(1), x->dim(2), x->dim(3)};
     job_.input_recorder->add(output_, x->data(), x->dim(0), image);
@@ -271,7 +275,7 @@ void InputRecorder::finish() {
 }
 
 Tensor load_file(const std::string& path, const Job& job) {
-  return read_input({.path = path, .stem = "", .array = is_array(path)}, job.model, job.options.exif);
+  return read_input({.path = path, .stem = "", .array = is_array(path)}, job.model, job.options.exif, job.ctx.thread_count());
 }
 
 Tensor load_single(const std::string& path, const Job& job) {
@@ -316,7 +320,7 @@ int64_t item_number(const InputFile& file, int64_t index) { return file.dataset 
 nlohmann::ordered_json item_json(const InputFile& file, int64_t index) {
   nlohmann::ordered_json entry = {{"path", file.dataset ? file.dataset->path(index) : file.path},
                                   {"index", item_number(file, index)}};
-  if (file.dataset) entry["label"] = file.dataset->label(index);
+  if (file.dataset) entry["label"] = file.dataset->labelled() ? nlohmann::ordered_json(file.dataset->label(index)) : nullptr;
   return entry;
 }
 

@@ -1,6 +1,8 @@
 #include "tools/cli/job.h"
 
 #include <omp.h>
+#include <unistd.h>
+#include <zlib.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -15,6 +17,7 @@
 #include "tools/cli/checkpoints.h"
 #include "tools/cli/inputs.h"
 #include "tools/cli/processors.h"
+#include "tools/cli/shares.h"
 
 namespace switchback {
 namespace {
@@ -35,23 +38,27 @@ Model open(const Options& o) {
                     all_weight_folders());
 }
 
+std::vector<std::string>& arguments_of_run() {
+  static std::vector<std::string> arguments;
+  return arguments;
+}
+
 // The command line as a shell would take it.
 std::string command_line() {
-  const std::string bytes = [] {
-    std::ifstream file("/proc/self/cmdline", std::ios::binary);
-    return std::string(std::istreambuf_iterator<char>(file), {});
-  }();
+  std::string program;
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  std::getline(file, program, '\0');
   std::string line;
-  for (size_t at = 0; at < bytes.size();) {
-    const std::string word = bytes.c_str() + at;
-    at += word.size() + 1;
+  const auto add = [&](const std::string& word) {
     const bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](unsigned char c) {
       return std::isalnum(c) || std::strchr("-_./,:=+@%", c);
     });
     std::string quoted = "'";
     for (char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
     line += (line.empty() ? "" : " ") + (plain ? word : quoted + "'");
-  }
+  };
+  add(program);
+  for (const std::string& word : run_arguments()) add(word);
   return line;
 }
 
@@ -72,11 +79,22 @@ std::vector<std::string> all_weight_folders() {
   return folders;
 }
 
+const std::vector<std::string>& run_arguments() { return arguments_of_run(); }
+void set_run_arguments(std::vector<std::string> arguments) { arguments_of_run() = std::move(arguments); }
+
+uint32_t weights_checksum(const Weights& weights) {
+  uint32_t sum = 0;
+  for (const Parameter& p : weights.list())
+    sum = uint32_t(crc32_z(sum, reinterpret_cast<const Bytef*>(weights.values(p).data()), weights.values(p).size_bytes()));
+  return sum;
+}
+
 void set_up(Context& ctx, const Options& o) {
   ctx.conv = parse_conv(o.conv, ctx.gpu != nullptr);
   ctx.graphs = o.graphs;
   if (!o.gemm_table.empty()) load_gemm_table(ctx, o.gemm_table);
-  const int usable = usable_processors();
+  // Ranks of one machine share its processors, but for those that they are bound to.
+  const int usable = std::max(1, std::min(usable_processors(), int(sysconf(_SC_NPROCESSORS_ONLN)) / shares().local_count()));
   ctx.threads = o.threads.empty() ? omp_get_max_threads() : int(parse_whole("--threads", o.threads, 1, 4096));
   if (o.threads.empty() && !std::getenv("OMP_NUM_THREADS")) ctx.threads = std::min(ctx.threads, usable);
   if (!o.threads.empty() && ctx.threads > usable)
@@ -97,8 +115,12 @@ Job::Job(const char* command, const Options& options)
     : command(command),
       options(options),
       ctx((check_options(options), open_device(options.device))),
-      bar(command, !options.quiet),
+      bar(command, !options.quiet && !shares().later_rank()),
       precision(word_of(kPrecisions, options.precision)) {
+  if (shares().ranks() && !options.divides)
+    throw Error(fmt::format("{} runs on one rank, but {} are started", command, shares().count()), "start it without mpirun", true);
+  if (shares().divided() && !options.save_input.empty())
+    throw Error("--save-input is of a run that is not divided", "leave out --save-input, or ranks and --shard", true);
   set_up(ctx, options);
   check_precision(ctx, options.precision);
   if (!options.checkpoints.empty()) {

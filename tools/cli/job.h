@@ -62,6 +62,10 @@ struct Job {
   std::shared_future<Json> weights_sha256_;
 };
 
+// The command line behind the program's name; of `merge` that of the runs whose parts it joins.
+const std::vector<std::string>& run_arguments();
+void set_run_arguments(std::vector<std::string> arguments);
+uint32_t weights_checksum(const Weights& weights);
 // Weights folders, the source tree's for a command that runs in its build folder included.
 std::vector<std::string> all_weight_folders();
 // Threads for OpenMP and the context, --conv, --graphs and --gemm-table; call before anything runs.

@@ -14,6 +14,7 @@
 #include "kernels/check.h"
 #include "kernels/gemm/gemm_table.h"
 #include "tools/cli/progress.h"
+#include "tools/cli/shares.h"
 
 namespace switchback {
 
@@ -468,9 +469,11 @@ bool has_nvidia_gpu() {
 
 std::shared_ptr<Gpu> open_device(const std::string& text) {
   const int index = parse_device(text);
+  std::string why;
+  if (shares().ranks() && (text == "auto" || text == "cuda"))  // each rank of a machine has its own
+    if (const int count = gpu_count(why); count > 0) return open_gpu(shares().local_index() % count);
   if (index >= 0) return open_gpu(index);
   if (text == "cpu") return nullptr;
-  std::string why;
   const int count = gpu_count(why);
   for (int i = 0; i < count; ++i) {
     try {

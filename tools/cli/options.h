@@ -86,6 +86,7 @@ struct Options {
   std::string seed = "0", threads, gemm_table;
   int top = 5;
   bool json = false, quiet = false;
+  bool divides = false;  // the command can run in shares (shares.h)
 
   bool saves(std::string_view kind) const;  // "png", "svg", "npy" or "json"
   ColorMap map_or(ColorMap standard) const { return colormap.value_or(standard); }

@@ -35,6 +35,7 @@ void finish_run(Job& job, Output& output, Report report) {
   output.commit(document);
   job.bar.clear();
   if (job.options.json) {
+    document.update(report.times);
     job.add_footer(document);
     print_json(document);
   } else if (!job.options.quiet) {

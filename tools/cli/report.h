@@ -27,6 +27,7 @@ class ItemLines {
 struct Report {
   Json inputs = Json::array();     // an entry for each item
   Json details = Json::object();   // the command's own fields
+  Json times = Json::object();     // how long its stages took; not in files, which a second run gives again
   std::string sheet;               // the contact sheet, or ""
   std::function<void()> summary;   // prints it
 };

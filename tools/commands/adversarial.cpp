@@ -9,6 +9,7 @@
 #include "tools/cli/inputs.h"
 #include "tools/cli/job.h"
 #include "tools/cli/labelled.h"
+#include "tools/cli/shares.h"
 #include "tools/commands/commands.h"
 #include "viz/methods/adversarial.h"
 #include "viz/methods/batches.h"
@@ -341,6 +342,19 @@ void run_images(Job& job, const AdversarialCommand& o, double epsilon) {
   finish_run(job, output, std::move(report));
 }
 
+struct CurveCounts {
+  int64_t read = 0;
+  std::vector<int64_t> right;  // for each ε
+  void merge(CurveCounts&& next) {
+    read += next.read;
+    for (size_t e = 0; e < right.size(); ++e) right[e] += next.right.at(e);
+  }
+  template <typename A>
+  void fields(A& a) {
+    a(read, right);
+  }
+};
+
 // Share of a labelled data set that is still read rightly, by ε.
 void run_curve(Job& job, const AdversarialCommand& o, const std::vector<double>& all) {
   if (o.sphere > 0 || !o.against.empty() || !o.targeted.empty() || o.border)
@@ -354,61 +368,65 @@ void run_curve(Job& job, const AdversarialCommand& o, const std::vector<double>&
   check_image_shape(network, image);
   const std::vector<int64_t> classes = class_map(data, job.model, network.shapes(image)[size_t(logit_node(network))].c, path);
   Output output(job);
-  std::vector<int64_t> right(all.size(), 0);
+  const std::string stem = dataset_stem(path);
+  const auto [begin, end] = shares().of(images);
+  CurveCounts counts{0, std::vector<int64_t>(all.size(), 0)};
   const int64_t most = std::clamp<int64_t>(kMostPixels / (image.item() * 4), 1, 4096);
   Tensor x;
-  for (int64_t first = 0; first < images; first += most) {
-    const int64_t n = std::min(most, images - first);
+  const auto attack = [&](const float* pixels, std::span<const int64_t> of) {
+    const int64_t n = int64_t(of.size());
     if (x.empty() || x.dim(0) != n) x = Tensor({n, image.c, image.h, image.w});
+    std::copy_n(pixels, x.count(), x.data());
     std::vector<int64_t> labels;
     std::vector<uint32_t> numbers;
-    for (int64_t i = 0; i < n; ++i) {
-      load_item(data, first + i, job.model, x.data() + i * image.item());
-      labels.push_back(classes[size_t(data.label(first + i))]);
-      numbers.push_back(uint32_t(data.number(first + i)));
+    for (const int64_t i : of) {
+      labels.push_back(classes[size_t(data.label(i))]);
+      numbers.push_back(uint32_t(data.number(i)));
     }
     for (size_t e = 0; e < all.size(); ++e) {
       AdversarialOptions a = attack_options(job, o, all[e]);
       a.images = numbers;
       a.progress = [&](int64_t done, int64_t) {
-        job.bar.update(first * int64_t(all.size()) + int64_t(e) * n + done, images * int64_t(all.size()), "attacks");
+        job.bar.update((of[0] - begin) * int64_t(all.size()) + int64_t(e) * n + done, (end - begin) * int64_t(all.size()), "attacks");
       };
       const Adversarial result = adversarial(job.ctx, job.model, x, labels, a);
-      for (const Attacked& item : result.items) right[e] += item.now == item.label;
+      for (const Attacked& item : result.items) counts.right[e] += item.now == item.label;
     }
-  }
+  };
+  counts.read = for_batches(job, data, numbers_of(begin, end), most, attack);
+  if (!gather(job, output, stem, dataset_json(data, images), counts)) return;
+  require_read(counts.read, images, path);
   std::vector<std::string> places;
   Series robust{.name = fmt::format("{}", word_of(kAttacks, o.method)), .values = {}};
   Tensor values({int64_t(all.size())});
   Json curve = Json::array();
   for (size_t e = 0; e < all.size(); ++e) {
-    const double share = double(right[e]) / double(images);
+    const double share = double(counts.right[e]) / double(counts.read);
     places.push_back(fmt::format("{:.3g}", all[e]));
     robust.values.push_back(share);
     values[int64_t(e)] = float(share);
-    curve.push_back({{"epsilon", all[e]}, {"robust", share}, {"right", right[e]}});
+    curve.push_back({{"epsilon", all[e]}, {"robust", share}, {"right", counts.right[e]}});
   }
   Json files = Json::array();
-  const std::string stem = dataset_stem(path);
   if (output.pictures())
     output.add_picture(files, stem,
                        titled(line_chart(places, std::vector<Series>{robust},
                                          {.title = "share read rightly, by ε in " + pixel_units(job.model, image.c).about(), .least = 0, .most = 1}),
                               {.title = figure_title(job, fmt::format("Robust accuracy, {}", word_of(kAttacks, o.method))),
-                               .subtitle = fmt::format("{}; {}", counted(images, "image"), weights_text(job))}));
+                               .subtitle = fmt::format("{}; {}", counted(counts.read, "image"), weights_text(job))}));
   if (output.npy()) files.push_back(output.add_npy(stem, values, {"E"}));
   Report report;
   report.inputs.push_back({{"path", path}, {"index", 0}, {"files", files}});
   const AdversarialOptions last = attack_options(job, o, all.back());
-  report.details = {{"method", word_of(kAttacks, o.method)}, {"images", images}, {"curve", curve}, {"steps", last.steps},
+  report.details = {{"method", word_of(kAttacks, o.method)}, {"images", counts.read}, {"curve", curve}, {"steps", last.steps},
                     {"random_start", o.random_start}, {"units", units_text(job, image.c)}};
   report.summary = [&] {
     print_line(job.summary_title(fmt::format("robust accuracy ({})", word_of(kAttacks, o.method))));
     print_line(fmt::format("  ε in {}; {}", units_text(job, image.c), counted(last.steps, "step")));
     for (size_t e = 0; e < all.size(); ++e)
-      print_line(fmt::format("  ε {:<8.4g} {:6.2f} % of {}", all[e], 100 * double(right[e]) / double(images), counted(images, "image")));
+      print_line(fmt::format("  ε {:<8.4g} {:6.2f} % of {}", all[e], 100 * double(counts.right[e]) / double(counts.read), counted(counts.read, "image")));
     print_written(job, output.paths());
-    print_line(job.summary_times(images, "image"));
+    print_line(job.summary_times(counts.read, "image"));
   };
   finish_run(job, output, std::move(report));
 }
@@ -418,6 +436,8 @@ void run_adversarial(const AdversarialCommand& o) {
   bool curve = false;
   if (o.inputs.size() == 1 && o.method != AttackMethod::ascent && is_dataset(o.inputs[0]))
     curve = several || (o.epsilon.empty() && !o.inputs[0].ends_with(']'));
+  if (!curve && shares().divided())
+    throw Error("only the curve of a labelled data set is divided", "leave out --shard and mpirun", true);
   if (several && !curve)
     throw Error("several --epsilon draw a curve, which wants one labelled data set and a method with a limit",
                 "for images give one: --epsilon 8/255", true);
@@ -458,6 +478,7 @@ std::function<void()> setup_adversarial(CLI::App& app) {
   add_output(app, *o);
   add_drawing(app, *o, Drawing::plain | Drawing::columns);
   add_run(app, *o, true);
+  add_shard(app, *o);
   add_report(app, *o);
   return [o] { run_adversarial(*o); };
 }

@@ -4,6 +4,8 @@
 
 #include <functional>
 #include <span>
+#include <string>
+#include <vector>
 
 namespace CLI {
 class App;
@@ -47,7 +49,11 @@ std::function<void()> setup_perturb(CLI::App& app);
 std::function<void()> setup_maximize(CLI::App& app);
 std::function<void()> setup_invert(CLI::App& app);
 std::function<void()> setup_train(CLI::App& app);
+std::function<void()> setup_merge(CLI::App& app);
 std::function<void()> setup_bench(CLI::App& app);
+
+// Runs `switchback ARGUMENTS` (main.cpp).
+void run_command_line(std::vector<std::string> arguments);
 
 inline constexpr Command kCommands[] = {
     {"classify", "the most probable classes of each image",
@@ -55,7 +61,9 @@ inline constexpr Command kCommands[] = {
      setup_classify},
     {"evaluate", "top-1, top-5 and loss over a labelled data set, confusion table, worst cases",
      "out/digits --model lenet\n"
-     "out/digits --model lenet --grid right,wrong --map gradient",
+     "out/digits --model lenet --grid right,wrong --map gradient\n"
+     "out/digits --model lenet --shard 1/2\n"
+     "out/digits --model lenet --shard 2/2",
      setup_evaluate},
     {"gradient", "gradient, deconv and guided-backpropagation maps",
      "weights/samples/digit_3.png --model lenet --rule guided\n"
@@ -138,6 +146,9 @@ inline constexpr Command kCommands[] = {
     {"train", "trains a model on a data set",
      "out/digits --model lenet --epochs 12 --batch-size 5 --validate out/digits -o out/trained",
      setup_train},
+    {"merge", "joins the parts of runs with --shard to the results of one run",
+     "out/digits.evaluate.shard-*.part",
+     setup_merge},
     {"bench", "throughput of a method or of one op",
      "--method gradient --model lenet --batch 16\n"
      "--op conv --shape 1,64,56,56,64,3,1,1",

@@ -14,6 +14,7 @@
 #include "tools/cli/inputs.h"
 #include "tools/cli/job.h"
 #include "tools/cli/labelled.h"
+#include "tools/cli/shares.h"
 #include "tools/commands/commands.h"
 #include "viz/methods/batches.h"
 
@@ -35,9 +36,31 @@ struct DistributionFlags : Options {
 // One population: a data set under one checkpoint.
 struct Population {
   std::string name;
+  int64_t images = 0;
+  bool labelled = true;
   std::vector<std::string> classes;  // names; none where they are too many to keep apart
   int64_t read = 0;
+  std::vector<DistributionLayer> kept;                 // while images stream by
   std::vector<std::vector<ChannelStatistics>> layers;  // channels of each
+
+  void merge(Population&& next) {
+    read += next.read;
+    for (size_t k = 0; k < kept.size(); ++k) kept[k].merge(std::move(next.kept.at(k)));
+  }
+  template <typename A>
+  void fields(A& a) {
+    a(read, kept);
+  }
+};
+struct Populations {
+  std::vector<Population> of;
+  void merge(Populations&& next) {
+    for (size_t p = 0; p < of.size(); ++p) of[p].merge(std::move(next.of.at(p)));
+  }
+  template <typename A>
+  void fields(A& a) {
+    a(of);
+  }
 };
 
 struct DistributionRun {
@@ -45,6 +68,7 @@ struct DistributionRun {
   const DistributionFlags& flags;
   std::vector<int> nodes;
   std::vector<Population> populations;
+  Json about = Json::array();  // the data sets
 };
 
 Population measure(DistributionRun& run, const std::string& path, std::string name) {
@@ -55,17 +79,19 @@ Population measure(DistributionRun& run, const std::string& path, std::string na
   const int64_t images = limited(data, run.flags.limit);
   const int64_t classes = int64_t(data.classes.size());
   const bool apart = classes <= kMostClasses;
+  const auto [first, last] = shares().of(images);
   Distribution distribution(job.ctx, job.model, image, run.nodes, apart ? classes : 0, job.run,
-                            std::min<int64_t>(256, images));
-  Population population{.name = std::move(name), .classes = {}, .read = 0, .layers = {}};
+                            std::clamp<int64_t>(last - first, 1, 256), first);
+  Population population{.name = std::move(name), .images = images, .labelled = data.labelled(), .classes = {}, .read = 0, .kept = {}, .layers = {}};
   if (apart) population.classes = data.classes;
-  population.read = for_batches(job, data, images, image, distribution.batch(),
+  population.read = for_batches(job, data, numbers_of(first, last), distribution.batch(),
                                 [&](const float* pixels, std::span<const int64_t> numbers) {
                                   std::vector<int> labels;
                                   for (const int64_t i : numbers) labels.push_back(data.label(i));
                                   distribution.add(pixels, numbers, labels);
                                 });
-  for (size_t k = 0; k < run.nodes.size(); ++k) population.layers.push_back(distribution.channels(k));
+  population.kept = std::move(distribution).take_layers(last);
+  run.about.push_back(dataset_json(data, images));
   return population;
 }
 
@@ -306,7 +332,7 @@ void run_distribution(const DistributionFlags& o) {
   Job job("distribution", o);
   if (job.several() && o.inputs.size() > 1)
     throw Error("two data sets and several --weights", "compare one or the other", true);
-  DistributionRun run{.job = job, .flags = o, .nodes = required_nodes(job.model.network, o.layers, o.model), .populations = {}};
+  DistributionRun run{.job = job, .flags = o, .nodes = required_nodes(job.model.network, o.layers, o.model), .populations = {}, .about = Json::array()};
   const List<Shape> shapes = job.model.network.shapes(image_of(job.model));
   for (const int node : run.nodes) parse_list("--channels", o.channels, shapes[size_t(node)].c);  // before the work
   Output output(job);
@@ -319,8 +345,17 @@ void run_distribution(const DistributionFlags& o) {
   } else {
     for (const std::string& path : o.inputs) run.populations.push_back(measure(run, path, dataset_stem(path)));
   }
+  Populations all{std::move(run.populations)};
+  if (!gather(job, output, dataset_stem(o.inputs[0]), run.about, all)) return;
+  run.populations = std::move(all.of);
+  for (Population& p : run.populations) {
+    require_read(p.read, p.images, p.name);
+    for (const DistributionLayer& layer : p.kept) p.layers.push_back(layer.finished());
+    p.kept.clear();
+  }
   if (run.populations[0].classes.empty())
-    output.note(fmt::format("more than {} classes: they are not told apart", kMostClasses));
+    output.note(run.populations[0].labelled ? fmt::format("more than {} classes: they are not told apart", kMostClasses)
+                                            : fmt::format("{} has no labels: classes are not told apart", o.inputs[0]));
   Json files = Json::array();
   draw(run, output, files);
   Report report;
@@ -348,6 +383,7 @@ std::function<void()> setup_distribution(CLI::App& app) {
   add_output(app, *o);
   add_drawing(app, *o, Drawing::columns);
   add_run(app, *o);
+  add_shard(app, *o);
   add_report(app, *o);
   return [o] { run_distribution(*o); };
 }

@@ -41,12 +41,6 @@ uint32_t checksum(uint32_t before, const void* data, size_t bytes) {
   return uint32_t(crc32_z(before, static_cast<const Bytef*>(data), bytes));
 }
 
-uint32_t weights_checksum(const Weights& weights) {
-  uint32_t sum = 0;
-  for (const Parameter& p : weights.list()) sum = checksum(sum, weights.values(p).data(), weights.values(p).size_bytes());
-  return sum;
-}
-
 Json note_of(const EtalonInput& input) {
   Json units = Json::array(), checks = Json::array();
   for (const Unit& u : input.explained.units) units.push_back({u.channel, u.row, u.col});
@@ -123,7 +117,16 @@ void EtalonRun::add_sources() {
 void EtalonRun::run() {
   for (const std::shared_ptr<Source>& source : sources_) {
     start(source);
-    for (int64_t i = source->done; i < source->count; ++i) push(source, i);
+    if (!source->dataset) {
+      for (int64_t i = source->done; i < source->count; ++i) push(source, i, source->x.data() + i * image_.item());
+      continue;
+    }
+    const std::vector<int64_t> images = numbers_of(std::min(source->done, source->count), source->count);
+    read_batches(*source->dataset, images, job_.model, etalons_->batch(), job_.ctx.thread_count(),
+                 [](int64_t, const Error& why) { throw why; }, [&](const ReadAhead::Batch& batch) {
+                   for (size_t i = 0; i < batch.images.size(); ++i)
+                     push(source, batch.images[i], batch.pixels.data() + int64_t(i) * image_.item());
+                 });
   }
   flush();
   if (sheet_ && !sheet_->empty() && output_.pictures()) report_.sheet = add_figure({kContactSheet}, *sheet_)[0]["path"];
@@ -259,12 +262,9 @@ Json EtalonRun::job_of(const Source& s) const {
           {"device", job_.ctx.device_name()}};
 }
 
-void EtalonRun::push(const std::shared_ptr<Source>& source, int64_t index) {
+void EtalonRun::push(const std::shared_ptr<Source>& source, int64_t index, const float* pixels) {
   float* to = x_.data() + int64_t(queue_.size()) * image_.item();
-  if (source->dataset)
-    load_item(*source->dataset, index, job_.model, to);
-  else
-    std::memcpy(to, source->x.data() + index * image_.item(), size_t(image_.item()) * sizeof(float));
+  std::copy_n(pixels, image_.item(), to);
   if (source->dataset && job_.input_recorder) job_.input_recorder->add(output_, to, 1, image_);
   queue_.push_back({source, index});
   if (int64_t(queue_.size()) == etalons_->batch()) flush();
@@ -324,7 +324,7 @@ void EtalonRun::item_done(Source& s, int64_t index, const EtalonInput& result, b
 void EtalonRun::keep_row(Source& s, int64_t index, const EtalonInput& result) {
   const bool sheet = sheet_ && !sheet_->full() && index == 0;
   if (s.figure->full() && !sheet) return;
-  if (s.dataset) {
+  if (s.dataset && s.dataset->labelled()) {
     const int label = s.dataset->label(index);
     if (std::count(s.labels_shown.begin(), s.labels_shown.end(), label)) return;
     s.labels_shown.push_back(label);
@@ -336,8 +336,9 @@ void EtalonRun::keep_row(Source& s, int64_t index, const EtalonInput& result) {
   else
     std::memcpy(one.data(), s.x.data() + index * image_.item(), size_t(image_.item()) * sizeof(float));
   row.input = input_picture(one, 0, job_.model, s.file.array);
-  row.order = s.dataset ? s.dataset->label(index) : 0;
-  row.label = s.dataset ? s.dataset->classes[size_t(s.dataset->label(index))] : s.name(index);
+  const bool labelled = s.dataset && s.dataset->labelled();
+  row.order = labelled ? s.dataset->label(index) : 0;
+  row.label = labelled ? s.dataset->classes[size_t(s.dataset->label(index))] : s.name(index);
   std::vector<float> whole;
   const auto queued = std::find_if(queue_.begin(), queue_.end(),
                                    [&](const Item& i) { return i.source.get() == &s && i.index == index; });

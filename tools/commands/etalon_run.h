@@ -56,7 +56,7 @@ class EtalonRun {
   void open_files(Source& source);
   bool take_finished(Source& source, const std::string& path, const Json& job);
   Json job_of(const Source& source) const;
-  void push(const std::shared_ptr<Source>& source, int64_t index);
+  void push(const std::shared_ptr<Source>& source, int64_t index, const float* pixels);
   void flush();
   void write(Source& source, int64_t index, int64_t unit, int64_t count, const float* maps);
   void item_done(Source& source, int64_t index, const EtalonInput& result, bool resumed);

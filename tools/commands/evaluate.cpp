@@ -10,9 +10,11 @@
 #include "tools/cli/inputs.h"
 #include "tools/cli/job.h"
 #include "tools/cli/labelled.h"
+#include "tools/cli/shares.h"
 #include "tools/commands/commands.h"
 #include "viz/methods/batches.h"
 #include "viz/methods/inspect.h"
+#include "viz/methods/ordered_sum.h"
 #include "viz/pictures/render.h"
 
 namespace switchback {
@@ -22,14 +24,32 @@ constexpr size_t kMostClassesInTable = 20;
 
 struct Evaluation {
   int64_t images = 0, top1 = 0, top5 = 0;
-  double loss = 0;
+  ExactSum losses;
   std::vector<int64_t> confusion;  // [K,K], row = true class; empty for many classes
   std::vector<Case> worst;         // the largest losses first
   // Where maps are wanted: the first images of each output that are read rightly, and those with the largest losses
   // that are not.
   std::vector<std::vector<Case>> right;
   std::vector<Case> wrong;
+
+  double loss() const { return losses.value() / double(images); }
+  void merge(Evaluation&& next);  // of the images behind these; lists are cut later (finish)
+  template <typename A>
+  void fields(A& a) {
+    a(images, top1, top5, losses, confusion, worst, right, wrong);
+  }
 };
+
+void Evaluation::merge(Evaluation&& next) {
+  images += next.images, top1 += next.top1, top5 += next.top5;
+  losses.add(next.losses);
+  CHECK(confusion.size() == next.confusion.size(), "confusion tables of {} and {} entries", confusion.size(), next.confusion.size());
+  for (size_t i = 0; i < confusion.size(); ++i) confusion[i] += next.confusion[i];
+  const auto append = [](std::vector<Case>& to, const std::vector<Case>& from) { to.insert(to.end(), from.begin(), from.end()); };
+  append(worst, next.worst), append(wrong, next.wrong);
+  right.resize(std::max(right.size(), next.right.size()));
+  for (size_t k = 0; k < next.right.size(); ++k) append(right[k], next.right[k]);
+}
 
 bool worse(const Case& a, const Case& b) { return a.loss > b.loss; }
 
@@ -45,6 +65,8 @@ void sort_worst(std::vector<Case>& list, size_t keep) {
   std::stable_sort(list.begin(), list.end(), worse);
   list.resize(std::min(list.size(), keep));
 }
+
+size_t most_right(const EvaluateOptions& o) { return size_t(std::max(o.cases, o.per_class)); }
 
 void judge(std::span<const float> logits, Outputs outputs, int64_t index, int64_t label, const EvaluateOptions& o,
            Evaluation& sum) {
@@ -63,29 +85,35 @@ void judge(std::span<const float> logits, Outputs outputs, int64_t index, int64_
     above += logits[size_t(k)] > logits[size_t(label)] || (logits[size_t(k)] == logits[size_t(label)] && k < label);
   sum.top1 += above == 0;
   sum.top5 += above < 5;
-  sum.loss += c.loss;
+  sum.losses.add(c.loss);
   if (!sum.confusion.empty()) ++sum.confusion[size_t(label) * logits.size() + size_t(c.predicted)];
   add_worst(sum.worst, c, size_t(o.top));
   if (!o.maps()) return;
   sum.right.resize(logits.size());
   if (c.predicted != label)
     add_worst(sum.wrong, c, size_t(o.cases));
-  else if (std::vector<Case>& of = sum.right[size_t(label)]; of.size() < size_t(std::max(o.cases, o.per_class)))
+  else if (std::vector<Case>& of = sum.right[size_t(label)]; of.size() < most_right(o))
     of.push_back(c);
 }
 
+void finish(Evaluation& sum, const EvaluateOptions& o) {
+  sort_worst(sum.worst, size_t(o.top));
+  sort_worst(sum.wrong, size_t(o.cases));
+  for (std::vector<Case>& of : sum.right) of.resize(std::min(of.size(), most_right(o)));
+}
+
 Evaluation evaluate(Job& job, const EvaluateOptions& o, Output& output, const Dataset& data,
-                    const std::vector<int64_t>& classes, int64_t images) {
+                    const std::vector<int64_t>& classes, std::span<const int64_t> images) {
   const Network& network = job.model.network;
   const Shape image = image_of(job.model);
   check_image_shape(network, image);
   RunOptions options = job.run;
-  const int64_t most = std::min<int64_t>(256, images);
+  const int64_t most = std::clamp<int64_t>(int64_t(images.size()), 1, 256);
   Forward forward(job.ctx, job.model, image, logit_node(network), options, most);
   const int64_t outputs = network.shapes(image)[size_t(logit_node(network))].c;
   Evaluation sum;
   if (outputs <= int64_t(kMostClassesInTable)) sum.confusion.assign(size_t(outputs * outputs), 0);
-  for_batches(job, data, images, image, forward.batch(), [&](const float* pixels, std::span<const int64_t> numbers) {
+  for_batches(job, data, images, forward.batch(), [&](const float* pixels, std::span<const int64_t> numbers) {
     const int64_t n = int64_t(numbers.size());
     if (job.input_recorder) job.input_recorder->add(output, pixels, n, image);
     const Tensor values = forward.run(pixels, n);
@@ -96,8 +124,7 @@ Evaluation evaluate(Job& job, const EvaluateOptions& o, Output& output, const Da
       judge(values.values().subspan(size_t(i * outputs), size_t(outputs)), job.outputs, numbers[size_t(i)],
             classes[size_t(data.label(numbers[size_t(i)]))], o, sum);
   });
-  sort_worst(sum.worst, size_t(o.top));
-  sort_worst(sum.wrong, size_t(o.cases));
+  finish(sum, o);
   return sum;
 }
 
@@ -146,7 +173,7 @@ void print_summary(const Job& job, const Dataset& data, const Evaluation& e, con
   const double n = double(e.images);
   print_line(job.summary_title("evaluate"));
   print_line(fmt::format("  top-1 {:.2f} %, top-5 {:.2f} %, loss {:.4f} over {}", 100 * double(e.top1) / n,
-                         100 * double(e.top5) / n, e.loss / n, counted(e.images, "image")));
+                         100 * double(e.top5) / n, e.loss(), counted(e.images, "image")));
   print_confusion(job, e);
   print_line("worst cases:");
   for (const Case& c : e.worst)
@@ -175,9 +202,13 @@ void run_evaluate(EvaluateOptions& o) {
   const std::vector<int64_t> classes =
       class_map(data, job.model, network.shapes(network.input)[size_t(logit_node(network))].c, path);
   Output output(job);
-  const Evaluation e = evaluate(job, o, output, data, classes, images);
-  Json files = Json::array();
   const std::string stem = dataset_stem(path);
+  const auto [first, last] = shares().of(images);
+  Evaluation e = evaluate(job, o, output, data, classes, numbers_of(first, last));
+  if (!gather(job, output, stem, dataset_json(data, images), e)) return;
+  finish(e, o);
+  require_read(e.images, images, path);
+  Json files = Json::array();
   Json of_maps = Json::object();
   std::vector<std::string> said;
   if (o.maps()) said = evaluate_maps(job, o, output, data, e.right, e.wrong, stem, files, of_maps);
@@ -187,7 +218,7 @@ void run_evaluate(EvaluateOptions& o) {
   report.details = {{"images", e.images},
                     {"top1", double(e.top1) / double(e.images)},
                     {"top5", double(e.top5) / double(e.images)},
-                    {"loss", e.loss / double(e.images)},
+                    {"loss", e.loss()},
                     {"correct", e.top1},
                     {"confusion", confusion_json(e)},
                     {"worst", worst_json(job, data, e)}};
@@ -235,6 +266,7 @@ std::function<void()> setup_evaluate(CLI::App& app) {
   add_output(app, *o, false);
   add_drawing(app, *o, Drawing::colormap | Drawing::alpha | Drawing::columns);
   add_run(app, *o);
+  add_shard(app, *o);
   add_report(app, *o);
   add_top(app, *o, Changes::pictures, "worst cases to list (default 10)");
   return [o] { run_evaluate(*o); };

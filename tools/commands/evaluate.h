@@ -23,6 +23,10 @@ struct Case {
   int64_t index = 0;
   int64_t label = 0, predicted = 0;
   double probability = 0, loss = 0;  // of the predicted class; −log p of the true one
+  template <typename A>
+  void fields(A& a) {
+    a(index, label, predicted, probability, loss);
+  }
 };
 
 std::string shown_class(const Job& job, int64_t c);  // its name, or its number

@@ -68,26 +68,20 @@ NetworkRegions count_regions(Job& job, const Model& model, const NetworkSpec& sp
   const Shape outputs = model.network.shapes(image)[size_t(logit_node(model.network))];
   const std::vector<int64_t> classes =
       outputs.h * outputs.w == 1 ? outputs_of_classes(data, model, outputs.c) : std::vector<int64_t>();
-  std::vector<float> pixels;
-  std::vector<int> labels;
-  int64_t right = 0;
-  for (int64_t first = 0; first < images; first += census.batch()) {
-    const int64_t n = std::min(census.batch(), images - first);
-    pixels.resize(size_t(n * image.item()));
-    labels.clear();
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t index = order[size_t(first + i)];
-      load_item(data, index, model, pixels.data() + i * image.item());
-      labels.push_back(data.label(index));
-    }
-    if (record) record->add(output, pixels.data(), n, image);
-    const Tensor logits = census.add(pixels.data(), labels);
+  int64_t right = 0, done = 0;
+  read_batches(data, order, model, census.batch(), job.ctx.thread_count(), [](int64_t, const Error& why) { throw why; },
+               [&](const ReadAhead::Batch& batch) {
+    const int64_t n = int64_t(batch.images.size());
+    std::vector<int> labels;
+    for (const int64_t i : batch.images) labels.push_back(data.label(i));
+    if (record) record->add(output, batch.pixels.data(), n, image);
+    const Tensor logits = census.add(batch.pixels.data(), labels);
     for (int64_t i = 0; i < n && !classes.empty(); ++i) {
       const float* row = logits.data() + i * outputs.c;
       right += std::max_element(row, row + outputs.c) - row == classes[size_t(labels[size_t(i)])];
     }
-    progress(first + n);
-  }
+    progress(done += n);
+  });
   NetworkRegions out{.spec = spec, .weights = model.source, .report = census.report()};
   if (!classes.empty()) out.top1 = double(right) / double(images);
   return out;
@@ -320,7 +314,11 @@ void run_dataset(const RegionsOptions& o) {
   const std::vector<NetworkSpec> specs = network_specs(o.models, o.weights_given);
   Job job("regions", options_of(o, specs[0]));
   const std::string& path = o.inputs[0];
-  const Dataset data = open_dataset(path, o.exif);
+  Dataset data = open_dataset(path, o.exif);
+  if (!data.labelled()) {
+    warn(fmt::format("{} has no labels: its images count as one class", printable(path)));
+    data.join_classes();
+  }
   const int64_t images = limited(data, o.limit);
   const std::vector<int64_t> order = class_order(data, images);
   Output output(job);

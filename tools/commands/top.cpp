@@ -12,6 +12,7 @@
 #include "tools/cli/inputs.h"
 #include "tools/cli/job.h"
 #include "tools/cli/labelled.h"
+#include "tools/cli/shares.h"
 #include "tools/commands/commands.h"
 #include "viz/methods/batches.h"
 #include "viz/methods/target.h"
@@ -62,20 +63,38 @@ struct TopRun {
   std::vector<TopLayer> layers;
   std::vector<TopUnit> units;
   int64_t images = 0, read = 0;
-  double search_seconds = 0, map_seconds = 0;
+  double search_seconds = 0, forward_seconds = 0, map_seconds = 0;
 };
 
-// One forward pass over all images; those that cannot be read are told of and left out.
-void search(TopRun& run, const std::vector<int>& nodes) {
+// What a share of the images has found.
+struct TopLists {
+  TopOptions options;
+  int64_t read = 0;
+  std::vector<std::vector<TopList>> of;  // of each node its channels'
+  void merge(TopLists&& next) {
+    read += next.read;
+    for (size_t k = 0; k < of.size(); ++k)
+      for (size_t c = 0; c < of[k].size(); ++c) merge_top(of[k][c], next.of.at(k).at(c), options);
+  }
+  template <typename A>
+  void fields(A& a) {
+    a(read, of);
+  }
+};
+
+// One forward pass over all images; those that cannot be read are told of and left out. False: another share goes on.
+bool search(TopRun& run, const std::vector<int>& nodes, Output& output) {
   const auto start = std::chrono::steady_clock::now();
-  TopSearch search(run.job.ctx, run.job.model, run.image, nodes, run.options, run.images);
+  const auto [first, last] = shares().of(run.images);
+  TopSearch search(run.job.ctx, run.job.model, run.image, nodes, run.options, std::max<int64_t>(1, last - first));
   std::vector<int64_t> outputs;  // of the data set's classes, where labels say whose relevance is meant
   if (run.options.by == TopBy::relevance && run.flags.of == TopClass::label) {
     const Network& network = run.job.model.network;
     outputs = class_map(run.data, run.job.model, network.shapes(run.image)[size_t(logit_node(network))].c,
                         run.flags.inputs[0]);
   }
-  run.read = for_batches(run.job, run.data, run.images, run.image, search.batch(),
+  TopLists found{.options = run.options, .read = 0, .of = {}};
+  found.read = for_batches(run.job, run.data, numbers_of(first, last), search.batch(),
                          [&](const float* pixels, std::span<const int64_t> numbers) {
                            std::vector<int> classes;
                            if (!outputs.empty())
@@ -83,6 +102,11 @@ void search(TopRun& run, const std::vector<int>& nodes) {
                                classes.push_back(int(outputs[size_t(run.data.label(i))]));
                            search.add(pixels, numbers, classes);
                          });
+  for (size_t k = 0; k < nodes.size(); ++k) found.of.push_back(search.lists(k));
+  if (!gather(run.job, output, dataset_stem(run.flags.inputs[0]), dataset_json(run.data, run.images), found)) return false;
+  if (!run.job.ctx.gpu) run.forward_seconds = search.forward_seconds();
+  require_read(found.read, run.images, run.flags.inputs[0]);
+  run.read = found.read;
   for (size_t k = 0; k < nodes.size(); ++k) {
     TopLayer layer{.node = nodes[k],
                    .name = run.job.model.network.nodes[size_t(nodes[k])].name,
@@ -93,10 +117,11 @@ void search(TopRun& run, const std::vector<int>& nodes) {
                    .maps = {},
                    .pictures = {}};
     layer.channels = parse_list("--channels", run.flags.channels, search.channels(k));
-    for (const int64_t c : layer.channels) run.units.push_back({nodes[k], c, search.top(k, c)});
+    for (const int64_t c : layer.channels) run.units.push_back({nodes[k], c, std::move(found.of[k][size_t(c)])});
     run.layers.push_back(std::move(layer));
   }
   run.search_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return true;
 }
 
 // Puts a box [C,h,w] of `from` into patch `to` of shape [C,H,W], as far as `whole` leaves room.
@@ -233,16 +258,21 @@ void save(TopRun& run, Output& output, Json& files) {
 Json unit_json(const TopRun& run, const TopLayer& layer, size_t u) {
   Json list = Json::array();
   for (const TopPlace& p : run.units[layer.first + u].top) {
+    const bool labelled = run.data.labelled();
     const int label = run.data.label(p.image);
     list.push_back({{"index", run.data.number(p.image)},
                     {"value", p.value},
                     {"row", p.row},
                     {"col", p.col},
-                    {"label", label},
-                    {"class", run.data.classes[size_t(label)]},
+                    {"label", labelled ? Json(label) : Json(nullptr)},
+                    {"class", labelled ? Json(run.data.classes[size_t(label)]) : Json(nullptr)},
                     {"path", run.data.path(p.image)}});
   }
   return {{"layer", layer.name}, {"channel", layer.channels[u]}, {"top", std::move(list)}};
+}
+
+std::string class_words(const TopRun& run, int64_t image) {
+  return run.data.labelled() ? fmt::format(" ({})", run.data.classes[size_t(run.data.label(image))]) : "";
 }
 
 void print_top(const TopRun& run, const Output& output) {
@@ -253,12 +283,14 @@ void print_top(const TopRun& run, const Output& output) {
       std::string line = fmt::format("  {}:{}", layer.name, layer.channels[u]);
       const TopList& top = run.units[layer.first + u].top;
       for (size_t k = 0; k < std::min<size_t>(3, top.size()); ++k)
-        line += fmt::format("{} {:.4g} in {} ({})", k == 0 ? "" : ",", top[k].value, run.data.path(top[k].image),
-                            run.data.classes[size_t(run.data.label(top[k].image))]);
+        line += fmt::format("{} {:.4g} in {}{}", k == 0 ? "" : ",", top[k].value, run.data.path(top[k].image), class_words(run, top[k].image));
       lines.add(line);
     }
   lines.print();
   print_written(run.job, output.paths());
+  if (run.forward_seconds > 0)
+    print_line(fmt::format("search {}, of which {} are the forward passes; maps {}", human_seconds(run.search_seconds),
+                           human_seconds(run.forward_seconds), human_seconds(run.map_seconds)));
   print_line(run.job.summary_times(run.read, "image"));
 }
 
@@ -282,9 +314,10 @@ void run_top(const TopFlags& o) {
   run.options.keep = std::min(o.keep, run.images), run.options.rule = o.rule;
   run.options.by = o.by, run.options.order = o.order, run.options.signal = o.signal;
   Output output(job);
+  if (!data.labelled()) output.note(fmt::format("{} has no labels: classes are not named", o.inputs[0]));
   if (run.options.keep < o.keep)
     output.note(fmt::format("there are {} for the {} places of each channel", counted(run.images, "image"), o.keep));
-  search(run, nodes);
+  if (!search(run, nodes, output)) return;
   Json files = Json::array();
   if (output.pictures() || output.npy()) draw_maps(run), save(run, output, files);
   Json units = Json::array();
@@ -298,9 +331,8 @@ void run_top(const TopFlags& o) {
                     {"by", word_of(kTopBy, o.by)},
                     {"order", word_of(kTopOrders, o.order)},
                     {"signal", word_of(kTopSignals, o.signal)},
-                    {"units", std::move(units)},
-                    {"search_seconds", run.search_seconds},
-                    {"map_seconds", run.map_seconds}};
+                    {"units", std::move(units)}};
+  report.times = {{"search_seconds", run.search_seconds}, {"forward_seconds", run.forward_seconds > 0 ? Json(run.forward_seconds) : Json(nullptr)}, {"map_seconds", run.map_seconds}};
   report.summary = [&] { print_top(run, output); };
   finish_run(job, output, std::move(report));
 }
@@ -327,6 +359,7 @@ std::function<void()> setup_top(CLI::App& app) {
   add_output(app, *o);
   add_drawing(app, *o, Drawing::columns | Drawing::clip, {.clip = "99.5th percentile of the maps"});
   add_run(app, *o);
+  add_shard(app, *o);
   add_report(app, *o);
   return [o] { run_top(*o); };
 }

@@ -1,22 +1,17 @@
 // Data sets as `train` reads them: a step's images, in threads and ahead of it, with what an epoch draws for each.
 #pragma once
 
-#include <condition_variable>
-#include <deque>
-#include <exception>
 #include <functional>
 #include <map>
-#include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "engine/files/dataset.h"
 #include "engine/model.h"
 #include "engine/tensor.h"
 #include "engine/train/augment.h"
+#include "tools/cli/read_ahead.h"
 
 namespace switchback {
 
@@ -48,42 +43,8 @@ class TrainingData {
   std::map<int64_t, std::string> unreadable_;
 };
 
-// Reads the images of the steps to come while a step runs, on threads of its own. What a step gets depends on neither.
-class ReadAhead {
- public:
-  struct Step {
-    std::vector<int64_t> images;  // empty: there are no more steps
-    int64_t epoch = 0;
-  };
-  struct Batch {
-    std::vector<int64_t> images;  // of the step's those that are there: what cannot be read is left out
-    std::vector<float> pixels;    // NCHW
-  };
-  // next: the steps one after the other, asked for by the thread that takes them.
-  ReadAhead(TrainingData& data, const Augmentation& how, uint64_t seed, int threads, std::function<Step()> next);
-  ReadAhead(const ReadAhead&) = delete;
-  ReadAhead& operator=(const ReadAhead&) = delete;
-  ~ReadAhead();
-  Batch take();  // of the next step; throws as leave_out, and where none of its images is there
-
- private:
-  struct Reading : Batch {
-    int64_t epoch = 0;
-    size_t begun = 0, done = 0;            // of the images
-    std::vector<std::string> wrong;        // why they cannot be read
-    std::exception_ptr failed;
-  };
-  void ask();
-  void work();
-  TrainingData& data_;
-  const Augmentation how_;
-  const uint64_t seed_;
-  const std::function<Step()> next_;
-  std::mutex lock_;
-  std::condition_variable begin_, end_;
-  std::deque<std::unique_ptr<Reading>> readings_;
-  bool stop_ = false;
-  std::vector<std::thread> threads_;
-};
+// The steps of a training run, read ahead.
+ReadAhead step_reader(TrainingData& data, const Augmentation& how, uint64_t seed, int threads, std::function<ReadAhead::Step()> next);
+ReadAhead::Batch take_step(ReadAhead& reader);  // throws where none of its images is there
 
 }  // namespace switchback

@@ -106,7 +106,7 @@ void TrainingRun::run() {
   const int64_t first = trainer_.steps();
   int64_t asked = first;
   std::vector<int64_t> images;  // of the epoch that is asked for, in its order
-  ReadAhead reader(data_, augmentation_, parse_seed(request_.seed), job_.ctx.thread_count(), [&] {
+  ReadAhead reader = step_reader(data_, augmentation_, parse_seed(request_.seed), job_.ctx.thread_count(), [&] {
     ReadAhead::Step step;
     if (asked == all_steps()) return step;
     const int64_t at = asked % steps_per_epoch();
@@ -128,7 +128,7 @@ void TrainingRun::run() {
 
 void TrainingRun::step(ReadAhead& reader) {
   const auto start = std::chrono::steady_clock::now();
-  const ReadAhead::Batch batch = reader.take();
+  const ReadAhead::Batch batch = take_step(reader);
   const auto count = int64_t(batch.images.size());
   std::vector<int32_t> labels;
   for (const int64_t i : batch.images)
@@ -181,14 +181,14 @@ void TrainingRun::validate(EpochLine& line) {
   plan.set_weights(trainer_.weights());
   double loss = 0;
   int64_t right = 0, all = 0, asked = 0;
-  ReadAhead reader(*validation_, {}, 0, job_.ctx.thread_count(), [&] {
+  ReadAhead reader = step_reader(*validation_, {}, 0, job_.ctx.thread_count(), [&] {
     ReadAhead::Step step{std::vector<int64_t>(size_t(std::min(plan.capacity(), validation_->size() - asked)))};
     std::iota(step.images.begin(), step.images.end(), asked);
     asked += int64_t(step.images.size());
     return step;
   });
   for (int64_t first = 0; first < validation_->size(); first += plan.capacity()) {
-    const ReadAhead::Batch batch = reader.take();
+    const ReadAhead::Batch batch = take_step(reader);
     const std::vector<int64_t>& images = batch.images;
     all += int64_t(images.size());
     plan.write(batch.pixels.data(), int64_t(images.size()));

@@ -14,17 +14,8 @@ constexpr int kMantissa = 23;       // bits of a float's
 constexpr int kLeastExponent = 127 - 24;  // biased, of values that have a bin of their own
 constexpr int kClassBits = 3;       // of the classes' sketches
 
-// Of values that lie in order: mean and sums of powers about it, merged into what came before (Pébay 2008).
-void merge_moments(ChannelStatistics& to, int64_t n, double mean, double m2, double m3) {
-  const double a = double(to.count), b = double(n), all = a + b, delta = mean - to.mean;
-  to.m3 += m3 + delta * delta * delta * a * b * (a - b) / (all * all) + 3 * delta * (a * m2 - b * to.m2) / all;
-  to.m2 += m2 + delta * delta * a * b / all;
-  to.mean += delta * b / all;
-  to.count += n;
-}
-
 // Of the values of one image; false where one is not finite.
-bool add_values(ChannelStatistics& to, const float* values, int64_t n, int label) {
+bool add_values(ChannelStatistics& to, Moments& moments, const float* values, int64_t n, int label) {
   double sum = 0, positive = 0, m2 = 0, m3 = 0;
   for (int64_t i = 0; i < n; ++i) {
     if (!std::isfinite(values[i])) return false;
@@ -40,11 +31,11 @@ bool add_values(ChannelStatistics& to, const float* values, int64_t n, int label
     to.least = std::min(to.least, v), to.most = std::max(to.most, v);
     to.values.add(v);
   }
-  merge_moments(to, n, mean, m2, m3);
+  moments = {n, mean, m2, m3};
   if (label < 0) return true;
   for (int64_t i = 0; i < n; ++i) to.of_class[size_t(label)].add(values[i]);
   to.counts[size_t(label)] += n;
-  to.positive[size_t(label)] += (positive - to.positive[size_t(label)] * double(n)) / double(to.counts[size_t(label)]);
+  to.positive_sums[size_t(label)].add(positive);
   return true;
 }
 
@@ -160,8 +151,58 @@ double ChannelStatistics::selectivity() const {
   return (highest - others) / (highest + others);
 }
 
+// Pébay 2008.
+void Moments::merge(const Moments& next) {
+  if (count == 0 || next.count == 0) {
+    if (count == 0) *this = next;
+    return;
+  }
+  const double a = double(count), b = double(next.count), all = a + b, delta = next.mean - mean;
+  m3 += next.m3 + delta * delta * delta * a * b * (a - b) / (all * all) + 3 * delta * (a * next.m2 - b * m2) / all;
+  m2 += next.m2 + delta * delta * a * b / all;
+  mean += delta * b / all;
+  count += next.count;
+}
+
+void ChannelMoments::merge(const ChannelMoments& next) {
+  if (of.empty()) of.resize(next.of.size());
+  for (size_t c = 0; c < next.of.size(); ++c) of[c].merge(next.of[c]);
+}
+
+void ChannelStatistics::merge(const ChannelStatistics& next) {
+  CHECK(of_class.size() == next.of_class.size(), "statistics of {} and {} classes cannot be merged", of_class.size(),
+        next.of_class.size());
+  zeros += next.zeros, open += next.open;
+  least = std::min(least, next.least), most = std::max(most, next.most);
+  values.merge(next.values);
+  for (size_t k = 0; k < of_class.size(); ++k) {
+    of_class[k].merge(next.of_class[k]);
+    positive_sums[k].add(next.positive_sums[k]);
+    counts[k] += next.counts[k];
+  }
+}
+
+void DistributionLayer::merge(DistributionLayer&& next) {
+  CHECK(channels.size() == next.channels.size(), "layers of {} and {} channels cannot be merged", channels.size(),
+        next.channels.size());
+  for (size_t c = 0; c < channels.size(); ++c) channels[c].merge(next.channels[c]);
+  moments.merge(std::move(next.moments));
+}
+
+std::vector<ChannelStatistics> DistributionLayer::finished() const {
+  std::vector<ChannelStatistics> all = channels;
+  const ChannelMoments total = moments.total();
+  for (size_t c = 0; c < all.size(); ++c) {
+    if (!total.of.empty()) static_cast<Moments&>(all[c]) = total.of[c];
+    all[c].positive.assign(all[c].counts.size(), 0);
+    for (size_t k = 0; k < all[c].counts.size(); ++k)
+      if (all[c].counts[k] > 0) all[c].positive[k] = all[c].positive_sums[k].value() / double(all[c].counts[k]);
+  }
+  return all;
+}
+
 Distribution::Distribution(Context& ctx, const Model& model, Shape image, std::vector<int> nodes, int64_t classes,
-                           const RunOptions& options, int64_t most)
+                           const RunOptions& options, int64_t most, int64_t first)
     : ctx_(ctx),
       nodes_(std::move(nodes)),
       classes_(classes),
@@ -172,8 +213,8 @@ Distribution::Distribution(Context& ctx, const Model& model, Shape image, std::v
   for (const int node : nodes_) {
     ChannelStatistics empty;
     empty.of_class.assign(size_t(classes), ValueSketch(kClassBits));
-    empty.positive.assign(size_t(classes), 0), empty.counts.assign(size_t(classes), 0);
-    channels_.emplace_back(size_t(plan_.shapes()[node].c), empty);
+    empty.positive_sums.resize(size_t(classes)), empty.counts.assign(size_t(classes), 0);
+    layers_.push_back({std::vector<ChannelStatistics>(size_t(plan_.shapes()[node].c), empty), OrderedTree<ChannelMoments>(first)});
   }
 }
 
@@ -183,19 +224,26 @@ void Distribution::add(const float* images, std::span<const int64_t> numbers, st
   plan_.forward();
   for (size_t k = 0; k < nodes_.size(); ++k) {
     const Tensor values = plan_.read(nodes_[k]);
-    std::vector<ChannelStatistics>& of = channels_[k];
+    std::vector<ChannelStatistics>& of = layers_[k].channels;
     const int64_t channels = int64_t(of.size()), places = values.count() / n / channels;
     std::vector<int64_t> wrong(of.size(), -1);
+    std::vector<ChannelMoments> moments(size_t(n), ChannelMoments{std::vector<Moments>(of.size())});  // of each image
 #pragma omp parallel for schedule(static) num_threads(ctx_.thread_count())
     for (int64_t c = 0; c < channels; ++c)
       for (int64_t i = 0; i < n && wrong[size_t(c)] < 0; ++i)
-        if (!add_values(of[size_t(c)], values.data() + (i * channels + c) * places, places,
+        if (!add_values(of[size_t(c)], moments[size_t(i)].of[size_t(c)], values.data() + (i * channels + c) * places, places,
                         classes_ > 0 ? labels[size_t(i)] : -1))
           wrong[size_t(c)] = i;
     for (int64_t c = 0; c < channels; ++c)
       CHECK(wrong[size_t(c)] < 0, "channel {} of {} is not finite in image {}", c,
             plan_.network().nodes[nodes_[k]].name, numbers[size_t(wrong[size_t(c)])]);
+    for (size_t i = 0; i < size_t(n); ++i) layers_[k].moments.add(numbers[i], std::move(moments[i]));
   }
+}
+
+std::vector<DistributionLayer> Distribution::take_layers(int64_t last) && {
+  for (DistributionLayer& layer : layers_) layer.moments.close(last);
+  return std::move(layers_);
 }
 
 }  // namespace switchback

@@ -9,6 +9,7 @@
 
 #include "engine/run/plan.h"
 #include "viz/methods/gradient.h"
+#include "viz/methods/ordered_sum.h"
 
 namespace switchback {
 
@@ -27,6 +28,10 @@ class ValueSketch {
   // Counts of values by `bins` equal intervals from `least` to `most`; those outside are left out. A bin of the sketch that
   // several intervals share is spread over them evenly; one that an end cuts counts as inside. `without`: so many values of exactly 0 are not counted.
   std::vector<double> histogram(double least, double most, int bins, int64_t without = 0) const;
+  template <typename A>
+  void fields(A& a) {
+    a(bits_, first_, count_, counts_);
+  }
 
  private:
   friend double wasserstein1(const ValueSketch& a, const ValueSketch& b);
@@ -45,15 +50,34 @@ class ValueSketch {
 // values must be moved, on average, to turn one into the other. Both sketches have the same bits. NaN where one is empty.
 double wasserstein1(const ValueSketch& a, const ValueSketch& b);
 
+// Of some values: their number, mean, and sums of powers of deviations from it.
+struct Moments {
+  int64_t count = 0;
+  double mean = 0, m2 = 0, m3 = 0;
+  void merge(const Moments& next);
+  template <typename A>
+  void fields(A& a) {
+    a(count, mean, m2, m3);
+  }
+};
+struct ChannelMoments {
+  std::vector<Moments> of;  // [channels], or none
+  void merge(const ChannelMoments& next);
+  template <typename A>
+  void fields(A& a) {
+    a(of);
+  }
+};
+
 // Of all values that a channel took, at all places of all images.
-struct ChannelStatistics {
-  int64_t count = 0, zeros = 0, open = 0;  // zeros: values of exactly 0; open: those above
-  double mean = 0, m2 = 0, m3 = 0;  // sums of powers of deviations from the mean
+struct ChannelStatistics : Moments {
+  int64_t zeros = 0, open = 0;  // zeros: values of exactly 0; open: those above
   float least = std::numeric_limits<float>::infinity(), most = -std::numeric_limits<float>::infinity();
   ValueSketch values;
-  // By class, coarsely; the mean of max(v, 0), and how many values there are.
+  // By class, coarsely; the mean of max(v, 0) and its sum, and how many values there are.
   std::vector<ValueSketch> of_class;
   std::vector<double> positive;
+  std::vector<ExactSum> positive_sums;
   std::vector<int64_t> counts;
 
   double deviation() const;  // of the population
@@ -64,26 +88,46 @@ struct ChannelStatistics {
   // than two classes. selective_class: the one with μ.
   double selectivity() const;
   int selective_class() const;
+  // Of later images; moments and `positive` are left to DistributionLayer::finished.
+  void merge(const ChannelStatistics& next);
+  template <typename A>
+  void fields(A& a) {
+    a(zeros, open, least, most, values, of_class, positive_sums, counts);
+  }
+};
+
+// What is kept of one layer while images stream by.
+struct DistributionLayer {
+  std::vector<ChannelStatistics> channels;  // but their moments and `positive`
+  OrderedTree<ChannelMoments> moments;      // by image
+  std::vector<ChannelStatistics> finished() const;
+  void merge(DistributionLayer&& next);  // of the images behind these
+  template <typename A>
+  void fields(A& a) {
+    a(channels, moments);
+  }
 };
 
 class Distribution {
  public:
   // nodes: whose channels are followed, all in one forward pass. classes: how many labels there are; 0: none, or too many
-  // to keep each one's. most: images of one call of add().
+  // to keep each one's. most: images of one call of add(). first: the number of the first image that may come.
   Distribution(Context& ctx, const Model& model, Shape image, std::vector<int> nodes, int64_t classes,
-               const RunOptions& options, int64_t most);
+               const RunOptions& options, int64_t most, int64_t first = 0);
   int64_t batch() const { return plan_.capacity(); }
-  // images: [n,C,H,W]; numbers: theirs, for messages; labels: theirs, below `classes`, or none. Throws where a value is
-  // not finite, with the layer and the image. Sums go image by image: neither batch nor threads change them.
+  // images: [n,C,H,W]; numbers: theirs, ascending from call to call; labels: theirs, below `classes`, or none. Throws
+  // where a value is not finite, with the layer and the image. Sums go image by image in the order of an OrderedTree:
+  // neither batch nor threads nor a division of the images change them.
   void add(const float* images, std::span<const int64_t> numbers, std::span<const int> labels);
-  const std::vector<ChannelStatistics>& channels(size_t node) const { return channels_[node]; }
+  std::vector<ChannelStatistics> channels(size_t node) const { return layers_[node].finished(); }
+  std::vector<DistributionLayer> take_layers(int64_t last) &&;  // of the images before `last`, of each node
 
  private:
   Context& ctx_;
   std::vector<int> nodes_;
   int64_t classes_;
   Plan plan_;
-  std::vector<std::vector<ChannelStatistics>> channels_;  // of each node
+  std::vector<DistributionLayer> layers_;  // of each node
 };
 
 }  // namespace switchback

@@ -1,6 +1,7 @@
 #include "viz/methods/top.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <map>
 
@@ -31,6 +32,10 @@ void insert(TopList& list, const TopPlace& place, const TopOptions& options) {
 }
 
 }  // namespace
+
+void merge_top(TopList& list, const TopList& later, const TopOptions& options) {
+  for (const TopPlace& place : later) insert(list, place, options);
+}
 
 // One pass forward; for relevance its tape is kept, and the scores are read to know the classes.
 PlanOptions TopSearch::plan_options(std::vector<int> nodes) const {
@@ -72,8 +77,10 @@ TopSearch::TopSearch(Context& ctx, const Model& model, Shape image, std::vector<
 }
 
 void TopSearch::add(const float* images, std::span<const int64_t> numbers, std::span<const int> classes) {
+  const auto start = std::chrono::steady_clock::now();
   plan_.write(images, int64_t(numbers.size()));
   plan_.forward(backward_ ? &tape_ : nullptr);
+  forward_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (backward_) derive(numbers, classes);
   for (Followed& f : followed_) find_winners(f, numbers);
 }
@@ -81,13 +88,19 @@ void TopSearch::add(const float* images, std::span<const int64_t> numbers, std::
 // The gradients of each image's class at all followed nodes.
 void TopSearch::derive(std::span<const int64_t> numbers, std::span<const int> classes) {
   const int64_t n = int64_t(numbers.size());
-  const Tensor scores = plan_.read(score_);
-  const int64_t outputs = scores.dim(1), each = scores.count() / n, places = each / outputs;
-  CHECK(places == 1, "relevance is of a class's score, but {} is a map", plan_.network().nodes[score_].name);
+  const Shape score = plan_.shapes()[score_];
+  CHECK(score.h * score.w == 1, "relevance is of a class's score, but {} is a map", plan_.network().nodes[score_].name);
+  const int64_t outputs = score.c;
+  const Tensor scores = classes.empty() ? plan_.read(score_) : Tensor();
   std::vector<SeedUnit> units;
   for (int64_t i = 0; i < n; ++i) {
-    const float* of_image = scores.data() + i * each;
-    const int64_t c = classes.empty() ? std::max_element(of_image, of_image + each) - of_image : classes[size_t(i)];
+    int64_t c = 0;
+    if (classes.empty()) {
+      const float* of_image = scores.data() + i * outputs;
+      c = std::max_element(of_image, of_image + outputs) - of_image;
+    } else {
+      c = classes[size_t(i)];
+    }
     CHECK(c >= 0 && c < outputs, "image {} is of class {}, but the network has {}", numbers[size_t(i)], c, outputs);
     units.push_back({c, -1, -1});
   }

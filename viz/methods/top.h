@@ -34,9 +34,14 @@ struct TopPlace {
   int64_t image = 0;
   float value = 0;
   int64_t row = 0, col = 0;
+  template <typename A>
+  void fields(A& a) {
+    a(image, value, row, col);
+  }
 };
 // Highest (or lowest) value first; of equal ones the image that came first.
 using TopList = std::vector<TopPlace>;
+void merge_top(TopList& list, const TopList& later, const TopOptions& options);  // later: of images behind the list's
 
 class TopSearch {
  public:
@@ -49,8 +54,10 @@ class TopSearch {
   // of each image the class whose score is meant; none: the one with the highest score. Throws where a value is not a
   // number, with the layer and the image.
   void add(const float* images, std::span<const int64_t> numbers, std::span<const int> classes = {});
+  double forward_seconds() const { return forward_seconds_; }  // of add() so far; on the CPU, a GPU runs behind
   int64_t channels(size_t node) const { return followed_[node].shape.c; }
-  const TopList& top(size_t node, int64_t channel) const { return followed_[node].lists[size_t(channel)]; }
+  const std::vector<TopList>& lists(size_t node) const { return followed_[node].lists; }  // [channels]
+  const TopList& top(size_t node, int64_t channel) const { return lists(node)[size_t(channel)]; }
   // Height and width of what a unit of the node sees away from all borders, at most the image's: patches of one layer
   // share it.
   std::pair<int64_t, int64_t> field(size_t node) const;
@@ -76,6 +83,7 @@ class TopSearch {
   Plan plan_;
   std::optional<Backward> backward_;
   Tape tape_;
+  double forward_seconds_ = 0;
   Memory minus_one_;
   std::vector<Followed> followed_;
 };
