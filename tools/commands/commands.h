@@ -42,6 +42,7 @@ std::function<void()> setup_info(CLI::App& app);
 std::function<void()> setup_models(CLI::App& app);
 std::function<void()> setup_top(CLI::App& app);
 std::function<void()> setup_distribution(CLI::App& app);
+std::function<void()> setup_embed(CLI::App& app);
 std::function<void()> setup_adversarial(CLI::App& app);
 std::function<void()> setup_maximize(CLI::App& app);
 std::function<void()> setup_invert(CLI::App& app);
@@ -97,6 +98,11 @@ inline constexpr Command kCommands[] = {
      "out/digits --model lenet --layer conv2\n"
      "out/digits --model lenet --layer relu1,relu2 --weights random:0,weights/lenet.safetensors --save png,npy",
      setup_distribution},
+    {"embed", "a data set's values at a layer as a map of two or three dimensions (PCA, t-SNE), and their clusters (k-means)",
+     "out/digits --model lenet --layer input,relu2,fc1\n"
+     "out/digits --model lenet --layer fc1 --method tsne --perplexity 3 --clusters 4 --thumbnails\n"
+     "swiss-roll --method tsne",
+     setup_embed},
     {"maximize", "images that drive units up, by recipes of the literature",
      "--model lenet --target all --recipe mahendran\n"
      "--model lenet --layer conv2:3 --frames 5",
