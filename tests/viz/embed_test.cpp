@@ -203,7 +203,7 @@ TEST(Tsne, TheGridsForcesAreThoseOfAllPairs) {
       }
     }
     EXPECT_NEAR(want / z, 1, 1e-5) << width;
-    EXPECT_NEAR(got / z, 1, 2e-2) << width;
+    EXPECT_NEAR(got / z, 1, 5e-3) << width;
     EXPECT_LT(std::sqrt(error / norm), 2e-2) << width;
   }
 }
@@ -219,7 +219,7 @@ TEST(Tsne, SeparatesBlobsTheSameForAnyThreads) {
     for (const int threads : {1, 2}) {
       Context ctx;
       ctx.threads = threads;
-      TsneOptions options{.dims = dims, .perplexity = 10, .iterations = 200, .early = 80};
+      TsneOptions options{.dims = dims, .perplexity = 10, .iterations = 120, .early = 60};
       if (dims == 2) options.repulsion = TsneOptions::Repulsion::grid;
       made.push_back(tsne(ctx, nearest_neighbours(ctx, points, k), start.data(), options));
     }
@@ -281,7 +281,7 @@ TEST(CliEmbed, SeriesOfLayersArraysAndDocument) {
 
 TEST(CliEmbed, SwissRollTheSameForAnyThreads) {
   const TempFolder folder;
-  std::vector<std::vector<uint8_t>> arrays;
+  std::vector<std::string> arrays;
   json d;
   for (const char* threads : {"1", "2"}) {
     d = succeed_json({"embed", "swiss-roll", "--limit", "300", "--method", "tsne", "--iterations", "200", "--perplexity", "15",

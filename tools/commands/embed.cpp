@@ -328,19 +328,16 @@ void draw(EmbedRun& run, Output& output, Json& files, const std::string& stem) {
   const EmbedFlags& o = run.flags;
   const std::vector<double> azimuths = o.dims == 3 ? std::vector<double>{0.5, 0.5 + M_PI / 2} : std::vector<double>{0};
   std::vector<Panel> panels;
-  for (const EmbeddedLayer& layer : run.layers)
-    for (const double azimuth : azimuths) {
-      const std::string side = azimuth == azimuths[0] ? "" : ", from the side";
-      panels.push_back({draw_view(run, view_of(layer.places, azimuth), run.labels),
-                        fmt::format("{}{}: {}", layer.name, side, layer_words(run, layer))});
-    }
-  for (const EmbeddedLayer& layer : run.layers)
+  const auto add = [&](const EmbeddedLayer& layer, std::span<const int> colored, const std::string& words) {
     for (const double azimuth : azimuths)
-      if (o.clusters > 0) {
-        const std::vector<int> clusters(layer.clusters.labels.begin(), layer.clusters.labels.end());
-        panels.push_back({draw_view(run, view_of(layer.places, azimuth), clusters),
-                          fmt::format("{}: {} by k-means", layer.name, counted(o.clusters, "cluster"))});
-      }
+      panels.push_back({draw_view(run, view_of(layer.places, azimuth), colored),
+                        fmt::format("{}{}: {}", layer.name, azimuth == azimuths[0] ? "" : ", from the side", words)});
+  };
+  for (const EmbeddedLayer& layer : run.layers) add(layer, run.labels, layer_words(run, layer));
+  for (const EmbeddedLayer& layer : run.layers)
+    if (o.clusters > 0) add(layer, layer.clusters.labels, counted(o.clusters, "cluster") + " by k-means");
+  std::string note = run.labels.empty() ? "no labels: points have one colour" : "";
+  if (o.clusters > 0 && !run.labels.empty()) note = "clusters have colours of their own";
   const bool model = !o.model.empty();
   std::string subtitle = counted(run.n(), "point");
   if (o.method == EmbedMethod::tsne)
@@ -354,7 +351,7 @@ void draw(EmbedRun& run, Output& output, Json& files, const std::string& stem) {
                                      .panel_side = kViewSide,
                                      .title = model ? figure_title(run.job, what) : what + ", " + stem,
                                      .subtitle = subtitle,
-                                     .note = run.labels.empty() ? "no labels: points have one colour" : ""});
+                                     .note = note});
   std::vector<Canvas> parts{sheet};
   if (!run.labels.empty()) {
     std::vector<std::string> names;

@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t kChunk = 1024;      // of sums over rows: their order is fixed
 constexpr double kStill = 2e-5;       // of the subspace
+constexpr double kLeastShare = 1e-6;  // of the first variance: less is rounding
 constexpr int64_t kBlockValues = int64_t(1) << 22;  // of the rows that are multiplied at once
 
 // Eigenvectors as columns of `vectors`, largest value first (Jacobi's rotations). a [n,n], symmetric.
@@ -189,7 +190,7 @@ Components principal_components(Context& host, int64_t n, int64_t d, int64_t k, 
         within[size_t(i * l + j)] = within[size_t(j * l + i)] = (within[size_t(i * l + j)] + within[size_t(j * l + i)]) / 2;
     eigen(within, l, values, vectors);
     out.k = 0;
-    while (out.k < std::min(k, l) && values[size_t(out.k)] > 1e-10 * values[0]) ++out.k;
+    while (out.k < std::min(k, l) && values[size_t(out.k)] > kLeastShare * values[0]) ++out.k;
     const std::vector<float> now = turned(host, z, l, vectors, l, out.k);
     if (int64_t(before.size()) == d * out.k) {
       // What of the new directions the old ones do not hold.

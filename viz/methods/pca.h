@@ -14,7 +14,7 @@ namespace switchback {
 using RowPass = std::function<void(const std::function<void(const float* rows, int64_t n)>& take)>;
 
 struct Components {
-  int64_t n = 0, d = 0, k = 0;     // k: those asked for, or as many as there is variance for
+  int64_t n = 0, d = 0, k = 0;     // k: those asked for, or as many as have a millionth of the first variance
   std::vector<double> mean;        // [d]
   std::vector<float> components;   // [k,d], of norm 1; each one's largest number is positive
   std::vector<float> scores;       // [n,k]: of the rows less their mean

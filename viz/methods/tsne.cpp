@@ -15,10 +15,11 @@
 namespace switchback {
 namespace {
 
-constexpr double kSpacing = 0.5;       // of the grid, where the kernel's width is 1
-constexpr int64_t kMostNodes = 1400;   // along a side, before the spacing grows
+constexpr double kSpacing = 1. / 3;    // of the grid, where the kernel's width is 1
+constexpr int64_t kMostNodes = 1600;   // along a side, before the spacing grows
 constexpr int64_t kFewPoints = 2500;   // whose pairs are summed sooner than a grid's transforms
-constexpr int kStencil = 4;            // nodes a point and side: cubic interpolation
+constexpr int kStencil = 4;            // nodes a point and side: cubic B-splines
+constexpr int64_t kTaper = 24;         // nodes along which kernels fade out beyond the furthest pair
 
 // Joint probabilities of near pairs, row by row; each pair is there twice.
 struct Affinities {
@@ -140,9 +141,10 @@ int64_t quick_size(int64_t least) {
   }
 }
 
-// On a grid (Linderman et al. 2019): points are spread over nodes by cubic interpolation, nodes act on each other by a
-// convolution, and what arrives is interpolated back. The vector d/(1 + |d|²)² is convolved itself, so that there are no
-// differences of large numbers; its spectrum is imaginary. Σ 1/(1 + |d|²) is a sum over frequencies.
+// On a grid (Linderman et al. 2019): points are spread over nodes, nodes act on each other by a convolution, and what arrives
+// is gathered. Both ways by B-splines, whose transform is divided out of the kernels' spectra: these fall as e^−frequency, so
+// that little is lost between nodes. The vector d/(1 + |d|²)² is convolved itself, without differences of large numbers; its
+// spectrum is imaginary. Σ 1/(1 + |d|²) is a sum over frequencies.
 class GridRepulsion {
  public:
   explicit GridRepulsion(Context& host) : host_(host) {}
@@ -158,7 +160,7 @@ class GridRepulsion {
     double spacing = kSpacing;
     while (span / spacing + kStencil + 1 > double(kMostNodes)) spacing *= 2;
     const int64_t nodes = int64_t(span / spacing) + kStencil + 1;
-    prepare(quick_size(2 * nodes), spacing);
+    prepare(quick_size(2 * (nodes + kTaper)), spacing);
     spread(places, n, low, nodes);
     one_->backward(nullptr, 1, grid_.data(), spectrum_.data());
     const double sum = convolve();
@@ -177,14 +179,18 @@ class GridRepulsion {
     grid_.assign(size_t(size * size), 0.f), planes_.assign(size_t(2 * size * size), 0.f);
     spectrum_.assign(size_t(2 * all), 0.f), products_.assign(size_t(4 * all), 0.f);
     inverse_.resize(size_t(all)), along_[0].resize(size_t(all)), along_[1].resize(size_t(all));
-    const auto offset = [&](int64_t i) { return double(i <= size / 2 ? i : i - size) * spacing; };
+    const auto folded = [&](int64_t i) { return i <= size / 2 ? i : i - size; };
+    std::vector<double> fade, sharpen;
+    for (int64_t i = 0; i < size; ++i) {
+      const double out = double(std::abs(folded(i)) - (size / 2 - kTaper)) / double(kTaper), angle = M_PI * double(folded(i)) / double(size);
+      fade.push_back(out <= 0 ? 1 : std::pow(std::cos(M_PI / 2 * out), 2));
+      sharpen.push_back(i == 0 ? 1 : std::pow(angle / std::sin(angle), 2 * kStencil));
+    }
     for (int kernel = 0; kernel < 3; ++kernel) {
       for (int64_t r = 0; r < size; ++r)
         for (int64_t c = 0; c < size; ++c) {
-          const double y = offset(r), x = offset(c), q = 1 / (1 + x * x + y * y);
-          // At half the size the odd kernels have no sign; nothing is that far away.
-          const bool edge = 2 * (kernel == 1 ? c : r) == size;
-          grid_[size_t(r * size + c)] = float(kernel == 0 ? q : edge ? 0 : (kernel == 1 ? x : y) * q * q);
+          const double y = double(folded(r)) * spacing, x = double(folded(c)) * spacing, q = 1 / (1 + x * x + y * y);
+          grid_[size_t(r * size + c)] = float(fade[size_t(r)] * fade[size_t(c)] * (kernel == 0 ? q : (kernel == 1 ? x : y) * q * q));
         }
       one_->backward(nullptr, 1, grid_.data(), spectrum_.data());
       std::vector<float>& to = kernel == 0 ? inverse_ : along_[kernel - 1];
@@ -192,7 +198,7 @@ class GridRepulsion {
         const int64_t v = e % f;
         // One factor makes the kernel's sums of its coefficients; the points' own coefficients then only lack their `twice`.
         const double twice = v == 0 || 2 * v == size ? 1 : 2, sums = double(size * size) / twice;
-        const double value = spectrum_[size_t((kernel == 0 ? 0 : all) + e)];
+        const double value = spectrum_[size_t((kernel == 0 ? 0 : all) + e)] * sharpen[size_t(e / f)] * sharpen[size_t(v)];
         to[size_t(e)] = float(value * sums * (kernel == 0 ? 1 / twice : double(size * size) / twice));
       }
     }
@@ -208,8 +214,9 @@ class GridRepulsion {
           const float at = (places[2 * i + c] - low[c]) / float(spacing_), whole = std::floor(at), t = at - whole;
           base_[size_t(2 * i + c)] = int32_t(whole);  // the stencil begins there: its first node lies one before the point's
           float* w = weights_.data() + (2 * i + c) * kStencil;
-          w[0] = -t * (t - 1) * (t - 2) / 6, w[1] = (t + 1) * (t - 1) * (t - 2) / 2;
-          w[2] = -(t + 1) * t * (t - 2) / 2, w[3] = (t + 1) * t * (t - 1) / 6;
+          const float left = 1 - t;
+          w[0] = left * left * left / 6, w[1] = (3 * t * t * t - 6 * t * t + 4) / 6;
+          w[2] = (3 * left * left * left - 6 * left * left + 4) / 6, w[3] = t * t * t / 6;
         }
     });
     rows_.assign(size_t(nodes) + 1, 0);

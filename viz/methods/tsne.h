@@ -19,7 +19,7 @@ struct TsneOptions {
   // How repulsion is summed: over all pairs, or on a grid by Fourier transforms (two dimensions alone). Automatic: the
   // faster one.
   enum class Repulsion { automatic, pairs, grid } repulsion = Repulsion::automatic;
-  Progress progress;
+  Progress progress = {};
 };
 
 struct Tsne {

@@ -37,7 +37,7 @@ Canvas scatter_chart(std::span<const float> places, std::span<const Rgb> colors,
     return Point{side / 2 + axis(0), side / 2 - axis(1)};
   };
   Canvas canvas(side, side);
-  const double radius = std::clamp(0.35 * side / std::sqrt(double(n)) / 4, 0.7, 3.0);
+  const double radius = std::clamp(0.15 * side / std::sqrt(double(n)), 0.8, 3.0);
   for (int64_t i = 0; i < n; ++i) canvas.disc(at(i), radius, colors[size_t(i)], 0.85);
   if (!options.thumbnail) return canvas;
   // The first of those that would overlap.
