@@ -4,7 +4,8 @@
     tools/bench/compare_embed.py [--switchback build/switchback] [--mnist FOLDER] [--points 10000] [--seeds 3] [--out FILE.md]
 
 Needs openTSNE and scikit-learn (pip install openTSNE scikit-learn). All programs get the same points and as many threads
-as there are; they run in turn, as whole processes' work on points in memory (ours as a whole process, reading included).
+as there are; they run in turn, each in a process of its own (behind --prefix, as "chrt -f 50" on a busy machine). Ours is
+timed from start to end, reading included, the others from points in memory to the embedding.
 KL divergence and trustworthiness of every result are computed by one program, here: p from exact neighbours at the
 perplexity, q over all pairs in double. PCA is compared with numpy's SVD, k-means with scikit-learn's at equal restarts.
 """
@@ -16,6 +17,7 @@ import os
 import pathlib
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -67,12 +69,36 @@ class Judge:
         return float((self.p.data * (np.log(self.p.data) + np.log1p(apart) + np.log(z))).sum())
 
     def trust(self, y, k=5):
-        from sklearn.manifold import trustworthiness
-        return float(trustworthiness(self.x, y, n_neighbors=k))
+        y, penalty = y.astype(np.float64), 0
+        for begin in range(0, self.n, BLOCK):
+            here = np.arange(min(BLOCK, self.n - begin))
+            away, d = squared(y[begin:begin + BLOCK], y), squared(self.x[begin:begin + BLOCK], self.x)
+            away[here, begin + here] = d[here, begin + here] = np.inf
+            for j in np.argpartition(away, k, 1)[:, :k].T:
+                penalty += np.maximum(0, (d < d[here, j][:, None]).sum(1) + 1 - k).sum()
+        return float(1 - 2 * penalty / (self.n * k * (2 * self.n - 3 * k - 1)))
+
+
+def peer(args, program, points, seed, to):
+    """One run of a peer, in this process."""
+    x = np.load(points)
+    if program == "openTSNE":
+        from openTSNE import TSNE
+        start = time.time()
+        made = TSNE(perplexity=args.perplexity, n_jobs=args.threads, random_state=seed).fit(x)
+        y, told = np.asarray(made), float(made.kl_divergence)
+    else:
+        from sklearn.manifold import TSNE
+        start = time.time()
+        made = TSNE(perplexity=args.perplexity, n_jobs=args.threads, random_state=seed, init="pca", max_iter=750).fit(x)
+        y, told = made.embedding_, float(made.kl_divergence_)
+    seconds = time.time() - start
+    np.save(to, y)
+    print(json.dumps([seconds, told]))
 
 
 def ours(args, folder, method, seed, *more):
-    command = [args.switchback, "embed", str(folder / "points.npy"), "--method", method, "--seed", str(seed), "--save", "npy",
+    command = [*args.prefix.split(), args.switchback, "embed", str(folder / "points.npy"), "--method", method, "--seed", str(seed), "--save", "npy",
                "--threads", str(args.threads), "--json", "--name", "result", "-o", str(folder / "out"), *more]
     start = time.time()
     made = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -93,9 +119,13 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--programs", default="switchback,openTSNE,scikit-learn")
+    parser.add_argument("--prefix", default="")
     parser.add_argument("--out")
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    if args.one:
+        return peer(args, args.one[0], args.one[1], int(args.one[2]), args.one[3])
     programs = args.programs.split(",")
     x = digits(args.mnist, args.points)
     judge = Judge(x, args.perplexity)
@@ -115,17 +145,11 @@ def main():
                     seconds, told, out = ours(args, folder, "tsne", seed, "--perplexity", f"{args.perplexity:g}")
                     y = result(out)
                     told = told["kl"]
-                elif program == "openTSNE":
-                    from openTSNE import TSNE
-                    start = time.time()
-                    made = TSNE(perplexity=args.perplexity, n_jobs=args.threads, random_state=seed).fit(x)
-                    seconds, y, told = time.time() - start, np.asarray(made), float(made.kl_divergence)
                 else:
-                    from sklearn.manifold import TSNE
-                    start = time.time()
-                    made = TSNE(perplexity=args.perplexity, n_jobs=args.threads, random_state=seed, init="pca",
-                                max_iter=750).fit(x)
-                    seconds, y, told = time.time() - start, made.embedding_, float(made.kl_divergence_)
+                    told = subprocess.run([*args.prefix.split(), sys.executable, __file__, "--one", program, str(folder / "points.npy"),
+                                           str(seed), str(folder / "peer.npy"), "--perplexity", str(args.perplexity),
+                                           "--threads", str(args.threads)], capture_output=True, text=True, check=True).stdout
+                    (seconds, told), y = json.loads(told.splitlines()[-1]), np.load(folder / "peer.npy")
                 runs[program].append((seconds, judge.kl(y), judge.trust(y), told))
                 print(program, seed, *("%.4f" % v for v in runs[program][-1]), flush=True)
         say(f"t-SNE of {len(x):,} raw MNIST test digits, perplexity {args.perplexity:g}, 250 + 500 iterations, "

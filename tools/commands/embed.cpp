@@ -412,7 +412,6 @@ void print_embed(const EmbedRun& run, const Output& output) {
       line += fmt::format("; {}, inertia {:.6g}", counted(o.clusters, "cluster"), layer.clusters.inertia);
     print_line(line);
   }
-  for (const std::string& note : output.notes()) print_line("  " + note);
   print_written(run.job, output.paths());
   print_line(o.model.empty() ? fmt::format("{} in {}", counted(run.n(), "point"), human_seconds(run.job.seconds()))
                              : run.job.summary_times(run.n(), "image"));
