@@ -219,7 +219,7 @@ TEST(Tsne, SeparatesBlobsTheSameForAnyThreads) {
     for (const int threads : {1, 2}) {
       Context ctx;
       ctx.threads = threads;
-      TsneOptions options{.dims = dims, .perplexity = 10, .iterations = 120, .early = 60};
+      TsneOptions options{.dims = dims, .perplexity = 10, .iterations = 200, .early = 80};
       if (dims == 2) options.repulsion = TsneOptions::Repulsion::grid;
       made.push_back(tsne(ctx, nearest_neighbours(ctx, points, k), start.data(), options));
     }
