@@ -204,7 +204,7 @@ Components principal_components(Context& host, int64_t n, int64_t d, int64_t k, 
     }
     // Changes shrink by a constant factor: those to come add up to about as much again.
     const double shrinks = std::clamp(out.change / last_change, 0., 0.99);
-    const bool still = out.change * std::max(1., shrinks / (1 - shrinks)) < kStill || l == std::min(d, n);
+    const bool still = out.change * std::max(1., shrinks / (1 - shrinks)) < kStill || l == d;
     last_change = std::max(out.change, 1e-30);
     before = now;
     if (still || out.passes >= most_passes) {
@@ -219,7 +219,7 @@ Components principal_components(Context& host, int64_t n, int64_t d, int64_t k, 
         for (int64_t e = 0; e < d; ++e) out.components[size_t(c * d + e)] = sign * now[size_t(e * out.k + c)];
         for (int64_t i = 0; i < n; ++i) out.scores[size_t(i * out.k + c)] *= sign;
       }
-      if (l == std::min(d, n)) out.change = 0;
+      if (l == d) out.change = 0;
       break;
     }
     z = orthonormal(host, std::move(w), l);
