@@ -154,6 +154,10 @@ TEST(Pca, FewerDimensionsThanAskedFor) {
     for (int e = 0; e < 4; ++e) line.push_back(float(i * (e + 1)));
   EXPECT_EQ(principal_components(ctx, 10, 4, 3, 0, rows_in_memory(line.data(), 10, 4)).k, 1);
   EXPECT_EQ(principal_components(ctx, 10, 4, 2, 0, rows_in_memory(constant.data(), 10, 4)).k, 0);
+  // Three points of many values: all variance lies in two components.
+  const std::vector<float> wide = blobs(3, 500, 3, 1);
+  const Components few = principal_components(ctx, 3, 500, 2, 0, rows_in_memory(wide.data(), 3, 500));
+  EXPECT_NEAR(few.variances[0] + few.variances[1], few.total, 1e-4 * few.total);
 }
 
 TEST(KMeans, FindsBlobs) {
