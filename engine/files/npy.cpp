@@ -227,9 +227,9 @@ std::vector<int64_t> npy_integers(const std::string& what, std::span<const std::
   return out;
 }
 
-std::vector<uint8_t> npy_header(const Dims& dims) {
+std::vector<uint8_t> npy_header(const Dims& dims, const char* type) {
   CHECK(!dims.empty() && dims.size() <= kMostAxes, "an array {} cannot be saved as .npy", to_string(dims));
-  std::string header = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}{}), }}",
+  std::string header = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}{}), }}", type,
                                    fmt::join(dims, ", "), dims.size() == 1 ? "," : "");
   const size_t total = (10 + header.size() + 1 + 63) / 64 * 64;  // the data begin at a multiple of 64
   header.resize(total - 10 - 1, ' ');

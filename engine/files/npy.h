@@ -29,7 +29,7 @@ Dims npy_dims(const std::string& path, const std::vector<int>& ranks = {});
 
 // Format 1.0, float32, C order.
 std::vector<uint8_t> npy_bytes(const Tensor& tensor);
-std::vector<uint8_t> npy_header(const Dims& dims);  // what stands before the values
+std::vector<uint8_t> npy_header(const Dims& dims, const char* type = "<f4");  // what stands before the values
 void write_npy(const std::string& path, const Tensor& tensor);
 
 }  // namespace switchback

@@ -111,7 +111,7 @@ std::string device_text(const Context& ctx) {
   return ctx.gpu ? fmt::format("{} ({})", device_name(ctx), ctx.gpu->name) : "the CPU";
 }
 
-Job::Job(const char* command, const Options& options)
+Job::Job(const char* command, const Options& options, bool with_model)
     : command(command),
       options(options),
       ctx((check_options(options), open_device(options.device))),
@@ -130,7 +130,7 @@ Job::Job(const char* command, const Options& options)
     if (several() && !options.save_weights.empty())
       throw Error("--save-weights with several --weights", "which ones are meant? Give one", true);
   }
-  model = open(this->options);
+  if (with_model) model = open(this->options);
   // One that does not fit is found before the work.
   for (size_t e = 0; e < checkpoints.size(); ++e) open_checkpoint(e);
   if (several()) open_checkpoint(0);
@@ -147,7 +147,7 @@ Job::Job(const char* command, const Options& options)
          .progress = {}};
   const bool told = model.preprocess.output_is_probability;
   target = {options.target, options.layer, options.score, told};
-  outputs = outputs_of(model.network, told);
+  if (with_model) outputs = outputs_of(model.network, told);
   if (!options.save_weights.empty()) save_weights(model.network, model.weights, options.save_weights);
   if (!options.save_input.empty()) input_recorder.emplace(options.save_input);
   load_seconds = seconds();

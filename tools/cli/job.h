@@ -20,8 +20,9 @@
 namespace switchback {
 
 struct Job {
-  // Checks the options, opens the device and the model (and writes --save-weights).
-  Job(const char* command, const Options& options);
+  // Checks the options, opens the device and the model (and writes --save-weights). Without a model: an empty one, for
+  // commands on arrays.
+  Job(const char* command, const Options& options, bool with_model = true);
 
   std::string command;
   Options options;

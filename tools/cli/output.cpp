@@ -107,6 +107,18 @@ Json Output::add_npy(const ResultOf& of, const Tensor& tensor, const std::vector
   return entry;
 }
 
+Json Output::add_npy(const ResultOf& of, std::span<const int32_t> values, const std::string& axis) {
+  const Dims dims{int64_t(values.size())};
+  Json entry = add_own_npy(of, dims, {axis}, {{"dtype", "int32"}});
+  paths_.push_back(entry["path"]);
+  std::vector<uint8_t> bytes = npy_header(dims, "<i4");
+  const std::span<const std::byte> data = std::as_bytes(values);
+  const auto* first = reinterpret_cast<const uint8_t*>(data.data());
+  bytes.insert(bytes.end(), first, first + data.size());
+  files_.add(paths_.back(), bytes);
+  return entry;
+}
+
 Json Output::add_npy(const ResultOf& of, const Dims& dims, const std::vector<std::string>& axes, const Json& more,
                      OutputFile*& file, int64_t& begin) {
   Json entry = add_own_npy(of, dims, axes, more);

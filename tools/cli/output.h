@@ -5,6 +5,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -44,6 +45,7 @@ class Output {
   void add_picture(Json& files, const ResultOf& of, const Canvas& canvas, const Json& about = Json::object());
   // Stages a file and returns its entry for `files`.
   Json add_npy(const ResultOf& of, const Tensor& tensor, const std::vector<std::string>& axes);
+  Json add_npy(const ResultOf& of, std::span<const int32_t> values, const std::string& axis);  // int32
   // The same for an array whose values come piece by piece (OutputFile::write_at, behind `begin` bytes of header).
   Json add_npy(const ResultOf& of, const Dims& dims, const std::vector<std::string>& axes, const Json& more,
                OutputFile*& file, int64_t& begin);

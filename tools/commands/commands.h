@@ -44,6 +44,7 @@ std::function<void()> setup_info(CLI::App& app);
 std::function<void()> setup_models(CLI::App& app);
 std::function<void()> setup_top(CLI::App& app);
 std::function<void()> setup_distribution(CLI::App& app);
+std::function<void()> setup_embed(CLI::App& app);
 std::function<void()> setup_adversarial(CLI::App& app);
 std::function<void()> setup_perturb(CLI::App& app);
 std::function<void()> setup_maximize(CLI::App& app);
@@ -110,6 +111,11 @@ inline constexpr Command kCommands[] = {
      "weights/samples/digit_*.png --model lenet\n"
      "out/digits --model lenet --kind impulse,rotate:20,occlude:8,6,12,8 --method cam",
      setup_perturb},
+    {"embed", "a data set's values at a layer as a map of two or three dimensions (PCA, t-SNE), and their clusters (k-means)",
+     "out/digits --model lenet --layer input,relu2,fc1\n"
+     "out/digits --model lenet --layer fc1 --method tsne --perplexity 3 --clusters 4 --thumbnails\n"
+     "swiss-roll --method tsne",
+     setup_embed},
     {"maximize", "images that drive units up, by recipes of the literature",
      "--model lenet --target all --recipe mahendran\n"
      "--model lenet --layer conv2:3 --frames 5",

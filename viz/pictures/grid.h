@@ -1,6 +1,7 @@
 // Pictures made of pictures: labelled grids, contact sheets, filter grids, and bar and line charts to stand beside them.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -112,6 +113,20 @@ struct MatrixOptions {
 };
 Canvas matrix_chart(std::span<const std::string> names, std::span<const double> values,
                     const MatrixOptions& options = {});
+
+// Points on a plane, y upwards, on one scale for both axes, which have no meaning of their own. places [n,2].
+struct ScatterOptions {
+  int side = 420;  // of the whole chart, pixels
+  // Where given: the picture of point i is drawn in a frame of its colour, of the points that leave each other room.
+  std::function<Image(int64_t i)> thumbnail = {};
+  int thumbnail_side = 22;
+};
+Canvas scatter_chart(std::span<const float> places, std::span<const Rgb> colors, const ScatterOptions& options = {});
+// Colours of classes beside each other; from the 21st on they begin again.
+inline constexpr size_t kSeriesColors = 20;
+Rgb series_color(int64_t series);
+// Their names behind discs of the colours, in as many rows as they take.
+Canvas series_legend(std::span<const std::string> names, std::span<const Rgb> colors, int width);
 
 // Pictures in one row, centred on each other's middle; in one column, from a common left edge.
 Canvas side_by_side(std::span<const Canvas> pictures, int gap = 12);
