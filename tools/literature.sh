@@ -205,8 +205,24 @@ needs "$googlenet"
 figure full activations-photo "Activations of a photo" \
   "AlexNet's and ResNet-152's maps of a photo: edges first, then parts that few channels answer to." "GoogLeNet's inception_3a." \
   activations "$samples/chelsea.png" --model "$googlenet" --layer inception_3a/relu_3x3
+number "Kullback-Leibler divergence" kl
+figure quick swiss-roll "t-SNE unrolls the swiss roll" \
+  "A rolled-up sheet with a dimension of noise: neighbours stay together, the roll opens." "" \
+  embed swiss-roll --method tsne --limit 600 --iterations 400
+needs "$test_digits"
+number "Kullback-Leibler divergence" kl
+number "trustworthiness" trustworthiness
+figure full embed-lenet "t-SNE of LeNet on MNIST, layer by layer" \
+  "Digits of a class move together from layer to layer, until ten islands stand apart." "2,000 test digits." \
+  embed "$test_digits" --model lenet --layer input,relu1,relu2,fc2 --method tsne --limit 2000
+needs "$resnet56" "$cifar_test"
+number "Kullback-Leibler divergence" kl
+number "trustworthiness" trustworthiness
+figure full embed-resnet "t-SNE of a ResNet on CIFAR-10" \
+  "A home-made ResNet of 66 layers parts the ten classes towards its end." "ResNet-56 and 1,000 test images; its three stages." \
+  embed "$cifar_test" --model "$resnet56" --layer layer1.8.relu2,layer2.8.relu2,layer3.8.relu2 --method tsne
 needs "$squeezenet"
-number "passes saved (share of the work)" flop_ratio
+number "work, beside whole passes" flop_ratio
 figure full occlusion "Occlusion sensitivity, mask 32x32, stride 2" \
   "VGG19's score falls where the mask covers the object, and hardly elsewhere." "SqueezeNet 1.1; 9,409 positions, each computed exactly, only where it changes something." \
   occlusion "$samples/chelsea.png" --model "$squeezenet" --mask 32 --stride 2
@@ -345,6 +361,16 @@ if [ -e "$out/003-curves/last.safetensors" ]; then
     "The pattern of a class changes quickly at first, and settles; some classes settle earlier than others." "the run above." \
     cam "${cifar_test}[3]" "${cifar_test}[7]" --model "$narrow" --weights "$out/003-curves"
 fi
+needs "$cifar_test"
+figure full perturbed "Figures 9 to 12: grey, blurred, other channels, salt and pepper" \
+  "Grey images keep half the accuracy, 5x5 blur hurts more than 3x3, other channel orders confuse what colour decides, and a little salt and pepper lowers every confidence." \
+  "the same changes of small photos, with their class maps." \
+  perturb "${cifar_test}[3]" "${cifar_test}[7]" --model "$narrow" --weights "$narrow_weights" --method cam
+needs "$cifar_test"
+number "accuracy, unchanged" accuracy
+figure full perturbed-all "Accuracy and confidence by kind of change" \
+  "Of 100 grey images 45.5 % are read rightly; wrong answers have little confidence." "1,000 test images of CIFAR-10." \
+  perturb "$cifar_test" --model "$narrow" --weights "$narrow_weights" --method cam
 figure quick layers-combined "Layers combined over the image" \
   "Outputs of several layers laid over the photo together." "ResNet-20 of small photos, trained here." \
   cam "$samples/chelsea.png" --model resnet20 --layers layer1.2.relu_1,layer2.2.relu_1,layer3.2.relu_1
