@@ -202,7 +202,7 @@ def main():
         lines += pairs(args, "PGD-10 on a digit of MNIST", ["2"],
                        lambda: ours(args, 1000, lambda n: ("adversarial", f"{data}", "--model", "lenet", "--epsilon", "0.3,0.3", "--limit", n,
                                                            *threads)) / 2,
-                       ("PyTorch, torchattacks' loop", lambda: best(attacks, 4, 500)))
+                       ("torchattacks, or its loop in PyTorch", lambda: best(attacks, 4, 500)))
     text = "\n".join(["# Optimised images beside PyTorch", "",
                       f"PyTorch {torch.__version__}, {args.threads} threads, {args.rounds} pairs of runs in turn, {time.strftime('%Y-%m-%d')}. "
                       "Ratios: median (least–largest).", "",
