@@ -316,7 +316,9 @@ fuzzing() { bounded bash tests/fuzz/run.sh; }
 # In order of worth: where the time does not suffice for all, the last ones are left out.
 main() {
   read_options "$@"
-  step "install packages" switchback_setup build test
+  local purposes=(build test)
+  if [ "$all" = yes ]; then purposes+=(mpi); fi
+  step "install packages" switchback_setup "${purposes[@]}"
   if last_step_failed; then
     failed=$((failed + 1))
     finish

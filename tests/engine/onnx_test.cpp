@@ -689,9 +689,14 @@ TEST(OnnxModels, ArraysLieAsTheFileTakesThem) {
   auto* shape = signal.mutable_graph()->mutable_input(0)->mutable_type()->mutable_tensor_type()->mutable_shape();
   shape->mutable_dim(2)->set_dim_value(1);
   const std::string path = folder.put("signal.onnx", signal.SerializeAsString());
-  EXPECT_EQ(outputs(path, folder, Tensor(Dims{2, 4, 1})).first.dim(0), 2);
+  const auto ones = [](const Dims& dims) {
+    Tensor x(dims);
+    std::ranges::fill(x.values(), 1.f);
+    return x;
+  };
+  EXPECT_EQ(outputs(path, folder, ones({2, 4, 1})).first.dim(0), 2);
   shape->mutable_dim(2)->clear_dim_value();  // the array's length
-  EXPECT_EQ(outputs(folder.put("open.onnx", signal.SerializeAsString()), folder, Tensor(Dims{2, 4, 9})).first.count(), 2 * 5 * 12);
+  EXPECT_EQ(outputs(folder.put("open.onnx", signal.SerializeAsString()), folder, ones({2, 4, 9})).first.count(), 2 * 5 * 12);
 }
 
 // ---- published networks

@@ -164,14 +164,14 @@ std::string ranks(int n) {
 #if defined(__SANITIZE_ADDRESS__)
   return "";  // MPI's own leaks would be told of
 #endif
-  static const bool there = std::system("command -v mpirun > /dev/null") == 0 &&
-                            fs::exists(fs::path(program()).parent_path() / "libswitchback_mpi.so");
-  return there ? fmt::format("OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 "
-                             "OMPI_MCA_hwloc_base_binding_policy=none timeout -k 5 100 mpirun -n {}", n)
-               : "";
+  const std::string settings = "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 "
+                               "OMPI_MCA_hwloc_base_binding_policy=none timeout -k 5 ";
+  static const bool there = fs::exists(fs::path(program()).parent_path() / "libswitchback_mpi.so") &&
+                            std::system((settings + "30 mpirun -n 2 true > /dev/null 2>&1").c_str()) == 0;
+  return there ? fmt::format("{}100 mpirun -n {}", settings, n) : "";
 }
 #define SKIP_WITHOUT_MPI() \
-  if (ranks(1).empty()) GTEST_SKIP() << "no mpirun, or a build without MPI"
+  if (ranks(1).empty()) GTEST_SKIP() << "a build without MPI, or mpirun starts nothing here"
 
 TEST(Ranks, OneTwoThreeAndFiveGiveTheBytesOfOneRun) {
   SKIP_WITHOUT_MPI();
@@ -183,7 +183,7 @@ TEST(Ranks, OneTwoThreeAndFiveGiveTheBytesOfOneRun) {
     const std::string one = folder / fmt::format("one{}", number);
     run_in(one, "", words);
     for (const int n : numbers) {
-      if (number >= 2 && n != numbers[size_t(number) % 3 + 1]) continue;  // all numbers of ranks for two commands are enough
+      if (number >= 1 && n != numbers[size_t(number) % 3 + 1]) continue;  // all numbers of ranks for one command are enough
       const std::string several = folder / fmt::format("ranks{}-{}", number, n);
       EXPECT_EQ(run_in(several, ranks(n), words), 1) << "one image cannot be read";
       EXPECT_NE(bytes_of(several + "/said").find("broken.png"), std::string::npos);

@@ -107,7 +107,7 @@ void Shares::become_parts(std::vector<PartHeader> parts) {
 }
 
 void Shares::wait_for_first() const {
-  if (later_rank()) std::this_thread::sleep_for(std::chrono::seconds(1));
+  if (later_rank()) std::this_thread::sleep_for(std::chrono::milliseconds(300));
 }
 
 void Shares::finish(int code) {

@@ -108,13 +108,14 @@ void check_finite(const float* values, int64_t n, int64_t d, const std::string& 
 void for_images(EmbedRun& run, int64_t batch, const std::function<void(const float*, std::span<const int64_t>)>& work) {
   if (run.data && !run.read) {
     std::vector<int64_t> kept;
-    for_batches(run.job, *run.data, limited(*run.data, run.flags.limit), run.image, batch,
+    for_batches(run.job, *run.data, numbers_of(0, limited(*run.data, run.flags.limit)), batch,
                 [&](const float* pixels, std::span<const int64_t> numbers) {
                   kept.insert(kept.end(), numbers.begin(), numbers.end());
                   work(pixels, numbers);
                 });
     run.kept = std::move(kept), run.read = true;
-    for (const int64_t i : run.kept) run.labels.push_back(run.data->label(i));
+    if (run.data->labelled())
+      for (const int64_t i : run.kept) run.labels.push_back(run.data->label(i));
     return;
   }
   std::vector<float> pixels(size_t(run.data ? batch * run.image.item() : 0));

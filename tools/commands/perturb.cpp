@@ -419,7 +419,7 @@ void run_over_dataset(PerturbRun& run, Output& output, Report& report) {
       class_map(data, job.model, job.model.network.shapes(image)[size_t(logit_node(job.model.network))].c, path);
   std::vector<SheetRow> rows;
   int64_t drawn = 0;
-  const int64_t read = for_batches(job, data, images, image, std::min<int64_t>(256, images), [&](const float* pixels, std::span<const int64_t> numbers) {
+  const int64_t read = for_batches(job, data, numbers_of(0, images), std::min<int64_t>(256, images), [&](const float* pixels, std::span<const int64_t> numbers) {
     const int64_t n = int64_t(numbers.size());
     Tensor x({n, image.c, image.h, image.w});
     std::copy_n(pixels, x.count(), x.data());
