@@ -316,9 +316,7 @@ fuzzing() { bounded bash tests/fuzz/run.sh; }
 # In order of worth: where the time does not suffice for all, the last ones are left out.
 main() {
   read_options "$@"
-  local purposes=(build test)
-  if [ "$all" = yes ]; then purposes+=(mpi); fi
-  step "install packages" switchback_setup "${purposes[@]}"
+  step "install packages" switchback_setup build test
   if last_step_failed; then
     failed=$((failed + 1))
     finish
