@@ -36,6 +36,7 @@ done
 [[ $only =~ ^00[0-4](,00[0-4])*$ ]] || usage_error "--only '$only' is no list of 000 to 004"
 [ -x "$switchback" ] || { echo "literature.sh: there is no $switchback (build it, or name it with SWITCHBACK=FILE)" >&2; exit 1; }
 
+export SWITCHBACK_WEIGHTS=${SWITCHBACK_WEIGHTS:-weights} # those of this tree, whichever program runs
 mnist=$data/mnist cifar=$data/cifar10 photos=$data/photos models=$data/models
 mkdir -p "$out"
 page=$out/index.html.partial
@@ -206,9 +207,9 @@ figure full activations-photo "Activations of a photo" \
   "AlexNet's and ResNet-152's maps of a photo: edges first, then parts that few channels answer to." "GoogLeNet's inception_3a." \
   activations "$samples/chelsea.png" --model "$googlenet" --layer inception_3a/relu_3x3
 number "Kullback-Leibler divergence" kl
-figure quick swiss-roll "t-SNE unrolls the swiss roll" \
+figure full swiss-roll "t-SNE unrolls the swiss roll" \
   "A rolled-up sheet with a dimension of noise: neighbours stay together, the roll opens." "" \
-  embed swiss-roll --method tsne --limit 600 --iterations 400
+  embed swiss-roll --method tsne --perplexity 50
 needs "$test_digits"
 number "Kullback-Leibler divergence" kl
 number "trustworthiness" trustworthiness
