@@ -250,6 +250,10 @@ TEST(CliPerturb, WhatCannotBeIsSaid) {
   fails("blur:3", "--method", {"--method", "nothing"});
   fails("blur:3", "one target of each input", {"--target", "all"});
   fails("blur:3", "saves no arrays", {"--save", "npy"});
+  for (const char* name : {"none/0/a.png", "none/1/b.png"}) folder.put(name, "no image");
+  const Outcome none = run_switchback({"perturb", folder / "none", "--model", "lenet", "-o", folder / "out"});
+  EXPECT_NE(none.code, 0) << none.line;
+  EXPECT_NE(none.err.find("none of 2 images"), std::string::npos) << none.err;
   EXPECT_TRUE(!std::filesystem::exists(folder / "out") || names_in(folder / "out").empty());
 }
 

@@ -114,7 +114,7 @@ Tensor load_dataset(const Dataset& data, const Model& model, int threads) {
   Tensor x = allocate_maps({data.size(), how.channels(), how.size[0], how.size[1]});
   const int64_t each = x.count() / x.dim(0);
   const std::vector<int64_t> images = numbers_of(0, data.size());
-  read_batches(data, images, model, 64, threads, [](int64_t, const Error& why) { throw why; }, [&](const ReadAhead::Batch& batch) {
+  read_batches(data, images, model, 64, threads, kLeaveNoneOut, [&](const ReadAhead::Batch& batch) {
     std::copy(batch.pixels.begin(), batch.pixels.end(), x.data() + batch.images[0] * each);
   });
   return x;

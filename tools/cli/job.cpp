@@ -22,10 +22,6 @@
 namespace switchback {
 namespace {
 
-double since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 // An array tells the sizes that a file leaves open.
 Dims array_dims(const Options& o) {
   return is_onnx(o.model) && !o.inputs.empty() && is_array(o.inputs[0]) ? npy_dims(o.inputs[0], {2, 3, 4}) : Dims{};
@@ -172,7 +168,7 @@ void Job::fail(const std::string& input, const std::string& why) {
   failed.emplace_back(input, why);
 }
 
-double Job::seconds() const { return since(start); }
+double Job::seconds() const { return seconds_since(start); }
 
 std::string Job::model_name() const {
   return is_onnx(options.model) ? std::filesystem::path(options.model).stem().string() : options.model;

@@ -30,7 +30,9 @@ std::vector<int64_t> numbers_of(int64_t first, int64_t last);  // first, first +
 // Image i through the model's preprocessing, NCHW.
 void load_item(const Dataset& data, int64_t i, const Model& model, float* to);
 
-// These images of a data set in batches of at most `batch`, read ahead of `work`. leave_out: of those that cannot be read.
+// These images of a data set in batches of at most `batch`, read ahead of `work`. leave_out: of those that cannot be read;
+// where each is wanted, kLeaveNoneOut.
+inline const ReadAhead::LeaveOut kLeaveNoneOut = [](int64_t, const Error& why) { throw why; };
 void read_batches(const Dataset& data, std::span<const int64_t> images, const Model& model, int64_t batch, int threads,
                   const ReadAhead::LeaveOut& leave_out, const std::function<void(const ReadAhead::Batch&)>& work);
 

@@ -8,6 +8,10 @@
 
 namespace switchback {
 
+inline double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 class ProgressBar {
  public:
   // `enabled` false: draws nothing.

@@ -80,10 +80,6 @@ struct EmbedRun {
   int64_t n() const { return int64_t(kept.size()); }
 };
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 // ---- what is embedded
 
 // t cos t, height, t sin t; t from 1.5 π to 4.5 π, as scikit-learn's make_swiss_roll has it. Classes are bands of t.
@@ -118,13 +114,13 @@ void for_images(EmbedRun& run, int64_t batch, const std::function<void(const flo
       for (const int64_t i : run.kept) run.labels.push_back(run.data->label(i));
     return;
   }
-  std::vector<float> pixels(size_t(run.data ? batch * run.image.item() : 0));
+  if (run.data)
+    return read_batches(*run.data, run.kept, run.job.model, batch, run.job.ctx.thread_count(),
+                        kLeaveNoneOut,
+                        [&](const ReadAhead::Batch& b) { work(b.pixels.data(), b.images); });
   for (int64_t first = 0; first < run.n(); first += batch) {
     const int64_t count = std::min(batch, run.n() - first);
-    const std::span<const int64_t> numbers(run.kept.data() + first, size_t(count));
-    for (int64_t i = 0; run.data && i < count; ++i)
-      load_item(*run.data, numbers[size_t(i)], run.job.model, pixels.data() + i * run.image.item());
-    work(run.data ? pixels.data() : run.held.data() + first * run.image.item(), numbers);
+    work(run.held.data() + first * run.image.item(), std::span(run.kept).subspan(size_t(first), size_t(count)));
   }
 }
 

@@ -123,7 +123,7 @@ void EtalonRun::run() {
     }
     const std::vector<int64_t> images = numbers_of(std::min(source->done, source->count), source->count);
     read_batches(*source->dataset, images, job_.model, etalons_->batch(), job_.ctx.thread_count(),
-                 [](int64_t, const Error& why) { throw why; }, [&](const ReadAhead::Batch& batch) {
+                 kLeaveNoneOut, [&](const ReadAhead::Batch& batch) {
                    for (size_t i = 0; i < batch.images.size(); ++i)
                      push(source, batch.images[i], batch.pixels.data() + int64_t(i) * image_.item());
                  });

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "tools/cli/labelled.h"
+#include "tools/cli/shares.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/evaluate.h"
 #include "viz/methods/batches.h"
@@ -437,6 +438,7 @@ void run_over_dataset(PerturbRun& run, Output& output, Report& report) {
         add_rows(run, items[size_t(i)], fmt::format("#{}: {}", data.number(numbers[size_t(i)]), shown_class(job, label)), rows);
     }
   });
+  require_read(read, images, path);
   Json files = Json::array();
   if (output.pictures()) {
     if (!rows.empty()) add_figure(run, output, files, dataset_stem(path), rows, read);

@@ -69,7 +69,7 @@ NetworkRegions count_regions(Job& job, const Model& model, const NetworkSpec& sp
   const std::vector<int64_t> classes =
       outputs.h * outputs.w == 1 ? outputs_of_classes(data, model, outputs.c) : std::vector<int64_t>();
   int64_t right = 0, done = 0;
-  read_batches(data, order, model, census.batch(), job.ctx.thread_count(), [](int64_t, const Error& why) { throw why; },
+  read_batches(data, order, model, census.batch(), job.ctx.thread_count(), kLeaveNoneOut,
                [&](const ReadAhead::Batch& batch) {
     const int64_t n = int64_t(batch.images.size());
     std::vector<int> labels;

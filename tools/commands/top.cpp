@@ -120,7 +120,7 @@ bool search(TopRun& run, const std::vector<int>& nodes, Output& output) {
     for (const int64_t c : layer.channels) run.units.push_back({nodes[k], c, std::move(found.of[k][size_t(c)])});
     run.layers.push_back(std::move(layer));
   }
-  run.search_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  run.search_seconds = seconds_since(start);
   return true;
 }
 
@@ -174,7 +174,7 @@ void draw_maps(TopRun& run) {
         paste(part, photo, -int(box.left), -int(box.top));
         paste(picture, part, int(at.second), int(at.first));
       });
-  run.map_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  run.map_seconds = seconds_since(start);
 }
 
 // Pictures of one size as a square of tiles.

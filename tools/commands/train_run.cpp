@@ -19,10 +19,6 @@ namespace {
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 constexpr int64_t kValidationBatch = 256;
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 // [E,N]: the order of images of each epoch.
 std::vector<int64_t> read_order(const TrainRequest& r, int64_t images) {
   if (r.order.empty()) return {};

@@ -5,6 +5,7 @@
 #include <numbers>
 #include <vector>
 
+#include "engine/run/plan.h"
 #include "kernels/image/transform.h"
 #include "kernels/noise/noise.h"
 #include "viz/methods/fill.h"
@@ -35,21 +36,6 @@ Perturbation settled(Perturbation p, Shape image) {
     p.amount = side <= kCifarSide ? kImpulseCifar[s] : side <= kTinySide ? kImpulseTiny[s] : kImpulse[s];
   }
   return p;
-}
-
-// [C,H,W] and [H,W,C] of one image.
-std::vector<float> interleaved(const float* x, Shape image) {
-  std::vector<float> y(size_t(image.item()));
-  const int64_t plane = image.h * image.w;
-  for (int64_t c = 0; c < image.c; ++c)
-    for (int64_t i = 0; i < plane; ++i) y[size_t(i * image.c + c)] = x[c * plane + i];
-  return y;
-}
-
-void planar(const std::vector<float>& x, Shape image, float* y) {
-  const int64_t plane = image.h * image.w;
-  for (int64_t c = 0; c < image.c; ++c)
-    for (int64_t i = 0; i < plane; ++i) y[c * plane + i] = x[size_t(i * image.c + c)];
 }
 
 void make_grey(const PixelUnits& units, ChannelOrder order, Shape image, const float* x, float* y) {
@@ -103,7 +89,7 @@ void add_noise(Context& ctx, const Perturbation& p, const PixelUnits& units, Sha
   const std::vector<float> zeros(size_t(image.item()), 0.f);
   std::vector<float> normals(zeros.size());
   write_noisy_input(ctx, zeros.data(), {.sigma = 1, .seed = seed, .image = number}, {normals.data(), image, DType::f32});
-  planar(normals, image, y);
+  read_nchw(ctx, {normals.data(), image, DType::f32}, y);
   const int64_t plane = image.h * image.w;
   for (int64_t e = 0; e < image.item(); ++e) {
     const size_t c = size_t(e / plane);
@@ -117,9 +103,11 @@ void turn(Context& ctx, const Perturbation& p, const PixelUnits& units, Shape im
   const double row = double(image.h - 1) / 2, column = double(image.w - 1) / 2;
   const float map[] = {float(cosine),  float(sine),   float(row - cosine * row - sine * column),
                        float(-sine), float(cosine), float(column + sine * row - cosine * column)};
-  std::vector<float> in = interleaved(x, image), out(in.size());
-  affine_forward(ctx, map, units.offset.data(), View{in.data(), image, DType::f32}, {out.data(), image, DType::f32});
-  planar(out, image, y);
+  std::vector<float> in(size_t(image.item())), out(in.size());
+  const View before{in.data(), image, DType::f32}, after{out.data(), image, DType::f32};
+  write_nchw(ctx, x, before);
+  affine_forward(ctx, map, units.offset.data(), before, after);
+  read_nchw(ctx, after, y);
 }
 
 }  // namespace
