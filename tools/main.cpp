@@ -14,6 +14,7 @@
 #include "engine/version.h"
 #include "kernels/check.h"
 #include "tools/commands/commands.h"
+#include "tools/cli/processors.h"
 #include "tools/cli/progress.h"
 #include "tools/cli/report.h"
 #include "tools/cli/shares.h"
@@ -141,6 +142,7 @@ void run_command_line(std::vector<std::string> arguments) { run(std::move(argume
 }  // namespace switchback
 
 int main(int argc, char** argv) {
+  switchback::bound_spinning(argv);
   switchback::remove_temporaries_on_signals(switchback::say_interrupted);
   const int code = switchback::run_program({argv + 1, argv + argc});
   switchback::shares().finish(code);

@@ -68,6 +68,23 @@ TEST(Processors, AffinityIsRespected) {
   EXPECT_NE(warned.err.find("only 1 processor may be used"), std::string::npos) << warned.err;
 }
 
+TEST(Processors, ThreadsSpinBrieflyUnlessTheEnvironmentSaysOtherwise) {
+  const Environment shown("OMP_DISPLAY_ENV", "verbose"), no_policy("OMP_WAIT_POLICY", nullptr);
+  const auto says = [](const std::string& setting) {  // of the program's last start: OpenMP tells at each
+    const std::string err = run_switchback({"--version"}).err;
+    const size_t at = err.rfind("OPENMP DISPLAY ENVIRONMENT BEGIN");
+    return at != std::string::npos && err.find(setting, at) != std::string::npos;
+  };
+  {
+    const Environment unset("GOMP_SPINCOUNT", nullptr);
+    EXPECT_TRUE(says("GOMP_SPINCOUNT = '1000'"));
+    const Environment passive("OMP_WAIT_POLICY", "passive");
+    EXPECT_TRUE(says("GOMP_SPINCOUNT = '0'"));
+  }
+  const Environment own("GOMP_SPINCOUNT", "77");
+  EXPECT_TRUE(says("GOMP_SPINCOUNT = '77'"));
+}
+
 TEST(Processors, QuotasOfControlGroups) {
   const int all = omp_get_num_procs();
   const auto usable = [&](const std::vector<std::pair<std::string, std::string>>& files) {
