@@ -106,7 +106,8 @@ def gaussian(x, sigma):
     return separable(x, [t / total for t in taps])
 
 
-def yosinski(decay, blur, lr, kind=None, percentile=0, keep_best=True):
+def yosinski(decay, blur, lr, kind=None, percentile=0, keep_best=True, progress=math.inf):
+    """progress: how far a step may raise the value at most, to first order."""
     unit = scale / 255  # input units of a byte
     z, best, top = START / unit, None, -math.inf
     low, high = offset / unit, (offset + scale) / unit
@@ -116,7 +117,7 @@ def yosinski(decay, blur, lr, kind=None, percentile=0, keep_best=True):
         if value > top:
             best, top = z, value
         g, = gradient(lambda v: features(v * unit)[:, CHANNEL].sum(), z)
-        z = (z + min(lr, 2 / g.pow(2).sum().item()) * g) * (1 - decay)
+        z = (z + min(lr, progress / g.pow(2).sum().item()) * g) * (1 - decay)
         if blur and k % 4 == 0:
             z = gaussian(z, blur)
         if kind:
@@ -362,8 +363,9 @@ def main():
         "start": START,
         "fleuret": fleuret(),
         "yosinski": yosinski(1e-4, 1.0, 100),
-        "yosinski-norm": yosinski(0, 0.5, 100, "norm", 50),
-        "yosinski-contribution": yosinski(0, 0.5, 1e8, "contribution", 90, keep_best=False),
+        "yosinski-decay": yosinski(0.3, 0, 100, "norm", 20, keep_best=False),
+        "yosinski-norm": yosinski(0, 0.5, 100, "norm", 50, progress=2),
+        "yosinski-contribution": yosinski(0, 0.5, 1e8, "contribution", 90, keep_best=False, progress=2),
         "mahendran": mahendran(),
         "lucid": lucid(),
         "maco": maco(),

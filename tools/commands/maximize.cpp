@@ -116,26 +116,32 @@ MaximizeOptions options_of(const Job& job, const DreamCommand& o) {
   return m;
 }
 
-// Of a recipe that optimises the input freely: 0.5 + 0.1·(x − mean) / std, as the lecture shows them.
-Image dream_picture(const Tensor& x, int64_t item, const Job& job, bool stretch) {
-  if (!stretch) return input_picture(x, item, job.model, false);
+// How images are shown: as they are; or, where what is optimised need not look like an image, by the authors' stretching:
+// of the input driven freely 0.5 + 0.1·(x − mean) / std (Fleuret's lecture), of bytes around the mean colour, which few of
+// them leave by much, 0.5 + x / (2·max|x|) (Yosinski's program). A pixel less the mean colour is x / scale.
+enum class Shown { as_it_is, deviations, around_mean };
+
+Image dream_picture(const Tensor& x, int64_t item, const Job& job, Shown how) {
+  if (how == Shown::as_it_is) return input_picture(x, item, job.model, false);
   Tensor shown = batch_item(x, item);
-  double mean = 0, squares = 0;
-  for (const float v : shown.values()) mean += double(v) / double(shown.count());
-  for (const float v : shown.values()) squares += std::pow(double(v) - mean, 2) / double(shown.count());
-  const double std = std::max(1e-12, std::sqrt(squares));
   const PixelUnits units = pixel_units(job.model, x.dim(1));
   const int64_t map = x.dim(2) * x.dim(3);
+  double mean = 0, squares = 0, most = 1e-12;
+  for (const float v : shown.values()) mean += double(v) / double(shown.count());
+  for (const float v : shown.values()) squares += std::pow(double(v) - mean, 2) / double(shown.count());
+  for (int64_t i = 0; i < shown.count(); ++i) most = std::max(most, std::abs(double(shown[i]) / double(units.scale[size_t(i / map)])));
+  const double std = std::max(1e-12, std::sqrt(squares));
   for (int64_t i = 0; i < shown.count(); ++i) {
-    const size_t c = size_t(i / map);
-    shown[i] = float((0.5 + 0.1 * (double(shown[i]) - mean) / std) * double(units.scale[c]) + double(units.offset[c]));
+    const double v = double(shown[i]), scale = double(units.scale[size_t(i / map)]);
+    const double pixel = how == Shown::deviations ? 0.5 + 0.1 * (v - mean) / std : 0.5 + v / scale / (2 * most);
+    shown[i] = float(pixel * scale + double(units.offset[size_t(i / map)]));
   }
   return input_picture(shown, 0, job.model, false);
 }
 
 // Vectors as a plot of their values.
-Canvas dream_panel(const Tensor& x, int64_t item, const Job& job, bool stretch) {
-  if (x.dim(2) * x.dim(3) > 1) return dream_picture(x, item, job, stretch);
+Canvas dream_panel(const Tensor& x, int64_t item, const Job& job, Shown how) {
+  if (x.dim(2) * x.dim(3) > 1) return dream_picture(x, item, job, how);
   const int64_t n = x.dim(1);
   std::vector<std::string> places;
   Series line{.name = "", .values = {}};
@@ -241,11 +247,11 @@ std::string share_text(double value, double largest) {
 }
 
 // The way of all images as an animation; pictures of one frame have the sizes of the last one's.
-std::vector<Image> animation(const Maximized& made, const Job& job, bool stretch, int columns) {
+std::vector<Image> animation(const Maximized& made, const Job& job, Shown how, int columns) {
   std::vector<Image> all;
   for (size_t f = made.frames.size(); f-- > 0;) {
     std::vector<Panel> panels;
-    for (int64_t i = 0; i < std::min<int64_t>(made.frames[f].dim(0), 12); ++i) panels.push_back({dream_picture(made.frames[f], i, job, stretch), ""});
+    for (int64_t i = 0; i < std::min<int64_t>(made.frames[f].dim(0), 12); ++i) panels.push_back({dream_picture(made.frames[f], i, job, how), ""});
     const Image frame = pixels(grid(panels, {.columns = columns, .panel_side = large_side(int(std::max(made.x.dim(2), made.x.dim(3)))),
                                              .title = fmt::format("step {}", made.frame_steps[f])}),
                                job.options.scale);
@@ -296,7 +302,9 @@ void run_maximize(DreamCommand o) {
   m.spectrum = spectrum_of(job, o, output, m.decorrelated);
   const Maximized made = maximize(job.ctx, job.model, drives, start, m);
 
-  const bool stretch = m.parts == Parts::input;
+  const Shown how = m.parts == Parts::input              ? Shown::deviations
+                    : m.parts == Parts::bytes && m.clip_pixels ? Shown::around_mean
+                                                               : Shown::as_it_is;
   const ResultOf of(job.model_name());
   const std::string steps = fmt::format("{}, {}", o.recipe, counted(made.steps, "step"));
   Json files = Json::array();
@@ -307,9 +315,9 @@ void run_maximize(DreamCommand o) {
     const std::string name = direction.empty() ? unit_name(job, drives[i].unit) : fmt::format("{} along {}", o.layer, o.direction);
     if (output.pictures() && panels.size() < kMostGridPanels) {
       const int64_t map = made.x.dim(2) * made.x.dim(3);
-      Image picture = dream_picture(made.x, int64_t(i), job, stretch);
+      Image picture = dream_picture(made.x, int64_t(i), job, how);
       if (!made.weight.empty()) fade(picture, made.weight.data() + int64_t(i) * map, map);
-      panels.push_back({map > 1 ? Canvas(picture) : dream_panel(made.x, int64_t(i), job, stretch),
+      panels.push_back({map > 1 ? Canvas(picture) : dream_panel(made.x, int64_t(i), job, how),
                         o.plain ? "" : fmt::format("{}\n{:.4g}, from {:.3g}{}{}", name, d.value, d.start, share_text(d.value, reference[i]), d.dead ? "; dead" : "")});
     }
     const Unit& u = drives[i].unit;
@@ -342,13 +350,13 @@ void run_maximize(DreamCommand o) {
     if (!made.frames.empty()) {
       for (size_t i = 0; i < std::min<size_t>(drives.size(), 12); ++i)
         for (size_t f = 0; f < made.frames.size(); ++f)
-          strip.push_back({dream_panel(made.frames[f], int64_t(i), job, stretch), fmt::format("step {}", made.frame_steps[f])});
+          strip.push_back({dream_panel(made.frames[f], int64_t(i), job, how), fmt::format("step {}", made.frame_steps[f])});
       output.add_picture(files, {job.model_name(), "frames"},
                          grid(strip, {.columns = int(made.frames.size()), .title = figure_title(job, "Activation maximisation, the way"),
                                       .subtitle = fmt::format("{}; {}", steps, weights_text(job))}));
       if (o.saves("png")) {
         const std::string file = output.path({job.model_name(), "animation"}, "png");
-        const std::vector<uint8_t> bytes = apng_bytes(animation(made, job, stretch, o.columns), 250, 1500);
+        const std::vector<uint8_t> bytes = apng_bytes(animation(made, job, how, o.columns), 250, 1500);
         output.add_file(file).write(std::as_bytes(std::span(bytes)));
         files.push_back({{"path", file}, {"axes", nullptr}});
         output.note(fmt::format("{} shows the way as an animation", file));
@@ -384,7 +392,9 @@ void run_invert(const DreamCommand& o) {
   if (o.steps.empty() && m.update == MaximizeOptions::Update::momentum) m.more_steps = 50;
   Output output(job);
   Inputs inputs(job, output);
-  const bool stretch = m.parts == Parts::input;
+  const Shown how = m.parts == Parts::input              ? Shown::deviations
+                    : m.parts == Parts::bytes && m.clip_pixels ? Shown::around_mean
+                                                               : Shown::as_it_is;
   Report report;
   ItemLines lines;
   int64_t images = 0;
@@ -412,7 +422,7 @@ void run_invert(const DreamCommand& o) {
                                          o.weights_of.empty() ? std::vector<int64_t>() : parse_list("--weights-of", o.weights_of, channels), one);
           std::copy_n(result.image.x.data(), result.image.x.count(),
                       made.data() + (i * int64_t(nodes.size()) + int64_t(l)) * result.image.x.count());
-          panels.push_back({dream_picture(result.image.x, 0, job, stretch), fmt::format("{}\nerror {:.3f}", layer, result.error)});
+          panels.push_back({dream_picture(result.image.x, 0, job, how), fmt::format("{}\nerror {:.3f}", layer, result.error)});
           errors.push_back({{"layer", layer}, {"error", result.error}, {"weight", one.weight}, {"steps", result.image.steps}});
           lines.add(fmt::format("  {:<28} {:<28} ‖Φ − Φ0‖ / ‖Φ0‖ {:.4f}", name, layer, result.error));
         }

@@ -83,7 +83,7 @@ Dream::Dream(Context& ctx, const Model& model, Shape net, Shape canvas, const Ma
   limits = floats_on_device(ctx, range);
 }
 
-int Dream::states() const { return o.update == Update::momentum ? 2 : o.update == Update::capped ? 0 : o.optimizer.states(); }
+int Dream::states() const { return o.update == Update::momentum ? 2 : o.update == Update::optimizer ? o.optimizer.states() : 0; }
 
 void Dream::start(std::span<const Drive> drives, const Tensor& given) {
   if (!given.empty()) {
@@ -210,7 +210,8 @@ void Dream::add_edges() {
     avg_pool2d_backward(ctx, halve, coarse.view(coarse.gradient), fine.view(fine.other));
     mix(ctx, 1, fine.view(fine.other), 1, fine.view(fine.gradient));
   }
-  if (!levels.empty()) mix(ctx, -float(o.edges), levels[0].view(levels[0].gradient), 1, on_canvas(dcanvas));
+  const double unit = o.parts == Parts::input ? parts.unit(0) : 1;
+  if (!levels.empty()) mix(ctx, -float(o.edges / (unit * unit)), levels[0].view(levels[0].gradient), 1, on_canvas(dcanvas));
 }
 
 // The gradient at the network's input.
@@ -316,9 +317,12 @@ void Dream::ascend(int64_t step, bool late) {
                         state1.size() ? state1.as<float>() : nullptr, n * parts.item()});
         if (o.decay > 0) mix(ctx, 0, x, float(1 - o.decay), x);
         break;
-      case Update::capped:
-        image_step(ctx, {.rule = ImageStep::Rule::capped, .step = float(o.lr), .decay = float(o.decay)}, range, nullptr, g, {}, x);
+      case Update::plain:
+      case Update::capped: {
+        const ImageStep::Rule rule = o.update == Update::plain ? ImageStep::Rule::plain : ImageStep::Rule::capped;
+        image_step(ctx, {.rule = rule, .step = float(o.lr), .decay = float(o.decay)}, range, nullptr, g, {}, x);
         break;
+      }
       case Update::momentum:
         momentum_step(ctx, {.rate = float(late ? o.lr / 10 : o.lr), .most = float(o.most_norm)}, g, state0.as<float>(),
                       state1.as<float>(), x);

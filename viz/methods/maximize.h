@@ -25,7 +25,8 @@ struct StepTimes {
 
 struct MaximizeOptions : RunOptions {
   // What is optimised: z, of which the network's input is made in each channel.
-  //   input    the input itself             pixels   the image, 0 to 1
+  //   input    the input itself (of a network that takes bytes, in deviations of 0.226·255: as large as torchvision's inputs)
+  //   pixels   the image, 0 to 1
   //   bytes    the image times 255, less the mean colour (0 is input 0)
   //   fourier  coefficients of a real FFT, scaled by 1 / max(f, 1/max(w, h)), f in cycles a pixel (lucid, Olah et al. 2017);
   //            the image is 1/4 of the inverse FFT, recoloured
@@ -37,8 +38,9 @@ struct MaximizeOptions : RunOptions {
   std::shared_ptr<const Tensor> spectrum = {};  // phase: a mean_spectrum of any size; null: 1 / max(f, 1/max(w, h))
   double start_mean = 0, start_noise = 0.01, start_span = 0;
 
-  // Ascent. capped: x += min(lr, 2/‖g‖²)·g and x ·= 1 − decay (Yosinski); momentum: Mahendran and Vedaldi's rule.
-  enum class Update { optimizer, capped, momentum } update = Update::optimizer;
+  // Ascent. plain: x += lr·g, capped: x += min(lr, 2/‖g‖²)·g, and then x ·= 1 − decay (Yosinski's two policies);
+  // momentum: Mahendran and Vedaldi's rule.
+  enum class Update { optimizer, plain, capped, momentum } update = Update::optimizer;
   Optimizer optimizer{.kind = Optimizer::Kind::adam};
   double lr = 0.1, decay = 0;
   int64_t steps = 250;

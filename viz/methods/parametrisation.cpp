@@ -23,6 +23,15 @@ std::vector<float> colour_matrix(int64_t channels, bool decorrelated, ChannelOrd
   return m;
 }
 
+// Input units of one of z where the input itself is driven: 1 with the inputs that torchvision's networks take, whose
+// pixels deviate by about 1; a network of bytes is driven in the same deviations, since Fleuret's start, step and edges are
+// of that size.
+float input_unit(const PixelUnits& units, size_t c) {
+  constexpr float kDeviation = 0.226f, kMostScale = 20;  // of ImageNet's pixels; torchvision's scale is 4.4, bytes' 255
+  const float scale = std::abs(units.scale[c]);
+  return units.known && scale > kMostScale ? scale * kDeviation : 1.f;
+}
+
 // The inverse of a matrix [3,3].
 std::vector<float> inverse_of(const std::vector<float>& m) {
   const auto at = [&](int i, int j) { return double(m[size_t(3 * (i % 3) + j % 3)]); };
@@ -76,11 +85,11 @@ Parametrisation::Parametrisation(Context& ctx, const Model& model, const Maximiz
   std::vector<float> offset, fill;
   for (size_t c = 0; c < size_t(canvas.c); ++c) {
     const bool pixels = options.parts == Parts::pixels || fourier;
-    scale_.push_back(options.parts == Parts::input ? 1.f : options.parts == Parts::bytes && units.known ? units.scale[c] / 255 : units.scale[c]);
+    scale_.push_back(options.parts == Parts::input ? input_unit(units, c) : options.parts == Parts::bytes && units.known ? units.scale[c] / 255 : units.scale[c]);
     offset.push_back(pixels ? units.offset[c] : 0.f);
     fill.push_back(fourier ? units.offset[c] + 0.5f * units.scale[c] : 0.f);
   }
-  same_ = !fourier && options.parts == Parts::input;
+  same_ = options.parts == Parts::input && std::ranges::all_of(scale_, [](float s) { return s == 1.f; });
   const size_t matrix = all.size();
   all.insert(all.end(), scale_.begin(), scale_.end());
   all.insert(all.end(), offset.begin(), offset.end());

@@ -25,7 +25,7 @@ class Parametrisation {
  private:
   Context& ctx_;
   Shape canvas_;
-  bool phase_, same_ = false;  // same_: z is the input itself
+  bool phase_, same_ = false;  // same_: z is the input, in its own units
   int64_t item_;
   std::vector<float> scale_;
   std::optional<InverseFourier> fourier_;

@@ -30,9 +30,9 @@ MaximizeOptions recipe(std::string_view name) {
     o.start_noise = 10;
     o.update = MaximizeOptions::Update::capped;
     o.clip_pixels = o.keep_best = true;
-    if (name == "yosinski") o.decay = 1e-4, o.blur = 1, o.steps = 1000, o.lr = 100;
+    if (name == "yosinski") o.decay = 1e-4, o.blur = 1, o.steps = 1000, o.lr = 100, o.update = MaximizeOptions::Update::plain;
     else if (name == "yosinski-norm") o.blur = 0.5, o.small = {SmallPixels::By::norm, 50}, o.steps = 500, o.lr = 100;
-    else if (name == "yosinski-decay") o.decay = 0.3, o.small = {SmallPixels::By::norm, 20}, o.steps = 750, o.lr = 100;
+    else if (name == "yosinski-decay") o.decay = 0.3, o.small = {SmallPixels::By::norm, 20}, o.steps = 750, o.lr = 100, o.update = MaximizeOptions::Update::plain;
     else if (name == "yosinski-contribution") o.blur = 0.5, o.small = {SmallPixels::By::contribution, 90}, o.steps = 1000, o.lr = 1e8;
     if (o.steps != 250) return o;
   }
