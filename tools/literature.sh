@@ -83,8 +83,9 @@ document() {
 # needs FILE...: what the next figure reads besides what is shipped.
 needs() { wanted=("$@"); }
 
-# number LABEL KEY: the first number of this name in the next figure's JSON document goes on the page.
-number() { labels+=("$1") keys+=("$2"); }
+# number LABEL KEY [all]: the last number of this name in the next figure's JSON document goes on the page (of several inputs
+# or states: the last one's), or all of them, lists included.
+number() { labels+=("$1") keys+=("$2") counts+=("${3:-last}"); }
 
 # shows PICTURES: names (patterns) of the next figure's pictures; default: the contact sheet, or else the first four.
 shows() { patterns=("$@"); }
@@ -97,7 +98,7 @@ figure() {
   if [ "$here" = yes ] && { [ "$quick" = no ] || [ "$level" = quick ]; }; then
     folder=$out/$doc-$name
     printf '<section id="f%s-%s">\n<h3>%s</h3>\n<p>%s</p>\n' "$doc" "$name" "$(escape "$title")" "$(escape "$showed")" >>"$page"
-    printf '<pre><code>switchback %s</code></pre>\n' "$(escape "$(printf '%q ' "$@" | sed 's/ $//')")" >>"$page"
+    printf '<pre><code>switchback %s</code></pre>\n' "$(escape "$(quoted "$@")")" >>"$page"
     for file in "${wanted[@]}"; do
       if [ ! -e "$file" ]; then files+=("$file"); fi
     done
@@ -110,7 +111,7 @@ figure() {
       mkdir -p "$folder"
       begin=$EPOCHREALTIME
       "$switchback" "$@" -o "$folder" --json >"$folder/run.json.txt" 2>"$folder/messages.txt" || code=$?
-      seconds=$(LC_ALL=C awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')
+      seconds=$(LC_ALL=C awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.3g", b - a }')
       mapfile -t pictures < <(pictures_of "$folder")
       if [ "$code" -ne 0 ] || [ "${#pictures[@]}" -eq 0 ]; then
         failed=$((failed + 1))
@@ -126,8 +127,12 @@ figure() {
         printf '<dl>\n' >>"$page"
         for i in "${!labels[@]}"; do
           label=${labels[$i]}
-          value=$(grep -m 1 -oE "\"${keys[$i]}\": *(null|-?[0-9][-+.0-9e]*)" "$folder/run.json.txt" | sed 's/.*: *//' || true)
-          printf '<dt>%s</dt><dd class="number">%s</dd>\n' "$(escape "$label")" "$(rounded "${value:-null}")" >>"$page"
+          if [ "${counts[$i]}" = all ]; then
+            printf '<dt>%s</dt><dd class="list">%s</dd>\n' "$(escape "$label")" "$(values_of "${keys[$i]}" "$folder" | sed 's/, */ /g' | paste -sd '|' | sed 's/|/ \&middot; /g')" >>"$page"
+          else
+            value=$(values_of "${keys[$i]}" "$folder" | tail -n 1)
+            printf '<dt>%s</dt><dd class="number">%s</dd>\n' "$(escape "$label")" "$(rounded "${value:-null}")" >>"$page"
+          fi
         done
         printf '<dt>seconds</dt><dd class="number">%s</dd></dl>\n' "$seconds" >>"$page"
         if [ -n "$differs" ]; then printf '<p class="soft">Here: %s</p>\n' "$(escape "$differs")" >>"$page"; fi
@@ -137,8 +142,20 @@ figure() {
   elif [ "$here" = yes ]; then
     left_out=$((left_out + 1))
   fi
-  wanted=() labels=() keys=() patterns=()
+  wanted=() labels=() keys=() counts=() patterns=()
 }
+
+# Words as a shell takes them, with quotes only where one needs them.
+quoted() {
+  local word text=''
+  for word in "$@"; do
+    if [[ $word =~ ^[A-Za-z0-9_./:,=+@%-]+$ ]]; then text+="$word "; else text+="'${word//\'/\'\\\'\'}' "; fi
+  done
+  printf '%s' "${text% }"
+}
+
+# Each value of this name in a run's JSON document, a number or a list of them, on a line of its own.
+values_of() { tr -d '\n' <"$2/run.json.txt" | grep -oE "\"$1\": *(null|-?[0-9][-+.0-9e]*|\[[-+.0-9e, ]*\])" | sed -E 's/.*: *//; s/^\[ *//; s/ *\]$//; s/ +/ /g' || true; }
 
 rounded() { LC_ALL=C awk -v v="$1" 'BEGIN { if (v == "null") print "NaN"; else if (v ~ /^-?[0-9]+$/) print v; else printf "%.4g\n", v }'; }
 
@@ -156,7 +173,7 @@ pictures_of() {
   if [ "${#found[@]}" -gt 0 ]; then printf '%s\n' "${found[@]}"; fi
 }
 
-wanted=() labels=() keys=() patterns=() doc='' here=no
+wanted=() labels=() keys=() counts=() patterns=() doc='' here=no
 
 # ---- the documents. What is compared with is described in our words; figures are named as there.
 
@@ -176,6 +193,7 @@ begin_page >>"$page"
 
 document 000 "François Fleuret: Deep learning, lecture 8, Under the hood (2018)"
 
+number "linear regions, from state to state" regions all
 number "linear regions at the end" regions
 figure quick lines "Lines of a network's hidden units" \
   "A network of two inputs and 20 hidden units learns to part two classes; each unit is a line, and the lines move together until they enclose the classes." \
@@ -194,7 +212,7 @@ figure full filters-rgb "AlexNet's first convolution, as RGB images" \
 needs "$googlenet"
 figure full filters-grey "AlexNet's first convolution, the first 20 filters by channel" \
   "The same filters, a grey image for each of the three channels." "GoogLeNet's first convolution." \
-  filters --model "$googlenet" --layer conv1/7x7_s2 --filters 0-19 --color grey
+  filters --model "$googlenet" --layer conv1/7x7_s2 --filters 0-19 --channels all --color grey
 needs "$googlenet"
 figure full filters-second "AlexNet's second convolution, 15 channels of the first 20 filters" \
   "Small patterns without clear meaning." "GoogLeNet's second 3x3 convolution." \
@@ -211,19 +229,19 @@ figure full swiss-roll "t-SNE unrolls the swiss roll" \
   "A rolled-up sheet with a dimension of noise: neighbours stay together, the roll opens." "" \
   embed swiss-roll --method tsne --perplexity 50
 needs "$test_digits"
-number "Kullback-Leibler divergence" kl
-number "trustworthiness" trustworthiness
+number "Kullback-Leibler divergence, by layer" kl all
+number "trustworthiness, by layer" trustworthiness all
 figure full embed-lenet "t-SNE of LeNet on MNIST, layer by layer" \
   "Digits of a class move together from layer to layer, until ten islands stand apart." "2,000 test digits." \
   embed "$test_digits" --model lenet --layer input,relu1,relu2,fc2 --method tsne --limit 2000
 needs "$resnet56" "$cifar_test"
-number "Kullback-Leibler divergence" kl
-number "trustworthiness" trustworthiness
+number "Kullback-Leibler divergence, by layer" kl all
+number "trustworthiness, by layer" trustworthiness all
 figure full embed-resnet "t-SNE of a ResNet on CIFAR-10" \
   "A home-made ResNet of 66 layers parts the ten classes towards its end." "ResNet-56 and 1,000 test images; its three stages." \
   embed "$cifar_test" --model "$resnet56" --layer layer1.8.relu2,layer2.8.relu2,layer3.8.relu2 --method tsne
 needs "$squeezenet"
-number "work, beside whole passes" flop_ratio
+number "times less arithmetic than whole passes" flop_ratio
 figure full occlusion "Occlusion sensitivity, mask 32x32, stride 2" \
   "VGG19's score falls where the mask covers the object, and hardly elsewhere." "SqueezeNet 1.1; 9,409 positions, each computed exactly, only where it changes something." \
   occlusion "$samples/chelsea.png" --model "$squeezenet" --mask 32 --stride 2
@@ -261,22 +279,34 @@ for layer in conv2/3x3 inception_3a/3x3 inception_4a/3x3 inception_4e/3x3; do
   number "value" value
   figure full "maximum-${layer//\//-}" "Maximum responses of hidden channels: $layer" \
     "Channels of VGG16's 4th, 7th, 10th and 13th convolution: textures first, then parts of objects." "four depths of GoogLeNet, by the lecture's recipe (Adam, multi-scale edge energy)." \
-    maximize --model "$googlenet" --layer "$layer:max" --recipe fleuret --steps 120
+    maximize --model "$googlenet" --layer "$layer:max" --recipe fleuret
 done
 needs "$googlenet"
-number "value" value
+number "value, by class" value all
 figure full maximum-classes "Maximum responses of output units" \
   "King crab, Samoyed, hourglass, paper towel, ping-pong ball, steel arch bridge, sunglass and geyser can be recognised in what VGG16 wants to see." "GoogLeNet, eight units, by the lecture's recipe." \
-  maximize --model "$googlenet" --target 121,258,604,700,722,821,836,974 --recipe fleuret --steps 150
+  maximize --model "$googlenet" --target 121,258,604,700,722,821,836,974 --recipe fleuret
 needs "$squeezenet" "$photos/snake.png"
-number "samples of the sphere that keep the class" same
+number "class by iteration, of each photo" classes all
+number "samples of the sphere that keep the class" same all
 figure full adversarial "Adversarial ascent in 15 steps, and the sphere" \
   "A few steps of the loss's gradient change the class of a photo invisibly; 1,000 random images at twice the distance all keep it." "SqueezeNet." \
   adversarial "$samples/chelsea.png" "$photos/snake.png" --model "$squeezenet" --method ascent --sphere 1000
 number "median confidence" median
 figure quick fooling "Nguyen: images that are no digits, and read as ones" \
-  "Evolved patterns which the network takes for digits with 99.99 % confidence." "LeNet; images drawn by small networks (CPPN), few generations here; 200 of them reach 100 % for every class." \
+  "Evolved patterns which the network takes for digits with 99.99 % confidence." "LeNet; images drawn by small networks (CPPN), few generations here." \
   fool --model lenet --generations 30 --children 100
+for encoding in cppn direct gradient; do
+  case $encoding in
+    cppn) how="drawn by small networks" ;;
+    direct) how="pixel by pixel" ;;
+    *) how="by the gradient" ;;
+  esac
+  number "median confidence" median
+  figure full "fooling-$encoding" "Nguyen: images that are no digits, $how" \
+    "After 200 generations the network is sure of all ten; evolved pixels look like noise, evolved networks like patterns." "LeNet, 200 generations of 200 children, or 200 steps." \
+    fool --model lenet --encoding "$encoding"
+done
 needs "$models/deeplabv3_mnv2_dm05_257.onnx"
 figure full dilation "Dilated convolutions" \
   "Dilation widens what a unit sees without pooling, as networks that label every place need it." "DeepLabV3 with dilations 2 and 4 finds the cat." \
@@ -295,16 +325,24 @@ figure quick autoencoder "Figures 6 to 8: an autoencoder's layers, encoder besid
   "Layers of equal size side by side: the decoder's are brighter and blurred, and show a checkerboard, since the stride does not divide the kernel." \
   "trained here on 4,000 images of CIFAR-10; a photo of a cat, reduced to 32x32." \
   activations "$samples/chelsea.png" --model autoencoder --pair enc0:dec1,enc1:dec2,enc2:dec3
+for recipe in yosinski yosinski-norm yosinski-decay yosinski-contribution; do
+  case $recipe in
+    yosinski) rule="decay and blur" ;;
+    yosinski-norm) rule="blur, and small pixels by norm" ;;
+    yosinski-decay) rule="strong decay, and small pixels by norm" ;;
+    *) rule="blur, and small pixels by contribution" ;;
+  esac
+  needs "$googlenet"
+  number "value, by class" value all
+  figure full "$recipe" "Figure 9: Yosinski's regularised images: $rule" \
+    "Decay, blur and clipping give images of classes that a person recognises." "GoogLeNet, three classes, one of the four published combinations." \
+    maximize --model "$googlenet" --target 258,340,963 --recipe "$recipe"
+done
 needs "$googlenet"
-number "value" value
-figure full yosinski "Figure 9: Yosinski's regularised images" \
-  "Decay, blur and clipping give images of classes that a person recognises." "GoogLeNet, four classes, one of the four published combinations." \
-  maximize --model "$googlenet" --target 130,258,340,963 --recipe yosinski --steps 150
-needs "$googlenet"
-number "error at the last layer" error
+number "error, by layer" error all
 figure full pre-images "Figures 10 and 11: natural pre-images" \
   "From shallow layers the photo comes back, from deep ones its parts." "GoogLeNet, three depths." \
-  invert "$samples/chelsea.png" --model "$googlenet" --layer conv2/3x3,inception_3b/output,inception_4c/output --steps 120
+  invert "$samples/chelsea.png" --model "$googlenet" --layer conv2/3x3,inception_3b/output,inception_4c/output
 figure quick pre-images-digit "Pre-images of a digit" \
   "The same for a small network." "LeNet." \
   invert "$samples/digit_3.png" --model lenet --layer conv1,conv2 --steps 40
@@ -315,24 +353,24 @@ for size in 56 224; do
   needs "$squeezenet"
   number "value" value
   figure full "size-$size" "Figure 1: one filter at $size pixels" \
-    "A small image gives coarse patterns of low resolution, a large one fine patterns that repeat too often." "a filter of SqueezeNet's fire7; the document has ResNet-34's." \
-    maximize --model "$squeezenet" --layer fire7/expand3x3:20 --recipe amirli --scales 1 --size "$size"
+    "A small image gives coarse patterns of low resolution, a large one fine patterns that repeat too often." "a filter of SqueezeNet's fire6; the document has ResNet-34's. The step is that of its text." \
+    maximize --model "$squeezenet" --layer fire6/expand3x3:20 --recipe amirli --lr 0.01 --scales 1 --size "$size"
 done
 needs "$squeezenet"
 number "value" value
 figure full size-growing "Figure 1: one filter, image growing" \
   "Beginning small and enlarging gives coarse patterns at high resolution." "the same filter, from 56 pixels on." \
-  maximize --model "$squeezenet" --layer fire7/expand3x3:20 --recipe amirli
+  maximize --model "$squeezenet" --layer fire6/expand3x3:20 --recipe amirli --lr 0.01
 needs "$squeezenet"
 figure full filters "Figure 2: six filters of a middle layer" \
-  "Textures that grow more complex with depth." "SqueezeNet's fire5, six channels in one batch." \
-  maximize --model "$squeezenet" --layer fire5/expand3x3:all --recipe amirli --scales 6 --steps 10
+  "Textures that grow more complex with depth." "SqueezeNet's fire5, the same six numbers, in one batch." \
+  maximize --model "$squeezenet" --layer fire5/expand3x3:2,9,16,34,91,92 --recipe amirli --lr 0.01
 needs "$squeezenet"
 figure full most-active "The most active filters of an image" \
   "The filters that an image drives most, with what they want to see." "SqueezeNet's fire9 on two photos." \
   channels "$samples/chelsea.png" "$samples/astronaut.png" --model "$squeezenet" --layer fire9/expand3x3/relu
 needs "$squeezenet"
-number "filters shared with the whole image" shared
+number "of ten filters shared with the whole image" shared all
 figure full occluded "Occluded copies, and which filters they share with the image" \
   "Covering the object changes the most active filters, covering the background does not." "SqueezeNet, boxes on the cat's face and beside it." \
   channels "$samples/chelsea.png" --model "$squeezenet" --layer fire9/expand3x3/relu --box 70,40,100,100 --box 0,150,70,70
@@ -354,8 +392,8 @@ figure full similarity "Figure 8: one class, one pattern" \
 needs "${cifar_train[0]}" "$cifar_test"
 shows curves.png
 figure full curves "Figure 2: loss and accuracy" \
-  "Loss and accuracy of training and validation, epoch by epoch." "4 epochs of 1,000 images." \
-  train "${cifar_train[0]}" --validate "$cifar_test" --model "$narrow" --epochs 4 --batch-size 32 --lr 0.003
+  "Loss and accuracy of training and validation, epoch by epoch." "an eighth of the channels; 15 epochs of 4,000 images of CIFAR-10, where the document has 80 of 100,000." \
+  train "${cifar_train[@]}" --validate "$cifar_test" --model "$narrow" --epochs 15 --batch-size 32 --lr 0.003
 if [ -e "$out/003-curves/last.safetensors" ]; then
   needs "$cifar_test"
   figure full class-maps "Figures 3 to 5: a class's map over the epochs" \
@@ -383,13 +421,27 @@ figure quick subgraph "Figures 2 to 6: the active subgraph" \
   "For one input a network is the affine map of the units that are active." "LeNet: which units of each layer are active, and what each connection adds." \
   etalon "$samples/digit_4.png" --model lenet --subgraph
 number "residual" residual_relative
+number "seconds of the passes" run
 figure quick algorithm1 "Algorithm 1: a pass for each pixel" \
   "The published way: the image's gates and switches are kept, and each coordinate image goes through: 784 passes." "" \
   etalon "$samples/digit_4.png" --model lenet --algorithm coordinate
 number "residual" residual_relative
+number "seconds of the pass" run
 figure quick single-pass "The same in a single pass" \
   "Left as possible by the authors, who thought of matrices: one backward pass gives all ten rows." "" \
   etalon "$samples/digit_4.png" --model lenet
+needs "$cifar_test"
+number "residual" residual_relative
+number "seconds of the passes" run
+figure full algorithm1-resnet "Algorithm 1 on a larger network" \
+  "A pass for each value of the image, which the authors could not afford beyond small networks." "ResNet-20 of CIFAR-10: 3,072 passes." \
+  etalon "${cifar_test}[3]" --model resnet20 --algorithm coordinate
+needs "$cifar_test"
+number "residual" residual_relative
+number "seconds of the pass" run
+figure full single-pass-resnet "The same larger network in a single pass" \
+  "The same ten rows." "" \
+  etalon "${cifar_test}[3]" --model resnet20
 figure quick etalons "Figures 7 to 9 and 11: ten digits and their ten etalons" \
   "A unit's etalon has bright places where it wants ink and dark ones where it votes against; that of the digit's own class shows its shape." "" \
   etalon "${digits[@]}" --model lenet
@@ -405,7 +457,7 @@ figure full training-few "Regions over the epochs: a run with a hundredth of the
   train "${train_digits}[0:600]" --validate "$test_digits" --model lenet --epochs 30 --batch-size 20
 if [ -e "$out/004-training-all/last.safetensors" ] && [ -e "$out/004-training-few/last.safetensors" ]; then
   needs "$test_digits"
-  number "linear regions of 2,000 test digits" regions
+  number "linear regions of 2,000 test digits at the end" regions
   figure full regions "Regions and etalons of both runs" \
     "" "accuracy, linear regions that the test digits meet, Hamming distances and etalons over the epochs, of both runs." \
     regions "$test_digits" --limit 2000 --model lenet --weights "$out/004-training-all" --weights "$out/004-training-few" --etalons

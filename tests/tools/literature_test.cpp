@@ -50,6 +50,9 @@ TEST(Literature, QuickPageIsComplete) {
       const double value = std::strtod(number.c_str(), &end);
       EXPECT_TRUE(end != number.c_str() && *end == 0 && std::isfinite(value)) << number << " in " << section;
     }
+    for (const std::string& list : all_of(section, "class=\"list\">([^<]*)<")) {
+      EXPECT_TRUE(std::regex_match(list, std::regex("[-+.0-9e]+(( | &middot; )[-+.0-9e]+)*"))) << list << " in " << section;
+    }
     EXPECT_NE(section.find("<pre><code>switchback "), std::string::npos) << section;
   }
   EXPECT_GE(figures, 12u);

@@ -84,6 +84,9 @@ TEST(VizTarget, UnitsAreResolved) {
   EXPECT_EQ(units("conv2:all:max")[7], (Unit{conv2, 7, 2, 3}));
   EXPECT_DOUBLE_EQ(score_of({conv2, 9}, Score::logit, values), 8.25);
   EXPECT_EQ(check_target(net, net.input, {"max", "conv2:all", Score::logit}, {}), 64);
+  EXPECT_EQ(units("conv2:9,3:max"), (std::vector<Unit>{{conv2, 9, 1, 0}, {conv2, 3, 0, 0}}));
+  EXPECT_EQ(check_target(net, net.input, {"max", "conv2:9,3", Score::logit}, {}), 2);
+  for (const char* wrong : {"conv2:9,64", "conv2:9,", "conv2:9,x"}) EXPECT_THROW(units(wrong), Error) << wrong;
 }
 
 TEST(VizTarget, ClassesAndLabels) {

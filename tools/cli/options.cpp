@@ -204,7 +204,7 @@ void add_checkpoints(CLI::App& app, Options& o) { add_model_and(app, o, true); }
 void add_target(CLI::App& app, Options& o, bool hidden_units) {
   if (hidden_units)
     add_setting(app, o, "--layer", o.layer, Changes::kind, "a hidden unit instead of an output",
-                "NAME[:CHANNEL|max|all[:ROW,COL|max|all]]");
+                "NAME[:C[,C...]|max|all[:ROW,COL|max|all]]");
   add_setting(app, o, "--target", o.target, Changes::values,
               "output units to explain: max, all, class numbers C,C or a label (default max)", "max|all|C,C|LABEL");
   add_choice(app, o, "--score", kScores, o.score, Changes::kind, "what is differentiated");

@@ -40,12 +40,13 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-// NAME[:CHANNEL|max|all[:ROW,COL|max|all]], taken apart. Names may hold colons themselves, so the longest that exists wins.
+// NAME[:C[,C…]|max|all[:ROW,COL|max|all]], taken apart. Names may hold colons themselves, so the longest that exists wins.
 struct LayerSpec {
   int node = 0;
-  enum class Channel { index, max, all } channel = Channel::max;
+  enum class Channel { some, max, all } channel = Channel::max;
   enum class Place { sum, max, all, at } place = Place::sum;
-  int64_t index = 0, row = 0, col = 0;
+  std::vector<int64_t> channels = {};  // some
+  int64_t row = 0, col = 0;
 };
 
 LayerSpec parse_layer(const Network& network, const std::string& text) {
@@ -60,16 +61,18 @@ LayerSpec parse_layer(const Network& network, const std::string& text) {
   }
   spec.node = *node;
   if (name.size() == text.size()) return spec;
-  const std::string form = "NAME[:CHANNEL|max|all[:ROW,COL|max|all]], for example features.28:151:6,6";
+  const std::string form = "NAME[:C[,C…]|max|all[:ROW,COL|max|all]], for example features.28:151:6,6";
   const std::vector<std::string> parts = split(rest, ':');
   if (parts.size() > 2) usage(fmt::format("--layer '{}' has too many parts", text), form);
   if (parts[0] == "all") {
     spec.channel = LayerSpec::Channel::all;
   } else if (parts[0] != "max") {
-    const auto index = number(parts[0]);
-    if (!index) usage(fmt::format("--layer '{}': '{}' is no channel number", text, parts[0]), form);
-    spec.channel = LayerSpec::Channel::index;
-    spec.index = *index;
+    spec.channel = LayerSpec::Channel::some;
+    for (const std::string_view part : split(parts[0], ',')) {
+      const auto channel = number(part);
+      if (!channel) usage(fmt::format("--layer '{}': '{}' is no channel number", text, part), form);
+      spec.channels.push_back(*channel);
+    }
   }
   if (parts.size() < 2) return spec;
   if (parts[1] == "max" || parts[1] == "all") {
@@ -87,9 +90,9 @@ LayerSpec parse_layer(const Network& network, const std::string& text) {
 
 void check_layer(const Network& network, const LayerSpec& spec, Shape shape) {
   const std::string& name = network.nodes[size_t(spec.node)].name;
-  if (spec.channel == LayerSpec::Channel::index && (spec.index < 0 || spec.index >= shape.c))
-    usage(fmt::format("layer {} has no channel {}", name, spec.index),
-          fmt::format("its {} channels are 0 to {}", shape.c, shape.c - 1));
+  for (const int64_t channel : spec.channels)
+    if (channel < 0 || channel >= shape.c)
+      usage(fmt::format("layer {} has no channel {}", name, channel), fmt::format("its {} channels are 0 to {}", shape.c, shape.c - 1));
   if (spec.place == LayerSpec::Place::at &&
       (spec.row < 0 || spec.row >= shape.h || spec.col < 0 || spec.col >= shape.w))
     usage(fmt::format("layer {} has no position {},{}", name, spec.row, spec.col),
@@ -276,7 +279,10 @@ int64_t check_target(const Network& network, Shape input, const TargetSpec& spec
     const LayerSpec layer = parse_layer(network, spec.layer);
     check_layer(network, layer, shape);
     const int64_t places = layer.place == LayerSpec::Place::all ? shape.h * shape.w : 1;
-    return (layer.channel == LayerSpec::Channel::all ? shape.c : 1) * places;
+    const int64_t channels = layer.channel == LayerSpec::Channel::all    ? shape.c
+                             : layer.channel == LayerSpec::Channel::some ? int64_t(layer.channels.size())
+                                                                         : 1;
+    return channels * places;
   }
   if (spec.target == "max") return 1;
   if (spec.target == "all") return shape.c;
@@ -305,8 +311,8 @@ std::vector<Unit> resolve_target(const Network& network, const TargetSpec& spec,
   }
   check_layer(network, layer, s);
   std::vector<Unit> units;
-  if (layer.channel == LayerSpec::Channel::index) {
-    add_units(layer, values, s, layer.index, units);
+  if (layer.channel == LayerSpec::Channel::some) {
+    for (const int64_t c : layer.channels) add_units(layer, values, s, c, units);
     return units;
   }
   if (layer.channel == LayerSpec::Channel::all) {

@@ -38,7 +38,7 @@ struct Unit {
 // `--target` and `--layer` as the user wrote them.
 struct TargetSpec {
   std::string target = "max";  // max | all | C[,C…] | a label (of the output's classes)
-  std::string layer;           // "" or NAME[:CHANNEL|max|all[:ROW,COL|max|all]]; NAME alone means NAME:max
+  std::string layer;           // "" or NAME[:C[,C…]|max|all[:ROW,COL|max|all]]; NAME alone means NAME:max
   Score score = Score::logit;
   bool output_is_probability = false;  // told by a file's preprocessing: no softmax belongs behind the outputs
 };
