@@ -22,7 +22,7 @@ static_assert(kPanel == (kLanes == 16 ? kPanelAvx512 : kPanelAvx2).panel);
 static_assert(kLanes == (kLanes == 16 ? kPanelAvx512 : kPanelAvx2).vector);
 constexpr int64_t kPixels = 48;           // of a panel whose sums stay in the first cache
 constexpr int64_t kBlockMacs = 200'000;   // multiply-adds of what one thread makes at a time, but at least kPixels
-constexpr int64_t kDepth = 384;           // of a product before the next panel's turn: so much of one stays in the first cache
+constexpr int64_t kDepth = 192;           // of one sum (products.h), and of a product before the next panel's turn: it stays in the first cache
 constexpr int64_t kBackwardRows = 16;     // rows of dx that one thread makes at a time by patches
 constexpr int64_t kSerialMacs = 200'000;  // multiply-adds below which starting threads costs more than it saves
 

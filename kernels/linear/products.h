@@ -43,12 +43,13 @@ struct Windows {  // of an NHWC map: any pieces
 };
 
 // c[i, 0:NV·lanes] (+)= sum_k A[i, k] · b[k·b_stride + 0:NV·lanes] for i < MR. The order of the sum depends on A's pieces
-// alone, so results do not depend on how rows are grouped.
+// alone, so results do not depend on how rows are grouped. A sum begins at 0 and is added to c when it is done: callers cut
+// long ones, as the rounding error of K additions in a row grows with √K.
 template <int MR, int NV, typename A>
 inline void micro_tile(A a, const float* b, int64_t b_stride, float* c, int64_t c_stride, bool accumulate) {
   Vec acc[MR][NV];
   for (int i = 0; i < MR; ++i)
-    for (int j = 0; j < NV; ++j) acc[i][j] = accumulate ? load(c + i * c_stride + j * kLanes) : zero();
+    for (int j = 0; j < NV; ++j) acc[i][j] = zero();
   for (int64_t p = 0; p < a.pieces(); ++p) {
     const float *row = a.data + a.from(p), *bk = b + a.first(p) * b_stride;
     const int64_t length = a.length(p);
@@ -69,7 +70,10 @@ inline void micro_tile(A a, const float* b, int64_t b_stride, float* c, int64_t 
     }
   }
   for (int i = 0; i < MR; ++i)
-    for (int j = 0; j < NV; ++j) store(c + i * c_stride + j * kLanes, acc[i][j]);
+    for (int j = 0; j < NV; ++j) {
+      float* to = c + i * c_stride + j * kLanes;
+      store(to, accumulate ? load(to) + acc[i][j] : acc[i][j]);
+    }
 }
 
 // The same for any number of rows up to MR.
