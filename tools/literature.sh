@@ -83,9 +83,9 @@ document() {
 # needs FILE...: what the next figure reads besides what is shipped.
 needs() { wanted=("$@"); }
 
-# number LABEL KEY [all]: the last number of this name in the next figure's JSON document goes on the page (of several inputs
-# or states: the last one's), or all of them, lists included.
-number() { labels+=("$1") keys+=("$2") counts+=("${3:-last}"); }
+# number LABEL KEY [COUNT]: the last number of this name in the next figure's JSON document goes on the page (of several inputs
+# or states: the last one's), or so many from the first on, lists included.
+number() { labels+=("$1") keys+=("$2") counts+=("${3:-}"); }
 
 # shows PICTURES: names (patterns) of the next figure's pictures; default: the contact sheet, or else the first four.
 shows() { patterns=("$@"); }
@@ -127,8 +127,9 @@ figure() {
         printf '<dl>\n' >>"$page"
         for i in "${!labels[@]}"; do
           label=${labels[$i]}
-          if [ "${counts[$i]}" = all ]; then
-            printf '<dt>%s</dt><dd class="list">%s</dd>\n' "$(escape "$label")" "$(values_of "${keys[$i]}" "$folder" | sed 's/, */ /g' | paste -sd '|' | sed 's/|/ \&middot; /g')" >>"$page"
+          if [ -n "${counts[$i]}" ]; then
+            value=$(values_of "${keys[$i]}" "$folder" | head -n "${counts[$i]}" | rounded_lists | paste -sd '|' | sed 's/|/ \&middot; /g')
+            printf '<dt>%s</dt><dd class="list">%s</dd>\n' "$(escape "$label")" "$value" >>"$page"
           else
             value=$(values_of "${keys[$i]}" "$folder" | tail -n 1)
             printf '<dt>%s</dt><dd class="number">%s</dd>\n' "$(escape "$label")" "$(rounded "${value:-null}")" >>"$page"
@@ -157,6 +158,7 @@ quoted() {
 # Each value of this name in a run's JSON document, a number or a list of them, on a line of its own.
 values_of() { tr -d '\n' <"$2/run.json.txt" | grep -oE "\"$1\": *(null|-?[0-9][-+.0-9e]*|\[[-+.0-9e, ]*\])" | sed -E 's/.*: *//; s/^\[ *//; s/ *\]$//; s/ +/ /g' || true; }
 
+rounded_lists() { LC_ALL=C awk -F ', *' '{ for (i = 1; i <= NF; ++i) printf "%s%.4g", i > 1 ? " " : "", $i; print "" }'; }
 rounded() { LC_ALL=C awk -v v="$1" 'BEGIN { if (v == "null") print "NaN"; else if (v ~ /^-?[0-9]+$/) print v; else printf "%.4g\n", v }'; }
 
 # The names of a folder's pictures that go on the page.
@@ -193,7 +195,6 @@ begin_page >>"$page"
 
 document 000 "François Fleuret: Deep learning, lecture 8, Under the hood (2018)"
 
-number "linear regions, from state to state" regions all
 number "linear regions at the end" regions
 figure quick lines "Lines of a network's hidden units" \
   "A network of two inputs and 20 hidden units learns to part two classes; each unit is a line, and the lines move together until they enclose the classes." \
@@ -229,14 +230,14 @@ figure full swiss-roll "t-SNE unrolls the swiss roll" \
   "A rolled-up sheet with a dimension of noise: neighbours stay together, the roll opens." "" \
   embed swiss-roll --method tsne --perplexity 50
 needs "$test_digits"
-number "Kullback-Leibler divergence, by layer" kl all
-number "trustworthiness, by layer" trustworthiness all
+number "Kullback-Leibler divergence, by layer" kl 4
+number "trustworthiness, by layer" trustworthiness 4
 figure full embed-lenet "t-SNE of LeNet on MNIST, layer by layer" \
   "Digits of a class move together from layer to layer, until ten islands stand apart." "2,000 test digits." \
   embed "$test_digits" --model lenet --layer input,relu1,relu2,fc2 --method tsne --limit 2000
 needs "$resnet56" "$cifar_test"
-number "Kullback-Leibler divergence, by layer" kl all
-number "trustworthiness, by layer" trustworthiness all
+number "Kullback-Leibler divergence, by layer" kl 3
+number "trustworthiness, by layer" trustworthiness 3
 figure full embed-resnet "t-SNE of a ResNet on CIFAR-10" \
   "A home-made ResNet of 66 layers parts the ten classes towards its end." "ResNet-56 and 1,000 test images; its three stages." \
   embed "$cifar_test" --model "$resnet56" --layer layer1.8.relu2,layer2.8.relu2,layer3.8.relu2 --method tsne
@@ -282,13 +283,13 @@ for layer in conv2/3x3 inception_3a/3x3 inception_4a/3x3 inception_4e/3x3; do
     maximize --model "$googlenet" --layer "$layer:max" --recipe fleuret
 done
 needs "$googlenet"
-number "value, by class" value all
+number "value, by class" value 8
 figure full maximum-classes "Maximum responses of output units" \
   "King crab, Samoyed, hourglass, paper towel, ping-pong ball, steel arch bridge, sunglass and geyser can be recognised in what VGG16 wants to see." "GoogLeNet, eight units, by the lecture's recipe." \
   maximize --model "$googlenet" --target 121,258,604,700,722,821,836,974 --recipe fleuret
 needs "$squeezenet" "$photos/snake.png"
-number "class by iteration, of each photo" classes all
-number "samples of the sphere that keep the class" same all
+number "class by iteration, of each photo" classes 2
+number "samples of the sphere that keep the class" same 2
 figure full adversarial "Adversarial ascent in 15 steps, and the sphere" \
   "A few steps of the loss's gradient change the class of a photo invisibly; 1,000 random images at twice the distance all keep it." "SqueezeNet." \
   adversarial "$samples/chelsea.png" "$photos/snake.png" --model "$squeezenet" --method ascent --sphere 1000
@@ -333,13 +334,13 @@ for recipe in yosinski yosinski-norm yosinski-decay yosinski-contribution; do
     *) rule="blur, and small pixels by contribution" ;;
   esac
   needs "$googlenet"
-  number "value, by class" value all
+  number "value, by class" value 3
   figure full "$recipe" "Figure 9: Yosinski's regularised images: $rule" \
     "Decay, blur and clipping give images of classes that a person recognises." "GoogLeNet, three classes, one of the four published combinations." \
     maximize --model "$googlenet" --target 258,340,963 --recipe "$recipe"
 done
 needs "$googlenet"
-number "error, by layer" error all
+number "error, by layer" error 3
 figure full pre-images "Figures 10 and 11: natural pre-images" \
   "From shallow layers the photo comes back, from deep ones its parts." "GoogLeNet, three depths." \
   invert "$samples/chelsea.png" --model "$googlenet" --layer conv2/3x3,inception_3b/output,inception_4c/output
@@ -370,7 +371,7 @@ figure full most-active "The most active filters of an image" \
   "The filters that an image drives most, with what they want to see." "SqueezeNet's fire9 on two photos." \
   channels "$samples/chelsea.png" "$samples/astronaut.png" --model "$squeezenet" --layer fire9/expand3x3/relu
 needs "$squeezenet"
-number "of ten filters shared with the whole image" shared all
+number "of ten filters shared with the whole image" shared 2
 figure full occluded "Occluded copies, and which filters they share with the image" \
   "Covering the object changes the most active filters, covering the background does not." "SqueezeNet, boxes on the cat's face and beside it." \
   channels "$samples/chelsea.png" --model "$squeezenet" --layer fire9/expand3x3/relu --box 70,40,100,100 --box 0,150,70,70
@@ -398,7 +399,7 @@ if [ -e "$out/003-curves/last.safetensors" ]; then
   needs "$cifar_test"
   figure full class-maps "Figures 3 to 5: a class's map over the epochs" \
     "The pattern of a class changes quickly at first, and settles; some classes settle earlier than others." "the run above." \
-    cam "${cifar_test}[3]" "${cifar_test}[7]" --model "$narrow" --weights "$out/003-curves"
+    cam "${cifar_test}[3]" "${cifar_test}[7]" --model "$narrow" --weights "$out"/003-curves/epoch-0{00,01,02,04,08,15}.safetensors
 fi
 needs "$cifar_test"
 figure full perturbed "Figures 9 to 12: grey, blurred, other channels, salt and pepper" \
