@@ -16,7 +16,7 @@ namespace switchback {
 namespace {
 
 // Samples of Philox's counter, apart from those of noise (0) and of salt and pepper (1).
-constexpr uint32_t kSubsetSample = 2, kRandomMapSample = 3, kBootstrapSample = 4, kOtherClassSample = 5;
+constexpr uint32_t kSubsetSample = 2, kRandomMapSample = 6, kBootstrapSample = 4, kOtherClassSample = 5;
 // From here on those of copies with noise, apart from SmoothGrad's, which count from 0.
 constexpr uint32_t kRoadSamples = 1u << 29, kInfidelitySamples = 1u << 30, kSensitivitySamples = 3u << 29;
 
