@@ -11,7 +11,8 @@ Needs torch, torchvision, grad-cam, quantus, captum and scikit-image.
    scikit-image: SSIM of the maps (Quantus flattens them before).
  - Transcribed, since theirs is TensorFlow or draws its own numbers: insertion and its area (RISE's program), xplique's mu-fidelity with
    our subsets, the random logit test with our class.
---time: seconds of deletion and insertion, and of randomising all layers, beside Quantus's, in turn."""
+--time: seconds of deletion and insertion and of randomising all layers beside Quantus's and xplique's ways, of RISE beside a batched one
+in PyTorch (400 masks, of which the time is a multiple), and of Ablation-CAM beside pytorch-grad-cam's, in turn."""
 
 import argparse
 import json
@@ -21,12 +22,16 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import quantus
 import torch
 import torchvision
+import pytorch_grad_cam.ablation_cam
 from captum.metrics import infidelity
+from pytorch_grad_cam import AblationCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from quantus.functions.similarity_func import correlation_spearman
 from safetensors.numpy import load_file
@@ -38,6 +43,7 @@ from cams import ROOT, write_safetensors  # noqa: E402
 
 LIMIT, POINTS, SAMPLES, GRID, SUBSETS = 1e-4, 16, 10, 9, 50
 warnings.filterwarnings("ignore")
+pytorch_grad_cam.ablation_cam.tqdm = SimpleNamespace(tqdm=lambda items, *_, **__: items)
 quantus.helpers.asserts.assert_features_in_step = lambda *_, **__: None  # it wants steps that divide H·W, though it flips C·H·W values
 
 
@@ -246,7 +252,7 @@ def times(args, folder, net, rounds):
     cls = np.array([int(net(torch.from_numpy(x)).argmax())])
     a = strengths(maps)[:, None]
     quiet = dict(abs=False, normalise=False, disable_warnings=True, display_progressbar=False)
-    common = ["judge", str(folder / "x.npy"), "--weights", str(folder / "net.safetensors"), "--save", "json"]
+    common = ["judge", str(folder / "x.npy"), "--weights", str(folder / "net.safetensors")]
 
     def ours(*options):
         return run(args, folder, *common, *options)["seconds"]["run"]
@@ -271,6 +277,23 @@ def times(args, folder, net, rounds):
         quantus.MPRT(similarity_func=correlation_spearman, layer_order="top_down", **quiet)(
             model=net, x_batch=x, y_batch=cls, a_batch=None, explain_func=explain, device="cpu")
 
+    def rise(masks=400, grid=7):  # batches of 32; masks as torch makes them fastest
+        image, total = torch.from_numpy(x), torch.zeros(224, 224)
+        with torch.no_grad():
+            for first in range(0, masks, 32):
+                n, cell = min(32, masks - first), 32
+                large = torch.nn.functional.interpolate((torch.rand(n, 1, grid, grid) < 0.5).float(), (grid + 1) * cell, mode="bilinear")
+                mask = torch.stack([m[:, r:r + 224, c:c + 224] for m, (r, c) in zip(large, np.random.randint(0, cell, (n, 2)))])
+                total += (net(image * mask).softmax(1)[:, cls[0]][:, None, None] * mask[:, 0]).sum(0)
+
+    def ablation():
+        with AblationCAM(model=net, target_layers=[net.layer4[-1]]) as cam:
+            cam.batch_size = 32
+            cam(input_tensor=torch.from_numpy(x), targets=[ClassifierOutputTarget(int(cls[0]))])
+
+    def ours_cam(*options):
+        return run(args, folder, "cam", *common[1:], "--target", str(cls[0]), *options)["seconds"]["run"]
+
     def timed(f):
         start = time.monotonic()
         f()
@@ -280,10 +303,12 @@ def times(args, folder, net, rounds):
     for _ in range(rounds):
         # judge also runs its base lines: three maps for one of theirs.
         own = ours("--methods", "none", "--maps", str(folder / "maps.npy"), "--metrics", "deletion,insertion", "--insertion-fill", "0") / 3
-        ratios.setdefault("deletion + insertion, one by one as Quantus", []).append((timed(lambda: (flip(a), flip(-a))), own))
+        ratios.setdefault("deletion + insertion, one by one as Quantus", []).append((timed(lambda: (flip(a), flip(a.max() - a))), own))
         ratios.setdefault("deletion + insertion, in batches of 32 as xplique", []).append((timed(batched), own))
         own = ours("--methods", "gradient", "--metrics", "randomisation")
         ratios.setdefault("all layers randomised, Quantus's MPRT", []).append((timed(mprt), own))
+        ratios.setdefault("RISE, 400 masks", []).append((timed(rise), ours_cam("--method", "rise", "--masks", "400", "--score", "probability")))
+        ratios.setdefault("Ablation-CAM of layer4", []).append((timed(ablation), ours_cam("--method", "ablationcam", "--layer", "layer4.1.relu_1")))
     for name, pairs in ratios.items():
         each = sorted(theirs / own for theirs, own in pairs)
         middle = len(pairs) // 2

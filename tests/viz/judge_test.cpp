@@ -179,7 +179,8 @@ TEST_P(VizJudge, CurvesAndFidelityAreThoseOfChangedImages) {
   const int64_t steps = 7;
   Forward forward(ctx, model, image, logit_node(model.network), {}, 3);  // batches that do not divide the steps
   const Judged judged{image, x.data(), {logit_node(model.network), 4, -1, -1}, Score::logit};
-  const Curve down = deletion(forward, judged, map, other, steps), up = insertion(forward, judged, map, other, steps);
+  const CurveEnds ends = curve_ends(forward, judged, other);
+  const Curve down = deletion(forward, judged, map, other, ends, steps), up = insertion(forward, judged, map, other, ends, steps);
   ASSERT_EQ(down.scores.size(), 8u);
   const auto score = [&](const Tensor& y) { return double(forward.run(y.data(), 1)[4]); };
   std::vector<size_t> order(784);

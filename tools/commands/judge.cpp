@@ -126,6 +126,18 @@ struct Items {
   std::vector<int64_t> classes, numbers;
 };
 
+// What takes the place of one image's pixels, and the ends of its curves: the same for all maps.
+struct Fills {
+  Tensor deleted, inserted;
+  CurveEnds deletion, insertion;
+};
+Fills fills_of(JudgeRun& run, const Judged& judged) {
+  Fills f{baseline(parse_fill(run.flags.deletion_fill), judged.x, judged.image), baseline(parse_fill(run.flags.insertion_fill), judged.x, judged.image), {}, {}};
+  if (wants(run, Metric::deletion)) f.deletion = curve_ends(*run.forward, judged, f.deleted);
+  if (wants(run, Metric::insertion)) f.insertion = curve_ends(*run.forward, judged, f.inserted);
+  return f;
+}
+
 // The raw maps of a method, [N,C,H,W] or [N,rows,cols], with the job's weights as they now are.
 Tensor raw_maps(JudgeRun& run, const JudgedMethod& method, const Items& items) {
   if (method.method) return maps_of_classes(run.job, method.method->method, items.x, items.index, items.classes);
@@ -184,11 +196,20 @@ void randomise(JudgeRun& run, JudgedMethod& method, size_t m, const Items& items
   } restored{run.job.model.weights};
   const size_t n = trained.size();
   Curves ranks(n), similar(n);
+  std::vector<std::vector<float>> now;
   for (const int layer : run.layers) {
-    if (run.metrics[m] == Metric::randomised_layers) run.job.model.weights = restored.value;
-    take_layer(run.job.model.weights, run.random, layer);
-    const std::vector<std::vector<float>> now = strengths_of(run, raw_maps(run, method, items));
+    if (!method.method) {  // a base line knows no weights: its map is the same
+      if (now.empty()) now = trained;
+    } else {
+      if (run.metrics[m] == Metric::randomised_layers) run.job.model.weights = restored.value;
+      take_layer(run.job.model.weights, run.random, layer);
+      now = strengths_of(run, raw_maps(run, method, items));
+    }
     for (size_t i = 0; i < n; ++i) {
+      if (!method.method && !ranks[i].empty()) {
+        ranks[i].push_back(ranks[i][0]), similar[i].push_back(similar[i][0]);
+        continue;
+      }
       ranks[i].push_back(rank_correlation(trained[i], now[i]));
       similar[i].push_back(structural_similarity(trained[i], now[i], run.image.h, run.image.w));
     }
@@ -201,7 +222,7 @@ void randomise(JudgeRun& run, JudgedMethod& method, size_t m, const Items& items
 }
 
 // One value of the metrics that look at one image.
-double judge_map(JudgeRun& run, JudgedMethod& method, size_t m, const Judged& judged, const std::vector<float>& map,
+double judge_map(JudgeRun& run, JudgedMethod& method, size_t m, const Judged& judged, const Fills& fills, const std::vector<float>& map,
                  std::span<const float> raw, int64_t number) {
   const JudgeFlags& o = run.flags;
   const uint64_t seed = parse_seed(o.seed);
@@ -209,15 +230,13 @@ double judge_map(JudgeRun& run, JudgedMethod& method, size_t m, const Judged& ju
   by_score.scoring = scoring_of(run.job.model.network, run.job.target);
   switch (run.metrics[m]) {
     case Metric::deletion:
-      method.curves[m].push_back(
-          deletion(*run.forward, judged, map, baseline(parse_fill(o.deletion_fill), judged.x, judged.image), o.points).scores);
+      method.curves[m].push_back(deletion(*run.forward, judged, map, fills.deleted, fills.deletion, o.points).scores);
       return Curve{method.curves[m].back()}.area();
     case Metric::insertion:
-      method.curves[m].push_back(
-          insertion(*run.forward, judged, map, baseline(parse_fill(o.insertion_fill), judged.x, judged.image), o.points).scores);
+      method.curves[m].push_back(insertion(*run.forward, judged, map, fills.inserted, fills.insertion, o.points).scores);
       return Curve{method.curves[m].back()}.area();
     case Metric::fidelity:
-      return fidelity(*run.forward, by_score, map, baseline(parse_fill(o.deletion_fill), judged.x, judged.image),
+      return fidelity(*run.forward, by_score, map, fills.deleted,
                       {.grid = o.grid, .subsets = o.subsets, .seed = seed, .number = uint32_t(number)});
     case Metric::road: {
       const Road r = road(*run.forward, judged, map, {.noise = o.road_noise, .seed = seed, .number = uint32_t(number)});
@@ -241,7 +260,8 @@ double judge_map(JudgeRun& run, JudgedMethod& method, size_t m, const Judged& ju
 }
 
 // raw: the method's maps of the items.
-void judge_method(JudgeRun& run, JudgedMethod& method, const Items& items, const std::vector<Unit>& units, const Tensor& raw) {
+void judge_method(JudgeRun& run, JudgedMethod& method, const Items& items, const std::vector<Unit>& units, const std::vector<Fills>& fills,
+                  const Tensor& raw) {
   const int64_t n = items.x.dim(0), pixels = run.image.item();
   const bool given = method.name == kGivenMaps;
   const uint64_t seed = parse_seed(run.flags.seed);
@@ -278,7 +298,7 @@ void judge_method(JudgeRun& run, JudgedMethod& method, const Items& items, const
       const int64_t number = items.numbers[size_t(i)];
       const Judged judged{run.image, items.x.data() + i * pixels, units[size_t(i)], {Score::probability, run.job.outputs}};
       if (metric != Metric::max_sensitivity && metric != Metric::avg_sensitivity) {
-        method.values[m].push_back(judge_map(run, method, m, judged, maps[size_t(i)], raw_map(raw, i), number));
+        method.values[m].push_back(judge_map(run, method, m, judged, fills[size_t(i)], maps[size_t(i)], raw_map(raw, i), number));
         continue;
       }
       if (given) {
@@ -325,6 +345,9 @@ void judge_chunk(JudgeRun& run, const Chunk& chunk, const std::vector<uint32_t>&
     add_explained(entries[size_t(run.images + i)], job, explained);
     for (const Box& b : run.flags.boxes.empty() ? std::vector<Box>() : boxes_of(run, run.images + i)) check_boxes({b}, image);
   }
+  std::vector<Fills> fills;
+  for (int64_t i = 0; i < n; ++i)
+    fills.push_back(fills_of(run, {image, x.data() + i * image.item(), units[size_t(i)], {Score::probability, job.outputs}}));
   for (JudgedMethod& method : run.methods) {
     if (!method.skipped.empty()) continue;
     Tensor raw;
@@ -338,7 +361,7 @@ void judge_chunk(JudgeRun& run, const Chunk& chunk, const std::vector<uint32_t>&
       method.skipped = e.hint.empty() ? std::string(e.what()) : fmt::format("{} ({})", e.what(), e.hint);
       continue;
     }
-    judge_method(run, method, items, units, raw);
+    judge_method(run, method, items, units, fills, raw);
   }
   if (std::ranges::all_of(run.methods, [](const JudgedMethod& m) { return !m.skipped.empty() || m.name == kRandomMap || m.name == kEdgeMap; }))
     throw Error(fmt::format("{} allows none of these methods: {}: {}", job.model_name(), run.methods[0].name, run.methods[0].skipped));

@@ -46,23 +46,26 @@ std::vector<double> scores(Forward& forward, const Judged& judged, int64_t count
   return all;
 }
 
-// Pixels go from `from` to `to` in the map's order.
-Curve curve(Forward& forward, const Judged& judged, std::span<const float> map, const float* from, const float* to,
-            int64_t steps) {
+// Pixels go from `from` to `to` in the map's order; both ends are known.
+Curve curve(Forward& forward, const Judged& judged, std::span<const float> map, const float* from, const float* to, double first,
+            double last, int64_t steps) {
   check_map(map, judged.image);
   CHECK(steps >= 1, "{} steps", steps);
   const std::vector<int64_t> order = strongest_first(map);
   const int64_t plane = judged.image.h * judged.image.w;
   std::vector<float> now(from, from + judged.image.item());
   int64_t done = 0;
-  return {scores(forward, judged, steps + 1, [&](int64_t k, float* image) {
-    for (const int64_t end = k * plane / steps; done < end; ++done)
+  Curve result{scores(forward, judged, steps - 1, [&](int64_t k, float* image) {
+    for (const int64_t end = (k + 1) * plane / steps; done < end; ++done)
       for (int64_t c = 0; c < judged.image.c; ++c) {
         const int64_t e = c * plane + order[size_t(done)];
         now[size_t(e)] = to[e];
       }
     std::ranges::copy(now, image);
   })};
+  result.scores.insert(result.scores.begin(), first);
+  result.scores.push_back(last);
+  return result;
 }
 
 // sigma · normal noise of n values: that of kernels/noise/noise.h.
@@ -95,12 +98,19 @@ double Curve::area() const {
   return (sum - (scores.front() + scores.back()) / 2) / double(scores.size() - 1);
 }
 
-Curve deletion(Forward& forward, const Judged& judged, std::span<const float> map, const Tensor& other, int64_t steps) {
-  return curve(forward, judged, map, judged.x, other.data(), steps);
+CurveEnds curve_ends(Forward& forward, const Judged& judged, const Tensor& other) {
+  const std::vector<double> both = scores(forward, judged, 2, [&](int64_t k, float* image) {
+    std::copy_n(k == 0 ? judged.x : other.data(), judged.image.item(), image);
+  });
+  return {both[0], both[1]};
 }
 
-Curve insertion(Forward& forward, const Judged& judged, std::span<const float> map, const Tensor& other, int64_t steps) {
-  return curve(forward, judged, map, other.data(), judged.x, steps);
+Curve deletion(Forward& forward, const Judged& judged, std::span<const float> map, const Tensor& other, CurveEnds ends, int64_t steps) {
+  return curve(forward, judged, map, judged.x, other.data(), ends.image, ends.other, steps);
+}
+
+Curve insertion(Forward& forward, const Judged& judged, std::span<const float> map, const Tensor& other, CurveEnds ends, int64_t steps) {
+  return curve(forward, judged, map, other.data(), judged.x, ends.other, ends.image, steps);
 }
 
 double fidelity(Forward& forward, const Judged& judged, std::span<const float> map, const Tensor& other,

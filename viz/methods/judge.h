@@ -33,8 +33,13 @@ struct Curve {
   std::vector<double> scores;  // [K+1]
   double area() const;
 };
-Curve deletion(Forward& forward, const Judged& judged, std::span<const float> map, const Tensor& other, int64_t steps);
-Curve insertion(Forward& forward, const Judged& judged, std::span<const float> map, const Tensor& other, int64_t steps);
+// Scores of the image and of `other`, which all maps' curves share.
+struct CurveEnds {
+  double image = 0, other = 0;
+};
+CurveEnds curve_ends(Forward& forward, const Judged& judged, const Tensor& other);
+Curve deletion(Forward& forward, const Judged& judged, std::span<const float> map, const Tensor& other, CurveEnds ends, int64_t steps);
+Curve insertion(Forward& forward, const Judged& judged, std::span<const float> map, const Tensor& other, CurveEnds ends, int64_t steps);
 
 // μFidelity (Bhatt, Weller and Moura, IJCAI 2020): over `subsets` S of the cells of a grid, drawn by Philox of seed and
 // number, the rank correlation (xplique) of Σ_{i∈S} map_i and f(x) − f(x with S taken from `other`). NaN where all are equal.
