@@ -244,41 +244,46 @@ def made_maps(args, folder, net, x, worst):
 
 
 def times(args, folder, net, rounds):
-    """Deletion and insertion of one image of 224 and one map in 28 steps, and gradient maps of all randomised networks, in turn."""
-    x = waves(1, 224)
-    np.save(folder / "x.npy", x)
-    maps = np.random.default_rng(1).normal(size=(1, 3, 224, 224)).astype(np.float32)
+    """Deletion and insertion of four images of 224 and a map each in 28 steps, and of one image the rest, in turn."""
+    x = waves(4, 224)
+    np.save(folder / "four.npy", x)
+    np.save(folder / "x.npy", x[:1])
+    maps = np.random.default_rng(1).normal(size=(4, 3, 224, 224)).astype(np.float32)
     np.save(folder / "maps.npy", maps)
-    cls = np.array([int(net(torch.from_numpy(x)).argmax())])
+    with torch.no_grad():
+        cls = net(torch.from_numpy(x)).argmax(1).numpy()
     a = strengths(maps)[:, None]
     quiet = dict(abs=False, normalise=False, disable_warnings=True, display_progressbar=False)
-    common = ["judge", str(folder / "x.npy"), "--weights", str(folder / "net.safetensors")]
+    weights = ["--weights", str(folder / "net.safetensors")]
+    one, four = str(folder / "x.npy"), str(folder / "four.npy")
 
     def ours(*options):
-        return run(args, folder, *common, *options)["seconds"]["run"]
+        return run(args, folder, *options, *weights)["seconds"]["run"]
 
     def flip(order):  # deletion; insertion is flipping's mirror image, which Quantus lacks: the same work from the other end
         quantus.PixelFlipping(features_in_step=3 * 224 * 224 // 28, perturb_baseline=0.0, **quiet)(
             model=net, x_batch=x, y_batch=cls, a_batch=order.copy(), softmax=True, device="cpu")
 
     def batched():  # xplique's way: all changed images of a curve, in batches
-        order, images = order_of(a[0]), []
-        for start, end in ((x[0], np.zeros_like(x[0])), (np.zeros_like(x[0]), x[0])):
-            y = start.copy().reshape(3, -1)
-            for k in range(29):
-                y[:, order[max(0, k - 1) * 224 * 224 // 28:k * 224 * 224 // 28]] = end.reshape(3, -1)[:, order[max(0, k - 1) * 224 * 224 // 28:k * 224 * 224 // 28]]
-                images.append(y.copy())
-        score(net, np.stack(images).reshape(-1, 3, 224, 224), cls[0])
+        for i in range(len(x)):
+            order, images = order_of(a[i]), []
+            for start, end in ((x[i], np.zeros_like(x[i])), (np.zeros_like(x[i]), x[i])):
+                y = start.copy().reshape(3, -1)
+                for k in range(29):
+                    step = order[max(0, k - 1) * 224 * 224 // 28:k * 224 * 224 // 28]
+                    y[:, step] = end.reshape(3, -1)[:, step]
+                    images.append(y.copy())
+            score(net, np.stack(images).reshape(-1, 3, 224, 224), cls[i])
 
     def explain(model, inputs, targets, **_):
         return gradients(model, inputs, targets)
 
     def mprt():
         quantus.MPRT(similarity_func=correlation_spearman, layer_order="top_down", **quiet)(
-            model=net, x_batch=x, y_batch=cls, a_batch=None, explain_func=explain, device="cpu")
+            model=net, x_batch=x[:1], y_batch=cls[:1], a_batch=None, explain_func=explain, device="cpu")
 
     def rise(masks=400, grid=7):  # batches of 32; masks as torch makes them fastest
-        image, total = torch.from_numpy(x), torch.zeros(224, 224)
+        image, total = torch.from_numpy(x[:1]), torch.zeros(224, 224)
         with torch.no_grad():
             for first in range(0, masks, 32):
                 n, cell = min(32, masks - first), 32
@@ -289,10 +294,7 @@ def times(args, folder, net, rounds):
     def ablation():
         with AblationCAM(model=net, target_layers=[net.layer4[-1]]) as cam:
             cam.batch_size = 32
-            cam(input_tensor=torch.from_numpy(x), targets=[ClassifierOutputTarget(int(cls[0]))])
-
-    def ours_cam(*options):
-        return run(args, folder, "cam", *common[1:], "--target", str(cls[0]), *options)["seconds"]["run"]
+            cam(input_tensor=torch.from_numpy(x[:1]), targets=[ClassifierOutputTarget(int(cls[0]))])
 
     def timed(f):
         start = time.monotonic()
@@ -302,13 +304,14 @@ def times(args, folder, net, rounds):
     ratios = {}
     for _ in range(rounds):
         # judge also runs its base lines: three maps for one of theirs.
-        own = ours("--methods", "none", "--maps", str(folder / "maps.npy"), "--metrics", "deletion,insertion", "--insertion-fill", "0") / 3
-        ratios.setdefault("deletion + insertion, one by one as Quantus", []).append((timed(lambda: (flip(a), flip(a.max() - a))), own))
-        ratios.setdefault("deletion + insertion, in batches of 32 as xplique", []).append((timed(batched), own))
-        own = ours("--methods", "gradient", "--metrics", "randomisation")
+        own = ours("judge", four, "--methods", "none", "--maps", str(folder / "maps.npy"), "--metrics", "deletion,insertion", "--insertion-fill", "0") / 3
+        ratios.setdefault("deletion + insertion of four images, Quantus's pixel flipping", []).append((timed(lambda: (flip(a), flip(a.max() - a))), own))
+        ratios.setdefault("deletion + insertion of four images, batches of 32 as xplique", []).append((timed(batched), own))
+        own = ours("judge", one, "--methods", "gradient", "--metrics", "randomisation")
         ratios.setdefault("all layers randomised, Quantus's MPRT", []).append((timed(mprt), own))
-        ratios.setdefault("RISE, 400 masks", []).append((timed(rise), ours_cam("--method", "rise", "--masks", "400", "--score", "probability")))
-        ratios.setdefault("Ablation-CAM of layer4", []).append((timed(ablation), ours_cam("--method", "ablationcam", "--layer", "layer4.1.relu_1")))
+        cam = ["cam", one, "--target", str(cls[0])]
+        ratios.setdefault("RISE, 400 masks", []).append((timed(rise), ours(*cam, "--method", "rise", "--masks", "400", "--score", "probability")))
+        ratios.setdefault("Ablation-CAM of layer4", []).append((timed(ablation), ours(*cam, "--method", "ablationcam", "--layer", "layer4.1.relu_1")))
     for name, pairs in ratios.items():
         each = sorted(theirs / own for theirs, own in pairs)
         middle = len(pairs) // 2

@@ -235,6 +235,33 @@ TEST_P(VizJudge, CurvesAndFidelityAreThoseOfChangedImages) {
   EXPECT_NEAR(fidelity(all, judged, map, other, options), -once, 1e-6);
 }
 
+// What is packed of other layers is kept where one layer's values change: the maps are those of weights made anew.
+TEST_P(VizJudge, RandomisedLayersGiveTheMapsOfThoseWeights) {
+  Net net = make_network("resnet20");
+  const Weights trained = random_weights(net, 3), other = random_weights(net, 4);
+  Tensor x({1, 3, 32, 32});
+  for (int64_t e = 0; e < x.count(); ++e) x[e] = std::sin(0.11f * float(e));
+  TargetSpec seven;
+  seven.target = "7";
+  const auto map_of = [&](const Weights& weights) {
+    Model model{net};
+    model.weights = weights;
+    return gradient(ctx, model, x, seven, {}).values;
+  };
+  Weights now = trained;
+  Tensor before = map_of(now);
+  const std::vector<int> layers = layers_from_top(trained);
+  for (size_t k = 0; k < layers.size(); k += 13) {  // convolutions and batch norms
+    take_layer(now, other, layers[k]);
+    Weights anew(net);
+    std::ranges::copy(now.values(), anew.edit().begin());
+    const Tensor map = map_of(now), want = map_of(anew);
+    EXPECT_TRUE(std::ranges::equal(map.values(), want.values())) << k;
+    EXPECT_FALSE(std::ranges::equal(map.values(), before.values())) << k;
+    before = map.clone();
+  }
+}
+
 TEST(CliJudge, MethodsBesideBaseLines) {
   const TempFolder folder;
   const std::vector<std::string> arguments{"judge", digit(3), digit(4), digit(7), "--model", "lenet", "--methods", "gradient,gradcam",

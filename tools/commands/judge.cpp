@@ -201,9 +201,9 @@ void randomise(JudgeRun& run, JudgedMethod& method, size_t m, const Items& items
     if (!method.method) {  // a base line knows no weights: its map is the same
       if (now.empty()) now = trained;
     } else {
-      if (run.metrics[m] == Metric::randomised_layers) run.job.model.weights = restored.value;
       take_layer(run.job.model.weights, run.random, layer);
       now = strengths_of(run, raw_maps(run, method, items));
+      if (run.metrics[m] == Metric::randomised_layers) take_layer(run.job.model.weights, restored.value, layer);
     }
     for (size_t i = 0; i < n; ++i) {
       if (!method.method && !ranks[i].empty()) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -24,14 +25,23 @@ std::array<uint32_t, 4> words_of(uint64_t block, uint32_t sample, uint32_t numbe
   return philox4x32({uint32_t(block), uint32_t(block >> 32), sample, number}, {uint32_t(seed), uint32_t(seed >> 32)});
 }
 
+// Places by falling strength, equal ones as they lie. Sorted as whole numbers, the strength's bits above the place's: several
+// times as fast as comparing through indices.
 std::vector<int64_t> strongest_first(std::span<const float> map) {
+  std::vector<uint64_t> keys(map.size());
+  for (size_t i = 0; i < map.size(); ++i) {
+    const uint32_t bits = std::bit_cast<uint32_t>(map[i] + 0.f);  // −0 as 0
+    const uint32_t rising = bits >> 31 ? ~bits : bits | 0x80000000u;
+    keys[i] = uint64_t(~rising) << 32 | uint64_t(i);
+  }
+  std::ranges::sort(keys);
   std::vector<int64_t> order(map.size());
-  std::iota(order.begin(), order.end(), int64_t(0));
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return map[size_t(a)] > map[size_t(b)]; });
+  for (size_t k = 0; k < keys.size(); ++k) order[k] = int64_t(keys[k] & 0xffffffffu);
   return order;
 }
 
-// Scores of `count` images, as many at once as the plan takes: make(k, to) writes image k, [C,H,W].
+// Scores of `count` images, as many at once as the plan takes: make(k, to) writes image k, [C,H,W]; on several threads, so it
+// throws nothing.
 std::vector<double> scores(Forward& forward, const Judged& judged, int64_t count,
                            const std::function<void(int64_t k, float* to)>& make) {
   const int64_t item = judged.image.item();
@@ -39,6 +49,7 @@ std::vector<double> scores(Forward& forward, const Judged& judged, int64_t count
   std::vector<double> all;
   for (int64_t first = 0; first < count; first += forward.batch()) {
     const int64_t n = std::min(forward.batch(), count - first);
+#pragma omp parallel for schedule(dynamic)
     for (int64_t i = 0; i < n; ++i) make(first + i, images.data() + i * item);
     const Tensor values = forward.run(images.data(), n);
     for (int64_t i = 0; i < n; ++i) all.push_back(score_of(judged.unit, judged.scoring, batch_item(values, i)));
@@ -53,15 +64,12 @@ Curve curve(Forward& forward, const Judged& judged, std::span<const float> map, 
   CHECK(steps >= 1, "{} steps", steps);
   const std::vector<int64_t> order = strongest_first(map);
   const int64_t plane = judged.image.h * judged.image.w;
-  std::vector<float> now(from, from + judged.image.item());
-  int64_t done = 0;
+  std::vector<int32_t> rank(static_cast<size_t>(plane));
+  for (size_t k = 0; k < order.size(); ++k) rank[size_t(order[k])] = int32_t(k);
   Curve result{scores(forward, judged, steps - 1, [&](int64_t k, float* image) {
-    for (const int64_t end = (k + 1) * plane / steps; done < end; ++done)
-      for (int64_t c = 0; c < judged.image.c; ++c) {
-        const int64_t e = c * plane + order[size_t(done)];
-        now[size_t(e)] = to[e];
-      }
-    std::ranges::copy(now, image);
+    const int32_t gone = int32_t((k + 1) * plane / steps);
+    for (int64_t c = 0; c < judged.image.c; ++c)
+      for (int64_t i = 0; i < plane; ++i) image[c * plane + i] = rank[size_t(i)] < gone ? to[c * plane + i] : from[c * plane + i];
   })};
   result.scores.insert(result.scores.begin(), first);
   result.scores.push_back(last);
@@ -134,7 +142,7 @@ double fidelity(Forward& forward, const Judged& judged, std::span<const float> m
   };
   std::vector<double> of_cells(size_t(cells), 0.);
   for (int64_t i = 0; i < plane; ++i) of_cells[size_t(cell(i))] += double(map[size_t(i)]);
-  std::vector<float> sums, drops;
+  std::vector<float> sums(static_cast<size_t>(o.subsets)), drops;
   const std::vector<double> values = scores(forward, judged, o.subsets + 1, [&](int64_t k, float* image) {
     std::copy_n(judged.x, judged.image.item(), image);
     if (k == 0) return;  // x itself
@@ -142,7 +150,7 @@ double fidelity(Forward& forward, const Judged& judged, std::span<const float> m
     double sum = 0;
     for (size_t c = 0; c < chosen.size(); ++c)
       if (chosen[c]) sum += of_cells[c];
-    sums.push_back(float(sum));
+    sums[size_t(k - 1)] = float(sum);
     for (int64_t i = 0; i < plane; ++i)
       if (chosen[size_t(cell(i))])
         for (int64_t c = 0; c < judged.image.c; ++c) image[c * plane + i] = other[c * plane + i];
@@ -219,11 +227,11 @@ double Road::combined() const {
 Road road(Forward& forward, const Judged& judged, std::span<const float> map, const RoadOptions& o) {
   check_map(map, judged.image);
   const int64_t plane = judged.image.h * judged.image.w, shares = int64_t(o.shares.size());
+  for (const double share : o.shares) CHECK(share > 0 && share < 1, "a share of {} of the pixels", share);
   const std::vector<int64_t> order = strongest_first(map);
   const std::vector<double> all = scores(forward, judged, 2 * shares, [&](int64_t k, float* image) {
     const bool most = k < shares;
     const int64_t removed = int64_t(o.shares[size_t(k % shares)] * double(plane));
-    CHECK(removed < plane, "all of an image's pixels are removed");
     std::vector<char> missing(size_t(plane), char(0));
     for (int64_t i = 0; i < removed; ++i) missing[size_t(order[size_t(most ? i : plane - 1 - i)])] = 1;
     const Tensor imputed = linear_imputation(judged.x, judged.image, missing);
@@ -237,14 +245,14 @@ double infidelity(Forward& forward, const Judged& judged, std::span<const float>
   const int64_t item = judged.image.item(), plane = judged.image.h * judged.image.w;
   CHECK(int64_t(map.size()) == item || int64_t(map.size()) == plane, "a map of {} values for {} of an image", map.size(), item);
   CHECK(o.samples >= 1, "{} samples", o.samples);
-  std::vector<double> told;
+  std::vector<double> told(static_cast<size_t>(o.samples));
   const std::vector<double> values = scores(forward, judged, o.samples + 1, [&](int64_t k, float* image) {
     std::copy_n(judged.x, item, image);
     if (k == 0) return;  // x itself
     const std::vector<float> noise = normal_noise(item, o.size, o.seed, o.number, kInfidelitySamples + uint32_t(k - 1));
     double sum = 0;
     for (int64_t e = 0; e < item; ++e) image[e] -= noise[size_t(e)], sum += double(noise[size_t(e)]) * double(map[size_t(e) % map.size()]);
-    told.push_back(sum);
+    told[size_t(k - 1)] = sum;
   });
   double square = 0, both = 0, drops = 0;
   for (size_t k = 0; k < told.size(); ++k) {
