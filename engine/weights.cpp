@@ -71,7 +71,11 @@ Tensor Weights::tensor(int node, std::string_view name) const {
 
 std::span<float> Weights::edit(const Parameter& p) {
   const int64_t offset = p.offset, count = p.count();  // `p` may belong to the state that is left
-  return edit().subspan(offset, count);
+  const int node = p.node;
+  const std::shared_ptr<Packed> packed = state_->packed;
+  const std::span<float> all = edit();
+  if (packed) state_->packed = std::make_shared<Packed>(packed->without(node));  // other nodes' stay what they are
+  return all.subspan(size_t(offset), size_t(count));
 }
 
 std::span<float> Weights::edit() {

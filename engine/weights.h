@@ -47,7 +47,8 @@ class Weights {
   std::span<const float> values(int node, std::string_view name) const;
   std::span<const float> values() const { return {data(), size_t(count())}; }
   Tensor tensor(int node, std::string_view name) const;  // a copy
-  // To be written at once: other copies of these weights keep theirs, and what was packed of these is dropped.
+  // To be written at once: other copies of these weights keep theirs, and what was packed of these is dropped (of one
+  // parameter: what its node's values are in).
   std::span<float> edit(const Parameter& p);
   std::span<float> edit(int node, std::string_view name);  // throws where the node has none
   std::span<float> edit();  // all of them

@@ -30,6 +30,7 @@
 #include "viz/methods/gradient.h"
 #include "viz/methods/inspect.h"
 #include "viz/methods/occlusion.h"
+#include "viz/methods/judge.h"
 #include "viz/methods/perturb.h"
 #include "viz/methods/plane.h"
 #include "viz/methods/regions.h"

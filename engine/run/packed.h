@@ -26,6 +26,13 @@ class Packed {
     if (!entry) entry = std::make_shared<T>(make());
     return *static_cast<const T*>(entry.get());
   }
+  // The entries that values of `node` are not in.
+  Packed without(int node) const {
+    Packed kept;
+    for (const auto& [key, entry] : entries_)
+      if (std::get<0>(key) != node && std::get<1>(key) != node) kept.entries_.emplace(key, entry);
+    return kept;
+  }
 
  private:
   std::map<std::tuple<int, int, At, std::type_index>, std::shared_ptr<void>> entries_;

@@ -146,7 +146,7 @@ const std::vector<Case>& cases() {
       // names
       {"NoCommand", {}, 2, "classify"},
       {"UnknownCommand", {"gradiant"}, 2, "nearest: gradient"},
-      {"LaterCommand", {"judge", "--model", "lenet", kDigit}, 2, "commands: classify"},
+      {"NoSuchCommand", {"judges-of-maps", "--model", "lenet", kDigit}, 2, "commands: classify"},
       {"MaskTooLarge", {"occlusion", "--model", "lenet", kDigit, "--mask", "29"}, 2, "--mask can be at most 28"},
       {"MaskNoSize", {"occlusion", "--model", "lenet", kDigit, "--mask", "3by4"}, 2, "--mask"},
       {"StrideZero", {"occlusion", "--model", "lenet", kDigit, "--mask", "8", "--stride", "0"}, 2, "--stride"},

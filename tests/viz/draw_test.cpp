@@ -99,6 +99,17 @@ TEST(LineChart, SeriesOfTheSameValuesShareALineAndTheirNames) {
   EXPECT_EQ(count(pixels(chart), {200, 0, 0}), 0);
 }
 
+TEST(LineChart, TheLastNameStands) {
+  std::vector<std::string> places;
+  for (int k = 0; k <= 28; ++k) places.push_back(fmt::format("step {}", k));
+  places.back() = "the last of all the names";
+  const std::vector<Series> series{{"line", std::vector<double>(29, 0.5)}};
+  const std::vector<std::string> words = words_of(line_chart(places, series));
+  EXPECT_EQ(std::count(words.begin(), words.end(), places.front()), 1);
+  EXPECT_EQ(std::count(words.begin(), words.end(), places.back()), 1);
+  EXPECT_EQ(std::count(words.begin(), words.end(), places[27]), 0) << "has no room beside it";
+}
+
 TEST(LineChart, LinesStandWhereTheirValuesAre) {
   const std::vector<std::string> places{"a", "b", "c"};
   const Rgb red{200, 0, 0}, blue{0, 0, 200};

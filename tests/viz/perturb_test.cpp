@@ -257,5 +257,17 @@ TEST(CliPerturb, WhatCannotBeIsSaid) {
   EXPECT_TRUE(!std::filesystem::exists(folder / "out") || names_in(folder / "out").empty());
 }
 
+TEST(CliPerturb, SingleFilesHaveNoiseOfTheirOwn) {
+  const TempFolder folder;
+  std::filesystem::copy_file(digit(3), folder / "a.png");
+  std::filesystem::copy_file(digit(3), folder / "b.png");
+  const json d = succeed_json({"perturb", folder / "a.png", folder / "b.png", "--model", "lenet", "--kind", "salt-pepper:0.1,gaussian:0.3", "--method",
+                               "none", "--json", "-o", folder / "out"});
+  const auto probability = [&](int file, int version) { return double(d["inputs"][size_t(file)]["versions"][size_t(version)]["probability"]); };
+  EXPECT_EQ(probability(0, 0), probability(1, 0));
+  EXPECT_NE(probability(0, 1), probability(1, 1));
+  EXPECT_NE(probability(0, 2), probability(1, 2));
+}
+
 }  // namespace
 }  // namespace switchback::test

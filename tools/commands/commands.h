@@ -47,6 +47,7 @@ std::function<void()> setup_distribution(CLI::App& app);
 std::function<void()> setup_embed(CLI::App& app);
 std::function<void()> setup_adversarial(CLI::App& app);
 std::function<void()> setup_perturb(CLI::App& app);
+std::function<void()> setup_judge(CLI::App& app);
 std::function<void()> setup_maximize(CLI::App& app);
 std::function<void()> setup_invert(CLI::App& app);
 std::function<void()> setup_train(CLI::App& app);
@@ -111,6 +112,9 @@ inline constexpr Command kCommands[] = {
      "weights/samples/digit_*.png --model lenet\n"
      "out/digits --model lenet --kind impulse,rotate:20,occlude:8,6,12,8 --method cam",
      setup_perturb},
+    {"judge", "how good the maps of several methods are, by metrics, beside a random map and an edge detector",
+     "weights/samples/digit_*.png --model lenet --methods gradient,gradcam,occlusion --mask 6 --stride 2",
+     setup_judge},
     {"embed", "a data set's values at a layer as a map of two or three dimensions (PCA, t-SNE), and their clusters (k-means)",
      "out/digits --model lenet --layer input,relu2,fc1\n"
      "out/digits --model lenet --layer fc1 --method tsne --perplexity 3 --clusters 4 --thumbnails\n"

@@ -2,6 +2,7 @@
 #include "tools/commands/map_methods.h"
 
 #include <algorithm>
+#include <map>
 
 namespace switchback {
 namespace {
@@ -58,6 +59,39 @@ std::unique_ptr<NamedMethod> named_method(Job& job, const std::string& name, con
     *shared = job.options;
   named->method = known->make(job, named->flags);
   return named;
+}
+
+Tensor maps_of_classes(Job& job, const MapMethod& method, const Tensor& x, const std::vector<uint32_t>& index,
+                       const std::vector<int64_t>& classes) {
+  std::map<int64_t, std::vector<int64_t>> of_class;
+  for (size_t i = 0; i < classes.size(); ++i) of_class[classes[i]].push_back(int64_t(i));
+  struct Restored {  // also where a method throws
+    std::string& target;
+    std::string value = target;
+    ~Restored() { target = value; }
+  } restored{job.target.target};
+  const int64_t pixels = x.count() / x.dim(0);
+  Tensor all;
+  int64_t size = 0;
+  for (const auto& [read, members] : of_class) {
+    Tensor of({int64_t(members.size()), x.dim(1), x.dim(2), x.dim(3)});
+    std::vector<uint32_t> numbers;
+    for (size_t k = 0; k < members.size(); ++k) {
+      std::copy_n(x.data() + members[k] * pixels, pixels, of.data() + int64_t(k) * pixels);
+      numbers.push_back(index[size_t(members[k])]);
+    }
+    job.target.target = read < 0 ? restored.value : std::to_string(read);
+    const Maps maps = method.run(of, numbers, [](int64_t, int64_t) {});
+    if (size == 0) {
+      Dims shape(maps.values.dims().begin() + 2, maps.values.dims().end());
+      size = maps.values.count() / int64_t(members.size());
+      shape.insert(shape.begin(), int64_t(classes.size()));
+      all = allocate_maps(shape);
+    }
+    for (size_t k = 0; k < members.size(); ++k)
+      std::copy_n(maps.values.data() + int64_t(k) * size, size, all.data() + members[k] * size);
+  }
+  return all;
 }
 
 }  // namespace switchback

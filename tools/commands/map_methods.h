@@ -64,5 +64,9 @@ struct NamedMethod {
 std::vector<std::string> map_method_names();
 // `name` is one of these. The job's options stand for what all commands share.
 std::unique_ptr<NamedMethod> named_method(Job& job, const std::string& name, const MapFlags& flags);
+// The maps [N,…] of x [N,C,H,W], each of its own class (of an output's units; -1: of the job's target). Items of one class run
+// together; index: of each item, for its noise.
+Tensor maps_of_classes(Job& job, const MapMethod& method, const Tensor& x, const std::vector<uint32_t>& index,
+                       const std::vector<int64_t>& classes);
 
 }  // namespace switchback

@@ -4,7 +4,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <memory>
 
 #include "tools/cli/labelled.h"
@@ -153,37 +152,12 @@ std::vector<float> ranked(const float* map, const Dims& dims) {
   return dims.size() == 3 ? absolute_sum(map, int(dims[0]), h, w) : std::vector<float>(map, map + int64_t(h) * w);
 }
 
-// The maps of items of y, each of the class that its unchanged image was read as (--target: of that one).
-Tensor maps_of(PerturbRun& run, const Tensor& y, const std::vector<uint32_t>& index, const std::vector<Changed>& items,
-               int64_t count, Dims& dims) {
-  std::map<int64_t, std::vector<int64_t>> of_class;
+// The maps of the first `count` items of y, each of the class that its unchanged image was read as (--target: of that one).
+Tensor maps_of(PerturbRun& run, const Tensor& y, const std::vector<uint32_t>& index, const std::vector<Changed>& items, int64_t count) {
   const bool by_class = run.job.target.target == "max";
-  for (int64_t i = 0; i < count; ++i) of_class[by_class ? items[size_t(i)].as[0].read : -1].push_back(i);
-  const std::string target = run.job.target.target;
-  Tensor all;
-  int64_t size = 0;
-  for (const auto& [read, members] : of_class) {
-    Tensor x({int64_t(members.size()), y.dim(1), y.dim(2), y.dim(3)});
-    std::vector<uint32_t> of;
-    const int64_t pixels = run.image.item();
-    for (size_t k = 0; k < members.size(); ++k) {
-      std::copy_n(y.data() + members[k] * pixels, pixels, x.data() + int64_t(k) * pixels);
-      of.push_back(index[size_t(members[k])]);
-    }
-    if (by_class) run.job.target.target = std::to_string(read);
-    const Maps maps = run.method->method.run(x, of, [](int64_t, int64_t) {});
-    run.job.target.target = target;
-    if (size == 0) {
-      dims = {maps.values.dims().begin() + 2, maps.values.dims().end()};
-      size = maps.values.count() / int64_t(members.size());
-      Dims shape = dims;
-      shape.insert(shape.begin(), count);
-      all = allocate_maps(shape);
-    }
-    for (size_t k = 0; k < members.size(); ++k)
-      std::copy_n(maps.values.data() + int64_t(k) * size, size, all.data() + members[k] * size);
-  }
-  return all;
+  std::vector<int64_t> classes;
+  for (int64_t i = 0; i < count; ++i) classes.push_back(by_class ? items[size_t(i)].as[0].read : -1);
+  return maps_of_classes(run.job, run.method->method, y, index, classes);
 }
 
 void read_all(PerturbRun& run, const Tensor& y, size_t version, std::vector<Changed>& items) {
@@ -215,9 +189,10 @@ std::string read_caption(const Job& job, const ReadAs& now, const ReadAs& before
   return text;
 }
 
-// Of x [N,C,H,W] all versions are read; the first `with_maps` items get maps, the first `drawn` panels as well.
-std::vector<Changed> change(PerturbRun& run, const Tensor& x, const std::vector<uint32_t>& index, int64_t with_maps,
-                            int64_t drawn, const std::function<Image(const Tensor& y, int64_t i)>& photo) {
+// Of x [N,C,H,W] all versions are read; the first `with_maps` items get maps, the first `drawn` panels as well. index: of
+// each item within its file, for the noise of methods; numbers: for the noise of the changes.
+std::vector<Changed> change(PerturbRun& run, const Tensor& x, const std::vector<uint32_t>& index,
+                            const std::vector<uint32_t>& numbers, int64_t with_maps, int64_t drawn, const std::function<Image(const Tensor& y, int64_t i)>& photo) {
   const int64_t n = x.dim(0);
   const Shape image{1, x.dim(1), x.dim(2), x.dim(3)};
   if (!run.forward || !(run.image == image)) {
@@ -236,12 +211,12 @@ std::vector<Changed> change(PerturbRun& run, const Tensor& x, const std::vector<
   for (size_t version = 0; version <= run.kinds.size(); ++version) {
     if (version > 0)
       for (int64_t i = 0; i < n; ++i)
-        perturb(run.host, run.kinds[version - 1], run.job.model, image, x.data() + i * image.item(), seed, index[size_t(i)],
+        perturb(run.host, run.kinds[version - 1], run.job.model, image, x.data() + i * image.item(), seed, numbers[size_t(i)],
                 y.data() + i * image.item());
     read_all(run, y, version, items);
-    Dims dims;
     Tensor maps;
-    if (with_maps > 0) maps = maps_of(run, y, index, items, with_maps, dims);
+    if (with_maps > 0) maps = maps_of(run, y, index, items, with_maps);
+    const Dims dims(maps.empty() ? Dims() : Dims(maps.dims().begin() + 1, maps.dims().end()));
     for (int64_t i = 0; i < std::max(drawn, with_maps); ++i) {
       Changed& item = items[size_t(i)];
       ReadAs& now = item.as.back();
@@ -428,7 +403,7 @@ void run_over_dataset(PerturbRun& run, Output& output, Report& report) {
     for (const int64_t i : numbers) index.push_back(uint32_t(data.number(i)));
     const int64_t with_maps = std::min({n, run.flags.maps - run.mapped, kMapsAtOnce});
     const int64_t draw = output.pictures() ? std::min(n, run.flags.cases - drawn) : 0;
-    std::vector<Changed> items = change(run, x, index, with_maps, draw,
+    std::vector<Changed> items = change(run, x, index, index, with_maps, draw,
                                         [&](const Tensor& y, int64_t i) { return input_picture(y, i, job.model, false); });
     run.mapped += with_maps, drawn += draw;
     for (int64_t i = 0; i < n; ++i) {
@@ -459,15 +434,16 @@ void run_over_images(PerturbRun& run, Output& output, Report& report) {
       [&](const Chunk& chunk) {
         std::vector<const Chunk::Part*> part_of;
         std::vector<int64_t> within;
-        std::vector<uint32_t> index;
+        const std::vector<uint32_t> index = item_numbers(chunk);
+        std::vector<uint32_t> numbers;  // single images count in the run: each has number 0 in its file
         for (const Chunk::Part& part : chunk.parts)
           for (int64_t i = 0; i < part.count; ++i) {
             part_of.push_back(&part), within.push_back(i);
-            index.push_back(uint32_t(item_number(*part.file, i)));
+            numbers.push_back(part.file->many() ? index[numbers.size()] : uint32_t(count + int64_t(numbers.size())));
           }
         const int64_t n = int64_t(index.size());
         const int64_t draw = output.pictures() ? std::min(n, int64_t(kMostPerturbed) - drawn) : 0;
-        std::vector<Changed> items = change(run, chunk.x, index, n, draw, [&](const Tensor& y, int64_t i) {
+        std::vector<Changed> items = change(run, chunk.x, index, numbers, n, draw, [&](const Tensor& y, int64_t i) {
           return input_picture(y, i, job.model, part_of[size_t(i)]->file->array);
         });
         drawn += draw;

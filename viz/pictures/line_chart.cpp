@@ -78,20 +78,31 @@ Frame make_frame(const Axis& axis, std::span<const Series> series, const LineOpt
   return f;
 }
 
-// Names of the places below the plot: all, or as many as fit.
+// Names of the places below the plot: all, or as many as fit; the last has its room before those that would lie too close.
 void draw_places(Canvas& canvas, const Frame& f, std::span<const std::string> places) {
   constexpr int kApart = 7;
   int free_from = 0;
   const bool close = places.size() > 1 && f.x(1, places.size()) - f.x(0, places.size()) < kDotsApart;  // then ticks at names alone
+  struct Name {
+    std::string text;
+    int width, middle, x;
+  };
+  const auto name_of = [&](size_t i) {
+    Name n{wrapped_text(places[i], (f.right - f.left) / 3, kTextSize, 1), 0, int(std::lround(f.x(i, places.size()))), 0};
+    n.width = text_width(n.text);
+    n.x = std::clamp(n.middle - n.width / 2, 3, std::max(3, int(canvas.width()) - n.width));
+    return n;
+  };
+  const int last_from = places.empty() ? 0 : name_of(places.size() - 1).x;
   for (size_t i = 0; i < places.size(); ++i) {
-    const std::string text = wrapped_text(places[i], (f.right - f.left) / 3, kTextSize, 1);
-    const int width = text_width(text), middle = int(std::lround(f.x(i, places.size())));
-    const int x = std::clamp(middle - width / 2, 3, std::max(3, int(canvas.width()) - width));
-    if (close && x < free_from) continue;
-    canvas.rectangle(middle, f.bottom, 1, 4, kInk);
-    if (x < free_from) continue;
-    canvas.text(x, f.bottom + kSpace, text);
-    free_from = x + width + kApart;
+    const Name n = name_of(i);
+    const bool first = i == 0, last = i + 1 == places.size();
+    const bool fits = last || (n.x >= free_from && (first || n.x + n.width + kApart <= last_from));
+    if (close && !fits) continue;
+    canvas.rectangle(n.middle, f.bottom, 1, 4, kInk);
+    if (!fits) continue;
+    canvas.text(n.x, f.bottom + kSpace, n.text);
+    free_from = n.x + n.width + kApart;
   }
 }
 
