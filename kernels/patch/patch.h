@@ -24,6 +24,10 @@ struct Origin {
 struct Box {
   int32_t row = 0, col = 0, height = 0, width = 0;
   bool operator==(const Box&) const = default;
+  template <typename A>
+  void fields(A& a) {
+    a(row, col, height, width);
+  }
 };
 
 // A layer's value as its readers see it: act(clean + Δ), whose change is act(clean + Δ) − act(clean), or just Δ where

@@ -1,11 +1,14 @@
 // Runs over data sets that are divided: shares and `merge`, ranks of MPI; the bytes are those of one run.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <set>
 
+#include "engine/files/npy.h"
 #include "tests/support/cli_run.h"
 #include "tests/support/temp_folder.h"
 
@@ -24,6 +27,9 @@ std::string make_digits(const TempFolder& folder) {
   }
   fs::copy_file(digit(4), folder / "digits/4/again.png");
   folder.put("digits/6/broken.png", "no image");
+  fs::create_directories(folder / "flat");
+  for (int d = 0; d < 6; ++d) fs::copy_file(digit(d), folder / fmt::format("flat/{}.png", d));
+  folder.put("flat/3broken.png", "no image");
   return folder / "digits";
 }
 
@@ -61,6 +67,31 @@ std::vector<Words> commands(const std::string& data) {
       {"distribution", data, "--model", "lenet", "--layer", "relu1,fc2", "--save", "png,npy"},
       {"adversarial", data, "--model", "lenet", "--epsilon", "0,0.2", "--save", "png,npy"},
       {"distribution", data, "--model", "lenet", "--layer", "fc2", "--weights", "random:0,random:1", "--save", "npy"}};
+  // The methods: over a folder, of which one file is no image, and over fewer images than there are shares.
+  const std::string flat = data + "/../flat", four = digit(4), five = digit(5);
+  const std::vector<Words> methods = {
+      {"gradient", flat, "--rule", "guided", "--save", "png,npy"},
+      {"gradient", flat, "--weights", "random:0,random:1", "--save", "png,npy"},
+      {"gradient", data + "[0:7]", "--target", "all", "--save", "npy"},
+      {"smoothgrad", flat, "--samples", "3", "--save", "npy"},
+      {"smoothgrad", four, "--samples", "7", "--save", "png,npy"},
+      {"smoothgrad", four, five, "--samples", "4", "--moment", "variance", "--target", "3,7", "--score", "probability", "--save", "npy"},
+      {"smoothgrad", four, "--samples", "2", "--weights", "random:0,random:1", "--save", "npy"},
+      {"integrated", flat, "--steps", "4", "--save", "npy"},
+      {"occlusion", flat, "--mask", "8", "--stride", "6", "--check-preview", "--save", "npy"},
+      {"occlusion", four, "--mask", "8", "--stride", "3", "--save", "png,npy"},
+      {"occlusion", four, "--mask", "8", "--stride", "5", "--algorithm", "full", "--pixels", "--target", "1,4", "--save", "npy"},
+      {"occlusion", five, "--box", "0,0,9,9", "--box", "4,4,9,9", "--save", "npy"},
+      {"occlusion", five, "--mask", "8", "--stride", "5", "--preview", "--save", "npy"},
+      {"cam", flat, "--save", "png,npy"},
+      {"cam", flat, "--layers", "conv1,conv2", "--method", "gradcam++", "--save", "npy"}};
+  list.push_back({"regions", data + "[0:7]", "--model", "lenet", "--etalons", "--save", "png,json"});
+  list.push_back({"regions", data + "[0:7]", "--model", "lenet", "--weights", "random:0,random:1", "--save", "png"});
+  list.push_back({"embed", data, "--model", "lenet", "--layer", "input,conv1,fc2", "--clusters", "2", "--thumbnails", "--save", "png,npy"});
+  list.push_back({"embed", flat, "--model", "lenet", "--layer", "fc1", "--method", "tsne", "--perplexity", "1", "--dims", "3", "--save", "npy"});
+  list.push_back({"etalon", data + "[0:7]", "--model", "lenet", "--save", "png,npy"});
+  list.push_back({"etalon", flat, four, "--model", "lenet", "--product", "--target", "max", "--batch", "1", "--save", "png,npy"});
+  for (const Words& words : methods) list.push_back(words), list.back().insert(list.back().end(), {"--model", "lenet"});
   for (Words& words : list) words.insert(words.end(), {"-o", "out", "--threads", "1"});
   return list;
 }
@@ -77,13 +108,15 @@ TEST(Shares, PartsJoinToTheBytesOfOneRun) {
   for (const Words& words : commands(data)) {
     const std::string one = folder / fmt::format("one{}", number), parts = folder / fmt::format("parts{}", number);
     ++number;
-    EXPECT_EQ(run_in(one, "", words), 1) << "one image cannot be read";
-    const int shares = number % 2 ? 3 : 14;  // with 14, two have nothing to do
+    const int code = run_in(one, "", words);  // 1 where one image cannot be read
+    const bool broken = code == 1;
+    EXPECT_TRUE(!broken || bytes_of(one + "/said").find("broken.png") != std::string::npos) << bytes_of(one + "/said");
+    const int shares = number % 2 ? 3 : 14;  // with 14, some have nothing to do
     for (int i = 1; i <= shares; ++i)
       ASSERT_EQ(run_in(parts, "", with(words, {"--shard", fmt::format("{}/{}", i, shares)})), 0) << bytes_of(parts + "/said");
     EXPECT_TRUE(files_in(parts + "/out").empty()) << "only parts are there";
-    EXPECT_EQ(run_in(parts, "", {"merge", "out/*.part"}), 1);
-    EXPECT_NE(bytes_of(parts + "/said").find("broken.png"), std::string::npos);
+    EXPECT_EQ(run_in(parts, "", {"merge", "out/*.part"}), code) << bytes_of(parts + "/said");
+    EXPECT_EQ(bytes_of(parts + "/said").find("broken.png") != std::string::npos, broken);
     expect_same_files(one + "/out", parts + "/out");
   }
 }
@@ -178,15 +211,19 @@ TEST(Ranks, OneTwoThreeAndFiveGiveTheBytesOfOneRun) {
   const TempFolder folder;
   const std::string data = make_digits(folder);
   const std::vector<int> numbers = {1, 2, 3, 5};
+  std::set<std::string> known;
   int number = 0;
   for (const Words& words : commands(data)) {
     const std::string one = folder / fmt::format("one{}", number);
-    run_in(one, "", words);
+    const int code = run_in(one, "", words);
+    // All numbers of ranks for each command once, one of them for its other forms; one rank is a run like any other.
+    const bool new_command = known.insert(words[0]).second;
     for (const int n : numbers) {
-      if (number >= 1 && n != numbers[size_t(number) % 3 + 1]) continue;  // all numbers of ranks for one command are enough
+      if (n == 1 && number > 0) continue;
+      if (!new_command && n != numbers[size_t(number) % 3 + 1]) continue;
       const std::string several = folder / fmt::format("ranks{}-{}", number, n);
-      EXPECT_EQ(run_in(several, ranks(n), words), 1) << "one image cannot be read";
-      EXPECT_NE(bytes_of(several + "/said").find("broken.png"), std::string::npos);
+      EXPECT_EQ(run_in(several, ranks(n), words), code) << bytes_of(several + "/said");
+      EXPECT_EQ(bytes_of(several + "/said").find("broken.png") != std::string::npos, code == 1);
       expect_same_files(one + "/out", several + "/out");
     }
     ++number;
@@ -204,6 +241,55 @@ TEST(Ranks, AnErrorEndsAllWithoutAPartialFile) {
   EXPECT_TRUE(!fs::exists(folder / "strict/out") || fs::is_empty(folder / "strict/out"));
   EXPECT_NE(run_in(folder / "other", ranks(2), {"classify", digit(3), "--model", "lenet"}), 0);
   EXPECT_NE(bytes_of(folder / "other/said").find("classify runs on one rank, but 2 are started"), std::string::npos);
+}
+
+TEST(Ranks, GoOnWithWhatAnotherNumberOfThemHasLeft) {
+  SKIP_WITHOUT_MPI();
+  const TempFolder folder;
+  Tensor x({40, 1, 28, 28});
+  for (int64_t i = 0; i < x.count(); ++i) x[i] = std::sin(0.05f * float(i % 1009) + float(i / 784));
+  write_npy(folder / "x.npy", x);
+  const Words words = {"etalon", "../x.npy", "--model", "lenet", "--save", "npy", "--batch", "2", "--threads", "1", "-o", "out", "--resume"};
+  // Stopped behind thirteen rounds of three images, by an input that is none.
+  folder.put("broken.npy", "no array");
+  EXPECT_NE(run_in(folder / "ranks", ranks(3), with(words, {"../broken.npy", "--strict"})), 0);
+  EXPECT_EQ(names_in(folder / "ranks/out"), (std::set<std::string>{"x.etalon.npy.journal", "x.etalon.npy.partial"}))
+      << bytes_of(folder / "ranks/said");
+  EXPECT_EQ(run_in(folder / "ranks", ranks(2), with(words, {"--json"})), 0);
+  const json d = json::parse(bytes_of(folder / "ranks/said"));
+  EXPECT_EQ(d["resumed_inputs"], 39);
+  EXPECT_EQ(run_in(folder / "one", "", words), 0);
+  for (const char* name : {"x.etalon.npy", "x.etalon-bias.npy"})
+    EXPECT_EQ(bytes_of(folder / "ranks/out/" + name), bytes_of(folder / "one/out/" + name)) << name;
+}
+
+TEST(Ranks, OneThatIsKilledEndsAllWithoutAPartialFile) {
+  SKIP_WITHOUT_MPI();
+  const TempFolder folder;
+  fs::create_directories(folder / "killed");
+  const std::string command = fmt::format("'{}' smoothgrad '{}' --model lenet --samples 150000 --save png,npy -o out --threads 1",
+                                          program(), digit(4));
+  const std::string line = fmt::format("cd '{}' && {} {} : -n 1 timeout -s KILL 0.5 {} > said 2>&1", folder / "killed", ranks(2),
+                                       command, command);
+  EXPECT_NE(std::system(line.c_str()), 0);
+  EXPECT_NE(bytes_of(folder / "killed/said").find("exit"), std::string::npos) << bytes_of(folder / "killed/said");  // mpirun's words
+  EXPECT_TRUE(!fs::exists(folder / "killed/out") || fs::is_empty(folder / "killed/out"));
+}
+
+TEST(Ranks, SayWhatIsNotDivided) {
+  const TempFolder folder;
+  const auto fails = [&](const Words& words, const std::string& why) {
+    const Outcome o = run_switchback(with(words, {"--model", "lenet", "--shard", "1/2", "-o", folder / "no"}));
+    EXPECT_NE(o.code, 0) << o.err;
+    EXPECT_NE(o.err.find(why), std::string::npos) << o.err;
+  };
+  fails({"gradient", "-"}, "standard input is read once");
+  fails({"regions", "--plane"}, "--plane is not divided");
+  fails({"etalon", digit(1), "--weights", "random:0,random:1"}, "several --weights of etalon are not divided");
+  fails({"etalon", digit(1), "--resume", "--save", "npy"}, "--resume with --shard");
+  fails({"embed", digit(1), digit(2), "--layer", "conv1", "--memory", "1K"}, "leave out --shard and mpirun");
+  fails({"gradient", digit(1), "--along", "seed"}, "--along is not divided");
+  fails({"gradient", digit(1), "--save-tape", folder / "tape.safetensors"}, "a tape file holds one batch");
 }
 
 TEST(Ranks, ABuildWithoutMpiSaysSo) {

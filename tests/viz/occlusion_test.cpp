@@ -474,6 +474,30 @@ TEST_P(VizOcclusion, BatchesAndCompanyDoNotChangeAMapOfRareLayers) {
   }
 }
 
+TEST_P(VizOcclusion, SharesOfItsPlacesJoinToTheSameBits) {
+  const Net net = random_network(11);
+  const Tensor x = random_input(net, 9);
+  for (const auto algorithm : {OcclusionOptions::Algorithm::incremental, OcclusionOptions::Algorithm::full}) {
+    OcclusionOptions options = masks(3, 4, 3, 3);
+    options.algorithm = algorithm;
+    const OcclusionMaps whole = occlusion(ctx, net, x, {"all", "", Score::logit}, {}, options);
+    for (const int64_t shares : {2, 5}) {
+      PieceValues all;
+      for (int64_t i = 0; i < shares; ++i) {
+        PieceValues mine;
+        options.pieces = {i, shares, &mine, nullptr};
+        occlusion(ctx, net, x, {"all", "", Score::logit}, {}, options);
+        all.merge(std::move(mine));
+      }
+      options.pieces = {0, 1, nullptr, &all};
+      const OcclusionMaps joined = occlusion(ctx, net, x, {"all", "", Score::logit}, {}, options);
+      EXPECT_EQ(std::memcmp(joined.values.data(), whole.values.data(), size_t(whole.values.count()) * sizeof(float)), 0);
+      EXPECT_EQ(joined.groups, whole.groups);
+      EXPECT_EQ(joined.flop_ratio, whole.flop_ratio);
+    }
+  }
+}
+
 TEST_P(VizOcclusion, OwnBoxes) {
   const Net net = random_network(7);
   const Tensor x = random_input(net, 9);
@@ -554,6 +578,8 @@ TEST(VizOcclusionPlaces, PixelAveragesAndRanks) {
   EXPECT_DOUBLE_EQ(rank_correlation(a, c), -1);
   EXPECT_NEAR(rank_correlation(a, b), 0.9486832980505138, 1e-12);  // scipy.stats.spearmanr
   EXPECT_TRUE(std::isnan(rank_correlation(a, d)));
+  const std::vector<float> unknown(a.size(), NAN);
+  rank_correlation(a, unknown);  // comes to an end
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "tests/support/random_network.h"
 #include "tests/support/temp_folder.h"
 #include "viz/methods/inspect.h"
+#include "viz/methods/state_bytes.h"
 
 namespace switchback::test {
 namespace {
@@ -297,6 +298,45 @@ TEST_P(Regions, SlopesAndRampsHaveRegionsToo) {
   EXPECT_GT(report.total.distinct, 1);
 }
 
+// Classes that go on in the next part, whole classes in one part, parts of one class alone, and empty ones.
+TEST_P(Regions, CountsOfPartsJoinToThoseOfAll) {
+  const Net net = busy_network();
+  const Tensor x = integers({12, 2, 7, 6}, 5);
+  const std::vector<int> labels{0, 0, 0, 1, 1, 1, 1, 3, 4, 4, 5, 5};
+  const RegionReport all = census_of(ctx, net, x, labels, 6, 4);
+  for (const std::vector<int64_t>& cuts : {std::vector<int64_t>{5}, {3, 7}, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, {0, 2, 2, 9, 12}}) {
+    RegionCounts joined;
+    for (size_t k = 0; k <= cuts.size(); ++k) {
+      const int64_t first = k == 0 ? 0 : cuts[k - 1], last = k == cuts.size() ? 12 : cuts[k];
+      RegionCensus census(ctx, net, {1, 2, 7, 6}, 6, {}, 12);
+      if (last > first)
+        census.add(x.data() + first * 84, std::span(labels).subspan(size_t(first), size_t(last - first)));
+      std::string bytes = state_bytes(census.counts());
+      RegionCounts next;
+      StateReader read(bytes);
+      read(next);
+      read.end();
+      joined.merge(std::move(next));
+    }
+    const RegionReport parts = joined.report();
+    EXPECT_EQ(parts.inputs, all.inputs);
+    EXPECT_EQ(parts.hashes, all.hashes);
+    for (size_t l = 0; l <= all.layers.size(); ++l) {
+      const PatternStatistics &a = l == all.layers.size() ? all.total : all.of_layer[l],
+                              &b = l == all.layers.size() ? parts.total : parts.of_layer[l];
+      EXPECT_EQ(a.distinct, b.distinct);
+      EXPECT_EQ(a.mixed, b.mixed);
+      EXPECT_EQ(a.largest, b.largest);
+      EXPECT_EQ(a.constant, b.constant);
+      EXPECT_EQ(a.distinct_of_class, b.distinct_of_class);
+      EXPECT_EQ(a.within, b.within);
+      EXPECT_EQ(a.between, b.between);
+      for (size_t k = 0; k < 6; ++k)
+        EXPECT_TRUE(a.within_class[k] == b.within_class[k] || (std::isnan(a.within_class[k]) && std::isnan(b.within_class[k])));
+    }
+  }
+}
+
 TEST_P(Regions, MemoryHoldsTheCensusToo) {
   const Net net = busy_network();
   RunOptions options;
@@ -305,10 +345,10 @@ TEST_P(Regions, MemoryHoldsTheCensusToo) {
   options.memory = 1 << 20;
   EXPECT_EQ(RegionCensus(ctx, net, net.input, 2, options, 3).batch(), 3);
   const int64_t batch = RegionCensus(ctx, net, net.input, 2, options, 100000).batch();
-  // Words of one pattern, and of the counts of a class and of all, two for each state but one of a bit or of a switch:
+  // Words of one pattern, and of the counts of the first class, another one and of all, two for each state but one of a bit or of a switch:
   // relu6 7x6 pixels of 2 words, pool 4x3x40 places, pool2, relu, pool3 and relu3 of 5 channels on 3x2 and 2x1 pixels.
   const size_t pattern = 84 * 2 + 480 + 30 + 6 + 10 + 2;
-  const size_t counts = 2 * (84 * 32 * 2 + 480 * 8 + 30 * 3 + 6 * 32 + 10 * 3 + 2 * 32);
+  const size_t counts = 3 * (84 * 32 * 2 + 480 * 8 + 30 * 3 + 6 * 32 + 10 * 3 + 2 * 32);
   const PlanOptions plan{.observe = {net.find("fc")}};
   const size_t bytes = run_bytes(ctx, net, net.input, plan, batch) + 4 * (size_t(batch) * pattern + counts);
   EXPECT_LE(bytes, options.memory);

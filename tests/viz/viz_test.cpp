@@ -333,6 +333,29 @@ TEST_P(VizSmoothGrad, BatchesAndCompanyDoNotChangeAMap) {
   }
 }
 
+TEST_P(VizSmoothGrad, SharesOfItsSamplesJoinToTheSameBits) {
+  const Net net = lenet();
+  const Tensor x = wave({1, 1, 28, 28});
+  SmoothGradOptions options;
+  options.samples = 7;
+  for (const auto moment : {SmoothGradOptions::Moment::mean, SmoothGradOptions::Moment::variance}) {
+    options.moment = moment, options.pieces = {}, options.batch = 3;
+    const Maps whole = smoothgrad(ctx, net, x, {"2,5", "", Score::logit}, {}, options);
+    for (const int64_t shares : {2, 9}) {  // of nine some have nothing to do
+      PieceValues all;
+      for (int64_t i = 0; i < shares; ++i) {
+        PieceValues mine;
+        options.batch = 1 + i % 3, options.pieces = {i, shares, &mine, nullptr};
+        smoothgrad(ctx, net, x, {"2,5", "", Score::logit}, {}, options);
+        all.merge(std::move(mine));
+      }
+      EXPECT_EQ(all.numbers, (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6}));
+      options.pieces = {0, 1, nullptr, &all};
+      expect_same_bits(smoothgrad(ctx, net, x, {"2,5", "", Score::logit}, {}, options).values, whole.values, "shares");
+    }
+  }
+}
+
 class VizIntegrated : public OnDevice {};
 SWITCHBACK_ON_ALL_DEVICES(VizIntegrated);
 

@@ -1,5 +1,7 @@
 #include "tools/cli/inputs.h"
 
+#include <zlib.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -11,6 +13,7 @@
 #include "engine/files/npy.h"
 #include "tools/cli/job.h"
 #include "tools/cli/labelled.h"
+#include "tools/cli/shares.h"
 #include "viz/methods/batches.h"
 
 namespace switchback {
@@ -148,6 +151,8 @@ Inputs::Inputs(Job& job, Output& output) : job_(job), output_(output) {
                 "name an image, a folder of images, a .npy file or a data set; - reads an image from standard input", true);
   if (std::count(arguments.begin(), arguments.end(), "-") > 1)
     throw Error("- is given twice", "standard input holds one image", true);
+  if (shares().divided() && std::count(arguments.begin(), arguments.end(), "-") > 0)
+    throw Error("standard input is read once, but this run is divided", "give a file", true);
   for (const std::string& argument : arguments) add(argument);
   if (files_.empty()) none_read();
 }
@@ -163,7 +168,11 @@ bool Inputs::attempt(const std::string& path, const std::function<void()>& read)
     return true;
   } catch (const Error& e) {
     if (alone || e.usage) throw;
-    job_.fail(path, e.what());
+    // All ranks read all inputs, and the first one tells.
+    if (shares().later_rank())
+      job_.failed.emplace_back(path, e.what());
+    else
+      job_.fail(path, e.what());
     return false;
   }
 }
@@ -205,6 +214,12 @@ int64_t Inputs::count_of(const InputFile& file) {
   } catch (const Error&) {  // load() tells
   }
   return dims.size() == 4 || dims.size() == 2 ? dims[0] : 1;
+}
+
+nlohmann::ordered_json Inputs::about() const {
+  uint32_t names = 0;
+  for (const InputFile& file : files_) names = uint32_t(crc32_z(names, reinterpret_cast<const Bytef*>(file.path.data()), file.path.size()));
+  return {{"inputs", files_.size()}, {"images", count()}, {"paths", names}};
 }
 
 int64_t Inputs::count() const {

@@ -54,6 +54,7 @@ class Inputs {
   // How many items the files hold, for progress: only the headers of arrays are read.
   int64_t count() const;
   static int64_t count_of(const InputFile& file);  // 1 where that cannot be told
+  nlohmann::ordered_json about() const;  // how many, and their paths: so that parts of different runs are told apart
   // [N,C,H,W], checked against the model; nothing where it cannot be read.
   std::optional<Tensor> load(const InputFile& file);
   // Calls `run` for chunks of at most most(image shape) items (a file is never split); only one chunk is in memory.

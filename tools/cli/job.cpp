@@ -163,9 +163,11 @@ void Job::open_checkpoint(size_t index) {
 }
 
 void Job::fail(const std::string& input, const std::string& why) {
+  const std::pair<std::string, std::string> what(input, why);
+  if (std::ranges::find(failed, what) != failed.end()) return;
   bar.clear();
   warn(fmt::format("left out: {}", why));
-  failed.emplace_back(input, why);
+  failed.push_back(what);
 }
 
 double Job::seconds() const { return seconds_since(start); }

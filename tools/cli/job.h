@@ -42,7 +42,7 @@ struct Job {
   bool several() const { return !checkpoints.empty(); }
   // Gives the model the weights of that checkpoint. Throws where they belong to another network.
   void open_checkpoint(size_t index);
-  void fail(const std::string& input, const std::string& why);  // notes it, with a warning
+  void fail(const std::string& input, const std::string& why);  // notes it once, with a warning
   double seconds() const;                   // since the start
   std::string model_name() const;           // as the user called it; of an ONNX file its name without folders
   std::string class_name(int64_t c) const;  // "" where there is no label

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "tools/cli/divided_maps.h"
 #include "viz/pictures/render.h"
 
 namespace switchback {
@@ -239,7 +240,7 @@ void finish_maps(Job& job, const MapMethod& method, Output& output, Report repor
   report.details = method.details;
   if (method.details_of_run) report.details.update(method.details_of_run());
   report.details["score_kind"] = word_of(kScores, job.options.score);
-  report.details["batch"] = batch;
+  report.times["batch"] = batch;  // what memory allowed: not in files
   report.summary = [&, sheet = report.sheet] {
     print_line(job.summary_title(method.name));
     lines.print();
@@ -257,12 +258,15 @@ void run_maps(Job& job, const MapMethod& method) {
   ItemLines lines;
   const int64_t all_items = inputs.count();
   int64_t items = 0, batch = 0;
-  inputs.for_each_chunk([&](Shape image) { return chunk_items(job, method, image); },
+  const auto most = [&](Shape image) { return chunk_items(job, method, image); };
+  DividedMaps divided(job, method, output, inputs);
+  if (!divided.gather(most)) return;
+  inputs.for_each_chunk(most,
                         [&](const Chunk& chunk) {
                           if (method.one_chunk && int64_t(chunk.parts.size()) != inputs.readable())
                             throw Error("a tape file holds one batch, so all inputs must have one shape",
                                         "give them in several runs", true);
-                          const Maps maps = method.run(chunk.x, item_numbers(chunk), [&](int64_t done, int64_t total) {
+                          const Maps maps = divided.run(chunk, [&](int64_t done, int64_t total) {
                             const int64_t each = total / chunk.x.dim(0);  // samples, steps or positions of one image
                             job.bar.update(items * each + done, all_items * each, method.noun);
                           });

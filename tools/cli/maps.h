@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -10,6 +12,7 @@
 #include "tools/cli/inputs.h"
 #include "tools/cli/job.h"
 #include "tools/cli/report.h"
+#include "viz/methods/state_bytes.h"
 
 namespace switchback {
 
@@ -29,9 +32,30 @@ struct MapMethod {
   std::function<Json()> details_of_run = {};  // and what the last run adds to them
   std::function<double(int64_t i, int64_t target)> bias =
       {};  // of strips: beside each map a number, saved as …-bias.npy
+  // What a run leaves for panels, details and finish(), as bytes, and the same of all items from that of consecutive ones
+  // (keep_last): so that a run can be divided.
+  std::function<std::string()> keep = {};
+  std::function<void(std::span<const std::string> parts)> restore = {};
+  bool pieces = false;  // run() heeds RunOptions::pieces, so that the run over one image can be divided
   // Adds to the JSON entry of item i of the last run's x; may be empty. Returns what the summary line gains.
   std::function<std::string(int64_t i, Json& entry)> finish;
 };
+
+// What such a method's run() leaves in `last`, which has `fields` and `void merge(Last&& next)`, of the items behind its own.
+template <typename Last>
+void keep_last(MapMethod& method, std::shared_ptr<Last> last) {
+  method.keep = [last] { return state_bytes(*last); };
+  method.restore = [last](std::span<const std::string> parts) {
+    *last = {};
+    for (const std::string& bytes : parts) {
+      Last next{};
+      StateReader read(bytes);
+      read(next);
+      read.end();
+      last->merge(std::move(next));
+    }
+  };
+}
 
 void run_maps(Job& job, const MapMethod& method);
 // The same with several checkpoints: a strip for each input, a column a checkpoint; arrays [N,E,…]. run_maps calls it.

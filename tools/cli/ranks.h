@@ -14,6 +14,7 @@ struct SwitchbackRanks {
   int (*send)(const char* bytes, int64_t count);
   int (*receive_size)(int from, int64_t* count);
   int (*receive)(int from, char* bytes, int64_t count);
+  int (*broadcast)(char* bytes, int64_t count);  // of rank 0, to all
   void (*finish)(void);     // waits for all
   void (*abort)(int code);  // ends all
 };
@@ -23,5 +24,5 @@ const SwitchbackRanks* switchback_start_ranks(char* why, int why_bytes);
 }
 
 namespace switchback {
-inline constexpr int kRanksVersion = 1;
+inline constexpr int kRanksVersion = 2;
 }

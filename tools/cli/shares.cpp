@@ -103,6 +103,7 @@ void Shares::become_shard(const std::string& text) {
 void Shares::become_parts(std::vector<PartHeader> parts) {
   if (how_ == How::ranks) usage("merge runs on one rank", "start it without mpirun");
   how_ = How::parts;
+  count_ = parts.front().count();
   parts_ = std::move(parts);
 }
 
@@ -118,22 +119,28 @@ void Shares::finish(int code) {
   mpi->abort(code);
 }
 
-bool Shares::exchange(Job& job, Output& output, const std::string& stem, const Json& about, const std::string& bytes,
-                      const std::function<void(std::string_view)>& take) {
-  if (how_ == How::shard) return write_part(job, output, stem, about, bytes), false;
-  if (later_rank()) {
-    check_mpi(mpi->send(bytes.data(), int64_t(bytes.size())), index_);
-    gathered_ = true;
-    return false;
-  }
-  for (int from = 1; how_ == How::ranks && from < count_; ++from) {
+int64_t Shares::agreed(int64_t value) const {
+  if (ranks()) check_mpi(mpi->broadcast(reinterpret_cast<char*>(&value), sizeof value), 0);
+  return value;
+}
+
+void Shares::round(const std::string& bytes, const std::function<void(std::string_view)>& take) const {
+  if (later_rank()) return check_mpi(mpi->send(bytes.data(), int64_t(bytes.size())), index_);
+  for (int from = 1; from < count_; ++from) {
     int64_t size = 0;
     check_mpi(mpi->receive_size(from, &size), from);
     std::string received(size_t(size), '\0');
     check_mpi(mpi->receive(from, received.data(), size), from);
     take(received);
   }
+}
+
+bool Shares::exchange(Job& job, Output& output, const std::string& stem, const Json& about, const std::string& bytes,
+                      const std::function<void(std::string_view)>& take) {
+  if (how_ == How::shard) return write_part(job, output, stem, about, bytes), false;
+  if (ranks()) round(bytes, take);
   gathered_ = true;
+  if (later_rank()) return false;
   for (const PartHeader& part : parts_) {
     if (const Json& was = part.about.at("about"); was != about)
       throw Error(fmt::format("{} was made of other data or weights than are there now: they differ in {}", printable(part.path),

@@ -10,6 +10,7 @@
 // depend on how images are divided: whole counts do not, and viz/methods/ordered_sum.h has others that do not.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -35,6 +36,8 @@ class Shares {
  public:
   bool divided() const { return how_ != How::alone; }
   bool ranks() const { return how_ == How::ranks; }
+  bool shard() const { return how_ == How::shard; }
+  bool all_given() const { return how_ == How::parts; }  // nothing is left to do for this run's own share
   bool later_rank() const { return ranks() && index_ > 0; }  // not the one that writes and prints
   int index() const { return index_; }
   int count() const { return count_; }
@@ -50,6 +53,12 @@ class Shares {
   void wait_for_first() const;  // a later rank gives rank 0 the time to end all
   // The end of a rank: of all of them, where `code` is not 0.
   void finish(int code);
+
+  // What rank 0 says, where there are ranks: so that all agree.
+  int64_t agreed(int64_t value) const;
+  // One of several rounds among ranks, the last of which is gather(): a later rank hands over its bytes; rank 0 calls `take`
+  // with those of the others, in order.
+  void round(const std::string& bytes, const std::function<void(std::string_view)>& take) const;
 
   // gather() without types: hands over this share's bytes, and calls `take` with those of the others, in order.
   bool exchange(Job& job, Output& output, const std::string& stem, const Json& about, const std::string& bytes,
@@ -86,7 +95,8 @@ bool gather(Job& job, Output& output, const std::string& stem, const Json& about
     read(failed, next);
     read.end();
     state.merge(std::move(next));
-    job.failed.insert(job.failed.end(), failed.begin(), failed.end());
+    for (const auto& f : failed)
+      if (std::ranges::find(job.failed, f) == job.failed.end()) job.failed.push_back(f);
   });
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "tools/cli/checkpoints.h"
+#include "tools/cli/divided_maps.h"
 #include "tools/cli/maps.h"
 #include "viz/pictures/render.h"
 
@@ -19,8 +20,8 @@ struct Column {
   std::vector<float> biases;  // [item,target], where the method has them
 };
 
-Column run_column(Job& job, const MapMethod& method, const Chunk& chunk, bool draw, const Progress& progress) {
-  Column column{.maps = method.run(chunk.x, item_numbers(chunk), progress),
+Column run_column(Job& job, const MapMethod& method, DividedMaps& divided, const Chunk& chunk, bool draw, const Progress& progress) {
+  Column column{.maps = divided.run(chunk, progress),
                 .panels = {},
                 .entries = {},
                 .lines = {},
@@ -136,14 +137,17 @@ void run_map_strips(Job& job, const MapMethod& method) {
                        .subtitle = weights_text(job)};
   };
   int longest = 1;
+  const auto most = [&](Shape image) { return std::max<int64_t>(1, chunk_items(job, method, image) / int64_t(names.size())); };
+  DividedMaps divided(job, method, output, inputs);
+  if (!divided.gather(most)) return;
   inputs.for_each_chunk(
-      [&](Shape image) { return std::max<int64_t>(1, chunk_items(job, method, image) / int64_t(names.size())); },
+      most,
       [&](const Chunk& chunk) {
         std::vector<Column> columns;
         longest = std::max({longest, int(chunk.x.dim(2)), int(chunk.x.dim(3))});
         for (size_t e = 0; e < names.size(); ++e) {
           job.open_checkpoint(e);
-          columns.push_back(run_column(job, method, chunk, output.pictures(), [&](int64_t done, int64_t total) {
+          columns.push_back(run_column(job, method, divided, chunk, output.pictures(), [&](int64_t done, int64_t total) {
             const int64_t each = total / chunk.x.dim(0);
             job.bar.update((items * int64_t(names.size()) + int64_t(e) * chunk.x.dim(0)) * each + done,
                            all_items * each, method.noun);

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 
+#include "tools/cli/shares.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/map_methods.h"
 #include "viz/pictures/render.h"
@@ -125,6 +126,14 @@ void run_cam(const CamFlags& o) {
 struct LastRun {
   std::vector<std::string> layers, described;
   bool from_zero = true, attention = false;
+  void merge(LastRun&& next) {
+    described.insert(described.end(), next.described.begin(), next.described.end());
+    layers = std::move(next.layers), from_zero = next.from_zero, attention = next.attention;
+  }
+  template <typename A>
+  void fields(A& a) {
+    a(layers, described, from_zero, attention);
+  }
 };
 
 }  // namespace
@@ -174,6 +183,7 @@ MapMethod cam_method(Job& job, const CamFlags& o) {
         last->from_zero ? range_from_zero(map, clip) : Range{all.lo, clip < 100 ? percentile(map, clip) : all.hi};
     return {heat(o, view.photo, std::move(map), h, w, range)};
   };
+  keep_last(method, last);
   method.finish = [last](int64_t i, Json&) { return last->described[size_t(i)]; };
   return method;
 }
@@ -198,6 +208,7 @@ std::function<void()> setup_cam(CLI::App& app) {
       app, *o, kMapDrawing | Drawing::alpha,
       {.colormap = "viridis; guided-gradcam red, green and blue around grey", .clip = "none; guided-gradcam 99.5"});
   add_run(app, *o);
+  add_shard(app, *o);
   add_report(app, *o);
   return [o] { run_cam(*o); };
 }

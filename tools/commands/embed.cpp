@@ -11,6 +11,7 @@
 #include "tools/cli/inputs.h"
 #include "tools/cli/job.h"
 #include "tools/cli/labelled.h"
+#include "tools/cli/shares.h"
 #include "tools/commands/commands.h"
 #include "viz/methods/batches.h"
 #include "viz/methods/genes.h"
@@ -64,6 +65,21 @@ struct EmbeddedLayer {
   double neighbour_seconds = 0, descent_seconds = 0;
 };
 
+// What a share of a run that is divided keeps: the values of all layers for its images, and which could be read.
+struct ShareOfValues {
+  std::vector<int64_t> kept;
+  std::vector<std::vector<float>> layers;
+  void merge(ShareOfValues&& next) {
+    kept.insert(kept.end(), next.kept.begin(), next.kept.end());
+    layers.resize(std::max(layers.size(), next.layers.size()));
+    for (size_t l = 0; l < next.layers.size(); ++l) layers[l].insert(layers[l].end(), next.layers[l].begin(), next.layers[l].end());
+  }
+  template <typename A>
+  void fields(A& a) {
+    a(kept, layers);
+  }
+};
+
 struct EmbedRun {
   Job& job;
   const EmbedFlags& flags;
@@ -76,6 +92,7 @@ struct EmbedRun {
   std::vector<int> labels = {};    // theirs, or none
   std::vector<std::string> classes = {};
   bool read = false;
+  std::pair<int64_t, int64_t> share = {};  // of the images
   std::vector<EmbeddedLayer> layers = {};
   int64_t n() const { return int64_t(kept.size()); }
 };
@@ -104,14 +121,12 @@ void check_finite(const float* values, int64_t n, int64_t d, const std::string& 
 void for_images(EmbedRun& run, int64_t batch, const std::function<void(const float*, std::span<const int64_t>)>& work) {
   if (run.data && !run.read) {
     std::vector<int64_t> kept;
-    for_batches(run.job, *run.data, numbers_of(0, limited(*run.data, run.flags.limit)), batch,
+    for_batches(run.job, *run.data, numbers_of(run.share.first, run.share.second), batch,
                 [&](const float* pixels, std::span<const int64_t> numbers) {
                   kept.insert(kept.end(), numbers.begin(), numbers.end());
                   work(pixels, numbers);
                 });
     run.kept = std::move(kept), run.read = true;
-    if (run.data->labelled())
-      for (const int64_t i : run.kept) run.labels.push_back(run.data->label(i));
     return;
   }
   if (run.data)
@@ -120,7 +135,7 @@ void for_images(EmbedRun& run, int64_t batch, const std::function<void(const flo
                         [&](const ReadAhead::Batch& b) { work(b.pixels.data(), b.images); });
   for (int64_t first = 0; first < run.n(); first += batch) {
     const int64_t count = std::min(batch, run.n() - first);
-    work(run.held.data() + first * run.image.item(), std::span(run.kept).subspan(size_t(first), size_t(count)));
+    work(run.held.data() + run.kept[size_t(first)] * run.image.item(), std::span(run.kept).subspan(size_t(first), size_t(count)));
   }
 }
 
@@ -148,15 +163,15 @@ void hold_images(EmbedRun& run) {
     const int64_t taken = std::min(part.count(), run.held.data() + run.held.count() - to);
     to = std::copy_n(part.data(), taken, to);
   }
-  run.kept.resize(size_t(count));
-  std::iota(run.kept.begin(), run.kept.end(), 0);
+  run.share = shares().of(count);
+  run.kept = numbers_of(run.share.first, run.share.second);
   run.read = true;
 }
 
 // Calls take(rows [n,d], numbers) for a layer's values of all images.
 void for_rows(EmbedRun& run, const EmbedSource& source,
               const std::function<void(const float* rows, std::span<const int64_t> numbers)>& take) {
-  const int64_t most = run.read ? run.n() : limited(*run.data, run.flags.limit);
+  const int64_t most = std::max<int64_t>(1, run.read ? run.n() : run.share.second - run.share.first);
   const auto pass = [&](const float* rows, std::span<const int64_t> numbers) {
     check_finite(rows, int64_t(numbers.size()), source.d, source.name, numbers);
     take(rows, numbers);
@@ -172,9 +187,14 @@ void for_rows(EmbedRun& run, const EmbedSource& source,
 EmbedSource open_layer(EmbedRun& run, int node, const std::string& name) {
   EmbedSource source{.name = name, .node = node};
   source.d = node == 0 ? run.image.item() : run.job.model.network.shapes(run.image)[size_t(node)].item();
-  const int64_t most = run.read ? run.n() : limited(*run.data, run.flags.limit);
+  const int64_t all = run.data ? limited(*run.data, run.flags.limit) : run.held.dim(0);
+  const int64_t most = shares().divided() ? all : run.read ? run.n() : run.share.second - run.share.first;
   const size_t budget = run.job.run.memory > 0 ? run.job.run.memory : kHeld;
   if (size_t(most) > budget / sizeof(float) / size_t(source.d)) {
+    if (shares().divided())
+      throw Error(fmt::format("the {} values of {} for {} do not fit into {} MiB, and only what does is divided", source.d, name,
+                              counted(most, "image"), budget >> 20),
+                  "allow more with --memory, or leave out --shard and mpirun: one run makes them anew for each pass");
     if (!run.read) for_images(run, 64, [](const float*, std::span<const int64_t>) {});  // which can be read
     return source;
   }
@@ -183,6 +203,23 @@ EmbedSource open_layer(EmbedRun& run, int node, const std::string& name) {
     source.values.insert(source.values.end(), rows, rows + int64_t(numbers.size()) * source.d);
   });
   return source;
+}
+
+// The layers with their values; of a run that is divided with those of all shares, or nothing where another one goes on.
+std::vector<EmbedSource> gathered_layers(EmbedRun& run, std::span<const std::pair<int, std::string>> layers) {
+  ShareOfValues all;
+  std::vector<EmbedSource> sources;
+  for (const auto& [node, name] : layers) {
+    sources.push_back(open_layer(run, node, name));
+    all.layers.push_back(std::move(sources.back().values));
+  }
+  all.kept = run.kept;
+  const std::string& path = run.flags.inputs[0];
+  const Json about = run.data ? dataset_json(*run.data, limited(*run.data, run.flags.limit)) : Json(run.held.dims());
+  if (!gather(run.job, run.output, dataset_stem(path), about, all)) return {};
+  run.kept = std::move(all.kept), run.read = true;
+  for (size_t l = 0; l < sources.size(); ++l) sources[l].values = std::move(all.layers[l]);
+  return sources;
 }
 
 // ---- the work
@@ -393,9 +430,7 @@ Json layer_json(const EmbedRun& run, const EmbeddedLayer& layer) {
           {"perplexity", tsne ? Json(o.perplexity) : Json(nullptr)},
           {"neighbours", tsne ? Json(layer.neighbours) : Json(nullptr)},
           {"trustworthiness", or_null(layer.trust)},
-          {"inertia", o.clusters > 0 ? Json(layer.clusters.inertia) : Json(nullptr)},
-          {"neighbour_seconds", layer.neighbour_seconds},
-          {"descent_seconds", layer.descent_seconds}};
+          {"inertia", o.clusters > 0 ? Json(layer.clusters.inertia) : Json(nullptr)}};
 }
 
 void print_embed(const EmbedRun& run, const Output& output) {
@@ -450,6 +485,7 @@ void run_embed(const EmbedFlags& o) {
   Output output(job);
   EmbedRun run{.job = job, .flags = o, .output = output, .host = own ? *own : job.ctx};
   std::string stem = o.inputs[0];
+  if ((roll || vectors) && shares().divided()) throw Error("points of no model are not divided", "leave out --shard and mpirun", true);
   if (roll || vectors) {
     EmbedSource source{.name = "points"};
     const int64_t most = o.limit.empty() ? 0 : parse_whole("--limit", o.limit, 1, int64_t(1) << 31);
@@ -471,13 +507,21 @@ void run_embed(const EmbedFlags& o) {
   } else {
     if (o.inputs.size() == 1 && is_dataset(o.inputs[0])) {
       run.data = open_dataset(o.inputs[0], o.exif);
+      run.share = shares().of(limited(*run.data, o.limit));
       run.image = image_of(job.model), run.classes = run.data->classes;
     }
     const std::vector<std::pair<int, std::string>> layers = chosen_layers(run);
     if (!run.data) hold_images(run);
     check_image_shape(job.model.network, run.image);
     stem = dataset_stem(o.inputs[0]);
-    for (const auto& [node, name] : layers) run.layers.push_back(embed(run, open_layer(run, node, name)));
+    std::vector<EmbedSource> gathered;
+    if (shares().divided() && (gathered = gathered_layers(run, layers)).empty()) return;
+    for (size_t l = 0; l < layers.size(); ++l) {
+      EmbedSource source = gathered.empty() ? open_layer(run, layers[l].first, layers[l].second) : std::move(gathered[l]);
+      if (l == 0 && run.data && run.data->labelled())
+        for (const int64_t i : run.kept) run.labels.push_back(run.data->label(i));
+      run.layers.push_back(embed(run, std::move(source)));
+    }
   }
   if (run.labels.empty()) output.note("no labels: points have one colour");
   Json files = Json::array();
@@ -494,7 +538,12 @@ void run_embed(const EmbedFlags& o) {
   // Of one layer its fields stand here, too.
   if (run.layers.size() == 1) report.details.update(layer_json(run, run.layers[0]));
   report.details["layers"] = Json::array();
-  for (const EmbeddedLayer& layer : run.layers) report.details["layers"].push_back(layer_json(run, layer));
+  report.times["layer_seconds"] = Json::array();
+  for (const EmbeddedLayer& layer : run.layers) {
+    report.details["layers"].push_back(layer_json(run, layer));
+    report.times["layer_seconds"].push_back(
+        {{"layer", layer.name}, {"neighbours", layer.neighbour_seconds}, {"descent", layer.descent_seconds}});
+  }
   report.summary = [&] { print_embed(run, output); };
   finish_run(job, output, std::move(report));
 }
@@ -523,6 +572,7 @@ std::function<void()> setup_embed(CLI::App& app) {
   add_output(app, *o);
   add_drawing(app, *o, Drawing::columns);
   add_run(app, *o, true);
+  add_shard(app, *o);
   add_report(app, *o);
   return [o] { run_embed(*o); };
 }

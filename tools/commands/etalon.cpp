@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "tools/cli/shares.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/etalon_run.h"
 
@@ -17,7 +18,10 @@ void run_etalon(const EtalonFlags& flags) {
     const int64_t outputs = network.shapes(network.input)[size_t(logit_node(network))].c;
     job.target.target = job.target.layer.empty() && outputs <= kMostByDefault ? "all" : "max";
   }
-  if (job.several()) return run_etalon_strips(job, flags);
+  if (job.several()) {
+    if (shares().divided()) throw Error("several --weights of etalon are not divided", "a run for each", true);
+    return run_etalon_strips(job, flags);
+  }
   EtalonRun(job, flags).run();
 }
 
@@ -55,6 +59,7 @@ std::function<void()> setup_etalon(CLI::App& app) {
                .clip = "99.8; of colour images 99",
                .panel_scale = "shared; own for etalons of colour images"});
   add_run(app, *o);
+  add_shard(app, *o);
   add_report(app, *o);
   return [o] { run_etalon(*o); };
 }

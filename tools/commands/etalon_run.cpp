@@ -6,12 +6,14 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 
 #include "engine/files/files.h"
 #include "engine/files/npy.h"
 #include "engine/version.h"
 #include "tools/cli/labelled.h"
 #include "tools/cli/maps.h"
+#include "tools/cli/shares.h"
 #include "viz/methods/batches.h"
 #include "viz/methods/subgraph.h"
 
@@ -92,6 +94,10 @@ EtalonRun::EtalonRun(Job& job, const EtalonFlags& flags)
   check_piecewise_affine(job.model.network, target_node(job.model.network, job.target));
   if (flags.resume && !output_.npy())
     throw Error("--resume goes on with an array, but none is saved", "add --save npy or --save png,npy", true);
+  if (flags.resume && shares().divided() && !shares().ranks())
+    throw Error("--resume with --shard", "run the shares again whose parts are missing", true);
+  if (shares().divided() && !flags.load_tape.empty())
+    throw Error("a tape file holds one batch, which is not divided", "leave out ranks and --shard", true);
   add_sources();
   options_.progress = [this](int64_t done, int64_t total) {
     const int64_t units = etalons_->units();
@@ -115,6 +121,9 @@ void EtalonRun::add_sources() {
 }
 
 void EtalonRun::run() {
+  const std::string stem = sources_[0]->file.stem;
+  Made none;
+  if (shares().all_given()) gather(job_, output_, stem, inputs_.about(), made_);
   for (const std::shared_ptr<Source>& source : sources_) {
     start(source);
     if (!source->dataset) {
@@ -129,6 +138,8 @@ void EtalonRun::run() {
                  });
   }
   flush();
+  if (shares().shard() && !gather(job_, output_, stem, inputs_.about(), made_)) return;
+  if (shares().ranks() && !gather(job_, output_, stem, inputs_.about(), none)) return;  // after the rounds
   if (sheet_ && !sheet_->empty() && output_.pictures()) report_.sheet = add_figure({kContactSheet}, *sheet_)[0]["path"];
   finish_all();
 }
@@ -160,7 +171,13 @@ void EtalonRun::start(const std::shared_ptr<Source>& pointer) {
   plan_for(s.dataset ? Shape{1, how.channels(), how.size[0], how.size[1]} : Shape{1, s.x.dim(1), s.x.dim(2), s.x.dim(3)});
   s.biases = allocate_maps({s.count, etalons_->units()});
   s.figure.emplace(flags_, image_, job_.model.preprocess.order, etalons_->units(), flags_.product);
-  if (output_.npy()) open_files(s);
+  if (output_.npy() && !shares().later_rank() && !shares().shard()) open_files(s);
+  take_journal(s);
+  s.done = shares().agreed(s.done);
+}
+
+// What an interrupted run has done.
+void EtalonRun::take_journal(Source& s) {
   if (!s.resumable) return;
   const std::vector<Json> notes = s.resumable->notes();
   const int node = target_node(job_.model.network, job_.target);
@@ -182,8 +199,9 @@ void EtalonRun::plan_for(Shape image) {
   image_ = image;
   etalons_.emplace(job_.ctx, job_.model, image, job_.target, job_.model.labels, options_, items_);
   batch_ = std::max(batch_, etalons_->batch());
+  round_ = shares().agreed(etalons_->batch() * (shares().ranks() ? shares().count() : 1));
   seeds_ = std::max(seeds_, etalons_->seeds());
-  x_.resize(size_t(etalons_->batch() * image.item()));
+  x_.resize(size_t(round_ * image.item()));
   if (sources_.size() > 1 && !sheet_)
     sheet_.emplace(flags_, image, job_.model.preprocess.order, etalons_->units(), flags_.product);
 }
@@ -263,32 +281,95 @@ Json EtalonRun::job_of(const Source& s) const {
 }
 
 void EtalonRun::push(const std::shared_ptr<Source>& source, int64_t index, const float* pixels) {
+  const auto [first, last] = shares().of(items_);
+  const int64_t number = pushed_++;
+  if (shares().shard() && (number < first || number >= last)) return;
   float* to = x_.data() + int64_t(queue_.size()) * image_.item();
   std::copy_n(pixels, image_.item(), to);
   if (source->dataset && job_.input_recorder) job_.input_recorder->add(output_, to, 1, image_);
   queue_.push_back({source, index});
-  if (int64_t(queue_.size()) == etalons_->batch()) flush();
+  if (int64_t(queue_.size()) == round_) flush();
 }
 
+void EtalonRun::Made::merge(Made&& next) {
+  std::ranges::move(next.results, std::back_inserter(results));
+  maps.insert(maps.end(), next.maps.begin(), next.maps.end());
+}
+
+// Items first … last − 1 of the queue, a batch at a time.
+void EtalonRun::make(int64_t first, int64_t last, const Etalons::Sink& sink, std::vector<EtalonInput>& results) {
+  for (int64_t at = first; at < last; at += etalons_->batch()) {
+    const int64_t n = std::min(etalons_->batch(), last - at);
+    std::vector<EtalonInput> of_batch =
+        etalons_->run(x_.data() + at * image_.item(), n, [&](int64_t i, int64_t unit, int64_t count, const float* maps) {
+          sink(at + i, unit, count, maps);
+        });
+    std::ranges::move(of_batch, std::back_inserter(results));
+  }
+}
+
+EtalonRun::Made EtalonRun::make_share(int64_t first, int64_t last) {
+  Made made;
+  const int64_t item = image_.item(), of_input = etalons_->units() * item;
+  made.maps.resize(size_t((last - first) * of_input));
+  make(first, last,
+       [&](int64_t i, int64_t unit, int64_t count, const float* maps) {
+         std::copy_n(maps, count * item, made.maps.data() + (i - first) * of_input + unit * item);
+       },
+       made.results);
+  return made;
+}
+
+void EtalonRun::take_maps(int64_t i, int64_t unit, int64_t count, const float* maps) {
+  const int64_t item = image_.item();
+  if (flags_.product) {
+    product_.resize(size_t(count * item));
+    for (int64_t e = 0; e < count * item; ++e) product_[size_t(e)] = maps[e] * x_[size_t(i * item + e % item)];
+    maps = product_.data();
+  }
+  Source& s = *queue_[size_t(i)].source;
+  write(s, queue_[size_t(i)].index, unit, count, maps);
+  auto& shown = shown_[size_t(i)];
+  shown.resize(size_t(s.figure->columns()));
+  for (int64_t p = unit; p < std::min(unit + count, s.figure->columns()) && output_.pictures(); ++p)
+    shown[size_t(p)] = s.figure->kept(maps + (p - unit) * item);
+}
+
+// A share of the queue's items is made here, the others arrive; or all of them are made, or there already.
 void EtalonRun::flush() {
   if (queue_.empty()) return;
+  const int64_t n = int64_t(queue_.size()), of_input = etalons_->units() * image_.item();
+  if (shares().shard()) {
+    made_.merge(make_share(0, n));
+    return queue_.clear();
+  }
+  const auto [first, last] = shares().of(n);
+  if (shares().later_rank()) {
+    Made made = make_share(first, last);
+    shares().round(state_bytes(made), {});
+    return queue_.clear();
+  }
   shown_.assign(queue_.size(), {});
-  const auto sink = [&](int64_t i, int64_t unit, int64_t count, const float* maps) {
-    const int64_t item = image_.item();
-    if (flags_.product) {
-      product_.resize(size_t(count * item));
-      for (int64_t e = 0; e < count * item; ++e) product_[size_t(e)] = maps[e] * x_[size_t(i * item + e % item)];
-      maps = product_.data();
+  std::vector<EtalonInput> results;
+  const auto take = [&](const Made& made, size_t begin, size_t count) {
+    CHECK(int64_t(made.maps.size()) == int64_t(made.results.size()) * of_input && begin + count <= made.results.size(),
+          "shares have {} values of {} inputs", made.maps.size(), made.results.size());
+    for (size_t i = begin; i < begin + count; ++i) {
+      take_maps(int64_t(results.size()), 0, etalons_->units(), made.maps.data() + int64_t(i) * of_input);
+      results.push_back(made.results[i]);
     }
-    Source& s = *queue_[size_t(i)].source;
-    write(s, queue_[size_t(i)].index, unit, count, maps);
-    auto& shown = shown_[size_t(i)];
-    shown.resize(size_t(s.figure->columns()));
-    for (int64_t p = unit; p < std::min(unit + count, s.figure->columns()) && output_.pictures(); ++p)
-      shown[size_t(p)] = s.figure->kept(maps + (p - unit) * item);
   };
-  const std::vector<EtalonInput> results = etalons_->run(x_.data(), int64_t(queue_.size()), sink);
-  for (size_t i = 0; i < queue_.size(); ++i) item_done(*queue_[i].source, queue_[i].index, results[i], false);
+  make(first, last, [&](int64_t i, int64_t unit, int64_t count, const float* maps) { take_maps(i, unit, count, maps); }, results);
+  if (shares().ranks())
+    shares().round("", [&](std::string_view bytes) {
+      Made made;
+      StateReader read(bytes);
+      read(made);
+      read.end();
+      take(made, 0, made.results.size());
+    });
+  if (shares().all_given()) take(made_, std::exchange(taken_, taken_ + size_t(n)), size_t(n));
+  for (size_t i = 0; i < queue_.size(); ++i) item_done(*queue_[i].source, queue_[i].index, results.at(i), false);
   queue_.clear();
 }
 
@@ -427,8 +508,7 @@ void EtalonRun::finish_all() {
   details["residual_relative"] = worst_.relative;
   details["residual_tolerance"] = EtalonCheck::kTolerance;
   details["resumed_inputs"] = items_resumed_;
-  details["batch"] = batch_;
-  details["units_per_pass"] = seeds_;
+  report_.times = {{"batch", batch_}, {"units_per_pass", seeds_}};  // what memory allowed: not in files
   report_.summary = [this] { print_summary(); };
   finish_run(job_, output_, std::move(report_));
 }

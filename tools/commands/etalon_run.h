@@ -43,6 +43,16 @@ class EtalonRun {
     std::shared_ptr<Source> source;
     int64_t index;
   };
+  // What one share has made of its items of a round (ranks) or of the run (--shard).
+  struct Made {
+    std::vector<EtalonInput> results;
+    std::vector<float> maps;  // [items, units, C,H,W]
+    void merge(Made&& next);
+    template <typename A>
+    void fields(A& a) {
+      a(results, maps);
+    }
+  };
   // Where the largest residual was.
   struct Worst {
     double relative = 0, residual = 0;
@@ -53,11 +63,15 @@ class EtalonRun {
   void add_sources();
   void start(const std::shared_ptr<Source>& source);
   void plan_for(Shape image);
+  void take_journal(Source& source);
   void open_files(Source& source);
   bool take_finished(Source& source, const std::string& path, const Json& job);
   Json job_of(const Source& source) const;
   void push(const std::shared_ptr<Source>& source, int64_t index, const float* pixels);
   void flush();
+  void make(int64_t first, int64_t last, const Etalons::Sink& sink, std::vector<EtalonInput>& results);
+  Made make_share(int64_t first, int64_t last);
+  void take_maps(int64_t item, int64_t unit, int64_t count, const float* maps);
   void write(Source& source, int64_t index, int64_t unit, int64_t count, const float* maps);
   void item_done(Source& source, int64_t index, const EtalonInput& result, bool resumed);
   void keep_row(Source& source, int64_t index, const EtalonInput& result);
@@ -88,6 +102,10 @@ class EtalonRun {
   ItemLines lines_;
   Worst worst_;
   int64_t batch_ = 0, seeds_ = 0;
+  int64_t round_ = 1;      // items that run together: a batch, of ranks one for each
+  int64_t pushed_ = 0;     // items so far
+  Made made_;              // of this share, or of all that are merged
+  size_t taken_ = 0;       // of the merged ones
 };
 
 }  // namespace switchback

@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "tools/cli/shares.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/map_methods.h"
 
@@ -26,6 +27,7 @@ void add_shared(CLI::App& app, MapOptions& o, bool random = false) {
               {.colormap = "gray; red, green and blue around grey for deconv and guided",
                .clip = "99; deconv and guided 99.5"});
   add_run(app, o, random);
+  add_shard(app, o);
   add_report(app, o);
 }
 
@@ -50,7 +52,10 @@ std::string rule_title(const ReluRule& rule) {
 void run_gradient(const MapOptions& o) {
   if (!o.save_tape.empty() && !o.load_tape.empty() && o.save_tape == o.load_tape)
     throw Error("--save-tape and --load-tape name the same file", "", true);
-  if (!o.along.empty()) return run_along(o);
+  if (!o.along.empty()) {
+    if (shares().divided()) throw Error("--along is not divided", "leave out --shard and mpirun", true);
+    return run_along(o);
+  }
   if (o.points != "500" || !o.pixel.empty() || o.along_noise != 0.01)
     throw Error("--points, --pixel and --noise are of --along", "--along seed", true);
   Job job("gradient", o);
@@ -101,6 +106,7 @@ MapMethod smoothgrad_method(Job& job, const MapOptions& o) {
   MapMethod method;
   method.name = o.rule == kGradient ? "smoothgrad" : fmt::format("smoothgrad-{}", word_of(kRules, o.rule));
   method.noun = "samples";
+  method.pieces = true;
   method.title =
       fmt::format("SmoothGrad{}{}{} ({} samples, noise {})", o.times_input ? " times input" : "", o.rule == kGradient ? "" : ", " + rule_title(o.rule),
                   o.moment == Moment::mean ? "" : fmt::format(", {}", word_of(kMoments, o.moment)), o.samples, o.noise);

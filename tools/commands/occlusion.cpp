@@ -1,8 +1,11 @@
 // `switchback occlusion`.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <memory>
 
+#include "tools/cli/shares.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/map_methods.h"
 #include "viz/pictures/render.h"
@@ -73,13 +76,13 @@ std::string rounded(double correlation) {
   return fmt::format("{:.3f}", std::abs(correlation) < 0.0005 ? 0.0 : correlation);
 }
 
-// The drops of item i, [T,B] or [B] of one target: a field of its entry, and the first ones for the summary.
-std::string add_drops(Json& entry, const Tensor& drops, int64_t i, const std::vector<std::string>& boxes) {
+// The drops of an item, [T,B] or [B] of one target: a field of its entry, and the first ones for the summary.
+std::string add_drops(Json& entry, const std::vector<float>& drops, const std::vector<std::string>& boxes) {
   constexpr size_t kMostNamed = 4;
-  const int64_t targets = drops.dim(1), count = int64_t(boxes.size());
+  const int64_t count = int64_t(boxes.size()), targets = int64_t(drops.size()) / count;
   Json list = Json::array();
   for (int64_t t = 0; t < targets; ++t) {
-    const float* first = drops.data() + (i * targets + t) * count;
+    const float* first = drops.data() + t * count;
     list.push_back(std::vector<float>(first, first + count));
   }
   std::string line = ", drop";
@@ -99,9 +102,18 @@ void run_occlusion(const OcclusionFlags& o) {
 // What the last run left for pictures and reports.
 struct LastOcclusion {
   Places places;
-  Tensor drops;                      // [N,T,1,B], where boxes are given
+  std::vector<std::vector<float>> drops;  // [T,B] of every item, where boxes are given
   std::vector<double> correlations;  // of every item's first target, where the preview is checked
-  Json details = Json::object();
+  std::string details;               // JSON
+  void merge(LastOcclusion&& next) {
+    std::ranges::move(next.drops, std::back_inserter(drops));
+    correlations.insert(correlations.end(), next.correlations.begin(), next.correlations.end());
+    places = std::move(next.places), details = std::move(next.details);
+  }
+  template <typename A>
+  void fields(A& a) {
+    a(places, drops, correlations, details);
+  }
 };
 
 }  // namespace
@@ -124,7 +136,7 @@ MapMethod occlusion_method(Job& job, const OcclusionFlags& o) {
     };
     OcclusionMaps maps = o.preview ? run(occlusion_preview) : run(occlusion);
     last->correlations.clear();
-    if (o.check_preview) {
+    if (o.check_preview && !job.run.pieces.keep) {
       const OcclusionMaps preview = run(occlusion_preview);
       const size_t size = maps.places.boxes.size();
       for (size_t m = 0; m < size_t(x.dim(0) * maps.values.dim(1)); m += size_t(maps.values.dim(1)))
@@ -132,8 +144,11 @@ MapMethod occlusion_method(Job& job, const OcclusionFlags& o) {
                                                       preview.values.values().subspan(m * size, size)));
     }
     last->places = maps.places;
-    last->details = details_of(o, options, maps);
-    if (!options.boxes.empty()) last->drops = maps.values.clone();
+    last->details = details_of(o, options, maps).dump();
+    last->drops.clear();
+    const int64_t of_item = maps.values.count() / x.dim(0);
+    for (int64_t i = 0; i < x.dim(0) && !options.boxes.empty(); ++i)
+      last->drops.emplace_back(maps.values.data() + i * of_item, maps.values.data() + (i + 1) * of_item);
     const Shape image{1, x.dim(1), x.dim(2), x.dim(3)};
     return Maps{o.pixels ? by_pixels(maps, image) : std::move(maps.values), std::move(maps.explained), maps.batch};
   };
@@ -149,12 +164,14 @@ MapMethod occlusion_method(Job& job, const OcclusionFlags& o) {
   };
   method.finish = [&o, last](int64_t i, Json& entry) -> std::string {
     std::string line;
-    if (!last->drops.empty()) line = add_drops(entry, last->drops, i, o.boxes);
+    if (!last->drops.empty()) line = add_drops(entry, last->drops[size_t(i)], o.boxes);
     if (last->correlations.empty()) return line;
     entry["preview_rank_correlation"] = last->correlations[size_t(i)];
     return line + fmt::format(", preview's rank correlation {}", rounded(last->correlations[size_t(i)]));
   };
-  method.details_of_run = [last] { return last->details; };
+  method.details_of_run = [last] { return Json::parse(last->details); };
+  method.pieces = !o.preview;
+  keep_last(method, last);
   return method;
 }
 
@@ -185,6 +202,7 @@ std::function<void()> setup_occlusion(CLI::App& app) {
   add_drawing(app, *o, kMapDrawing | Drawing::alpha,
               {.colormap = "coolwarm", .alpha = "0.85, of the strongest; less the nearer to 0", .clip = "99.5"});
   add_run(app, *o);
+  add_shard(app, *o);
   add_report(app, *o);
   return [o] { run_occlusion(*o); };
 }

@@ -10,6 +10,7 @@
 #include "tools/cli/checkpoints.h"
 #include "tools/commands/commands.h"
 #include "tools/cli/labelled.h"
+#include "tools/cli/shares.h"
 #include "tools/commands/regions.h"
 #include "viz/methods/regions.h"
 #include "viz/methods/similarity.h"
@@ -58,17 +59,45 @@ std::vector<int64_t> outputs_of_classes(const Dataset& data, const Model& model,
   }
 }
 
-NetworkRegions count_regions(Job& job, const Model& model, const NetworkSpec& spec, const Dataset& data,
-                             const std::vector<int64_t>& order, Output& output, InputRecorder* record,
-                             const std::function<void(int64_t)>& progress) {
+// What a share has counted of its images in one network.
+struct NetworkCounts {
+  RegionCounts regions;
+  int64_t right = 0;
+  bool classes = false;        // whether outputs are the data set's classes
+  std::vector<float> etalons;  // of each image's own class, with --etalons
+  void merge(NetworkCounts&& next) {
+    regions.merge(std::move(next.regions));
+    right += next.right, classes |= next.classes;
+    etalons.insert(etalons.end(), next.etalons.begin(), next.etalons.end());
+  }
+  template <typename A>
+  void fields(A& a) {
+    a(regions, right, classes, etalons);
+  }
+};
+
+struct CountsOfNetworks {
+  std::vector<NetworkCounts> networks;
+  void merge(CountsOfNetworks&& next) {
+    networks.resize(std::max(networks.size(), next.networks.size()));
+    for (size_t i = 0; i < next.networks.size(); ++i) networks[i].merge(std::move(next.networks[i]));
+  }
+  template <typename A>
+  void fields(A& a) {
+    a(networks);
+  }
+};
+
+NetworkCounts count_regions(Job& job, const Model& model, const Dataset& data, std::span<const int64_t> order, Output& output,
+                            InputRecorder* record, const std::function<void(int64_t)>& progress) {
   const Shape image = image_of(model);
-  const int64_t images = int64_t(order.size());
   RegionCensus census(job.ctx, model, image, int64_t(data.classes.size()), job.run,
-                      std::min<int64_t>(256, images));
+                      std::clamp<int64_t>(int64_t(order.size()), 1, 256));
   const Shape outputs = model.network.shapes(image)[size_t(logit_node(model.network))];
   const std::vector<int64_t> classes =
       outputs.h * outputs.w == 1 ? outputs_of_classes(data, model, outputs.c) : std::vector<int64_t>();
-  int64_t right = 0, done = 0;
+  NetworkCounts out;
+  int64_t done = 0;
   read_batches(data, order, model, census.batch(), job.ctx.thread_count(), kLeaveNoneOut,
                [&](const ReadAhead::Batch& batch) {
     const int64_t n = int64_t(batch.images.size());
@@ -78,33 +107,40 @@ NetworkRegions count_regions(Job& job, const Model& model, const NetworkSpec& sp
     const Tensor logits = census.add(batch.pixels.data(), labels);
     for (int64_t i = 0; i < n && !classes.empty(); ++i) {
       const float* row = logits.data() + i * outputs.c;
-      right += std::max_element(row, row + outputs.c) - row == classes[size_t(labels[size_t(i)])];
+      out.right += std::max_element(row, row + outputs.c) - row == classes[size_t(labels[size_t(i)])];
     }
     progress(done += n);
   });
-  NetworkRegions out{.spec = spec, .weights = model.source, .report = census.report()};
-  if (!classes.empty()) out.top1 = double(right) / double(images);
+  out.regions = std::move(census.counts());
+  out.classes = !classes.empty();
   return out;
 }
 
-// How alike the etalons of the images' own classes are (Molchanov et al., eq. 4: the linear part of the region's map).
-void compare_etalons(Job& job, const Model& model, const Dataset& data, const std::vector<int64_t>& order, NetworkRegions& out) {
+// The etalons of the images' own classes (Molchanov et al., eq. 4: the linear part of the region's map).
+std::vector<float> etalons_of(Job& job, const Model& model, const Dataset& data, std::span<const int64_t> order) {
   const Shape image = image_of(model);
   const std::vector<int64_t> classes =
       outputs_of_classes(data, model, model.network.shapes(image)[size_t(logit_node(model.network))].c);
   if (classes.empty()) throw Error("--etalons wants a network whose outputs are the data set's classes", "leave it out", true);
-  Tensor etalons({int64_t(order.size()), image.item()});
-  std::vector<int> labels;
+  std::vector<float> etalons;
   for (size_t first = 0, last; first < order.size(); first = last) {  // class by class
     const int label = data.label(order[first]);
-    for (last = first; last < order.size() && data.label(order[last]) == label; ++last) labels.push_back(label);
+    for (last = first; last < order.size() && data.label(order[last]) == label;) ++last;
     Tensor x({int64_t(last - first), image.c, image.h, image.w});
     for (size_t i = first; i < last; ++i) load_item(data, order[i], model, x.data() + int64_t(i - first) * image.item());
     const Maps maps = gradient(job.ctx, model, x, {std::to_string(classes[size_t(label)]), "", Score::logit}, {},
                                {job.run, kGradient, false, "", ""});
-    std::ranges::copy(maps.values.values(), etalons.data() + int64_t(first) * image.item());
+    etalons.insert(etalons.end(), maps.values.values().begin(), maps.values.values().end());
   }
-  const MapSimilarity alike = map_similarity(etalons, labels, int64_t(data.classes.size()));
+  return etalons;
+}
+
+// How alike they are.
+void compare_etalons(const NetworkCounts& counts, const std::vector<int>& labels, int64_t classes, NetworkRegions& out) {
+  Tensor etalons({int64_t(labels.size()), int64_t(counts.etalons.size() / labels.size())});
+  CHECK(etalons.count() == int64_t(counts.etalons.size()), "{} values of {} etalons", counts.etalons.size(), labels.size());
+  std::ranges::copy(counts.etalons, etalons.data());
+  const MapSimilarity alike = map_similarity(etalons, labels, classes);
   out.alike_within = alike.within, out.alike_between = alike.between;
 }
 
@@ -322,16 +358,27 @@ void run_dataset(const RegionsOptions& o) {
   const int64_t images = limited(data, o.limit);
   const std::vector<int64_t> order = class_order(data, images);
   Output output(job);
+  const auto [first, last] = shares().of(images);
+  const std::span<const int64_t> mine = std::span(order).subspan(size_t(first), size_t(last - first));
+  CountsOfNetworks all;
   std::vector<NetworkRegions> networks;
   for (const NetworkSpec& spec : specs) {
     const Model model = networks.empty() ? std::move(job.model) : open_network_of(o, spec);
-    const int64_t before = int64_t(networks.size()) * images;
+    const int64_t before = int64_t(networks.size()) * (last - first);
     // Of several networks the first one's input.
     InputRecorder* record = networks.empty() && job.input_recorder ? &*job.input_recorder : nullptr;
-    networks.push_back(count_regions(job, model, spec, data, order, output, record, [&](int64_t done) {
-      job.bar.update(before + done, int64_t(specs.size()) * images, "images");
+    NetworkCounts& counts = all.networks.emplace_back(count_regions(job, model, data, mine, output, record, [&](int64_t done) {
+      job.bar.update(before + done, int64_t(specs.size()) * (last - first), "images");
     }));
-    if (o.etalons) compare_etalons(job, model, data, order, networks.back());
+    if (o.etalons) counts.etalons = etalons_of(job, model, data, mine);
+    networks.push_back({.spec = spec, .weights = model.source, .report = {}});
+  }
+  if (!gather(job, output, dataset_stem(path), dataset_json(data, images), all)) return;
+  for (size_t i = 0; i < networks.size(); ++i) {
+    NetworkCounts& counts = all.networks.at(i);
+    networks[i].report = counts.regions.report();
+    if (counts.classes) networks[i].top1 = double(counts.right) / double(images);
+    if (o.etalons) compare_etalons(counts, counts.regions.labels, int64_t(data.classes.size()), networks[i]);
   }
   Json files = Json::array();
   if (output.pictures()) {
@@ -418,12 +465,14 @@ std::function<void()> setup_regions(CLI::App& app) {
               "with --plane: the part to draw (default: around the points, or -1,1)", "LEFT,RIGHT[,BOTTOM,TOP]");
   add_output(app, *o);
   add_run(app, *o);
+  add_shard(app, *o);
   add_report(app, *o);
   return [o] {
     // --weights takes all that follows it, the data set as well.
     const auto other = std::stable_partition(o->weights_given.begin(), o->weights_given.end(), is_weights);
     o->inputs.insert(o->inputs.end(), other, o->weights_given.end());
     o->weights_given.erase(other, o->weights_given.end());
+    if (o->plane && shares().divided()) throw Error("--plane is not divided", "leave out --shard and mpirun", true);
     o->plane ? run_regions_plane(*o) : run_dataset(*o);
   };
 }

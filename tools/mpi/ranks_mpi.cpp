@@ -30,10 +30,12 @@ int receive(int from, char* bytes, int64_t count) {
   return code;
 }
 
+int broadcast(char* bytes, int64_t count) { return MPI_Bcast(bytes, int(count), MPI_BYTE, 0, MPI_COMM_WORLD); }
+
 void finish() { MPI_Finalize(); }
 void abort_all(int code) { MPI_Abort(MPI_COMM_WORLD, code); }
 
-SwitchbackRanks ranks = {switchback::kRanksVersion, 0, 1, 0, 1, send, receive_size, receive, finish, abort_all};
+SwitchbackRanks ranks = {switchback::kRanksVersion, 0, 1, 0, 1, send, receive_size, receive, broadcast, finish, abort_all};
 
 }  // namespace
 

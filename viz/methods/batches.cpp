@@ -123,13 +123,25 @@ Tensor Sampler::clean(const float* image) {
 
 void Sampler::accumulate(const std::vector<Unit>& units, ReluRule rule, int64_t samples, bool by_counter,
                          const std::function<void(int64_t, View)>& write, std::vector<double>& sum,
-                         std::vector<double>& square, const std::function<void(int64_t)>& progress) {
+                         std::vector<double>& square, const std::function<void(int64_t)>& progress,
+                         const PiecesOfRun& pieces) {
   const size_t item = size_t(plan.shapes()[0].item());
   const Memory sums = ctx.allocate(units.size() * item * sizeof(double));
   const Memory squares = ctx.allocate(square.empty() ? 0 : sums.size());
   ctx.zero(sums.data(), sums.size());
   ctx.zero(squares.data(), squares.size());
   ctx.zero(counter.data(), sizeof(uint32_t));
+  const int64_t begin = pieces.first_of(samples), end = pieces.last_of(samples);
+  advance(ctx, counter.as<uint32_t>(), uint32_t(begin));
+  std::vector<float> maps(pieces.keep ? size_t(batch) * item : 0);  // of one unit
+  const auto keep = [&](ConstView g, int64_t first, size_t t) {
+    read_nchw(ctx, g, maps.data());
+    for (int64_t i = 0; i < g.shape.n; ++i)
+      std::copy_n(maps.data() + size_t(i) * item, item,
+                  pieces.keep->values.data() + (size_t(first - begin + i) * units.size() + t) * item);
+  };
+  for (int64_t i = begin; i < end && pieces.keep; ++i) pieces.keep->numbers.push_back(i);
+  if (pieces.keep) pieces.keep->values.resize(size_t(end - begin) * units.size() * item);
   const auto step = [&](int64_t first, int64_t n) {
     write(by_counter ? 0 : first, plan.input(n));
     plan.forward(&tape);
@@ -137,14 +149,15 @@ void Sampler::accumulate(const std::vector<Unit>& units, ReluRule rule, int64_t 
     for (size_t t = 0; t < units.size(); ++t) {
       write_seeds(ctx, std::vector<Unit>(size_t(n), units[t]), scoring, values, 1, backward.seed(n));
       const ConstView g = backward.run(tape, {.rule = rule});
+      if (pieces.keep) keep(g, first, t);
       accumulate_moments(ctx, g, sums.as<double>() + t * item, square.empty() ? nullptr : squares.as<double>() + t * item);
     }
     if (by_counter) advance(ctx, counter.as<uint32_t>(), uint32_t(n));
   };
   Recording recording;
-  for (int64_t first = 0; first < samples; first += batch) {
-    const int64_t n = std::min(batch, samples - first);
-    if (by_counter && scoring.score == Score::logit && n == batch)
+  for (int64_t first = begin; first < end; first += batch) {
+    const int64_t n = std::min(batch, end - first);
+    if (by_counter && !pieces.keep && scoring.score == Score::logit && n == batch)
       recording.run(ctx, [&] { step(first, n); });
     else
       step(first, n);

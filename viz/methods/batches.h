@@ -75,10 +75,12 @@ struct Sampler : Passes {
   // Adds up the gradients of every unit over `samples` perturbed copies: `write` fills the input with copies `first`,
   // first + 1, … For unit t, sum and square (may be empty) take [C,H,W] doubles from t · C·H·W on. Where `by_counter`,
   // `write` is given first = 0 every time and reads how many copies are done from `counter`: it then does the same for
-  // every batch, and batches can be recorded and replayed.
+  // every batch, and batches can be recorded and replayed. Of a run that is divided only a share of the copies is run, and
+  // their gradients are kept (`pieces`).
   void accumulate(const std::vector<Unit>& units, ReluRule rule, int64_t samples, bool by_counter,
                   const std::function<void(int64_t first, View input)>& write, std::vector<double>& sum,
-                  std::vector<double>& square, const std::function<void(int64_t done)>& progress);
+                  std::vector<double>& square, const std::function<void(int64_t done)>& progress,
+                  const PiecesOfRun& pieces = {});
 };
 
 }  // namespace switchback

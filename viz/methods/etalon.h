@@ -38,11 +38,19 @@ struct EtalonCheck {
   double magnitude = 0;  // Σ|W_p·x| + Σ|g·bias| (coordinate: + |b_p|)
   double residual() const;  // |dot + bias − score|
   double relative() const;  // residual / magnitude
+  template <typename A>
+  void fields(A& a) {
+    a(dot, bias, score, votes_for, votes_against, magnitude);
+  }
 };
 
 struct EtalonInput {
   Explained explained;
   std::vector<EtalonCheck> checks;  // of each unit
+  template <typename A>
+  void fields(A& a) {
+    a(explained, checks);
+  }
 };
 
 // Adds what one etalon w says of an input x (both [count]) to its check.

@@ -16,11 +16,36 @@ namespace switchback {
 // Called after every batch with the items (images, samples, steps) done and in all.
 using Progress = std::function<void(int64_t done, int64_t total)>;
 
+// What an image's map is made of, SmoothGrad's noisy copies or occlusion's places, by their numbers: values that are [T,…] each.
+struct PieceValues {
+  std::vector<int64_t> numbers;
+  std::vector<float> values;
+  void merge(PieceValues&& next) {
+    numbers.insert(numbers.end(), next.numbers.begin(), next.numbers.end());
+    values.insert(values.end(), next.values.begin(), next.values.end());
+  }
+  template <typename A>
+  void fields(A& a) {
+    a(numbers, values);
+  }
+};
+
+// For a run over one image that is divided: a share of the pieces is computed and kept (the maps are then of no use), or all
+// are given and none is computed. Only SmoothGrad and occlusion look at it.
+struct PiecesOfRun {
+  int64_t index = 0, count = 1;
+  PieceValues* keep = nullptr;
+  const PieceValues* given = nullptr;
+  int64_t first_of(int64_t n) const { return n * index / count; }  // of a row of n pieces
+  int64_t last_of(int64_t n) const { return n * (index + 1) / count; }
+};
+
 struct RunOptions {
   Precision precision = Precision::fp32;
   int64_t batch = 0;  // 0: chosen from memory
   size_t memory = 0;  // bytes that a run may take beyond the weights; 0: half of what is free
   Progress progress;  // may be empty
+  PiecesOfRun pieces = {};
 };
 
 struct GradientOptions : RunOptions {
@@ -50,6 +75,10 @@ struct IntegratedOptions : RunOptions {
 struct Completeness {
   double sum = 0, difference = 0;
   double error() const;  // |sum − difference| / max(1, |difference|)
+  template <typename A>
+  void fields(A& a) {
+    a(sum, difference);
+  }
 };
 
 // What the clean forward pass of one image said: its units (T of them) with their scores and probabilities.
@@ -57,6 +86,10 @@ struct Explained {
   std::vector<Unit> units;
   std::vector<double> scores, probabilities;  // probability: NaN for hidden units and for outputs that are maps
   std::vector<Completeness> completeness;     // integrated gradients only
+  template <typename A>
+  void fields(A& a) {
+    a(units, scores, probabilities, completeness);
+  }
 };
 
 struct Maps {

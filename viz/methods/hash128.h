@@ -13,6 +13,10 @@ namespace switchback {
 
 struct Hash128 {
   uint64_t high = 0, low = 0;
+  template <typename A>
+  void fields(A& a) {
+    a(high, low);
+  }
   auto operator<=>(const Hash128&) const = default;
 };
 

@@ -30,14 +30,25 @@ class Scores {
   Scores(const Explained& explained, Scoring scoring, int64_t places, float* map)
       : explained_(explained), scoring_(scoring), places_(places), map_(map) {}
 
-  // values: of the target node, one item for each of `at`.
-  void write(const Tensor& values, std::span<const size_t> at) {
+  // values: of the target node, one item for each of `at`. Kept where the run is divided.
+  void write(const Tensor& values, std::span<const size_t> at, PieceValues* keep) {
     for (size_t i = 0; i < at.size(); ++i) {
       const Tensor item = batch_item(values, int64_t(i));
-      for (size_t t = 0; t < explained_.units.size(); ++t)
-        map_[int64_t(t) * places_ + int64_t(at[i])] =
-            float(explained_.scores[t] - score_of(explained_.units[t], scoring_, item));
+      if (keep) keep->numbers.push_back(int64_t(at[i]));
+      for (size_t t = 0; t < explained_.units.size(); ++t) {
+        float& drop = map_[int64_t(t) * places_ + int64_t(at[i])];
+        drop = float(explained_.scores[t] - score_of(explained_.units[t], scoring_, item));
+        if (keep) keep->values.push_back(drop);
+      }
     }
+  }
+
+  void take(const PieceValues& given) {
+    const size_t units = explained_.units.size();
+    CHECK(int64_t(given.numbers.size()) == places_ && given.values.size() == given.numbers.size() * units, "{} of {} places",
+          given.numbers.size(), places_);
+    for (size_t i = 0; i < given.values.size(); ++i)
+      map_[int64_t(i % units) * places_ + given.numbers[i / units]] = given.values[i];
   }
 
  private:
@@ -66,8 +77,9 @@ void run_images(Method& method, const Network& network, const Tensor& x, const T
     Scores scores(maps.explained.back(), scoring_of(network, target), places,
                   maps.values.data() + i * maps.values.dim(1) * places);
     int64_t done = i * places;
+    if (options.pieces.given) scores.take(*options.pieces.given);
     method.run([&](std::span<const size_t> at, const Tensor& values) {
-      scores.write(values, at);
+      scores.write(values, at, options.pieces.keep);
       done += int64_t(at.size());
       if (options.progress) options.progress(done, images * places);
     });
@@ -173,7 +185,7 @@ double rank_correlation(std::span<const float> a, std::span<const float> b) {
     std::sort(order.begin(), order.end(), [&](size_t i, size_t j) { return v[i] < v[j]; });
     std::vector<double> rank(v.size());
     for (size_t i = 0, j; i < order.size(); i = j) {
-      for (j = i; j < order.size() && v[order[j]] == v[order[i]];) ++j;
+      for (j = i + 1; j < order.size() && v[order[j]] == v[order[i]];) ++j;
       for (size_t k = i; k < j; ++k) rank[order[k]] = double(i + j - 1) / 2;
     }
     return rank;

@@ -26,6 +26,10 @@ struct OcclusionOptions : RunOptions {
 struct Places {
   std::vector<Box> boxes;
   int64_t rows = 0, cols = 0;
+  template <typename A>
+  void fields(A& a) {
+    a(boxes, rows, cols);
+  }
 };
 // Throws (usage) where the mask does not fit the image.
 Places occlusion_places(const OcclusionOptions& options, Shape image);

@@ -44,7 +44,8 @@ const Tensor& IncrementalOcclusion::set_image(const float* x, const Tensor& fill
 
 void IncrementalOcclusion::run(const OccludedValues& body) {
   double flops = 0;
-  for (int64_t i = 0; i < groups(); ++i) flops += run_group(i, body) * double(group(i).size());
+  for (int64_t i = 0; i < groups(); ++i)
+    flops += (options_.pieces.given ? place_flops(i) : run_group(i, body)) * double(group(i).size());
   flop_ratio = flops > 0 ? full_flops() * double(places_.boxes.size()) / flops : 1;
 }
 
@@ -56,8 +57,10 @@ double IncrementalOcclusion::run_group(int64_t i, const OccludedValues& body) {
   int64_t n = run_size(options_, useful_places(shared_.context()), one, limit, int64_t(places.size()));
   const std::unique_ptr<PatchPlan> plan = make_plan(boxes, n);
   batch = std::max(batch, n);
-  for (size_t first = 0; first < places.size(); first += size_t(n)) {
-    const size_t count = std::min(size_t(n), places.size() - first);
+  // Of a run that is divided its share of each group, whose plan is that of the whole run.
+  const size_t end = size_t(options_.pieces.last_of(int64_t(places.size())));
+  for (size_t first = size_t(options_.pieces.first_of(int64_t(places.size()))); first < end; first += size_t(n)) {
+    const size_t count = std::min(size_t(n), end - first);
     body(std::span(places).subspan(first, count), plan->run(std::span(boxes).subspan(first, count)));
   }
   return plan->flops();
@@ -94,6 +97,7 @@ FullOcclusion::FullOcclusion(Context& ctx, const Model& model, Shape image, int 
       node_(node),
       image_(image),
       places_(places),
+      pieces_(options.pieces),
       plan_options_{.precision = options.precision, .observe = {node}, .tape = false, .given = {0}},
       batch(batch_size(ctx, model, image, plan_options_, options,
                        options.batch > 0 ? int64_t(places.boxes.size())
@@ -115,8 +119,10 @@ Tensor FullOcclusion::set_image(const float* x, const Tensor& filled) {
 void FullOcclusion::run(const OccludedValues& body) {
   std::vector<size_t> all(places_.boxes.size());
   std::iota(all.begin(), all.end(), size_t(0));
-  for (size_t first = 0; first < all.size(); first += size_t(batch)) {
-    const size_t n = std::min(size_t(batch), all.size() - first);
+  if (pieces_.given) return;
+  const size_t end = size_t(pieces_.last_of(int64_t(all.size())));
+  for (size_t first = size_t(pieces_.first_of(int64_t(all.size()))); first < end; first += size_t(batch)) {
+    const size_t n = std::min(size_t(batch), end - first);
     ctx_.copy_in(boxes_.data(), places_.boxes.data() + first, n * sizeof(Box));
     occlude_images(ctx_, {pixels_.data(), image_, type()}, {filled_.data(), image_, type()}, boxes_.as<Box>(),
                    plan_.given(0, int64_t(n)));

@@ -63,6 +63,7 @@ class FullOcclusion {
   int node_;
   Shape image_;  // n = 1
   const Places& places_;
+  PiecesOfRun pieces_;
   PlanOptions plan_options_;
 
  public:

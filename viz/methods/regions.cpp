@@ -21,16 +21,10 @@ double mean(uint64_t sum, uint64_t count) {
 // clipped ReLU's second plane behind the first), their padding bits cleared; of switches one word for each unit, NHWC.
 struct LayerCensus {
   Tape::Slot slot;
-  RegionLayer about;
-  int gate = -1;  // of switches: index of the layer whose closed gates hide them, or -1
+  RegionLayerCounts counts;  // until they move to the census's
+  int gate = -1;             // of switches: index of the layer whose closed gates hide them, or -1
   int64_t length = 0;
   std::vector<uint32_t> pattern;  // [n, length], of the batch
-  // How many inputs have state v of each place, v = 1 .. states - 1 (state 0: the rest), of the class and of all
-  // classes before it. Places are bits of the pattern's words, or words of switches.
-  int64_t places = 0;
-  std::vector<uint32_t> of_class, of_all;  // [states - 1, places]
-  std::vector<uint64_t> differing;         // [classes]: units that differ, summed over pairs of inputs of the class
-  std::vector<Hash128> hashes;             // [inputs]
 
   bool clipped() const { return slot.clip != kNoClip; }
   int64_t pixels() const { return slot.shape.h * slot.shape.w; }
@@ -49,23 +43,24 @@ int only_relu_of(const Network& network, int pool) {
 }
 
 LayerCensus make_layer(const Network& network, const Plan& plan, const Tape::Slot& slot, int64_t classes) {
-  LayerCensus l{.slot = slot, .about = {}, .pattern = {}, .of_class = {}, .of_all = {}, .differing = {}, .hashes = {}};
+  LayerCensus l{.slot = slot, .counts = {}, .pattern = {}};
+  RegionLayerCounts& counts = l.counts;
   const Node& node = network.nodes[size_t(slot.node)];
-  l.about.name = node.name;
-  l.about.units = slot.shape.item();
+  counts.about.name = node.name;
+  counts.about.units = slot.shape.item();
   if (slot.kind == Tape::Kind::switches) {
-    l.about.switches = true;
+    counts.about.switches = true;
     const auto* pool = std::get_if<MaxPool2d>(&node.layer);  // else a GlobalMaxPool
-    l.about.states = (pool ? *pool : whole_map_pool(plan.shapes()[size_t(node.inputs[0])])).window();
-    l.length = l.places = slot.shape.item();
+    counts.about.states = (pool ? *pool : whole_map_pool(plan.shapes()[size_t(node.inputs[0])])).window();
+    l.length = counts.places = slot.shape.item();
   } else {
-    l.about.states = l.clipped() ? 3 : 2;
-    l.length = gate_words(slot.shape.with_n(1)) * (l.about.states - 1);
-    l.places = gate_words(slot.shape.with_n(1)) * 32;
+    counts.about.states = l.clipped() ? 3 : 2;
+    l.length = gate_words(slot.shape.with_n(1)) * (counts.about.states - 1);
+    counts.places = gate_words(slot.shape.with_n(1)) * 32;
   }
-  l.of_class.assign(size_t(l.places * (l.about.states - 1)), 0);
-  l.of_all = l.of_class;
-  l.differing.assign(size_t(classes), 0);
+  counts.of_class.assign(size_t(counts.places * (counts.about.states - 1)), 0);
+  counts.of_all = counts.of_class;
+  counts.differing.assign(size_t(classes), 0);
   return l;
 }
 
@@ -77,7 +72,7 @@ std::vector<LayerCensus> make_layers(const Network& network, const Plan& plan, i
   std::sort(layers.begin(), layers.end(),
             [](const LayerCensus& a, const LayerCensus& b) { return a.slot.node < b.slot.node; });
   for (LayerCensus& l : layers) {
-    if (!l.about.switches) continue;
+    if (!l.counts.about.switches) continue;
     const int relu = only_relu_of(network, l.slot.node);
     for (size_t i = 0; i < layers.size(); ++i)
       if (layers[i].slot.node == relu) l.gate = int(i);
@@ -92,7 +87,7 @@ void take_gates(LayerCensus& l, const uint32_t* tape, int64_t n, int64_t i) {
   const int64_t words = gate_words_per_pixel(l.slot.shape.c), item = l.pixels() * words;
   const int64_t rest = l.slot.shape.c % 32;
   const uint32_t mask = rest ? (1u << rest) - 1 : ~0u;
-  for (int64_t plane = 0; plane < l.about.states - 1; ++plane) {
+  for (int64_t plane = 0; plane < l.counts.about.states - 1; ++plane) {
     const uint32_t* from = tape + (plane * n + i) * item;
     uint32_t* to = l.pattern.data() + i * l.length + plane * item;
     std::copy(from, from + item, to);
@@ -116,35 +111,35 @@ void take_switches(LayerCensus& l, const LayerCensus* gate, const T* tape, int64
 // ---- counts
 
 // Adds inputs [first, last) of the batch to the counts of the class.
-void count_states(const Context& ctx, LayerCensus& l, int64_t first, int64_t last) {
-  const int64_t states = l.about.states - 1, words = l.length / (l.about.switches ? 1 : states);
+void count_states(const Context& ctx, const LayerCensus& l, RegionLayerCounts& c, int64_t first, int64_t last) {
+  const int64_t states = c.about.states - 1, words = l.length / (c.about.switches ? 1 : states);
   const auto count = [&](int64_t begin, int64_t end) {
     for (int64_t i = first; i < last; ++i) {
       const uint32_t* pattern = l.pattern.data() + i * l.length;
-      if (l.about.switches) {
+      if (c.about.switches) {
         for (int64_t u = begin; u < end; ++u)
-          if (pattern[u]) ++l.of_class[size_t((pattern[u] - 1) * uint64_t(l.places) + uint64_t(u))];
+          if (pattern[u]) ++c.of_class[size_t((pattern[u] - 1) * uint64_t(c.places) + uint64_t(u))];
         continue;
       }
       for (int64_t plane = 0; plane < states; ++plane)
         for (int64_t w = begin; w < end; ++w) {
           const uint32_t word = pattern[plane * words + w];
-          uint32_t* to = l.of_class.data() + plane * l.places + w * 32;
+          uint32_t* to = c.of_class.data() + plane * c.places + w * 32;
           for (int bit = 0; bit < 32; ++bit) to[bit] += word >> bit & 1u;
         }
     }
   };
-  parallel_ranges(ctx, words, (last - first) * (l.about.switches ? 4 : 16), count);
+  parallel_ranges(ctx, words, (last - first) * (c.about.switches ? 4 : 16), count);
 }
 
 // Units that differ, summed over all pairs of n inputs, without looking at pairs: of the n(n-1)/2 pairs, those where
 // both have state v of a unit, c_v(c_v - 1)/2 for each v, agree on it. (For gates this is n^2 p(1 - p), p = the share
 // of inputs with the gate open.) All in integers, so exact, and the same in whatever order; 64 bits hold it for 10^6
 // inputs and 10^7 units.
-uint64_t differing_units(const Context& ctx, const LayerCensus& l, const std::vector<uint32_t>& counts, uint64_t n) {
+uint64_t differing_units(const RegionLayerCounts& l, const std::vector<uint32_t>& counts, uint64_t n, int most_threads) {
   uint64_t sum = 0;
-  const int64_t threads = std::max(1, l.places * l.about.states < kSerialWork ? 1 : ctx.thread_count());
-#pragma omp parallel for schedule(static) reduction(+ : sum) num_threads(int(threads))
+  const int threads = l.places * l.about.states < kSerialWork ? 1 : std::max(1, most_threads);
+#pragma omp parallel for schedule(static) reduction(+ : sum) num_threads(threads)
   for (int64_t place = 0; place < l.places; ++place) {
     uint64_t rest = n, agree = 0;
     for (int64_t v = 0; v < l.about.states - 1; ++v) {
@@ -158,7 +153,7 @@ uint64_t differing_units(const Context& ctx, const LayerCensus& l, const std::ve
 }
 
 // Units that never change their state over n inputs.
-int64_t constant_units(const LayerCensus& l, uint64_t n) {
+int64_t constant_units(const RegionLayerCounts& l, uint64_t n) {
   int64_t constant = 0;
   for (int64_t place = 0; place < l.places; ++place) {
     uint64_t rest = n, largest = 0;
@@ -232,7 +227,7 @@ RunOptions without_census(Context& ctx, const Model& model, Shape image, RunOpti
   const PlanOptions plan = plan_options(network, options);
   size_t counts = 0, patterns = 0;
   for (const LayerCensus& l : make_layers(network, Plan(ctx, model, image, plan), 1)) {
-    counts += 2 * l.of_class.size() * sizeof(uint32_t);
+    counts += 3 * l.counts.of_class.size() * sizeof(uint32_t);
     patterns += size_t(l.length) * sizeof(uint32_t);
   }
   const size_t one = run_bytes(ctx, model, image, plan, 1);
@@ -253,9 +248,12 @@ struct RegionCensus::State {
         batch(batch_size(ctx, model, image, plan_options(model.network, options),
                          without_census(ctx, model, image, options), most)),
         plan(ctx, model, image.with_n(batch), plan_options(model.network, options)),
-        layers(make_layers(model.network, plan, classes)),
-        inputs(size_t(classes), 0),
-        smooth(smooth_layers(model.network, plan)) {}
+        layers(make_layers(model.network, plan, classes)) {
+    counts.inputs.assign(size_t(classes), 0);
+    counts.smooth = smooth_layers(model.network, plan);
+    counts.threads = ctx.thread_count();
+    for (LayerCensus& l : layers) counts.layers.push_back(std::move(l.counts));
+  }
 
   // Patterns of the tape's n inputs, and their hashes.
   void take(int64_t n) {
@@ -268,13 +266,15 @@ struct RegionCensus::State {
       return host.data();
     };
     for (const bool switches : {false, true})  // gates first: they hide switches
-      for (LayerCensus& l : layers) {
-        if (l.about.switches != switches) continue;
+      for (size_t at = 0; at < layers.size(); ++at) {
+        LayerCensus& l = layers[at];
+        std::vector<Hash128>& hashes = counts.layers[at].hashes;
+        if (counts.layers[at].about.switches != switches) continue;
         const void* from = on_host(l);
         const LayerCensus* gate = l.gate >= 0 ? &layers[size_t(l.gate)] : nullptr;
-        const size_t before = l.hashes.size();
+        const size_t before = hashes.size();
         l.pattern.resize(size_t(n * l.length));
-        l.hashes.resize(before + size_t(n));
+        hashes.resize(before + size_t(n));
         parallel_ranges(ctx, n, l.length, [&](int64_t first, int64_t last) {
           for (int64_t i = first; i < last; ++i) {
             if (!switches)
@@ -283,22 +283,11 @@ struct RegionCensus::State {
               take_switches(l, gate, static_cast<const uint16_t*>(from), i);
             else
               take_switches(l, gate, static_cast<const uint8_t*>(from), i);
-            l.hashes[before + size_t(i)] =
+            hashes[before + size_t(i)] =
                 hash128(l.pattern.data() + i * l.length, size_t(l.length) * sizeof(uint32_t));
           }
         });
       }
-  }
-
-  // The class is complete: its pairs are summed up, and its counts join those of all.
-  void close_class() {
-    if (!open) return;
-    open = false;
-    const size_t k = size_t(labels.back());
-    for (LayerCensus& l : layers) {
-      l.differing[k] = differing_units(ctx, l, l.of_class, uint64_t(inputs[k]));
-      for (size_t i = 0; i < l.of_class.size(); ++i) l.of_all[i] += std::exchange(l.of_class[i], 0u);
-    }
   }
 
   Context& ctx;
@@ -306,10 +295,7 @@ struct RegionCensus::State {
   Plan plan;
   Tape tape;
   std::vector<LayerCensus> layers;
-  std::vector<int64_t> inputs;  // [classes]
-  std::vector<int> labels;      // of all inputs so far
-  bool open = false;            // inputs of class labels.back() are counted, but not yet their pairs
-  std::vector<std::string> smooth;
+  RegionCounts counts;  // of the same layers
 };
 
 RegionCensus::RegionCensus(Context& ctx, const Model& model, Shape image, int64_t classes,
@@ -333,45 +319,98 @@ Tensor RegionCensus::add(const float* images, std::span<const int> labels) {
   s.plan.write(images, n);
   s.plan.forward(&s.tape);
   s.take(n);
+  RegionCounts& all = s.counts;
   for (int64_t first = 0, last; first < n; first = last) {
-    const int label = labels[size_t(first)], before = s.labels.empty() ? label : s.labels.back();
+    const int label = labels[size_t(first)], before = all.labels.empty() ? label : all.labels.back();
     CHECK(label >= before && label < s.classes, "class {} of {} after class {}", label, s.classes, before);
-    if (label != before) s.close_class();
-    for (last = first; last < n && labels[size_t(last)] == label; ++last) s.labels.push_back(label);
-    s.inputs[size_t(label)] += last - first;
-    s.open = true;
-    for (LayerCensus& l : s.layers) count_states(s.ctx, l, first, last);
+    if (label != before) all.close_class();
+    for (last = first; last < n && labels[size_t(last)] == label; ++last) all.labels.push_back(label);
+    all.inputs[size_t(label)] += last - first;
+    all.open_ = true;
+    for (size_t l = 0; l < s.layers.size(); ++l) count_states(s.ctx, s.layers[l], all.layers[l], first, last);
   }
   return s.plan.read(logit_node(s.plan.network()));
 }
 
-RegionReport RegionCensus::report() {
-  State& s = *state_;
-  s.close_class();
+RegionCounts& RegionCensus::counts() { return state_->counts; }
+RegionReport RegionCensus::report() { return state_->counts.report(); }
+
+// Its pairs are summed up, and its counts join those of all; but for the first class, of which another run may have more.
+void RegionCounts::close_class() {
+  if (!open_) return;
+  open_ = false;
+  const int label = labels.back();
+  for (RegionLayerCounts& l : layers) {
+    if (label == labels.front()) {
+      l.head = std::exchange(l.of_class, std::vector<uint32_t>(l.of_class.size(), 0));
+      continue;
+    }
+    l.differing[size_t(label)] = differing_units(l, l.of_class, uint64_t(inputs[size_t(label)]), threads);
+    for (size_t i = 0; i < l.of_class.size(); ++i) l.of_all[i] += std::exchange(l.of_class[i], 0u);
+  }
+}
+
+void RegionCounts::merge(RegionCounts&& next) {
+  if (next.labels.empty()) return;
+  if (labels.empty()) {
+    const int own = threads;
+    *this = std::move(next);
+    threads = own;
+    return;
+  }
+  CHECK(layers.size() == next.layers.size() && inputs.size() == next.inputs.size(), "counts of different networks");
+  const int label = next.labels.front();
+  const bool more = next.labels.back() != label;
+  const auto add = [](std::vector<uint32_t>& to, const std::vector<uint32_t>& from) {
+    for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
+  };
+  if (labels.back() != label) close_class();
+  for (size_t k = 0; k < inputs.size(); ++k) inputs[k] += next.inputs[k];
+  labels.push_back(label);  // the class that close_class() is about
+  open_ = true;
+  for (size_t l = 0; l < layers.size(); ++l) add(layers[l].of_class, more ? next.layers[l].head : next.layers[l].of_class);
+  if (more) close_class();
+  for (size_t l = 0; l < layers.size(); ++l) {
+    RegionLayerCounts &to = layers[l], &from = next.layers[l];
+    to.hashes.insert(to.hashes.end(), from.hashes.begin(), from.hashes.end());
+    if (!more) continue;
+    add(to.of_all, from.of_all);
+    to.of_class = std::move(from.of_class);
+    for (size_t k = 0; k < to.differing.size(); ++k) to.differing[k] += from.differing[k];
+  }
+  labels.insert(labels.end(), next.labels.begin() + 1, next.labels.end());
+  open_ = true;
+}
+
+RegionReport RegionCounts::report() {
+  close_class();
+  const size_t classes = inputs.size();
   RegionReport report;
-  report.inputs = s.inputs;
-  report.not_counted = s.smooth;
-  std::vector<uint64_t> of_class(size_t(s.classes), 0);
+  report.inputs = inputs;
+  report.not_counted = smooth;
+  std::vector<uint64_t> of_class(classes, 0);
   uint64_t of_all = 0;
   int64_t constant = 0;
-  std::vector<Hash128> chain(s.layers.size());
-  for (const LayerCensus& l : s.layers) {
-    PatternStatistics& p = report.of_layer.emplace_back(count_patterns(l.hashes, s.labels, s.classes));
-    p.constant = constant_units(l, s.labels.size());
+  std::vector<Hash128> chain(layers.size());
+  for (RegionLayerCounts& l : layers) {
+    if (!labels.empty()) l.differing[size_t(labels.front())] = differing_units(l, l.head, uint64_t(inputs[size_t(labels.front())]), threads);
+    for (size_t i = 0; i < l.head.size(); ++i) l.of_all[i] += std::exchange(l.head[i], 0u);
+    PatternStatistics& p = report.of_layer.emplace_back(count_patterns(l.hashes, labels, int64_t(classes)));
+    p.constant = constant_units(l, labels.size());
     constant += p.constant;
-    const uint64_t differing = differing_units(s.ctx, l, l.of_all, s.labels.size());
-    add_distances(p, l.differing, differing, s.inputs);
-    for (size_t k = 0; k < of_class.size(); ++k) of_class[k] += l.differing[k];
+    const uint64_t differing = differing_units(l, l.of_all, labels.size(), threads);
+    add_distances(p, l.differing, differing, inputs);
+    for (size_t k = 0; k < classes; ++k) of_class[k] += l.differing[k];
     of_all += differing;
     report.layers.push_back(l.about);
   }
-  for (size_t i = 0; i < s.labels.size(); ++i) {
-    for (size_t l = 0; l < s.layers.size(); ++l) chain[l] = s.layers[l].hashes[i];
+  for (size_t i = 0; i < labels.size(); ++i) {
+    for (size_t l = 0; l < layers.size(); ++l) chain[l] = layers[l].hashes[i];
     report.hashes.push_back(hash128(chain.data(), chain.size() * sizeof(Hash128)));
   }
-  report.total = count_patterns(report.hashes, s.labels, s.classes);
+  report.total = count_patterns(report.hashes, labels, int64_t(classes));
   report.total.constant = constant;
-  add_distances(report.total, of_class, of_all, s.inputs);
+  add_distances(report.total, of_class, of_all, inputs);
   return report;
 }
 

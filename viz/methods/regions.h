@@ -27,6 +27,10 @@ struct RegionLayer {
   bool switches = false;
   int64_t units = 0;
   int64_t states = 2;
+  template <typename A>
+  void fields(A& a) {
+    a(name, switches, units, states);
+  }
 };
 
 // The patterns of one layer, or of all layers together.
@@ -51,6 +55,43 @@ struct RegionReport {
   std::vector<Hash128> hashes;           // of each input's whole pattern, in the order of add()
 };
 
+// What has been counted of one layer. How many inputs have state v of each place, v = 1 .. states - 1 (state 0: the rest), as
+// [states - 1, places]; places are bits of the gates' words, or words of switches.
+struct RegionLayerCounts {
+  RegionLayer about;
+  int64_t places = 0;
+  std::vector<uint32_t> head;              // of the first class, once a second one has begun
+  std::vector<uint32_t> of_class, of_all;  // of the last class; of those between
+  std::vector<uint64_t> differing;         // [classes] between: units that differ, summed over pairs of inputs of the class
+  std::vector<Hash128> hashes;             // [inputs]
+  template <typename A>
+  void fields(A& a) {
+    a(about, places, head, of_class, of_all, differing, hashes);
+  }
+};
+
+// What has been counted of inputs that came class by class. The first and the last class may go on in another run's counts.
+class RegionCounts {
+ public:
+  std::vector<int64_t> inputs;  // [classes]
+  std::vector<int> labels;      // of all inputs so far
+  std::vector<RegionLayerCounts> layers;
+  std::vector<std::string> smooth;
+  int threads = 1;
+
+  void close_class();                // the last class is complete
+  void merge(RegionCounts&& next);   // of the inputs behind these
+  RegionReport report();             // of these inputs; nothing can be added afterwards
+  template <typename A>
+  void fields(A& a) {
+    a(inputs, labels, layers, smooth, open_);
+  }
+
+ private:
+  friend class RegionCensus;
+  bool open_ = false;  // inputs of class labels.back() are counted, but not yet their pairs
+};
+
 class RegionCensus {
  public:
   // `most`: inputs in all. Throws where the network has neither ReLUs nor max pools.
@@ -64,6 +105,7 @@ class RegionCensus {
   // that one class's counts are enough memory. Returns their logits.
   Tensor add(const float* images, std::span<const int> labels);
   RegionReport report();  // after the last add()
+  RegionCounts& counts();
 
  private:
   struct State;

@@ -7,6 +7,20 @@
 namespace switchback {
 namespace {
 
+// Adds up gradients that are given, as accumulate_moments() does.
+void add_given(const PieceValues& given, size_t size, std::vector<double>& sum, std::vector<double>& square) {
+  CHECK(given.values.size() == given.numbers.size() * size, "{} values of {} samples", given.values.size(),
+        given.numbers.size());
+  sum.assign(size, 0);
+  square.assign(square.size(), 0);
+  for (size_t sample = 0; sample < given.numbers.size(); ++sample)
+    for (size_t i = 0; i < sum.size(); ++i) {
+      const double v = double(given.values[sample * sum.size() + i]);
+      sum[i] += v;
+      if (!square.empty()) square[i] += v * v;
+    }
+}
+
 // The moment of one map from its sums: mean, mean of squares or variance, in double until the end.
 void write_moment(SmoothGradOptions::Moment moment, const std::vector<double>& sum, const std::vector<double>& square,
                   int64_t samples, float* map) {
@@ -45,17 +59,19 @@ Maps smoothgrad(Context& ctx, const Model& model, const Tensor& x, const TargetS
     const auto [lo, hi] = std::minmax_element(pixels, pixels + image.item());
     const float sigma = float(options.noise * (double(*hi) - double(*lo)));
     const uint32_t number = options.images.empty() ? uint32_t(i) : options.images[size_t(i)];
-    sampler.accumulate(
-        maps.explained.back().units, options.rule, options.samples, true,
-        [&](int64_t, View input) {
-          const Noise noise{.sigma = sigma, .seed = options.seed, .image = number,
-                            .more_samples = sampler.counter.as<uint32_t>()};
-          write_noisy_input(ctx, sampler.pixels.as<float>(), noise, input);
-        },
-        sum, square,
-        [&](int64_t done) {
-          if (options.progress) options.progress(i * options.samples + done, images * options.samples);
-        });
+    const auto write = [&](int64_t, View input) {
+      const Noise noise{.sigma = sigma, .seed = options.seed, .image = number,
+                        .more_samples = sampler.counter.as<uint32_t>()};
+      write_noisy_input(ctx, sampler.pixels.as<float>(), noise, input);
+    };
+    const auto progress = [&](int64_t done) {
+      if (options.progress) options.progress(i * options.samples + done, images * options.samples);
+    };
+    if (options.pieces.given)
+      add_given(*options.pieces.given, size_t(targets * image.item()), sum, square);
+    else
+      sampler.accumulate(maps.explained.back().units, options.rule, options.samples, true, write, sum, square, progress,
+                         options.pieces);
     float* map = maps.values.data() + i * targets * image.item();
     write_moment(options.moment, sum, square, options.samples, map);
     if (options.times_input) multiply_maps({map, size_t(targets * image.item())}, pixels, image.item());

@@ -33,6 +33,10 @@ struct Unit {
   int node = 0;
   int64_t channel = 0, row = -1, col = -1;
   bool operator==(const Unit&) const = default;
+  template <typename A>
+  void fields(A& a) {
+    a(node, channel, row, col);
+  }
 };
 
 // `--target` and `--layer` as the user wrote them.

@@ -16,6 +16,11 @@ namespace switchback {
 namespace {
 
 constexpr int64_t kNumbered = 65536;  // places that a switch of two bytes tells apart
+constexpr int64_t kCached = 64;       // images whose maps a CPU's caches still have when winners are looked for
+
+int64_t most_at_once(const Context& ctx, const RunOptions& options, int64_t most) {
+  return ctx.gpu || options.batch > 0 ? most : std::min(most, kCached);
+}
 
 PlanOptions observing(std::vector<int> nodes, const RunOptions& options, bool tape) {
   return {.precision = options.precision, .observe = std::move(nodes), .tape = tape};
@@ -49,7 +54,7 @@ TopSearch::TopSearch(Context& ctx, const Model& model, Shape image, std::vector<
     : ctx_(ctx),
       options_(options),
       score_(logit_node(model.network)),
-      plan_(ctx, model, image.with_n(batch_size(ctx, model, image, plan_options(nodes), options, most)),
+      plan_(ctx, model, image.with_n(batch_size(ctx, model, image, plan_options(nodes), options, most_at_once(ctx, options, most))),
             plan_options(nodes)) {
   CHECK(options.keep >= 1, "top keeps {} images of a channel", options.keep);
   for (const int node : nodes) {
