@@ -373,6 +373,10 @@ TEST(CliJudge, WhatCannotBeIsSaid) {
   fails({"--metrics", "deletion,deletion"}, "--metrics names deletion twice");
   fails({"--metrics", "road", "--road-noise", "-1"}, "--road-noise -1 is out of range");
   fails({"--metrics", "infidelity", "--draws", "2"}, "--draws 2 is out of range");
+  // The default mask is too large for a digit: the method is left out, unless that mask is asked for.
+  const json small = succeed_json({"judge", digit(3), "--model", "lenet", "--methods", "gradient,occlusion", "--metrics", "sparseness", "--json", "-o", folder / "out"});
+  EXPECT_EQ(small["skipped"][0]["method"], "occlusion");
+  fails({"--methods", "gradient,occlusion", "--metrics", "sparseness", "--mask", "40"}, "--mask can be at most 28");
   // A constant map is judged: its pixels are taken by rows and columns.
   const json d = succeed_json({"judge", digit(3), "--model", "lenet", "--methods", "none", "--maps", array("constant.npy", {1, 28, 28}, true),
                                "--metrics", "deletion,random-logit", "--points", "4", "--json", "-o", folder / "out"});

@@ -356,8 +356,10 @@ void judge_chunk(JudgeRun& run, const Chunk& chunk, const std::vector<uint32_t>&
     } catch (const OutOfMemory&) {
       throw;
     } catch (const Error& e) {
-      // What the network does not allow shows at the first image, and concerns class activation maps; anything else is the user's.
-      if (run.images > 0 || !method.method || method.name == "occlusion" || !run.flags.flags.cam.layers.empty()) throw;
+      // What the network does not allow shows at the first image, and concerns class activation maps, and the default mask on
+      // a small input; anything else is the user's.
+      const bool chosen = method.name == "occlusion" ? run.flags.flags.occlusion.mask != OcclusionFlags{}.mask : !run.flags.flags.cam.layers.empty();
+      if (run.images > 0 || !method.method || chosen) throw;
       method.skipped = e.hint.empty() ? std::string(e.what()) : fmt::format("{} ({})", e.what(), e.hint);
       continue;
     }
