@@ -122,7 +122,7 @@ TEST(BenchCli, RefusesWhatCannotBe) {
   }
 }
 
-TEST(CliBenchMethods, MapsOfEveryMethodAreTimed) {
+TEST(BenchCli, MapsOfEveryMethodAreTimed) {
   const json r = bench({"--method", "ablationcam", "--repeat", "1", "--warm-up", "0"});
   EXPECT_EQ(r["method"], "ablationcam");
   EXPECT_EQ(r["item"], "map");
