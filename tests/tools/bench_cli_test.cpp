@@ -122,5 +122,13 @@ TEST(BenchCli, RefusesWhatCannotBe) {
   }
 }
 
+TEST(BenchCli, MapsOfEveryMethodAreTimed) {
+  const json r = bench({"--method", "ablationcam", "--repeat", "1", "--warm-up", "0"});
+  EXPECT_EQ(r["method"], "ablationcam");
+  EXPECT_EQ(r["item"], "map");
+  EXPECT_GT(double(r["ms_median"]), 0);
+  EXPECT_TRUE(r["flops_per_second"].is_null());
+}
+
 }  // namespace
 }  // namespace switchback::test

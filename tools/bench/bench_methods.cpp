@@ -11,6 +11,7 @@
 #include "tools/bench/bench_ops.h"
 #include "tools/bench/bench_values.h"
 #include "tools/cli/inputs.h"
+#include "tools/commands/map_methods.h"
 #include "viz/methods/batches.h"
 #include "viz/methods/inspect.h"
 #include "viz/methods/maximize.h"
@@ -192,10 +193,27 @@ Work maximize_work(Job& job, const BenchOptions& o) {
   return work;
 }
 
+// A map of one image by any method that `compare` knows, all that its command does between image and map. Its arithmetic is not
+// counted.
+Work map_work(Job& job, const BenchOptions& o) {
+  const std::shared_ptr<NamedMethod> named = named_method(job, o.method, {});
+  Shape image = job.model.network.input;
+  const std::vector<float> values = bench_images(job, image, 1);
+  const auto x = std::make_shared<Tensor>(Dims{1, image.c, image.h, image.w});
+  std::copy_n(values.begin(), x->count(), x->data());
+  Work work;
+  work.once = [named, x] { named->method.run(*x, {0}, [](int64_t, int64_t) {}); };
+  work.items = 1, work.item = "map";
+  return work;
+}
+
 Work method_work(Job& job, const BenchOptions& o) {
-  check_choice("--method", o.method,
-               {"forward", "classify", "gradient", "jacobian", "smoothgrad", "integrated", "occlusion", "etalon", "maximize", "train",
-                "read"});
+  const std::vector<std::string> own = {"forward", "classify", "gradient", "jacobian", "smoothgrad", "integrated",
+                                        "occlusion", "etalon", "maximize", "train", "read"};
+  std::vector<std::string> all = own;
+  for (const std::string& name : map_method_names())
+    if (std::ranges::find(own, name) == own.end()) all.push_back(name);
+  check_choice("--method", o.method, all);
   if (o.samples < 1 || o.steps < 1) throw Error("--samples and --steps must be at least 1", "", true);
   Work work = o.method == "smoothgrad" || o.method == "integrated" ? samples_work(job, o)
               : o.method == "occlusion"                            ? occlusion_work(job, o)
@@ -203,10 +221,11 @@ Work method_work(Job& job, const BenchOptions& o) {
               : o.method == "maximize"                             ? maximize_work(job, o)
               : o.method == "train"                                ? train_work(job, o)
               : o.method == "read"                                 ? read_work(job, o)
+              : std::ranges::find(own, o.method) == own.end()      ? map_work(job, o)
                                                                    : passes_work(job, o);
   work.details["method"] = o.method;
-  const std::vector<std::string> without_rule = {"occlusion", "etalon", "maximize", "train", "read"};
-  if (std::ranges::find(without_rule, o.method) == without_rule.end()) work.details["rule"] = word_of(kRules, o.rule);
+  const std::vector<std::string> with_rule = {"forward", "classify", "gradient", "jacobian", "smoothgrad", "integrated"};
+  if (std::ranges::find(with_rule, o.method) != with_rule.end()) work.details["rule"] = word_of(kRules, o.rule);
   return work;
 }
 

@@ -262,8 +262,8 @@ std::function<void()> setup_bench(CLI::App& app) {
   auto o = std::make_shared<BenchOptions>();
   app.add_option("--method", o->method,
                  "what to repeat (jacobian: one forward pass, one backward pass for each class; train: a step; read: a "
-                 "data set's images as the network's input)")
-      ->type_name("forward|gradient|jacobian|smoothgrad|integrated|occlusion|etalon|maximize|train|read");
+                 "data set's images as the network's input; METHOD: a map by any other of `compare`'s methods, as rise or ablationcam)")
+      ->type_name("forward|gradient|jacobian|smoothgrad|integrated|occlusion|etalon|maximize|train|read|METHOD");
   app.add_option("--op", o->op, "or one op")->type_name("conv|linear|maxpool");
   app.add_option("--shape", o->shape,
                  "of the op: conv N,C,H,W,K,kernel[,stride[,padding[,dilation[,groups]]]]; linear N,in,out; maxpool "
