@@ -28,7 +28,8 @@ import pytorch_grad_cam.score_cam
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "weights"))
+sys.path[:0] = [str(ROOT / "weights"), str(ROOT / "tests/compare")]
+from reference import lively  # noqa: E402
 from shipping import write_safetensors  # noqa: E402
 
 METHODS = {"gradcam": GradCAM, "hirescam": HiResCAM, "layercam": LayerCAM, "xgradcam": XGradCAM,
@@ -102,12 +103,7 @@ def main():
     torch.manual_seed(1)
     for quiet in (pytorch_grad_cam.ablation_cam, pytorch_grad_cam.score_cam):
         quiet.tqdm = SimpleNamespace(tqdm=lambda items, *_, **__: items)
-    net = torchvision.models.resnet18(weights=None).eval()
-    for module in net.modules():  # batch norms that do something
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2)
-            module.bias.data.normal_(0, 0.2)
-            module.weight.data.uniform_(0.5, 1.5)
+    net = lively(torchvision.models.resnet18(weights=None).eval())
     wrong = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

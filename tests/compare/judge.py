@@ -39,6 +39,7 @@ from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from reference import lively  # noqa: E402
 from cams import ROOT, write_safetensors  # noqa: E402
 
 LIMIT, POINTS, SAMPLES, GRID, SUBSETS = 1e-4, 16, 10, 9, 50
@@ -79,13 +80,7 @@ def waves(count, size):
 
 def network():
     torch.manual_seed(1)
-    net = torchvision.models.resnet18(weights=None).eval()
-    for module in net.modules():  # batch norms that do something
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2)
-            module.bias.data.normal_(0, 0.2)
-            module.weight.data.uniform_(0.5, 1.5)
-    return net
+    return lively(torchvision.models.resnet18(weights=None).eval())
 
 
 def state(net):

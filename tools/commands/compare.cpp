@@ -157,13 +157,9 @@ std::function<void()> setup_compare(CLI::App& app) {
   add_setting(app, *o, "--methods", o->methods, Changes::values,
               fmt::format("columns of the figure, of {} (default {})", fmt::join(map_method_names(), ", "), o->methods),
               "LIST");
-  add_smoothgrad_samples(app, *o, o->flags.maps);
-  add_setting(app, *o, "--steps", o->flags.maps.steps, Changes::values, "of integrated gradients (default 50)", "N");
-  add_occlusion_grid(app, *o, o->flags.occlusion);
+  add_map_settings(app, *o, o->flags);
   add_setting(app, *o, "--fill", o->flags.occlusion.fill, Changes::values, "what occluded pixels become (default 0)",
               "0|mean|NUMBER|blur");
-  add_setting(app, *o, "--cam-layer", o->flags.cam.layers, Changes::values,
-              "whose maps class activation maps take (default: the last convolutional one)", "NAME");
   add_target(app, *o, false);
   app.add_option("--model", o->models, "as elsewhere; may be repeated: a row for each")
       ->type_name("NAME|FILE.onnx")

@@ -646,11 +646,7 @@ std::function<void()> setup_judge(CLI::App& app) {
   add_setting(app, *o, "--sigma", o->sigma, Changes::values, "of infidelity's normal noise, in input units (default 0.1)", "S");
   add_setting(app, *o, "--radius", o->radius, Changes::values, "of the sensitivities' uniform noise, in input units (default 0.02)", "R");
   add_setting(app, *o, "--road-noise", o->road_noise, Changes::values, "sigma of ROAD's imputation, in input units (default 0.01)", "S");
-  add_smoothgrad_samples(app, *o, o->flags.maps);
-  add_setting(app, *o, "--steps", o->flags.maps.steps, Changes::values, "of integrated gradients (default 50)", "N");
-  add_occlusion_grid(app, *o, o->flags.occlusion);
-  add_setting(app, *o, "--cam-layer", o->flags.cam.layers, Changes::values,
-              "whose maps class activation maps take (default: the last convolutional one)", "NAME");
+  add_map_settings(app, *o, o->flags);
   add_target(app, *o, false);
   add_model(app, *o);
   add_output(app, *o);

@@ -45,6 +45,14 @@ constexpr Known kKnown[] = {
 
 }  // namespace
 
+void add_map_settings(CLI::App& app, Options& all, MapFlags& flags) {
+  add_smoothgrad_samples(app, all, flags.maps);
+  add_setting(app, all, "--steps", flags.maps.steps, Changes::values, "of integrated gradients (default 50)", "N");
+  add_occlusion_grid(app, all, flags.occlusion);
+  add_setting(app, all, "--cam-layer", flags.cam.layers, Changes::values,
+              "whose maps class activation maps take (default: the last convolutional one)", "NAME");
+}
+
 std::vector<std::string> map_method_names() {
   std::vector<std::string> names;
   for (const Known& known : kKnown) names.emplace_back(known.name);

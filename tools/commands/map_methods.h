@@ -54,6 +54,7 @@ struct MapFlags {
   OcclusionFlags occlusion;
   CamFlags cam;
 };
+void add_map_settings(CLI::App& app, Options& all, MapFlags& flags);  // of the methods' own: --samples to --cam-layer
 struct NamedMethod {
   std::string name;
   MapFlags flags;

@@ -508,11 +508,7 @@ std::function<void()> setup_perturb(CLI::App& app) {
               fmt::format("which maps: {}, or none (default {})", fmt::join(map_method_names(), ", "), o->method), "METHOD");
   add_setting(app, *o, "--maps", o->maps, Changes::values, "images of a data set whose maps are compared (default 64)", "N");
   add_setting(app, *o, "--cases", o->cases, Changes::pictures, "images of a data set that are drawn (default 8)", "N");
-  add_smoothgrad_samples(app, *o, o->flags.maps);
-  add_setting(app, *o, "--steps", o->flags.maps.steps, Changes::values, "of integrated gradients (default 50)", "N");
-  add_occlusion_grid(app, *o, o->flags.occlusion);
-  add_setting(app, *o, "--cam-layer", o->flags.cam.layers, Changes::values,
-              "whose maps class activation maps take (default: the last convolutional one)", "NAME");
+  add_map_settings(app, *o, o->flags);
   add_target(app, *o, false);
   add_model(app, *o);
   add_output(app, *o);
