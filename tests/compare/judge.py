@@ -7,7 +7,7 @@ images of random waves and the same maps, noise and random weights: 1e-4.
 Needs torch, torchvision, grad-cam, quantus, captum and scikit-image.
  - Quantus: sparseness, pointing game, relevance mass (energy), pixel flipping (deletion's curve), max and average sensitivity (with the
    noise of viz/methods/judge.cpp as perturb_func), Spearman's correlation of randomised networks' maps.
- - Captum: infidelity with normalize=True, the same noise. pytorch-grad-cam: ROADCombined's formula with its imputation, without noise.
+ - Captum in float64: infidelity with normalize=True, the same noise of sigma 1 (at 0.1 the scores' float32 leaves 2e-4 of it). pytorch-grad-cam: ROADCombined's formula with its imputation, without noise.
    scikit-image: SSIM of the maps (Quantus flattens them before).
  - Transcribed, since theirs is TensorFlow or draws its own numbers: insertion and its area (RISE's program), xplique's mu-fidelity with
    our subsets, the random logit test with our class.
@@ -15,6 +15,7 @@ Needs torch, torchvision, grad-cam, quantus, captum and scikit-image.
 in PyTorch (400 masks, of which the time is a multiple), and of Ablation-CAM beside pytorch-grad-cam's, in turn."""
 
 import argparse
+import copy
 import json
 import subprocess
 import sys
@@ -136,7 +137,7 @@ def given_maps(args, folder, net, x, worst):
     (folder / "boxes.csv").write_text("".join(f"{i},{i % 5},3,{w // 2},{h // 2}\n" for i in range(n)))
     found = run(args, folder, "judge", str(folder / "x.npy"), "--weights", str(folder / "net.safetensors"), "--methods", "none", "--maps",
                 str(folder / "maps.npy"), "--boxes", str(folder / "boxes.csv"), "--points", str(POINTS), "--grid", str(GRID), "--subsets", str(SUBSETS),
-                "--insertion-fill", "mean", "--road-noise", "0", "--metrics",
+                "--insertion-fill", "mean", "--road-noise", "0", "--sigma", "1", "--metrics",
                 "deletion,insertion,mu-fidelity,road,infidelity,sparseness,pointing,energy")
     got = {r["metric"]: r for r in found["results"] if r["method"] == "maps"}
     classes = np.array([entry["target"] for entry in found["inputs"]])
@@ -156,12 +157,13 @@ def given_maps(args, folder, net, x, worst):
               np.array(flipping(a_batch=strength.copy(), softmax=True, **call)))
 
     def noise(inputs):  # Captum repeats every input: image by image, its samples one after the other
-        all_noise = np.concatenate([normals(3 * h * w, 0.1, 2**30 + k, noise.number).reshape(1, 3, h, w) for k in range(len(inputs))])
-        return torch.from_numpy(all_noise), inputs - torch.from_numpy(all_noise)
+        all_noise = np.concatenate([normals(3 * h * w, 1, 2**30 + k, noise.number).reshape(1, 3, h, w) for k in range(len(inputs))])
+        return torch.from_numpy(all_noise).double(), (inputs.float() - torch.from_numpy(all_noise)).double()
 
+    exact = copy.deepcopy(net).double()  # Captum sums in the inputs' type
     for i in range(n):
         noise.number = i
-        theirs = infidelity(net, noise, torch.from_numpy(x[i:i + 1]), torch.from_numpy(maps[i:i + 1]), target=int(classes[i]), n_perturb_samples=SAMPLES,
+        theirs = infidelity(exact, noise, torch.from_numpy(x[i:i + 1]).double(), torch.from_numpy(maps[i:i + 1]).double(), target=int(classes[i]), n_perturb_samples=SAMPLES,
                             normalize=True)
         worst.add("infidelity, Captum, relative", got["infidelity"]["values"][i] / float(theirs), 1)
         order, flat = order_of(strength[i]), x[i].reshape(3, -1)
