@@ -64,6 +64,29 @@ void tile(OnnxGraph& g, const OnnxNode& n) {
   x.constant ? g.set(n, std::move(c)) : g.set(n, std::move(x));
 }
 
+// Rows of the first axes, which indices [...,k] name together.
+void gather_nd(OnnxGraph& g, const OnnxNode& n) {
+  const OnnxValue x = g.value(n, 0);
+  CHECK(!x.constant, "its input is constant");
+  CHECK(n.integer("batch_dims", 0) == 0, "batch_dims {} of data", n.integer("batch_dims", 0));
+  const OnnxConstant& indices = g.constant(n, 1, "indices");
+  const std::vector<int64_t> at = indices.as_ints("indices");
+  const size_t k = indices.dims.empty() ? 0 : size_t(indices.dims.back());
+  CHECK(k >= 1 && k <= x.dims.size() && !at.empty(), "indices of {} into {}", to_string(indices.dims), g.text(x.dims));
+  const int64_t rows = product(x.dims, 0, k), wanted = int64_t(at.size() / k);
+  OnnxConstant one_hot = matrix(wanted, rows);
+  for (int64_t i = 0; i < wanted; ++i) {
+    int64_t row = 0;
+    for (size_t axis = 0; axis < k; ++axis) {
+      const int64_t place = at[size_t(i) * k + axis], size = x.dims[axis];
+      CHECK(place >= -size && place < size, "index {} of {}", place, size);
+      row = row * size + (place < 0 ? place + size : place);
+    }
+    one_hot.floats[i * rows + row] = 1;
+  }
+  along(g, n, x, 0, k, one_hot, {indices.dims.begin(), indices.dims.end() - 1});
+}
+
 void running_sum(OnnxGraph& g, const OnnxNode& n) {
   const OnnxValue& x = g.value(n, 0);
   CHECK(!x.constant, "its input is constant");
@@ -174,7 +197,7 @@ OnnxValue selected(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, int64_t 
 }
 
 const OnnxOperators& onnx_matrices() {
-  static const OnnxOperators operators = {{"CumSum", running_sum}, {"GridSample", grid_sample}, {"Tile", tile}};
+  static const OnnxOperators operators = {{"CumSum", running_sum}, {"GatherND", gather_nd}, {"GridSample", grid_sample}, {"Tile", tile}};
   return operators;
 }
 
