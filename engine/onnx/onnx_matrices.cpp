@@ -1,5 +1,5 @@
 // ONNX operators that a matrix does along some axes of data, every result being a sum of places with known weights:
-// places in another order, running sums, images sampled at the places of a constant grid.
+// running sums, images sampled at the places of a constant grid.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -43,48 +43,6 @@ OnnxValue along(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, size_t firs
   y = with_axes(g, n, y, back);
   g.set(n, y);
   return y;
-}
-
-void tile(OnnxGraph& g, const OnnxNode& n) {
-  OnnxValue x = g.value(n, 0);
-  const std::vector<int64_t> repeats = g.ints(n, 1, "repeats");
-  CHECK(repeats.size() == x.dims.size(), "{} repeats for {}", repeats.size(), g.text(x.dims));
-  check_sizes(repeats, "a repeat", 1);
-  OnnxConstant c = x.constant ? *x.constant : OnnxConstant{};
-  for (size_t axis = 0; axis < repeats.size(); ++axis) {
-    if (repeats[axis] == 1) continue;
-    std::vector<int64_t> indices(
-        size_t(x.dims[axis] * std::min<int64_t>(repeats[axis], kMostWeights / x.dims[axis] + 1)));
-    for (size_t i = 0; i < indices.size(); ++i) indices[i] = int64_t(i) % x.dims[axis];
-    if (x.constant)
-      c = take(c, int64_t(axis), indices);
-    else
-      x = selected(g, n, x, int64_t(axis), indices);
-  }
-  x.constant ? g.set(n, std::move(c)) : g.set(n, std::move(x));
-}
-
-// Rows of the first axes, which indices [...,k] name together.
-void gather_nd(OnnxGraph& g, const OnnxNode& n) {
-  const OnnxValue x = g.value(n, 0);
-  CHECK(!x.constant, "its input is constant");
-  CHECK(n.integer("batch_dims", 0) == 0, "batch_dims {} of data", n.integer("batch_dims", 0));
-  const OnnxConstant& indices = g.constant(n, 1, "indices");
-  const std::vector<int64_t> at = indices.as_ints("indices");
-  const size_t k = indices.dims.empty() ? 0 : size_t(indices.dims.back());
-  CHECK(k >= 1 && k <= x.dims.size() && !at.empty(), "indices of {} into {}", to_string(indices.dims), g.text(x.dims));
-  const int64_t rows = product(x.dims, 0, k), wanted = int64_t(at.size() / k);
-  OnnxConstant one_hot = matrix(wanted, rows);
-  for (int64_t i = 0; i < wanted; ++i) {
-    int64_t row = 0;
-    for (size_t axis = 0; axis < k; ++axis) {
-      const int64_t place = at[size_t(i) * k + axis], size = x.dims[axis];
-      CHECK(place >= -size && place < size, "index {} of {}", place, size);
-      row = row * size + (place < 0 ? place + size : place);
-    }
-    one_hot.floats[i * rows + row] = 1;
-  }
-  along(g, n, x, 0, k, one_hot, {indices.dims.begin(), indices.dims.end() - 1});
 }
 
 void running_sum(OnnxGraph& g, const OnnxNode& n) {
@@ -188,16 +146,8 @@ void grid_sample(OnnxGraph& g, const OnnxNode& n) {
 
 }  // namespace
 
-OnnxValue selected(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, int64_t axis,
-                   const std::vector<int64_t>& indices) {
-  const int64_t size = x.dims[axis], count = int64_t(indices.size());
-  OnnxConstant one_hot = matrix(count, size);
-  for (int64_t i = 0; i < count; ++i) one_hot.floats[i * size + indices[i]] = 1;
-  return along(g, n, x, size_t(axis), 1, one_hot, {count});
-}
-
 const OnnxOperators& onnx_matrices() {
-  static const OnnxOperators operators = {{"CumSum", running_sum}, {"GatherND", gather_nd}, {"GridSample", grid_sample}, {"Tile", tile}};
+  static const OnnxOperators operators = {{"CumSum", running_sum}, {"GridSample", grid_sample}};
   return operators;
 }
 
