@@ -86,7 +86,7 @@ void load_parameters(Model& model, const ModelSpec& spec, const std::vector<std:
   }
   StateDict dict = read_state_dict(file);
   const int64_t channels = model.network.input.c;
-  for (std::string& note : fit(model.network, dict)) model.warnings.push_back(std::move(note));
+  for (std::string& note : fit(model.network, dict, is_onnx(spec.name) ? std::nullopt : head_function(spec.name))) model.warnings.push_back(std::move(note));
   model.weights = load_weights(model.network, dict);
   if (model.network.input.c != channels && spec.preprocess.empty()) {
     if (model.network.input.c == 1) model.preprocess.order = ChannelOrder::grey, model.preprocess.mean = {0}, model.preprocess.std = {1};

@@ -139,7 +139,7 @@ using Layer = std::variant<Input, Conv2d, Linear, MaxPool2d, AvgPool2d, Adaptive
                            LocalResponseNorm, Softmax, Dropout, Flatten, Add, Concat, ConvTranspose2d, GlobalMaxPool,
                            LeakyReLU, PReLU, Clip, Hardsigmoid, Smooth, Binary, BinaryConstant, Reduce, Resize, Pad, Slice,
                            ChannelShuffle, Reshape, Permute, LayerNorm, GroupNorm, Transpose, MatMul, Attention,
-                           ResizeLike, PlaceLinear, LayerScale, Embedding, HeadScale, WindowAttention, Roll>;
+                           ResizeLike, PlaceLinear, LayerScale, Embedding, HeadScale, WindowAttention, Roll, Take>;
 
 // min(max(x, min), max): a ReLU where min is 0, since it then is a rectifier and its rule counts, else a Clip.
 Layer clip_layer(float min, float max);

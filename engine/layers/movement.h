@@ -226,6 +226,20 @@ struct Home<Roll> : ResampleHome<Roll>, NoShift, FreezesAsIs<Roll> {
   static Facts facts(const Roll&) { return {.affine = true, .output = Facts::Output::map}; }
 };
 
+template <>
+struct Home<Take> : ResampleHome<Take>, NoShift, FreezesAsIs<Take> {
+  static std::string_view name(const Take&) { return "Take"; }
+  static std::string arguments(const Take& l) {
+    const auto list = [](const std::vector<int64_t>& places) {
+      if (places.empty()) return std::string(":");
+      if (places.size() > 8) return fmt::format("{} places", places.size());
+      return fmt::format("[{}]", fmt::join(places, ","));
+    };
+    return fmt::format("{}, {}, {}", list(l.c), list(l.h), list(l.w));
+  }
+  static Facts facts(const Take&) { return {.affine = true}; }
+};
+
 // Layers that move an item's elements as NCHW has them (kernels/move/rearrange.h).
 template <typename L>
 struct RearrangeHome : KernelShape<L>, NoParameters, AddsNothing, KeepsNothing, FreezesAsIs<L>, MixesPlaces<L> {

@@ -21,26 +21,39 @@ OnnxConstant in_heads(const OnnxConstant& c, int64_t heads) {
   return transposed(cut, {0, 2, 1, 3});
 }
 
+// Places [heads,T,d] behind those of the past [1,heads,P,d]: room by padding, and a sum.
+int behind_past(OnnxGraph& g, const OnnxNode& n, int node, const OnnxConstant& before) {
+  const Shape s = g.shape(node);
+  CHECK(before.dims.size() == 4 && before.dims[0] == 1 && before.dims[1] == s.h && before.dims[3] == s.c,
+        "past keys and values of {} before {} heads of {}", to_string(before.dims), s.h, s.c);
+  const int64_t past = before.dims[2];
+  if (past == 0) return node;
+  const int padded = g.add(n, Pad{.left = past}, {node}, n.name() + ".part");
+  BinaryConstant sum{BinaryFunction::add, std::vector<float>(size_t(g.shape(padded).item())), g.shape(padded)};
+  for (int64_t i = 0; i < before.count(); ++i)
+    sum.values[(i % s.c * s.h + i / s.c / past) * (past + s.w) + i / s.c % past] = before.floats[i];
+  return g.add(n, sum, {padded}, n.name() + ".part");
+}
+
 // [N,heads,T,d] as it is, or [N,T,heads·d] cut into heads: as groups [heads,T,d]. Constants are known for all images;
 // `past` of them stand in front.
 int heads_of(OnnxGraph& g, const OnnxNode& n, int input, int64_t heads, int past) {
   OnnxValue x = g.value(n, input);
-  if (x.constant) {
+  OnnxConstant before;
+  if (n.has_input(past)) before = converted(in_heads(g.constant(n, past, "past keys and values"), heads), false);
+  const bool constant = x.constant != nullptr;
+  if (constant) {
     OnnxConstant all = converted(in_heads(*x.constant, heads), false);
-    if (n.has_input(past)) {
-      const OnnxConstant before = converted(in_heads(g.constant(n, past, "past keys and values"), heads), false);
-      all = concatenated({&before, &all}, 2);
-    }
+    if (n.has_input(past)) all = concatenated({&before, &all}, 2);
     x = g.constant_value(n, all, n.name() + ".constant");
-  } else {
-    CHECK(!n.has_input(past), "past keys and values before such that depend on the network's input are not supported");
   }
   CHECK(x.batch == OnnxValue::Batch{} && x.dims[0] == 1, "its input {} does not begin with the batch", input);
-  if (x.dims.size() == 4) return g.memory_shaped(n, x, {1, x.dims[3], x.dims[1], x.dims[2]});
+  const auto with_past = [&](int node) { return constant || !n.has_input(past) ? node : behind_past(g, n, node, before); };
+  if (x.dims.size() == 4) return with_past(g.memory_shaped(n, x, {1, x.dims[3], x.dims[1], x.dims[2]}));
   CHECK(x.dims.size() == 3 && heads > 0 && x.dims[2] % heads == 0, "{} heads for an input of {}", heads,
         g.text(x.dims));
   const int64_t width = x.dims[2] / heads, t = x.dims[1];
-  return g.transposed(n, g.rows(n, x), {{t, heads, width}, {1, 0, 2}, width, heads, t});
+  return with_past(g.transposed(n, g.rows(n, x), {{t, heads, width}, {1, 0, 2}, width, heads, t}));
 }
 
 struct Sizes {

@@ -333,7 +333,7 @@ bool compute_constants(OnnxGraph& g, const OnnxNode& n) {
 
 const OnnxOperators& onnx_constants() {
   static const OnnxOperators operators = {
-      {"GatherND", only_constants}, {"Mod", only_constants},
+      {"Mod", only_constants},
       {"Range", only_constants}, {"ReduceProd", only_constants}, {"ScatterND", only_constants}};
   return operators;
 }

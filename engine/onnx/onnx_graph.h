@@ -154,7 +154,7 @@ const OnnxOperators& onnx_choices();      // onnx_choices.cpp: comparisons, and 
 const OnnxOperators& onnx_constants();    // onnx_compute.cpp: what only constants are asked for
 const OnnxOperators& onnx_layers();       // onnx_layers.cpp: convolutions, linear layers, pools
 const OnnxOperators& onnx_matrices();     // onnx_matrices.cpp: what a matrix does along some axes
-const OnnxOperators& onnx_movements();    // onnx_movements.cpp: what cuts, joins and pads
+const OnnxOperators& onnx_movements();    // onnx_movements.cpp: what cuts, joins, pads and takes by number
 const OnnxOperators& onnx_norms();        // onnx_norms.cpp
 const OnnxOperators& onnx_quantized();    // onnx_quantized.cpp: weights as whole numbers
 const OnnxOperators& onnx_reductions();   // onnx_reductions.cpp

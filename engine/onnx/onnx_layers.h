@@ -25,7 +25,7 @@ void pointwise(OnnxGraph& g, const OnnxNode& n, Layer layer);
 void identity(OnnxGraph& g, const OnnxNode& n);  // n's output is another name of its input 0 (onnx_reshapes.cpp)
 // The axes of a value in another order.
 OnnxValue with_axes(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, const std::vector<int64_t>& axes);
-// y[…,i,…] = x[…,indices[i],…] of data, for any indices (onnx_matrices.cpp).
+// y[…,i,…] = x[…,indices[i],…] of data, for any indices, as copies (onnx_movements.cpp).
 OnnxValue selected(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, int64_t axis, const std::vector<int64_t>& indices);
 // Products of matrices, a [..., m, k] and b [..., k, n] with the same axes before them, the batch's among these; attention, where
 // that is what they are (onnx_tokens.cpp).

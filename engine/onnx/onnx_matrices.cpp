@@ -1,5 +1,5 @@
 // ONNX operators that a matrix does along some axes of data, every result being a sum of places with known weights:
-// places in another order, running sums, images sampled at the places of a constant grid.
+// running sums, images sampled at the places of a constant grid.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -43,25 +43,6 @@ OnnxValue along(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, size_t firs
   y = with_axes(g, n, y, back);
   g.set(n, y);
   return y;
-}
-
-void tile(OnnxGraph& g, const OnnxNode& n) {
-  OnnxValue x = g.value(n, 0);
-  const std::vector<int64_t> repeats = g.ints(n, 1, "repeats");
-  CHECK(repeats.size() == x.dims.size(), "{} repeats for {}", repeats.size(), g.text(x.dims));
-  check_sizes(repeats, "a repeat", 1);
-  OnnxConstant c = x.constant ? *x.constant : OnnxConstant{};
-  for (size_t axis = 0; axis < repeats.size(); ++axis) {
-    if (repeats[axis] == 1) continue;
-    std::vector<int64_t> indices(
-        size_t(x.dims[axis] * std::min<int64_t>(repeats[axis], kMostWeights / x.dims[axis] + 1)));
-    for (size_t i = 0; i < indices.size(); ++i) indices[i] = int64_t(i) % x.dims[axis];
-    if (x.constant)
-      c = take(c, int64_t(axis), indices);
-    else
-      x = selected(g, n, x, int64_t(axis), indices);
-  }
-  x.constant ? g.set(n, std::move(c)) : g.set(n, std::move(x));
 }
 
 void running_sum(OnnxGraph& g, const OnnxNode& n) {
@@ -165,16 +146,8 @@ void grid_sample(OnnxGraph& g, const OnnxNode& n) {
 
 }  // namespace
 
-OnnxValue selected(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, int64_t axis,
-                   const std::vector<int64_t>& indices) {
-  const int64_t size = x.dims[axis], count = int64_t(indices.size());
-  OnnxConstant one_hot = matrix(count, size);
-  for (int64_t i = 0; i < count; ++i) one_hot.floats[i * size + indices[i]] = 1;
-  return along(g, n, x, size_t(axis), 1, one_hot, {count});
-}
-
 const OnnxOperators& onnx_matrices() {
-  static const OnnxOperators operators = {{"CumSum", running_sum}, {"GridSample", grid_sample}, {"Tile", tile}};
+  static const OnnxOperators operators = {{"CumSum", running_sum}, {"GridSample", grid_sample}};
   return operators;
 }
 

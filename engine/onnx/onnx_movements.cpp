@@ -377,11 +377,101 @@ void pad(OnnxGraph& g, const OnnxNode& n) {
   g.make(n, layer, {g.node_shaped(n, x, dims)}, rank);
 }
 
+void tile(OnnxGraph& g, const OnnxNode& n) {
+  OnnxValue x = g.value(n, 0);
+  const std::vector<int64_t> repeats = g.ints(n, 1, "repeats");
+  CHECK(repeats.size() == x.dims.size(), "{} repeats for {}", repeats.size(), g.text(x.dims));
+  check_sizes(repeats, "a repeat", 1);
+  OnnxConstant c = x.constant ? *x.constant : OnnxConstant{};
+  for (size_t axis = 0; axis < repeats.size(); ++axis) {
+    if (repeats[axis] == 1) continue;
+    std::vector<int64_t> indices(
+        size_t(x.dims[axis] * std::min<int64_t>(repeats[axis], kMostOnnxSize / x.dims[axis] + 1)));
+    for (size_t i = 0; i < indices.size(); ++i) indices[i] = int64_t(i) % x.dims[axis];
+    if (x.constant)
+      c = take(c, int64_t(axis), indices);
+    else
+      x = selected(g, n, x, int64_t(axis), indices);
+  }
+  x.constant ? g.set(n, std::move(c)) : g.set(n, std::move(x));
+}
+
+// Rows of the first axes, which indices [...,k] name together.
+void gather_nd(OnnxGraph& g, const OnnxNode& n) {
+  const OnnxValue x = g.value(n, 0);
+  CHECK(!x.constant, "its input is constant");
+  CHECK(n.integer("batch_dims", 0) == 0, "batch_dims {} of data", n.integer("batch_dims", 0));
+  const OnnxConstant& indices = g.constant(n, 1, "indices");
+  const std::vector<int64_t> at = indices.as_ints("indices");
+  const size_t k = indices.dims.empty() ? 0 : size_t(indices.dims.back());
+  CHECK(k >= 1 && k <= x.dims.size() && !at.empty(), "indices of {} into {}", to_string(indices.dims), g.text(x.dims));
+  const int64_t rows = product(x.dims, 0, k), wanted = int64_t(at.size() / k);
+  CHECK(size_t(x.batch.axis) >= k, "it moves the images of a batch");
+  check_sizes({wanted}, "a number of places", 1);
+  std::vector<int64_t> row_of(size_t(wanted), 0);
+  for (int64_t i = 0; i < wanted; ++i)
+    for (size_t axis = 0; axis < k; ++axis) {
+      const int64_t place = at[size_t(i) * k + axis], size = x.dims[axis];
+      CHECK(place >= -size && place < size, "index {} of {}", place, size);
+      row_of[i] = row_of[i] * size + (place < 0 ? place + size : place);
+    }
+  OnnxValue merged = x;  // the axes that are named, as one
+  merged.dims.erase(merged.dims.begin(), merged.dims.begin() + int64_t(k));
+  merged.dims.insert(merged.dims.begin(), rows);
+  merged.batch.axis -= int64_t(k) - 1;
+  const OnnxValue part = selected(g, n, merged, 0, row_of);
+  Dims dims(indices.dims.begin(), indices.dims.end() - 1);
+  const int64_t more = int64_t(dims.size()) - 1;
+  dims.insert(dims.end(), part.dims.begin() + 1, part.dims.end());
+  g.regroup(n, part, dims, {part.batch.axis + more, part.batch.before});
+}
+
+// x's channels by their numbers. One that is named again begins another part; -1 where that would be many.
+int take_channels(OnnxGraph& g, const OnnxNode& n, int from, const std::vector<int64_t>& indices) {
+  constexpr size_t kMostParts = 8;
+  std::vector<std::vector<int64_t>> parts(1);
+  std::set<int64_t> seen;
+  for (const int64_t i : indices) {
+    if (!seen.insert(i).second) {
+      if (parts.size() == kMostParts) return -1;
+      parts.emplace_back();
+      seen = {i};
+    }
+    parts.back().push_back(i);
+  }
+  if (parts.size() == 1) return g.add(n, Take{.c = indices}, {from});
+  std::vector<int> nodes;
+  for (std::vector<int64_t>& part : parts) nodes.push_back(g.add(n, Take{.c = std::move(part)}, {from}, n.name() + ".part"));
+  return g.add(n, Concat{}, nodes);
+}
+
 }  // namespace
+
+OnnxValue selected(OnnxGraph& g, const OnnxNode& n, const OnnxValue& x, int64_t axis, const std::vector<int64_t>& indices) {
+  CHECK(axis != x.batch.axis, "it moves the images of a batch");
+  check_sizes({int64_t(indices.size())}, "a number of places", 1);
+  OnnxValue out = x;
+  out.dims[axis] = int64_t(indices.size());
+  if (!g.in_memory_order(x) && x.dims.size() <= 4 && x.batch.axis == 0 && x.dims[0] == 1) {
+    const int from = g.node_shaped(n, x, x.dims);
+    out.order = OnnxValue::Order::maps;
+    out.node = axis == 1 ? take_channels(g, n, from, indices)
+                         : g.add(n, axis == 2 ? Take{.h = indices} : Take{.w = indices}, {from});
+    if (out.node >= 0) return out;
+  }
+  // As memory has it (cut, above). The last axis are channels.
+  out.order = OnnxValue::Order::memory;
+  const int64_t places = x.dims[axis], before = product(x.dims, 0, size_t(axis)), behind = count(x.dims) / before / places;
+  if (behind == 1 && before > 1)
+    if (out.node = take_channels(g, n, g.rows(n, x), indices); out.node >= 0) return out;
+  if (before == 1) out.node = g.add(n, Take{.h = indices}, {g.memory_shaped(n, x, {1, behind, places, 1})});
+  else out.node = g.add(n, Take{.w = indices}, {g.memory_shaped(n, x, {1, behind, before, places})});
+  return out;
+}
 
 const OnnxOperators& onnx_movements() {
   static const OnnxOperators operators = {
-      {"Concat", concat}, {"Gather", gather}, {"Pad", pad}, {"Slice", slice}, {"Split", split}};
+      {"Concat", concat}, {"Gather", gather}, {"GatherND", gather_nd}, {"Pad", pad}, {"Slice", slice}, {"Split", split}, {"Tile", tile}};
   return operators;
 }
 

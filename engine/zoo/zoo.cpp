@@ -154,7 +154,9 @@ void parse_encoder_decoder(std::string_view model, std::string_view text, ZooOpt
 // What stands behind the colon of a model's name.
 ZooOptions with_argument(std::string_view model, std::string_view argument, ZooOptions options) {
   constexpr std::string_view kDilated = "dilated=";
-  if (model == "mlp") {
+  if (head_function(fmt::format("{}:{}", model, argument))) {
+    // of weights that are still to come
+  } else if (model == "mlp") {
     options.sizes = parse_mlp_sizes(argument);
   } else if (model == "encoder_decoder") {
     parse_encoder_decoder(model, argument, options);
@@ -162,14 +164,28 @@ ZooOptions with_argument(std::string_view model, std::string_view argument, ZooO
     options.replace_stride_with_dilation = parse_dilated(model, argument.substr(kDilated.size()));
   } else {
     throw Error(fmt::format("{}:{} is no model", model, printable(argument)),
-                "behind a colon: sizes as in mlp:2-16-16-2, a ResNet's dilation as in resnet50:dilated=0,1,1, or "
-                "encoder_decoder:classes=10,narrow=8",
+                "behind a colon: sizes as in mlp:2-16-16-2, a ResNet's dilation as in resnet50:dilated=0,1,1, "
+                "encoder_decoder:classes=10,narrow=8, or the function in a head of one's own as in resnet18:head=relu",
                 true);
   }
   return options;
 }
 
 }  // namespace
+
+std::optional<Layer> head_function(std::string_view model) {
+  constexpr std::string_view kHead = ":head=";
+  const size_t at = model.find(kHead);
+  if (at == model.npos) return {};
+  const std::string_view name = model.substr(at + kHead.size());
+  if (name == "none") return Dropout{};
+  if (name == "relu") return ReLU{};
+  for (const auto& [known, function] : {std::pair{"gelu", SmoothFunction::gelu}, {"tanh", SmoothFunction::tanh},
+                                        {"silu", SmoothFunction::silu}, {"hardswish", SmoothFunction::hardswish}})
+    if (name == known) return Smooth{function};
+  throw Error(fmt::format("{}: there is no function '{}'", model.substr(0, at), printable(name)),
+              "head=relu, gelu, tanh, silu, hardswish or none", true);
+}
 
 std::string_view base_name(std::string_view model) { return model.substr(0, model.find(':')); }
 

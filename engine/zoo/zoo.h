@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,6 +36,9 @@ const std::vector<ZooEntry>& zoo();
 // "mlp:2-16-16-2" is an mlp of these sizes, "resnet50:dilated=0,1,1" has replace_stride_with_dilation,
 // "encoder_decoder:classes=10,narrow=8,form=code" divides its channels by 8.
 Network make_network(std::string_view name, const ZooOptions& options = {});
+// resnet18:head=relu: the function between the linear layers of a head that the weights' file has in the network's place (fit.h);
+// a Dropout for "none". Nothing where the name does not say it.
+std::optional<Layer> head_function(std::string_view model);
 // The name before the colon: whose weights a network takes.
 std::string_view base_name(std::string_view model);
 

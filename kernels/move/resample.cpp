@@ -137,13 +137,20 @@ std::vector<int32_t> sliced_axis(const char* what, const SliceRange& r, int64_t 
   return from;
 }
 
-// Output channel j·groups + g is input channel g·(c / groups) + j.
 std::vector<int32_t> rolled(int64_t size, int64_t by) {
   std::vector<int32_t> from;
   for (int64_t i = 0; i < size; ++i) from.push_back(int32_t(((i - by) % size + size) % size));
   return from;
 }
 
+std::vector<int32_t> taken(const std::vector<int64_t>& places, int64_t size) {
+  if (!places.empty()) return {places.begin(), places.end()};
+  std::vector<int32_t> all(size_t(size), 0);
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
+
+// Output channel j·groups + g is input channel g·(c / groups) + j.
 std::vector<int32_t> shuffled(int64_t channels, int64_t groups) {
   std::vector<int32_t> from;
   for (int64_t j = 0; j < channels / groups; ++j)
@@ -232,6 +239,22 @@ Shape output_shape(const ChannelShuffle& s, Shape x) {
 
 Shape output_shape(const Roll&, Shape x) { return x; }
 
+Shape output_shape(const Take& t, Shape x) {
+  const auto size = [](const char* what, const std::vector<int64_t>& places, int64_t in) {
+    for (const int64_t i : places) CHECK(i >= 0 && i < in, "take: {} of {} {}", i, in, what);
+    return places.empty() ? in : int64_t(places.size());
+  };
+  const Shape y{x.n, size("channels", t.c, x.c), size("rows", t.h, x.h), size("columns", t.w, x.w)};
+  std::vector<bool> seen(size_t(t.c.empty() ? 0 : x.c), false);
+  for (const int64_t i : t.c) {
+    CHECK(!seen[size_t(i)], "take: channel {} twice", i);
+    seen[size_t(i)] = true;
+  }
+  CHECK(double(y.c) * double(y.h) * double(y.w) <= double(std::numeric_limits<int32_t>::max()), "take: an item of {} is too large",
+        to_string(y));
+  return y;
+}
+
 Resampling::Resampling(Shape in, Shape out, Tables tables, float constant)
     : in_(in.with_n(1)), out_(out.with_n(1)), forward_(std::move(tables)), constant_(constant) {
   check_size("resample", in);
@@ -261,6 +284,9 @@ Resampling::Resampling(const ChannelShuffle& s, Shape x)
 
 Resampling::Resampling(const Roll& r, Shape x)
     : Resampling(x, x, {single_taps(rolled(x.h, r.h)), single_taps(rolled(x.w, r.w)), {}}, 0.f) {}
+
+Resampling::Resampling(const Take& t, Shape x)
+    : Resampling(x, output_shape(t, x), {single_taps(taken(t.h, x.h)), single_taps(taken(t.w, x.w)), unless_same(taken(t.c, x.c), x.c)}, 0.f) {}
 
 namespace {
 // Where eight channels of the result, from a multiple of eight on, come from.

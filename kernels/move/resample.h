@@ -1,5 +1,5 @@
 // Layers whose outputs are each a weighted sum of one to sixteen inputs at places that do not depend on the values:
-// Resize, Pad, Slice, ChannelShuffle, Roll. All are separable: a table of rows, one of columns and one of channels say where an
+// Resize, Pad, Slice, ChannelShuffle, Roll, Take. All are separable: a table of rows, one of columns and one of channels say where an
 // output comes from. The way back is the transposed table, again a gather: every input sums its outputs in ascending
 // order, without atomics.
 #pragma once
@@ -77,11 +77,19 @@ struct Roll {
   bool operator==(const Roll&) const = default;
 };
 
+// y[:, i, j, k] = x[:, c[i], h[j], w[k]]: places by their numbers, in any order; an empty list is all of them. Rows and columns
+// may be named more than once, channels may not.
+struct Take {
+  std::vector<int64_t> c = {}, h = {}, w = {};
+  bool operator==(const Take&) const = default;
+};
+
 Shape output_shape(const Resize& resize, Shape x);
 Shape output_shape(const Pad& pad, Shape x);
 Shape output_shape(const Slice& slice, Shape x);
 Shape output_shape(const ChannelShuffle& shuffle, Shape x);
 Shape output_shape(const Roll& roll, Shape x);
+Shape output_shape(const Take& take, Shape x);
 
 // One of these layers at one size of input: what its tables say.
 class Resampling {
@@ -91,6 +99,7 @@ class Resampling {
   Resampling(const Slice& slice, Shape x);
   Resampling(const ChannelShuffle& shuffle, Shape x);
   Resampling(const Roll& roll, Shape x);
+  Resampling(const Take& take, Shape x);
 
   struct Tap {
     int32_t from;  // an input, or -1: the constant

@@ -354,6 +354,7 @@ TEST(Layers, DescribedAsInPyTorch) {
       {WindowAttention{.window = 7, .heads = 3, .rows = 2, .columns = 4, .shift_w = 3},
        "WindowAttention(window 7, 3 heads, 2x4 windows, shifted)"},
       {Roll{-3, 2}, "Roll(-3, 2)"},
+      {Take{.c = {2, 0}, .w = {0, 1, 2, 3, 4, 5, 6, 7, 7}}, "Take([2,0], :, 9 places)"},
       {ResizeLike{}, "UpsampleLike()"},
       {Smooth{hardswish}, "Hardswish()"},
       {Binary{div}, "Div()"},

@@ -108,7 +108,7 @@ Dims without_ones(Dims dims) {
 // One or a few layers each, of at most 200 products a sum: 1e-5 is some dozen roundings of f32.
 TEST_P(Onnx, OperatorsAreTheReferenceEvaluators) {
   const std::vector<std::string> names = golden_names();
-  ASSERT_GE(names.size(), 438u);
+  ASSERT_GE(names.size(), 441u);
   for (const std::string& name : names) {
     SCOPED_TRACE(name);
     const OnnxNetwork model = read_golden(name);
@@ -116,6 +116,28 @@ TEST_P(Onnx, OperatorsAreTheReferenceEvaluators) {
     const Tensor y = output({model.network, model.weights}, x);
     EXPECT_EQ(without_ones(y.dims()), without_ones(want.dims()));
     EXPECT_LT(largest_difference(y.values(), want.values()), 1e-5);
+  }
+}
+
+// What is taken by number is copied: bits stay, and an infinity touches nobody else.
+TEST_P(Onnx, PlacesByNumberAreCopies) {
+  for (const char* name : {"flip_channels", "flip_rows", "flip_columns", "flip_both", "flip_features", "flip_by_two", "flip_tokens",
+                           "gather_any_1", "gather_any_2", "gather_any_3", "tile", "gather_table", "gather_nd_rows", "gather_nd_places"}) {
+    SCOPED_TRACE(name);
+    const OnnxNetwork model = read_golden(name);
+    Tensor x = golden().load(std::string(name) + ".x");
+    const Tensor want = golden().load(std::string(name) + ".y");
+    const float moved = want[want.count() - 1];
+    int64_t hits = 0;
+    for (float& v : x.values())
+      if (v == moved) v = INFINITY;
+    const Tensor y = output({model.network, model.weights}, x);
+    ASSERT_EQ(y.count(), want.count());
+    for (int64_t i = 0; i < y.count(); ++i) {
+      EXPECT_EQ(y[i], want[i] == moved ? INFINITY : want[i]) << i;
+      hits += std::isinf(y[i]);
+    }
+    EXPECT_GT(hits, 0);
   }
 }
 

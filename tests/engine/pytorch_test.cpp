@@ -218,5 +218,129 @@ TEST(Fit, TheCommandReadsCheckpoints) {
   for (int k = 0; k < 2; ++k) EXPECT_NEAR(y[k], want[k], 1e-6);
 }
 
+// A small copy of `model` whose head is linear layers of these names and sizes, as torch.nn.Sequential calls them.
+struct HeadCase {
+  const char* model;
+  std::vector<std::pair<const char*, int64_t>> layers;  // with their outputs
+  bool bias = true;
+  const char* function = nullptr;  // ":head=" of the model's name
+};
+Network with_head(const HeadCase& h, const std::string& last, Network net) {
+  Network own(net.name, net.input);
+  own.training_only = net.training_only;
+  const std::string root = last.substr(0, std::min(last.size(), last.rfind('.')));
+  for (int i = 1; i < net.nodes.count(); ++i) {
+    if (std::holds_alternative<Linear>(net.nodes[i].layer) && (net.nodes[i].name == last || net.nodes[i].name.starts_with(root + "."))) break;
+    const bool dropout = std::holds_alternative<Dropout>(net.nodes[i].layer) && net.nodes[i].name.starts_with(root + ".");
+    if (!dropout) own.add(net.nodes[i].name, net.nodes[i].layer, net.nodes[i].inputs);
+  }
+  int64_t in = own.shapes(net.input)[own.output()].item();
+  for (const auto& [name, out] : h.layers) {
+    if (name != h.layers[0].first) own.add(std::string(name) + ".before", ReLU{});
+    own.add(name, Linear{in, out, h.bias});
+    in = out;
+  }
+  return own;
+}
+
+TEST(Fit, HeadsOfOtherLinearLayers) {
+  const test::TempFolder t;
+  for (const HeadCase& h : {HeadCase{"resnet18", {{"fc.1", 7}}}, {"densenet121", {{"classifier.1", 7}}}, {"mobilenet_v2", {{"classifier.1.1", 7}}},
+                            {"mobilenet_v2", {{"classifier", 7}}}, {"efficientnet_b0", {{"classifier.3", 7}}, false}, {"vit_b_32", {{"heads", 7}}},
+                            {"vit_b_32", {{"heads.head.1", 7}}}, {"swin_t", {{"head.10", 7}}}, {"resnet18", {{"fc.0", 9}, {"fc.2", 7}}, true, ":head=relu"},
+                            {"resnet18", {{"fc.2", 9}, {"fc.10", 7}}, true, ":head=relu"}, {"alexnet", {{"classifier.0", 9}, {"classifier.2", 7}}, true, ":head=relu"}}) {
+    SCOPED_TRACE(fmt::format("{} {}", h.model, h.layers[0].first));
+    Network network = make_network(h.model, {.divide_channels = 16, .classes = 6});
+    const Network own = with_head(h, network.nodes[network.output()].name, network);
+    const Weights weights = random_weights(own, 3);
+    save_weights(own, weights, t / "own.safetensors");
+    if (h.function) {
+      StateDict file = read_state_dict(t / "own.safetensors");
+      expect_error("weights do not say which function stands between its layers", [&] {
+        Network tried = network;
+        fit(tried, file);
+      });
+    }
+    StateDict file = read_state_dict(t / "own.safetensors");
+    const std::vector<std::string> notes = fit(network, file, h.function ? head_function(std::string(h.model) + h.function) : std::nullopt);
+    ASSERT_EQ(notes.size(), 1u) << fmt::format("{}", fmt::join(notes, "; "));
+    EXPECT_NE(notes[0].find(h.layers[0].first), std::string::npos) << notes[0];
+    EXPECT_EQ(network.nodes, own.nodes);
+    EXPECT_TRUE(std::ranges::equal(load_weights(network, file).values(), weights.values()));
+  }
+  EXPECT_THROW(head_function("resnet18:head=twice"), Error);
+  EXPECT_EQ(make_network("resnet18:head=gelu").nodes, make_network("resnet18").nodes);
+}
+
+// Sizes inside a head that has the network's own layers: their functions are known. What no row of linear layers is, isn't.
+TEST(Fit, SizesInsideAHead) {
+  const test::TempFolder t;
+  Network network = make_network("mobilenet_v3_small", {.divide_channels = 8, .classes = 6});
+  Network own = network;
+  std::get<Linear>(own.nodes.edit(own.find("classifier.0")).layer).out_features = 11;
+  own.nodes.edit(own.find("classifier.3")).layer = Linear{11, 5, false};
+  const Weights weights = random_weights(own, 3);
+  save_weights(own, weights, t / "own.safetensors");
+  StateDict file = read_state_dict(t / "own.safetensors");
+  fit(network, file);
+  EXPECT_EQ(network.nodes, own.nodes);
+  EXPECT_TRUE(std::ranges::equal(load_weights(network, file).values(), weights.values()));
+  const Network small = make_network("resnet18", {.divide_channels = 16, .classes = 6});
+  Network with = with_head({"resnet18", {{"fc.0", 9}, {"fc.3", 7}}}, "fc", small);
+  with.add("fc.4", BatchNorm2d{7});
+  save_weights(with, random_weights(with, 3), t / "norm.safetensors");
+  StateDict bad = read_state_dict(t / "norm.safetensors");
+  expect_error("its head is fc.0, fc.3, fc.4, where resnet18 has fc: no row of linear layers", [&] {
+    Network tried = small;
+    fit(tried, bad, ReLU{});
+  });
+}
+
+// Biases that came or went, the sum of two heads, a first convolution behind transform_input, a ViT's positions.
+TEST(Fit, TakesBiasesChannelsAndPositionsFromTheFile) {
+  const test::TempFolder t;
+  const auto check = [&](const char* model, int64_t classes, const auto& make) {
+    SCOPED_TRACE(model);
+    Network network = make_network(model, {.divide_channels = 8, .classes = 21});
+    const Network own = make(make_network(model, {.divide_channels = 8, .classes = classes}));
+    const Weights weights = random_weights(own, 3);
+    save_weights(own, weights, t / "own.safetensors");
+    StateDict file = read_state_dict(t / "own.safetensors");
+    EXPECT_FALSE(fit(network, file).empty());
+    EXPECT_EQ(network.nodes, own.nodes);
+    EXPECT_EQ(network.input.c, own.input.c);
+    EXPECT_TRUE(std::ranges::equal(load_weights(network, file).values(), weights.values()));
+  };
+  check("lraspp_mobilenet_v3_large", 5, [](Network n) { return n; });
+  check("deeplabv3_resnet50", 5, [](Network n) { return n; });
+  check("resnet18", 21, [](Network n) {
+    std::get<Conv2d>(n.nodes.edit(n.find("conv1")).layer).has_bias = true;
+    std::get<Linear>(n.nodes.edit(n.find("fc")).layer).has_bias = false;
+    return n;
+  });
+  for (const char* inception : {"inception_v3", "googlenet"})
+    check(inception, 21, [](const Network& n) {
+      Network own(n.name, n.input);
+      own.training_only = n.training_only;
+      own.input.c = 4;
+      for (int i = 3; i < n.nodes.count(); ++i) {
+        std::vector<int> inputs = n.nodes[i].inputs;
+        for (int& input : inputs) input = std::max(0, input - 2);
+        own.add(n.nodes[i].name, n.nodes[i].layer, inputs);
+      }
+      std::get<Conv2d>(own.nodes.edit(1).layer).in_channels = 4;
+      return own;
+    });
+  Network vit = make_network("vit_b_16");
+  const std::vector<float> zeros(768 * 768, 0.f);
+  write_safetensors(t / "positions.safetensors", {{"encoder.pos_embedding", {1, 577, 768}, std::span(zeros).first(577 * 768)},
+                                                  {"conv_proj.bias", {768}, std::span(zeros).first(768)},
+                                                  {"conv_proj.weight", {768, 3, 16, 16}, std::span(zeros)}}, {});
+  StateDict file = read_state_dict(t / "positions.safetensors");
+  fit(vit, file);
+  EXPECT_EQ(vit.nodes, make_network("vit_b_16", {.side = 384}).nodes);
+  EXPECT_EQ(vit.input.h, 384);
+}
+
 }  // namespace
 }  // namespace switchback

@@ -277,6 +277,11 @@ def exact_choices():
     one("einsum_summed", MAP, "Einsum", equation="bchw->bw")
     case("einsum_dots", MAP, lambda g: g.node("Einsum", "x", g.node("Neg", "x"), equation="...qd,...kd->...qk"))
     case("einsum_each", MAP, lambda g: g.node("Einsum", "x", g.node("Neg", "x"), equation="bchw,bchw->bhw"))
+    case("attention_past_of_data", (1, 5, 8), lambda g: g.node("Attention", "x", g.node("Neg", "x"), g.node("Abs", "x"), "", data(1, 2, 3, 4), data(1, 2, 3, 4),
+         outputs=["y", "keys", "values"], q_num_heads=2, kv_num_heads=2, is_causal=1), 23)
+    turned = lambda g, op, back: g.node("Transpose", op(g.node("Transpose", "x", perm=[2, 3, 0, 1])), perm=back)
+    case("gather_nd_rows", MAP, lambda g: turned(g, lambda x: g.node("GatherND", x, ints([0], [6], [-2])), [2, 3, 0, 1]), batch=2)
+    case("gather_nd_places", MAP, lambda g: turned(g, lambda x: g.node("GatherND", x, ints([0, 1], [6, -1])), [1, 2, 0]), batch=2)
     for name, equation in (("batch", "bchw->chw"), ("images", "bchw,dchw->bd"), ("diagonal", "bchc->bh")):
         refused(f"einsum_{name}", (None, 4, 6, 4), lambda g: g.node("Einsum", "x", *(["x"] if "," in equation else []), equation=equation))
 

@@ -375,7 +375,7 @@ constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
 
 struct ResampleCase {
   const char* name;
-  std::variant<Resize, Pad, Slice, ChannelShuffle> layer;
+  std::variant<Resize, Pad, Slice, ChannelShuffle, Take> layer;
   Shape map;
   int64_t h, w;        // of x's patches
   int64_t y_h, y_w;    // of y's
@@ -406,6 +406,7 @@ const std::vector<ResampleCase>& resample_cases() {
       {"slice_map_step", Slice{.h = {1, kEnd, 2}, .w = {0, kEnd, 3}}, {1, 8, 8, 9}, 4, 5, 3, 2},
       {"shuffle", ChannelShuffle{3}, {1, 12, 5, 4}, 2, 3, 3, 4},
       {"shuffle_many", ChannelShuffle{2}, {1, 70, 4, 4}, 1, 2, 2, 3},
+      {"take_flipped", Take{.c = {2, 0, 1}, .h = {4, 3, 2, 1, 0}}, {1, 3, 5, 4}, 2, 3, 2, 3},
       {"no_shuffle", ChannelShuffle{1}, {1, 32, 4, 5}, 2, 2, 4, 5},
       {"patch_is_the_map", bilinear_by(2), {1, 8, 3, 4}, 3, 4, 6, 8},
   };

@@ -19,7 +19,7 @@ using Rounding = Resize::Rounding;
 using PadMode = Pad::Mode;
 constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
 
-using Layer = std::variant<Resize, Pad, Slice, ChannelShuffle, Reshape, Permute, Transpose, Reduce>;
+using Layer = std::variant<Resize, Pad, Slice, ChannelShuffle, Take, Reshape, Permute, Transpose, Reduce>;
 struct Case {
   std::string name;
   Layer layer;
@@ -95,6 +95,9 @@ std::vector<Case> other_cases() {
       {"shuffle_g3", ChannelShuffle{3}, {6, 96, 1, 2}},
       {"shuffle_g4", ChannelShuffle{4}, {6, 8, 3, 3}},
       {"shuffle_g1", ChannelShuffle{1}, {6, 8, 2, 3}},
+      {"take_flipped", Take{.c = {4, 3, 2, 1, 0}, .h = {2, 1, 0}, .w = {3, 2, 1, 0}}, {6, 5, 3, 4}},
+      {"take_repeated", Take{.h = {1, 1, 0, 3, 1}, .w = {2, 0, 2, 2}}, {6, 32, 4, 3}},
+      {"take_channels", Take{.c = {40, 3, 17, 0}, .w = {1}}, {6, 41, 2, 3}},
       {"reshape_to_vector", Reshape{-1, 1, 1}, {6, 5, 3, 4}},
       {"reshape_from_vector", Reshape{5, -1, 4}, {6, 60, 1, 1}},
       {"reshape_map", Reshape{32, 2, -1}, {6, 8, 4, 6}},
@@ -233,6 +236,9 @@ TEST(ResampleErrors, LayersThatDoNotFit) {
   EXPECT_THROW(output_shape(Slice{.h = {3, 3, 1}}, x), Error);
   EXPECT_THROW(output_shape(Slice{.w = {0, 6, 0}}, x), Error);
   EXPECT_THROW(output_shape(ChannelShuffle{3}, x), Error);
+  EXPECT_THROW(output_shape(Take{.h = {0, 99}}, x), Error);
+  EXPECT_THROW(output_shape(Take{.w = {-1}}, x), Error);
+  EXPECT_THROW(output_shape(Take{.c = {1, 0, 1}}, x), Error);
   EXPECT_THROW(output_shape(Reshape{-1, -1, 2}, x), Error);
   EXPECT_THROW(output_shape(Reshape{7, -1, 1}, x), Error);
   EXPECT_THROW(output_shape(Reshape{0, -1, 1}, x), Error);

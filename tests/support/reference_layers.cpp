@@ -164,6 +164,16 @@ LinearMap linear_map(const Roll& r, Shape x) {
   return map;
 }
 
+LinearMap linear_map(const Take& t, Shape x) {
+  const auto size = [](const std::vector<int64_t>& places, int64_t in) { return places.empty() ? in : int64_t(places.size()); };
+  const auto from = [](const std::vector<int64_t>& places, int64_t i) { return places.empty() ? i : places[size_t(i)]; };
+  LinearMap map{x.with_n(1), {1, size(t.c, x.c), size(t.h, x.h), size(t.w, x.w)}, {}, {}};
+  for_each_place(map.out, [&](int64_t c, int64_t h, int64_t w) {
+    map.terms.push_back({chw(map.out, c, h, w), chw(x, from(t.c, c), from(t.h, h), from(t.w, w)), 1});
+  });
+  return map;
+}
+
 LinearMap linear_map(const Reshape& r, Shape x) {
   Shape y{1, r.c, r.h, r.w};
   for (int64_t* size : {&y.c, &y.h, &y.w})

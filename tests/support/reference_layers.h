@@ -33,6 +33,7 @@ LinearMap linear_map(const Pad& pad, Shape x);
 LinearMap linear_map(const Slice& slice, Shape x);
 LinearMap linear_map(const ChannelShuffle& shuffle, Shape x);
 LinearMap linear_map(const Roll& roll, Shape x);
+LinearMap linear_map(const Take& take, Shape x);
 LinearMap linear_map(const Reshape& reshape, Shape x);
 LinearMap linear_map(const Permute& permute, Shape x);
 LinearMap linear_map(const Transpose& transpose, Shape x);

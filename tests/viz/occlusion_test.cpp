@@ -265,6 +265,7 @@ const std::vector<PatchedLayer>& patched_layers() {
          net.add("layer", ReLU{});
        }},
       {"shuffle", one(ChannelShuffle{4})},
+      {"take_rows", one(Take{.h = {3, 1, 1, 0}})},
       {"slice_channels", two(ReLU{}, Slice{.c = {2, 7}})},
       {"slice_map", one(Slice{.h = {1, 13}, .w = {2, 14}})},
       {"slice_step", one(Slice{.h = {1, 16, 2}})},
